@@ -1,0 +1,52 @@
+"""The interface of output distributions: pure mathematics in nats, without masks, reductions over time or weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Distribution(nn.Module, ABC):
+    """Distribution of one frame given its parameters.
+
+    Attributes:
+        event_size: E, numbers in one target (1 for audio).
+        parameter_size: P, numbers that a network must output per frame.
+        noise_size: uniform numbers that one sample consumes.
+        continuous: True for densities (results in nats only), False for probability masses (bits are meaningful).
+    """
+
+    event_size: int
+    parameter_size: int
+    noise_size: int
+    continuous: bool
+
+    @abstractmethod
+    def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
+        """Log-probability or log-density in nats: parameters (..., P), target (..., E) -> (...)."""
+
+    @abstractmethod
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """One draw: parameters (..., P), uniform noise in (0, 1) of shape (..., noise_size) -> target (..., E)."""
+
+    @abstractmethod
+    def mode(self, parameters: Tensor) -> Tensor:
+        """A representative target (..., E): defined by each distribution."""
+
+    @abstractmethod
+    def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """Parameters (P,) that fit the marginal of the training data.
+
+        Args:
+            targets: (N, E) distinct targets.
+            weights: (N,) how often each occurs.
+        """
+
+    def draw(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """`sample` with noise from a generator."""
+        shape = (*parameters.shape[:-1], self.noise_size)
+        noise = torch.rand(shape, generator=generator, dtype=parameters.dtype, device=parameters.device)
+        tiny = torch.finfo(parameters.dtype).eps / 2
+        return self.sample(parameters, noise.clamp_(tiny, 1 - tiny))
