@@ -1,0 +1,36 @@
+"""The systems, one file each; the registry that configurations name them by."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from speechlvm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from speechlvm.distributions.base import Distribution
+    from speechlvm.models.base import Model
+
+MODELS = {
+    "lstm": ("speechlvm.models.lstm", "LSTM"),
+    "wavenet": ("speechlvm.models.wavenet", "WaveNet"),
+    "cwvae": ("speechlvm.models.cwvae", "CWVAE"),
+}
+
+
+def model_class(name: str) -> type[Model]:
+    """The class of a model; its attribute `Config` is the pydantic class of its settings.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"model: '{name}' is unknown; expected one of {', '.join(sorted(MODELS))}")
+    module, attribute = MODELS[name]
+    return getattr(import_module(module), attribute)
+
+
+def build_model(name: str, settings: dict[str, Any], channels: int, distribution: Distribution) -> Model:
+    """A model with random weights from already validated settings."""
+    cls = model_class(name)
+    return cls(cls.Config(**settings), channels, distribution)
