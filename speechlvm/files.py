@@ -1,0 +1,138 @@
+"""Files that are either absent, old or complete, and stages that know when they have been done. No torch in here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from speechlvm.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file that becomes `path` only when the block ends well and its bytes are on disk.
+
+    Raises:
+        UserError: the disk is full, a file-size limit is hit, or the place cannot be written; `path` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoding = None if "b" in mode else "utf-8"
+            with open(temporary, mode, encoding=encoding) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a size limit or a missing permission at `path` into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(existing_parent(path)).free
+            raise UserError(
+                f"{path}: {error.strerror} while writing; {free} bytes are free; "
+                "free some space and run the same command again (nothing that was complete has been lost)"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
+        raise
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest ancestor that exists."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic, sorted, readable JSON; floats keep all their digits."""
+    with atomic_write(path) as stream:
+        json.dump(value, stream, indent=2, sort_keys=True, allow_nan=False)
+        stream.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """JSON of a file.
+
+    Raises:
+        UserError: missing or malformed.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; run the stage that makes it") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); remove it and run the stage again") from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: missing.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; run the stage that makes it") from error
+
+
+def _hash(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_value(value: Any) -> str:
+    """Short SHA-256 of a JSON-serialisable value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_done(directory: Path, inputs: dict[str, Any]) -> bool:
+    """Whether `directory` holds the complete results of exactly these inputs (settings and content hashes)."""
+    try:
+        return json.loads((Path(directory) / "done.json").read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
+    except (OSError, ValueError):
+        return False
+
+
+def mark_done(directory: Path, inputs: dict[str, Any]) -> None:
+    """Record that `directory` is complete; the last thing a stage writes."""
+    write_json(Path(directory) / "done.json", inputs)
+
+
+def mark_undone(directory: Path) -> None:
+    """Results in `directory` are about to change."""
+    with contextlib.suppress(FileNotFoundError):
+        (Path(directory) / "done.json").unlink()
