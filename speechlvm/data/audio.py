@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from speechlvm.errors import UserError
+from speechlvm.files import atomic_write
 
 BLOCK_FRAMES = 1 << 16
 MAX_SPHERE_HEADER_BYTES = 1 << 20
@@ -126,24 +127,19 @@ def write_wav(path: str | Path, samples: np.ndarray, rate_hz: int) -> None:
     """Writes a 16-bit mono RIFF WAVE file, complete or not at all.
 
     Args:
-        path: the file to write; its directory must exist.
+        path: the file to write.
         samples: int16 array (num_samples,).
         rate_hz: sampling rate.
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"expected an int16 array of one dimension, got {samples.dtype} {samples.shape}")
-    path = Path(path)
     data = samples.astype("<i2", copy=False).tobytes()
     header = struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, WAVE_PCM, 1, rate_hz, 2 * rate_hz, 2, 16, b"data", len(data)),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(header + data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(Path(path), "wb") as file:
+        file.write(header + data)
 
 
 def _open_regular(path: Path) -> BinaryIO:

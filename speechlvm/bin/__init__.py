@@ -1,0 +1,1 @@
+"""One thin program per stage: arguments in, one library call, files out."""

@@ -1,0 +1,24 @@
+"""Repairs Kaldi data directories by removing or sorting lines only, and says each thing done."""
+
+import argparse
+
+from speechlvm.bin.cli import run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints each repair."""
+    parser = argparse.ArgumentParser(prog="fix_data_dir", description=__doc__)
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.data.directory import fix
+
+    for directory in arguments.directories:
+        for line in fix(directory) or [f"{directory}: nothing to fix"]:
+            print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

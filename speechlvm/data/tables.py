@@ -1,0 +1,234 @@
+"""The files of a Kaldi data directory: what each line holds, and reading them with every fault named.
+
+The files that make up a directory (see `TABLES`), one entry a line, sorted by bytes as LC_ALL=C sorts:
+
+    wav.scp          utterance path        one blank, then the rest of the line (paths may contain blanks)
+    utt2spk          utterance speaker     the utterance id begins with the speaker id
+    spk2utt          speaker utterance...
+    utt2num_samples  utterance count
+    feats.scp utt2num_frames               in place of wav.scp and utt2num_samples where the data are vectors
+    text             utterance word...
+    spk2gender       speaker m|f
+    spk2height       speaker centimetres
+    spk2dialect      speaker region
+    phones words     utterance start_sample end_sample label     several lines an utterance, sorted by start
+
+A fault is a string ``file:line: reason; what to do``.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
+BLANKS = " \t"
+FIXER = "run utils/fix_data_dir.sh"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the lines of one file hold.
+
+    Attributes:
+        key: "utterance" or "speaker": what the first column names.
+        columns: number of columns with the key, or None for two and more.
+        pattern: what the second column must match (for `segments`: unused).
+        meaning: the second column in words.
+        segments: several lines a key: start, end, label.
+    """
+
+    key: str
+    columns: int | None
+    pattern: str = r".*"
+    meaning: str = ""
+    segments: bool = False
+
+
+COUNT = {"columns": 2, "pattern": r"[1-9][0-9]*", "meaning": "a positive number"}
+TABLES = {
+    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, "a speaker id made of [A-Za-z0-9_.-], not starting with '-'"),
+    "spk2utt": Table("speaker", None),
+    "wav.scp": Table("utterance", None),
+    "utt2num_samples": Table("utterance", **COUNT),
+    "feats.scp": Table("utterance", None),
+    "utt2num_frames": Table("utterance", **COUNT),
+    "text": Table("utterance", None),
+    "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
+    "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
+    "spk2dialect": Table("speaker", 2),
+    "phones": Table("utterance", 4, segments=True),
+    "words": Table("utterance", 4, segments=True),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its number from 1, its first column, and the rest (for segments: ``start end label``)."""
+
+    number: int
+    key: str
+    rest: str
+
+    @property
+    def text(self) -> str:
+        """The line as it is written."""
+        return f"{self.key} {self.rest}"
+
+    def sort_key(self, table: Table) -> tuple:
+        """Bytes of the key; for segments then the start, if it is a number."""
+        start = self.rest.split()[0] if table.segments and self.rest else ""
+        return self.key.encode(), int(start) if start.isdecimal() else 0
+
+
+@dataclass
+class Contents:
+    """The readable lines of one file, and every fault found on the way."""
+
+    path: Path
+    lines: list[Line] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    unreadable: bool = False
+
+    def fault(self, line: int, reason: str) -> None:
+        """Records a fault of a line."""
+        self.faults.append(f"{self.path}:{line}: {reason}")
+
+    def by_key(self) -> dict[str, Line]:
+        """First line of each key."""
+        result: dict[str, Line] = {}
+        for line in self.lines:
+            result.setdefault(line.key, line)
+        return result
+
+
+def read_table(path: Path) -> Contents:
+    """Reads one file of a data directory, listing what is wrong with its bytes, its lines and their order."""
+    table, contents = TABLES[path.name], Contents(path)
+    for number, text in _split_lines(contents):
+        stripped = text.strip(BLANKS)
+        if not stripped:
+            contents.fault(number, f"blank line; {FIXER}")
+            continue
+        if text != stripped:
+            contents.fault(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line; {FIXER}")
+        key, rest = [*re.split(f"[{BLANKS}]+", stripped, maxsplit=1), ""][:2]
+        line = Line(number, key, rest)
+        contents.lines.append(line)
+        reason = _line_fault(path.name, table, line)
+        if reason:
+            contents.fault(number, reason)
+        elif path.name == "wav.scp" and stripped != f"{key} {rest}":
+            contents.fault(number, f"more than one blank after the utterance id; {FIXER}")
+    if not contents.lines and not contents.faults:
+        contents.fault(1, "empty file; remove it, or prepare the data again")
+    _check_order(contents, table)
+    return contents
+
+
+def _split_lines(contents: Contents) -> list[tuple[int, str]]:
+    """Numbered lines without line ends; faults of encoding and line ends are recorded."""
+    data = contents.path.read_bytes()
+    if b"\0" in data or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        line = data.count(b"\n", 0, max(data.find(b"\0"), 0)) + 1
+        contents.fault(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
+        contents.unreadable = True
+        return []
+    if data.startswith(codecs.BOM_UTF8):
+        contents.fault(1, f"UTF-8 byte order mark; {FIXER}")
+        data = data[len(codecs.BOM_UTF8) :]
+    if data and not data.endswith(b"\n"):
+        contents.fault(data.count(b"\n") + 1, f"no newline at the end of the file; {FIXER}")
+        data += b"\n"
+    result, crlf = [], []
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
+        if raw.endswith(b"\r"):
+            crlf.append(number)
+            raw = raw[:-1]
+        try:
+            result.append((number, raw.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            contents.fault(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
+            contents.unreadable = True
+    if crlf:
+        contents.fault(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines; {FIXER}")
+    return result
+
+
+def unsafe_id(name: str) -> str | None:
+    """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
+    if SAFE_ID.fullmatch(name):
+        return None
+    return f"unsafe id '{name}'; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
+
+
+def _line_fault(name: str, table: Table, line: Line) -> str | None:
+    control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
+    if control:
+        return f"control character {control.group()!r}; remove it"
+    columns = 1 + len(re.split(f"[{BLANKS}]+", line.rest)) if line.rest else 1
+    if columns < 2 or table.columns not in (None, columns):
+        expected = table.columns or "at least 2"
+        return f"{columns} column{'s' if columns > 1 else ''}; expected {expected} ({_shape(name, table)})"
+    reason = unsafe_id(line.key)
+    if reason:
+        return reason
+    if name == "wav.scp":
+        return _path_fault(line.rest)
+    if table.segments:
+        start, end, _ = line.rest.split()
+        if not (start.isdecimal() and end.isdecimal() and start.isascii() and end.isascii()):
+            return f"{line.key}: times '{start}' and '{end}'; expected whole sample numbers"
+        if int(end) <= int(start):
+            return f"{line.key}: ends at {end}, not after its start at {start}"
+    elif table.columns == 2 and not re.fullmatch(table.pattern, line.rest):
+        return f"'{line.rest}'; expected {table.meaning}"
+    return None
+
+
+def _shape(name: str, table: Table) -> str:
+    if table.segments:
+        return "utterance start_sample end_sample label"
+    if name == "wav.scp":
+        return "utterance path"
+    return f"{table.key} {'value' if table.columns == 2 else 'value...'}"
+
+
+def _path_fault(path: str) -> str | None:
+    if path.startswith("|") or path.endswith("|"):
+        return f"pipe '{path}'; commands are never run from a data directory; write the path of an audio file"
+    if path.startswith("~"):
+        return f"path '{path}' starts with '~', which is not expanded; write the full path"
+    return None
+
+
+def _check_order(contents: Contents, table: Table) -> None:
+    seen: dict[str, Line] = {}
+    previous, unsorted = None, False
+    for line in contents.lines:
+        identity = line.text if table.segments else line.key
+        if identity in seen:
+            first = seen[identity]
+            kind = "duplicate line" if line.text == first.text else f"duplicate {table.key} with another value"
+            remedy = FIXER if line.text == first.text else "remove one of the two"
+            contents.fault(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
+        seen.setdefault(identity, line)
+        if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
+            unsorted = True
+            contents.fault(
+                line.number, f"not sorted as LC_ALL=C sorts: '{line.key}' comes after '{previous.key}'; {FIXER}"
+            )
+        elif (
+            previous
+            and contents.path.name == "phones"
+            and line.key == previous.key
+            and line.text != previous.text
+            and _overlap(previous, line)
+        ):
+            contents.fault(line.number, f"{line.key}: starts before line {previous.number} ends; correct the times")
+        previous = line
+
+
+def _overlap(first: Line, second: Line) -> bool:
+    end, start = first.rest.split()[1:2], second.rest.split()[:1]
+    return bool(end and start and end[0].isdecimal() and start[0].isdecimal()) and int(start[0]) < int(end[0])
