@@ -1,0 +1,255 @@
+"""Experiment configuration: one YAML file, read safely, checked whole before anything is allocated."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from speechlvm.errors import ConfigError
+from speechlvm.settings import Settings
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class DataSettings(Settings):
+    """How training batches are cut."""
+
+    batch_frames: int = Field(gt=0, le=10**9, description="frames per batch, padding included")
+    segment_frames: int | None = Field(default=None, gt=0, le=10**9, description="random segments; null: whole utterances")
+    workers: int = Field(default=0, ge=0, le=64, description="processes that read ahead")
+
+    @model_validator(mode="after")
+    def _segment_fits(self) -> DataSettings:
+        if self.segment_frames is not None and self.segment_frames > self.batch_frames:
+            raise ValueError(f"segment_frames {self.segment_frames} exceeds batch_frames {self.batch_frames}")
+        return self
+
+
+class LearningRate(Settings):
+    """Learning rate over a run: linear warm-up, then constant, cosine to `final`, or exponential decay.
+
+    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest).
+    """
+
+    peak: float = Field(gt=0, le=10)
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final: float = Field(default=0.0, ge=0, le=10)
+    decay_steps: int | None = Field(default=None, gt=0)
+    decay_rate: float = Field(default=1.0, gt=0, le=1, description="factor per decay_steps (exponential)")
+
+    @model_validator(mode="after")
+    def _exponential_needs_steps(self) -> LearningRate:
+        if self.schedule == "exponential" and self.decay_steps is None:
+            raise ValueError("schedule exponential needs decay_steps, the steps after which decay_rate applies once")
+        return self
+
+
+class KLWeight(Settings):
+    """Weight of the KL terms in the objective; never in a reported bound. `cosine` is source B's 1 - cos(alpha)."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (linear, cosine)")
+    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
+
+
+class TrainingSettings(Settings):
+    """The optimiser and the objective."""
+
+    learning_rate: LearningRate
+    gradient_clip: float | None = Field(default=None, gt=0, description="norm of the gradient of nats per frame")
+    accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    kl_weight: KLWeight = KLWeight()
+    free_nats: float = Field(default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more")
+    initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
+
+
+class ValidationSettings(Settings):
+    """Scoring of the validation set during training."""
+
+    every_steps: int = Field(gt=0)
+    utterances: int | None = Field(default=None, gt=0, description="score a fixed subset of this size; null: all")
+    patience: int | None = Field(default=None, gt=0, description="stop after this many validations without a new best")
+
+
+class Limits(Settings):
+    """When a run ends: whichever comes first. Raising one continues a finished run."""
+
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, description="time in training steps, validation excluded")
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Limits:
+        if self.steps is None and self.epochs is None and self.seconds is None:
+            raise ValueError("give at least one of steps, epochs, seconds")
+        return self
+
+
+class ExperimentConfig(Settings):
+    """Everything that defines an experiment; the resolved copy beside the checkpoints is all that later stages read."""
+
+    model: str
+    model_conf: dict[str, Any] = {}
+    coding: str
+    distribution: str
+    distribution_conf: dict[str, Any] = {}
+    data: DataSettings
+    training: TrainingSettings
+    validation: ValidationSettings
+    limits: Limits
+
+    def frozen(self) -> dict[str, Any]:
+        """The settings that may not change under an existing experiment: all but limits and loader workers."""
+        value = self.model_dump()
+        del value["limits"], value["data"]["workers"]
+        return value
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys and aliases (alias bombs)."""
+
+    def compose_node(self, parent, index):  # noqa: ANN001, ANN202
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):  # noqa: ANN001, ANN202
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key {key!r} is not text")
+            if key in seen:
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values of a YAML text.
+
+    Raises:
+        ConfigError: malformed, duplicate keys, tags, aliases.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: missing, too large, malformed, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
+    return value
+
+
+def validated(settings: type[Settings], value: dict[str, Any], source: str) -> Any:
+    """Build settings from plain values; the first thing wrong becomes one line.
+
+    Raises:
+        ConfigError: unknown key, wrong type, out of range.
+    """
+    try:
+        return settings(**value)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(settings, item, source) for item in error.errors()[:3])) from error
+    except TypeError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        known = list(_fields_at(settings, item["loc"][:-1]))
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+        return f"{source}: {key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{source}: {key}: missing; it has no default"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return f"{source}: {key}: {message}"
+    return f"{source}: {key}: {message}; found {item['input']!r} ({type(item['input']).__name__})"
+
+
+def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:
+    for part in location:
+        field = getattr(settings, "model_fields", {}).get(part)
+        if field is None:
+            return {}
+        settings = field.annotation
+    return getattr(settings, "model_fields", {})
+
+
+def apply_overrides(value: dict[str, Any], overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    """Settings with dotted overrides such as ("limits.seconds", "60"), whose values are read as YAML."""
+    value = {key: dict(item) if isinstance(item, dict) else item for key, item in value.items()}
+    for dotted, text in overrides:
+        *parents, last = dotted.replace("-", "_").split(".")
+        node = value
+        for parent in parents:
+            child = node.get(parent) or {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"--{dotted}: '{parent}' is not a section")
+            node[parent] = dict(child)
+            node = node[parent]
+        node[last] = parse_yaml(text, f"--{dotted}")
+    return value
+
+
+def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
+    """A checked experiment configuration; model and distribution settings are checked by their own classes.
+
+    Raises:
+        ConfigError: anything that is wrong, in one line with the file and the key.
+    """
+    config = validated(ExperimentConfig, apply_overrides(load_yaml(path), list(overrides)), str(path))
+    check_parts(config, str(path))
+    return config
+
+
+def check_parts(config: ExperimentConfig, source: str) -> None:
+    """Check model_conf and distribution_conf against the classes they name, and the coding against both."""
+    from speechlvm.distributions import DISTRIBUTIONS
+    from speechlvm.models import model_class
+    from speechlvm.observation import OBSERVATIONS
+
+    if config.coding not in OBSERVATIONS:
+        raise ConfigError(f"{source}: coding: '{config.coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
+    if config.distribution not in DISTRIBUTIONS:
+        raise ConfigError(
+            f"{source}: distribution: '{config.distribution}' is unknown; expected one of {', '.join(DISTRIBUTIONS)}"
+        )
+    try:
+        settings = model_class(config.model).Config
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    validated(settings, config.model_conf, f"{source}: model_conf")
+
+
+def dump_yaml(config: ExperimentConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)

@@ -1,0 +1,101 @@
+"""An experiment directory: what it holds and how a model is built from it.
+
+    config.yaml          resolved configuration, sufficient to rebuild the model
+    checkpoints/         see training/checkpoint.py
+    history.jsonl        one line per validation: step, seconds, bits per frame, ...
+    train.log  tb/       for people
+    done.json            written when a limit has been reached
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechlvm.config import ExperimentConfig, check_parts, load_yaml, validated
+from speechlvm.distributions import build_distribution
+from speechlvm.errors import UserError
+from speechlvm.models import build_model
+from speechlvm.models.base import Model
+from speechlvm.observation import Observation, Statistics
+from speechlvm.training.checkpoint import Checkpoints, load_weights
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A trained model and what it was trained on.
+
+    Attributes:
+        config: resolved configuration.
+        model: in evaluation mode, with its best weights.
+        observation: with the training set's statistics.
+        provenance: step, epoch, seconds, seed, data_hash of the weights.
+    """
+
+    config: ExperimentConfig
+    model: Model
+    observation: Observation
+    provenance: dict[str, Any]
+
+
+def build(config: ExperimentConfig, statistics: Statistics, seed: int) -> tuple[Model, Observation]:
+    """A model with weights drawn from `seed`, and its observation."""
+    observation = Observation(config.coding, statistics)
+    distribution = build_distribution(
+        config.distribution,
+        config.distribution_conf,
+        None if observation.continuous else observation.tables.edges,
+        observation.event_size,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(config.model, config.model_conf, observation.channels, distribution)
+    return model, observation
+
+
+def load_config(directory: Path) -> ExperimentConfig:
+    """The resolved configuration of an experiment.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(directory) / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{path}: missing; {directory} is not a trained experiment; run stage 3 (train) first")
+    config = validated(ExperimentConfig, load_yaml(path), str(path))
+    check_parts(config, str(path))
+    return config
+
+
+def load_experiment(directory: Path, device: torch.device | str = "cpu") -> Experiment:
+    """The best weights of an experiment, ready to score and sample.
+
+    Raises:
+        UserError: not trained yet, damaged, or of another model.
+    """
+    directory = Path(directory)
+    config = load_config(directory)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    content = checkpoints.load_best()
+    observed = content["observation"]
+    model, observation = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
+    load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
+    model.to(device).eval().requires_grad_(False)
+    return Experiment(config, model, Observation.from_dict(observed, device), content["provenance"])
+
+
+def training_device(ngpu: int) -> torch.device:
+    """CPU for `--ngpu 0`, else the first visible GPU.
+
+    Raises:
+        UserError: no GPU is there.
+    """
+    if ngpu == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available() or torch.cuda.device_count() < ngpu:
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise UserError(f"--ngpu {ngpu}: {found} GPUs are visible; use --ngpu 0 or another machine")
+    return torch.device("cuda", 0)

@@ -1,0 +1,159 @@
+"""Checkpoints: complete or absent, loaded without running code.
+
+    checkpoints/step-00001200.pt     tensors and plain values (weights, optimiser, generator, position, history)
+    checkpoints/step-00001200.json   its SHA-256, step and validation score; written last: no manifest, no checkpoint
+    checkpoints/best.json            which of them scored best on the validation set
+
+A damaged newest checkpoint is passed over, with a warning, in favour of the one before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, hash_file, read_json, write_json
+
+FORMAT = 1
+KEPT = 2
+_NAME = re.compile(r"step-(\d{8,})\.json")
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one experiment."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        if not self.directory.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """File of the checkpoint at a step."""
+        return self.directory / f"step-{step:08d}.pt"
+
+    def save(self, step: int, content: dict[str, Any]) -> None:
+        """Write a checkpoint; on failure (disk full, killed) the previous ones are as they were."""
+        path = self.path(step)
+        with atomic_write(path, "wb") as stream:
+            torch.save({**content, "format": FORMAT}, stream)
+        write_json(path.with_suffix(".json"), {"sha256": hash_file(path), "step": step, "format": FORMAT})
+
+    def mark_best(self, step: int, bits_per_frame: float) -> None:
+        """Name the checkpoint that later stages use."""
+        write_json(
+            self.directory / "best.json",
+            {"step": step, "nats_cost_per_frame": bits_per_frame, "sha256": hash_file(self.path(step))},
+        )
+
+    def prune(self) -> None:
+        """Keep the newest two and the best."""
+        best = self.best_step()
+        for step in self.steps()[:-KEPT]:
+            if step != best:
+                # manifest first: without it the checkpoint does not exist
+                for path in (self.path(step).with_suffix(".json"), self.path(step)):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.unlink()
+
+    def best_step(self) -> int | None:
+        """Step of the best checkpoint, if any validation has been done."""
+        path = self.directory / "best.json"
+        return int(read_json(path)["step"]) if path.exists() else None
+
+    def load(self, step: int) -> dict[str, Any]:
+        """The content of one checkpoint.
+
+        Raises:
+            UserError: truncated, altered, not a checkpoint, or of a newer format.
+        """
+        path = self.path(step)
+        manifest = read_json(path.with_suffix(".json"))
+        if not path.exists() or hash_file(path) != manifest.get("sha256"):
+            raise UserError(f"{path}: does not match its manifest (truncated or altered); delete both and rerun")
+        return load_tensors(path)
+
+    def load_latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, or None if there is none.
+
+        Raises:
+            UserError: there are checkpoints, but none is whole.
+        """
+        errors = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step)
+            except UserError as error:
+                log.warning("%s; going back to the one before", error)
+                errors.append(error)
+        if errors:
+            raise UserError(f"{self.directory}: no whole checkpoint is left; delete the directory to start afresh")
+        return None
+
+    def load_best(self) -> dict[str, Any]:
+        """The checkpoint that scored best on the validation set.
+
+        Raises:
+            UserError: no validation has been done yet, or the file is damaged.
+        """
+        step = self.best_step()
+        if step is None:
+            raise UserError(f"{self.directory}: no best checkpoint yet; run stage 3 (train) first")
+        return self.load(step)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Tensors and plain values of a file; objects that could run code are refused.
+
+    Raises:
+        UserError: not such a file, or written by a newer version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise UserError(f"{path}: not a checkpoint of this project ({type(error).__name__}); nothing was loaded") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise UserError(f"{path}: not a checkpoint of this project (no format number); nothing was loaded")
+    if content["format"] > FORMAT:
+        raise UserError(f"{path}: format {content['format']}; this version reads up to {FORMAT}; install a newer one")
+    return content
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load weights all or nothing.
+
+    Raises:
+        UserError: another model's or another size's weights (first differing keys named), or not finite.
+    """
+    own = module.state_dict()
+    differing = [key for key in sorted(own.keys() | weights.keys()) if not _fits(own.get(key), weights.get(key))]
+    if differing:
+        shown = ", ".join(_describe(key, own.get(key), weights.get(key)) for key in differing[:3])
+        raise UserError(f"{source}: weights of another model: {len(differing)} keys differ, first {shown}")
+    broken = [key for key, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(f"{source}: weights are not finite: {', '.join(broken[:3])}; use another checkpoint")
+    module.load_state_dict(weights)
+
+
+def _fits(own: torch.Tensor | None, given: torch.Tensor | None) -> bool:
+    return own is not None and isinstance(given, torch.Tensor) and own.shape == given.shape
+
+
+def _describe(key: str, own: torch.Tensor | None, given: torch.Tensor | None) -> str:
+    shape = [tuple(value.shape) if isinstance(value, torch.Tensor) else "absent" for value in (own, given)]
+    return f"{key} (model {shape[0]}, file {shape[1]})"
