@@ -1,7 +1,7 @@
 """Checkpoints: complete or absent, loaded without running code.
 
     checkpoints/step-00001200.pt     tensors and plain values (weights, optimiser, generator, position, history)
-    checkpoints/step-00001200.json   its SHA-256, step and validation score; written last: no manifest, no checkpoint
+    checkpoints/step-00001200.json   its SHA-256 and step; written last: no manifest, no checkpoint
     checkpoints/best.json            which of them scored best on the validation set
 
 A damaged newest checkpoint is passed over, with a warning, in favour of the one before it.
@@ -51,12 +51,10 @@ class Checkpoints:
             torch.save({**content, "format": FORMAT}, stream)
         write_json(path.with_suffix(".json"), {"sha256": hash_file(path), "step": step, "format": FORMAT})
 
-    def mark_best(self, step: int, bits_per_frame: float) -> None:
-        """Name the checkpoint that later stages use."""
-        write_json(
-            self.directory / "best.json",
-            {"step": step, "nats_cost_per_frame": bits_per_frame, "sha256": hash_file(self.path(step))},
-        )
+    def mark_best(self, step: int, nats_per_frame: float) -> None:
+        """Name the checkpoint that later stages use, and what it scored on the validation set."""
+        manifest = read_json(self.path(step).with_suffix(".json"))
+        write_json(self.directory / "best.json", {**manifest, "validation_nats_per_frame": nats_per_frame})
 
     def prune(self) -> None:
         """Keep the newest two and the best."""

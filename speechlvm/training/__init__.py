@@ -1,0 +1,1 @@
+"""Training: schedules, the trainer, checkpoints."""

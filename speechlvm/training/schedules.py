@@ -1,0 +1,36 @@
+"""Schedules over a run: the learning rate and the weight of the KL terms."""
+
+from __future__ import annotations
+
+import math
+
+from speechlvm.config import KLWeight, LearningRate
+
+
+def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
+    """Learning rate of the optimiser step `step` (from 0).
+
+    Args:
+        settings: of the schedule.
+        step: optimiser steps taken.
+        progress: share of the run's limit that is used up, 0 to 1; cosine follows it unless `decay_steps` is set.
+    """
+    rate = settings.peak
+    if settings.schedule == "cosine":
+        share = progress if settings.decay_steps is None else min(1.0, step / settings.decay_steps)
+        rate = settings.final + (settings.peak - settings.final) * (1 + math.cos(math.pi * share)) / 2
+    elif settings.schedule == "exponential":
+        rate = max(settings.final, settings.peak * settings.decay_rate ** (step / settings.decay_steps))
+    if step < settings.warmup_steps:
+        rate *= (step + 1) / settings.warmup_steps
+    return rate
+
+
+def kl_weight(settings: KLWeight, step: int) -> float:
+    """Weight of the KL terms at an optimiser step: constant 1, or from `initial` to 1 over `steps`."""
+    if settings.schedule == "constant":
+        return 1.0
+    share = min(1.0, step / settings.steps)
+    if settings.schedule == "cosine":
+        share = 1.0 - math.cos(share * math.pi / 2)  # source B, 1 - cos(alpha), alpha from 0 to pi / 2
+    return settings.initial + (1.0 - settings.initial) * share

@@ -1,0 +1,342 @@
+"""The trainer: the same for every system. Killed at any moment, the same command finishes with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from speechlvm.accounting import LN2, corpus_score, objective, row_terms
+from speechlvm.config import ExperimentConfig
+from speechlvm.data.dataset import (
+    Batch,
+    Segment,
+    keyed_generator,
+    load_batches,
+    random_segment_batches,
+    whole_utterance_batches,
+)
+from speechlvm.data.dump import Dump
+from speechlvm.errors import Interrupted, UserError
+from speechlvm.files import atomic_write
+from speechlvm.models.base import Model
+from speechlvm.noise import Noise
+from speechlvm.observation import Observation
+from speechlvm.scoring.score import score_dump
+from speechlvm.training.checkpoint import Checkpoints, load_weights
+from speechlvm.training.schedules import kl_weight, learning_rate
+
+CHECKPOINT_SECONDS = 120.0
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with every checkpoint.
+
+    Attributes:
+        step: optimiser steps taken.
+        epoch: from 0.
+        group: optimiser steps taken within the epoch.
+        seconds: spent in training steps, validation and checkpoints excluded.
+        best: highest validation log-likelihood, nats per frame.
+        stale: validations since then.
+        history: one entry per validation.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    group: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    stale: int = 0
+    history: list[dict] = field(default_factory=list)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[dict[str, int]]:
+    """Catch TERM, INT, USR1 and USR2: the handler only notes the signal; the loop stops at the next step."""
+    received: dict[str, int] = {}
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    previous = {number: signal.signal(number, lambda n, _: received.setdefault("signal", n)) for number in names}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """Trains one model.
+
+    Args:
+        config: of the experiment.
+        model: on its device, with initial weights.
+        observation: on the same device.
+        train: training dump.
+        valid: validation dump; it alone selects the best checkpoint.
+        directory: of the experiment.
+        seed: of data order, segments and noise.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        model: Model,
+        observation: Observation,
+        train: Dump,
+        valid: Dump,
+        directory: Path,
+        seed: int,
+    ) -> None:
+        self.config, self.model, self.observation, self.seed = config, model, observation, seed
+        self.train_dump, self.valid_dump, self.directory = train, valid, Path(directory)
+        self.device = next(model.parameters()).device
+        self.frames = {utterance: record.frames for utterance, record in train.records.items()}
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate.peak)
+        self.checkpoints = Checkpoints(self.directory / "checkpoints")
+        self.progress = Progress()
+        self.writer = None
+        self._valid_utterances = self._choose_valid(config.validation.utterances)
+        self._precision = self._choose_precision()
+
+    def _choose_precision(self) -> torch.dtype | None:
+        if self.config.training.precision == "float32":
+            return None
+        if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            log.warning("precision: this processor has no bf16 arithmetic; training in float32")
+            return None
+        return torch.bfloat16
+
+    def _choose_valid(self, count: int | None) -> list[str]:
+        utterances = sorted(self.valid_dump.records)
+        if count is None or count >= len(utterances):
+            return utterances
+        return sorted(keyed_generator("validation subset").choice(utterances, count, replace=False).tolist())
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train until a limit is reached.
+
+        Raises:
+            Interrupted: a signal asked to stop; everything is saved.
+            UserError: the loss or a gradient is not finite.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._resume()
+        self._write_history()
+        self.writer = SummaryWriter(self.directory / "tb", purge_step=self.progress.step or None)
+        bar = tqdm(total=100.0, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {postfix}")
+        try:
+            with _stop_requests() as received:
+                if not self.progress.history:
+                    self._validate()
+                self._steps(bar, received)
+        finally:
+            bar.close()
+            self.writer.close()
+
+    def _steps(self, bar: tqdm, received: dict[str, int]) -> None:
+        self._saved_at = time.monotonic()
+        while not self._finished():
+            progress = self.progress
+            groups = self._groups(progress.epoch)
+            batches = load_batches(
+                self.train_dump, [b for g in groups[progress.group :] for b in g], self.config.data.workers
+            )
+            for group in groups[progress.group :]:
+                started = time.monotonic()
+                train_nats = self._step([next(batches) for _ in group])
+                progress.seconds += time.monotonic() - started
+                progress.step += 1
+                progress.group += 1
+                if progress.group == len(groups):
+                    progress.epoch, progress.group = progress.epoch + 1, 0
+                self._show(bar, train_nats)
+                if progress.step % self.config.validation.every_steps == 0:
+                    self._validate()
+                elif time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+                    self._save()
+                if received:
+                    self._save()
+                    name = signal.Signals(received["signal"]).name
+                    raise Interrupted(f"stopped by {name} after step {progress.step}; run the same command to go on")
+                if self._finished():
+                    break
+        if not self.progress.history or self.progress.history[-1]["step"] != self.progress.step:
+            self._validate()
+
+    def _groups(self, epoch: int) -> list[list[list[Segment]]]:
+        """The epoch's optimiser steps, each a list of batches: a function of (seed, epoch) alone."""
+        data = self.config.data
+        if data.segment_frames is None:
+            batches = whole_utterance_batches(self.frames, data.batch_frames, self.seed, epoch)
+        else:
+            batches = random_segment_batches(self.frames, data.segment_frames, data.batch_frames, self.seed, epoch)
+        size = self.config.training.accumulate
+        return [batches[i : i + size] for i in range(0, len(batches), size)]
+
+    def _used(self) -> float:
+        """Share of the nearest limit that is used up."""
+        limits, progress = self.config.limits, self.progress
+        shares = [0.0]
+        if limits.steps is not None:
+            shares.append(progress.step / limits.steps)
+        if limits.epochs is not None:
+            # within the epoch too, so that a cosine over epochs is smooth
+            shares.append((progress.epoch + progress.group / max(1, self._groups_per_epoch)) / limits.epochs)
+        if limits.seconds is not None:
+            shares.append(progress.seconds / limits.seconds)
+        return min(1.0, max(shares))
+
+    @property
+    def _groups_per_epoch(self) -> int:
+        if not hasattr(self, "_group_count"):
+            self._group_count = len(self._groups(0))
+        return self._group_count
+
+    def _finished(self) -> bool:
+        patience = self.config.validation.patience
+        limits, progress = self.config.limits, self.progress
+        return (
+            (limits.steps is not None and progress.step >= limits.steps)
+            or (limits.epochs is not None and progress.epoch >= limits.epochs)
+            or (limits.seconds is not None and progress.seconds >= limits.seconds)
+            or (patience is not None and progress.stale >= patience)
+        )
+
+    def _step(self, batches: list[Batch]) -> float:
+        """One optimiser step; returns the bound of its batches in nats per frame."""
+        training, progress = self.config.training, self.progress
+        rate = learning_rate(training.learning_rate, progress.step, self._used())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        frames = sum(batch.frames for batch in batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        nats = 0.0
+        for batch in batches:
+            pcm, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
+            inputs, target = self.observation.inputs(pcm, lengths), self.observation.target(pcm)
+            noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
+                bound = self.model.score(inputs, target, lengths, noise)
+            loss = objective(bound, frames, kl_weight(training.kl_weight, progress.step), training.free_nats)
+            if not torch.isfinite(loss):
+                self._fail("the loss", float(loss), batches)
+            loss.backward()
+            terms = row_terms(bound)
+            nats += float(terms["log_likelihood"].sum()) - sum(
+                float(value.sum()) for name, value in terms.items() if name.startswith("kl_")
+            )
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
+        if not torch.isfinite(norm):
+            self._fail("the gradient's norm", float(norm), batches)
+        self.optimizer.step()
+        self._log_scalars({"train/nats_per_frame": nats / frames, "train/gradient_norm": float(norm), "train/rate": rate})
+        return nats / frames
+
+    def _fail(self, what: str, value: float, batches: list[Batch]) -> None:
+        names = [segment.utterance for batch in batches for segment in batch.segments]
+        steps = self.checkpoints.steps()
+        last = self.checkpoints.path(steps[-1]) if steps else "none"
+        raise UserError(
+            f"step {self.progress.step + 1}: {what} is {value} on {', '.join(names[:8])}"
+            f"{', ...' if len(names) > 8 else ''}; last good checkpoint: {last}; lower the learning rate or clip more"
+        )
+
+    # -- validation, logs, checkpoints ------------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        progress = self.progress
+        self.model.eval()
+        score = corpus_score(
+            score_dump(self.model, self.observation, self.valid_dump, self._valid_utterances), resamples=2
+        )
+        self.model.train()
+        entry = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "seconds": round(progress.seconds, 3),
+            "nats_per_frame": score.nats_per_frame,
+            "bits_per_frame": None if self.observation.continuous else score.bits_per_frame,
+            "terms_nats_per_frame": score.terms_nats_per_frame,
+        }
+        progress.history.append(entry)
+        is_best = score.nats_per_frame > progress.best
+        progress.best, progress.stale = (score.nats_per_frame, 0) if is_best else (progress.best, progress.stale + 1)
+        self._log_scalars({"valid/nats_per_frame": score.nats_per_frame, "valid/bits_per_frame": score.bits_per_frame})
+        self._log_scalars({f"valid/{name}": value for name, value in score.terms_nats_per_frame.items()})
+        kl = -sum(v for k, v in score.terms_nats_per_frame.items() if k.startswith("kl_")) / -LN2
+        log.info(
+            "step %d, epoch %d, %.0f s: valid %.4f %s%s%s",
+            progress.step, progress.epoch, progress.seconds,
+            score.nats_per_frame if self.observation.continuous else score.bits_per_frame,
+            "nats/frame" if self.observation.continuous else "bits/frame",
+            f" (KL {kl:.4f} bits)" if kl else "",
+            ", best so far" if is_best else "",
+        )  # fmt: skip
+        self._save(is_best)
+        self._write_history()
+
+    def _save(self, is_best: bool = False) -> None:
+        progress = self.progress
+        self.checkpoints.save(
+            progress.step,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "generator": torch.get_rng_state(),
+                "observation": self.observation.to_dict(),
+                "progress": asdict(progress),
+                "frozen": json.dumps(self.config.frozen(), sort_keys=True),
+                "provenance": {
+                    "step": progress.step,
+                    "epoch": progress.epoch,
+                    "seconds": progress.seconds,
+                    "seed": self.seed,
+                    "data_hash": self.train_dump.info["data_hash"],
+                },
+            },
+        )
+        if is_best:
+            self.checkpoints.mark_best(progress.step, progress.best)
+        self.checkpoints.prune()
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        content = self.checkpoints.load_latest()
+        if content is None:
+            return
+        load_weights(self.model, content["model"], str(self.checkpoints.directory))
+        self.optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["generator"])
+        self.progress = Progress(**content["progress"])
+        log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
+
+    def _write_history(self) -> None:
+        with atomic_write(self.directory / "history.jsonl") as stream:
+            stream.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in self.progress.history)
+
+    def _log_scalars(self, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, self.progress.step)
+
+    def _show(self, bar: tqdm, train_nats: float) -> None:
+        progress = self.progress
+        shown = f"{train_nats:.3f} nats/frame" if self.observation.continuous else f"{-train_nats / LN2:.3f} bits/frame"
+        bar.n = round(100 * self._used(), 1)
+        bar.set_postfix_str(f"step {progress.step}, epoch {progress.epoch}, {progress.seconds:.0f} s, train {shown}")
+        if progress.step % 50 == 0:
+            log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
