@@ -182,7 +182,8 @@ def check_torch(report: Report) -> None:
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         device = f"{len(devices)} x {devices[0]}" if len(set(devices)) == 1 else ", ".join(devices)
         torch.ones(2, device="cuda").sum().item()
-        report.ok(f"GPU: {device} (CUDA {torch.version.cuda}), bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+        bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
+        report.ok(f"GPU: {device} (CUDA {torch.version.cuda}), bf16 {bf16}")
     else:
         device = "no GPU"
         report.note("GPU: none that torch can use; everything runs on the CPU")
@@ -195,7 +196,8 @@ def check_torch(report: Report) -> None:
         report.ok("bf16 on the CPU: yes, in hardware")
     else:
         report.note("bf16 on the CPU: emulated, slower than float32; leave amp off")
-    report.facts += [f"torch {torch.__version__}", f"{threads} threads", device, f"CPU bf16 {'yes' if native else 'no'}"]
+    bf16 = f"CPU bf16 {'yes' if native else 'no'}"
+    report.facts += [f"torch {torch.__version__}", f"{threads} threads", device, bf16]
 
 
 def cpu_flags() -> set[str]:
