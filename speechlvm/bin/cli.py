@@ -1,13 +1,104 @@
-"""How every program of this package starts and ends: errors on one line, exit statuses as documented in `errors`."""
+"""How every program of this package starts and ends: common options, errors on one line, documented exit statuses."""
 
+import argparse
+import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from speechlvm.errors import Interrupted, UserError
+from speechlvm.errors import ConfigError, Interrupted, UserError
+from speechlvm.files import is_done, mark_done, mark_undone
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all programs share; options are written with underscores or dashes."""
+    parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN202
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_underscored(argument) for argument in args], namespace)
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {self.prog}: {message}; see --help\n")
+
+
+def _underscored(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def add_sharding(parser: argparse.ArgumentParser) -> None:
+    """Options of programs whose work is divided into jobs and then merged."""
+    parser.add_argument("--nj", type=int, default=1, help="number of jobs the work is divided into")
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument("--job", type=int, help="do only this job, 1 .. nj")
+    step.add_argument("--merge", action="store_true", help="only join the results of all jobs")
+    step.add_argument("--check", action="store_true", help="exit 0 if the results are complete, else 1; do nothing")
+
+
+def run_sharded(
+    arguments: argparse.Namespace,
+    out: Path,
+    inputs: dict[str, Any],
+    *,
+    part_is_done: Callable[[int], bool],
+    write_part: Callable[[int], None],
+    merge: Callable[[], None],
+) -> int:
+    """Do one job, or merge, or (with neither option) all of it; nothing that is complete is done again.
+
+    Args:
+        arguments: with the options of `add_sharding`.
+        out: directory of the results.
+        inputs: what the results are a function of; recorded in done.json.
+        part_is_done: whether job j has been done with these inputs.
+        write_part: does job j.
+        merge: joins all parts.
+    """
+    if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
+        raise ConfigError(f"--nj {arguments.nj} --job {arguments.job}: expected 1 <= job <= nj")
+    if is_done(out, inputs):
+        if not arguments.check:
+            print(f"{out}: complete")
+        return 0
+    if arguments.check:
+        return 1
+    mark_undone(out)
+    for job in [arguments.job] if arguments.job else range(1, arguments.nj + 1):
+        if not part_is_done(job):
+            if arguments.merge:
+                raise UserError(f"{out}: job {job} of {arguments.nj} has not been done; run it first")
+            write_part(job)
+    if not arguments.job:
+        merge()
+        mark_done(out, inputs)
+    return 0
+
+
+def start_logging(path: Path | None = None) -> None:
+    """Log lines with time and level to standard output, and to `path` too (appended)."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs `main` and exits with its status.
+    """Run `main` and exit with its status.
 
     A `UserError` becomes one line on standard error and its own exit status; an interrupt from the keyboard becomes
     status 75. With ``--debug`` among the arguments the traceback is shown instead of hidden.

@@ -1,0 +1,70 @@
+"""Mu-law code archives and log-mel features, for analyses and for other toolkits; models do not read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.files import atomic_write, read_json, write_json
+
+MEL_HOP_FRAMES = 64
+MEL_WINDOW_FRAMES = 256
+MEL_BINS = 80
+MEL_FLOOR = 1e-10
+
+
+def mulaw_codes(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,) -> int32 (T,) 16-bit mu-law codes."""
+    from speechlvm.coding import PCM_OFFSET, build_coding
+
+    codes = build_coding("mulaw").codes
+    return lambda samples: codes[samples.astype(np.int32) + PCM_OFFSET]
+
+
+def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,) -> float32 (T // 64 + 1, 80): logarithm of the mel power spectrogram (source A, 3.2)."""
+    import torch
+    import torchaudio
+
+    transform = torchaudio.transforms.MelSpectrogram(
+        sample_rate=rate_hz, n_fft=MEL_WINDOW_FRAMES, hop_length=MEL_HOP_FRAMES, n_mels=MEL_BINS
+    )
+
+    def apply(samples: np.ndarray) -> np.ndarray:
+        power = transform(torch.from_numpy(samples.astype(np.float32) / 32768.0))
+        return torch.log(power.clamp(min=MEL_FLOOR)).T.contiguous().numpy()
+
+    return apply
+
+
+TRANSFORMS = {"mulaw": mulaw_codes, "logmel": log_mel}
+
+
+def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]], inputs: dict) -> None:
+    """Write one job's feats.<job>.ark and, last, part.<job>.json."""
+    import kaldiio
+
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    with atomic_write(directory / f"feats.{job}.ark", "wb") as stream:
+        for utterance, values in items:
+            offset = stream.tell() + len(utterance.encode()) + 1
+            kaldiio.save_ark(stream, {utterance: values})
+            entries.append([utterance, offset, len(values)])
+    write_json(directory / f"part.{job}.json", {"inputs": inputs, "utterances": entries})
+
+
+def merge(directory: Path, jobs: int) -> None:
+    """Join the parts into feats.scp and utt2num_frames."""
+    lines = sorted(
+        (utterance, job, offset, count)
+        for job in range(1, jobs + 1)
+        for utterance, offset, count in read_json(directory / f"part.{job}.json")["utterances"]
+    )
+    root = directory.absolute()
+    with atomic_write(directory / "utt2num_frames") as stream:
+        stream.writelines(f"{utterance} {count}\n" for utterance, _, _, count in lines)
+    with atomic_write(directory / "feats.scp") as stream:
+        stream.writelines(f"{utterance} {root}/feats.{job}.ark:{offset}\n" for utterance, job, offset, _ in lines)
