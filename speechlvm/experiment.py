@@ -17,7 +17,7 @@ import torch
 
 from speechlvm.config import ExperimentConfig, check_parts, load_yaml, validated
 from speechlvm.distributions import build_distribution
-from speechlvm.errors import UserError
+from speechlvm.errors import ConfigError, UserError
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation, Statistics
@@ -70,17 +70,32 @@ def load_config(directory: Path) -> ExperimentConfig:
     return config
 
 
-def load_experiment(directory: Path, device: torch.device | str = "cpu") -> Experiment:
+SAME_INPUTS = ({"mulaw", "mulaw-pcm"},)
+"""Codings whose network inputs agree: a network trained with one can be scored over the cells of the other."""
+
+
+def load_experiment(directory: Path, device: torch.device | str = "cpu", coding: str | None = None) -> Experiment:
     """The best weights of an experiment, ready to score and sample.
+
+    Args:
+        directory: of the experiment.
+        device: to put the model on.
+        coding: score over the cells of this coding instead of the one trained with (mulaw and mulaw-pcm agree in what
+            the network sees up to rounding; under mulaw-pcm the likelihood is of the PCM signal).
 
     Raises:
         UserError: not trained yet, damaged, or of another model.
+        ConfigError: the codings' inputs differ.
     """
     directory = Path(directory)
     config = load_config(directory)
+    if coding is not None and coding != config.coding:
+        if not any({coding, config.coding} <= group for group in SAME_INPUTS):
+            raise ConfigError(f"--coding {coding}: {directory} was trained with {config.coding}, whose inputs differ")
+        config = config.model_copy(update={"coding": coding})
     checkpoints = Checkpoints(directory / "checkpoints")
     content = checkpoints.load_best()
-    observed = content["observation"]
+    observed = {**content["observation"], "coding": config.coding}
     model, observation = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
     load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
     model.to(device).eval().requires_grad_(False)

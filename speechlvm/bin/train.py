@@ -60,7 +60,7 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
     from speechlvm.data.dump import Dump
     from speechlvm.errors import ConfigError
     from speechlvm.experiment import build, load_config, training_device
-    from speechlvm.files import atomic_write, read_json
+    from speechlvm.files import atomic_write, read_json, write_json
     from speechlvm.observation import Statistics
     from speechlvm.training.checkpoint import Checkpoints, load_weights
     from speechlvm.training.lock import locked
@@ -70,7 +70,7 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
     device = training_device(arguments.ngpu)
     train, valid = Dump(arguments.train), Dump(arguments.valid)
     origin_path = arguments.out / "origin.json"
-    origin = {key: inputs[key] for key in ("train", "valid", "seed")}
+    origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
     with locked(arguments.out):
         if (arguments.out / "config.yaml").exists():
             changed = _differences(load_config(arguments.out).frozen(), config.frozen())
@@ -85,8 +85,6 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
         start_logging(arguments.out / "train.log")
         with atomic_write(arguments.out / "config.yaml") as stream:
             stream.write(dump_yaml(config))
-        from speechlvm.files import write_json
-
         write_json(origin_path, origin)
         histogram = train.histogram
         model, observation = build(config, Statistics.of_histogram(histogram), arguments.seed)

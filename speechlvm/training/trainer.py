@@ -50,6 +50,7 @@ class Progress:
         group: optimiser steps taken within the epoch.
         seconds: spent in training steps, validation and checkpoints excluded.
         best: highest validation log-likelihood, nats per frame.
+        best_step: where it was reached.
         stale: validations since then.
         history: one entry per validation.
     """
@@ -59,6 +60,7 @@ class Progress:
     group: int = 0
     seconds: float = 0.0
     best: float = -math.inf
+    best_step: int = -1
     stale: int = 0
     history: list[dict] = field(default_factory=list)
 
@@ -275,10 +277,12 @@ class Trainer:
         }
         progress.history.append(entry)
         is_best = score.nats_per_frame > progress.best
-        progress.best, progress.stale = (score.nats_per_frame, 0) if is_best else (progress.best, progress.stale + 1)
+        progress.stale += 1
+        if is_best:
+            progress.best, progress.best_step, progress.stale = score.nats_per_frame, progress.step, 0
         self._log_scalars({"valid/nats_per_frame": score.nats_per_frame, "valid/bits_per_frame": score.bits_per_frame})
         self._log_scalars({f"valid/{name}": value for name, value in score.terms_nats_per_frame.items()})
-        kl = -sum(v for k, v in score.terms_nats_per_frame.items() if k.startswith("kl_")) / -LN2
+        kl = sum(value for name, value in score.terms_nats_per_frame.items() if name.startswith("kl_")) / LN2
         log.info(
             "step %d, epoch %d, %.0f s: valid %.4f %s%s%s",
             progress.step, progress.epoch, progress.seconds,
@@ -287,10 +291,10 @@ class Trainer:
             f" (KL {kl:.4f} bits)" if kl else "",
             ", best so far" if is_best else "",
         )  # fmt: skip
-        self._save(is_best)
+        self._save()
         self._write_history()
 
-    def _save(self, is_best: bool = False) -> None:
+    def _save(self) -> None:
         progress = self.progress
         self.checkpoints.save(
             progress.step,
@@ -310,10 +314,14 @@ class Trainer:
                 },
             },
         )
-        if is_best:
-            self.checkpoints.mark_best(progress.step, progress.best)
+        self._mark_best()
         self.checkpoints.prune()
         self._saved_at = time.monotonic()
+
+    def _mark_best(self) -> None:
+        progress = self.progress
+        if progress.best_step in self.checkpoints.steps() and progress.best_step != self.checkpoints.best_step():
+            self.checkpoints.mark_best(progress.best_step, progress.best)
 
     def _resume(self) -> None:
         content = self.checkpoints.load_latest()
@@ -323,6 +331,7 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["generator"])
         self.progress = Progress(**content["progress"])
+        self._mark_best()  # a kill between a checkpoint and its mark
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 
     def _write_history(self) -> None:

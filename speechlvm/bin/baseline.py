@@ -1,0 +1,102 @@
+"""Stages 4 and 9: likelihoods that need no trained network: uniform, optimal DMoL, FLAC."""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.files import hash_file, read_json
+
+BASELINES = {
+    "uniform": ("speechlvm.models.uniform", "Uniform"),
+    "dmol": ("speechlvm.models.dmol_optimal", "OptimalDMoL"),
+    "flac": ("speechlvm.models.flac", "FLAC"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score one set with one baseline."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--name", choices=sorted(BASELINES), required=True, help="which baseline")
+    parser.add_argument("--train", type=Path, required=True, help="dump of the training set, for what is fitted")
+    parser.add_argument("--dump", type=Path, required=True, help="dump of the set to score")
+    parser.add_argument("--coding", default="mulaw", help="whose cells are scored (FLAC: always the PCM itself)")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    add_sharding(parser)
+    arguments = parser.parse_args(argv)
+    inputs = {
+        "name": arguments.name,
+        "coding": arguments.coding,
+        "train": hash_file(arguments.train / "info.json"),
+        "dump": hash_file(arguments.dump / "info.json"),
+    }
+    part_inputs = {**inputs, "jobs": arguments.nj}
+
+    def part_is_done(job: int) -> bool:
+        from speechlvm.scoring import results
+
+        return results.part_is_done(arguments.out, job, part_inputs)
+
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        part_is_done=part_is_done,
+        write_part=lambda job: _score(arguments, job, part_inputs),
+        merge=lambda: _merge(arguments),
+    )
+
+
+def _build(arguments: Any) -> Any:
+    from importlib import import_module
+
+    from speechlvm.coding import build_coding
+    from speechlvm.data.dump import Dump
+
+    module, name = BASELINES[arguments.name]
+    dump = Dump(arguments.train)
+    return getattr(import_module(module), name).fit(dump.histogram, build_coding(arguments.coding), dump.rate_hz)
+
+
+def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
+    from speechlvm.accounting import UtteranceScore
+    from speechlvm.data.dump import Dump, share_of
+    from speechlvm.scoring import results
+
+    baseline, dump = _build(arguments), Dump(arguments.dump)
+    scores = (
+        UtteranceScore(utterance, dump.records[utterance].frames, baseline.nats(dump.read(utterance)))
+        for utterance in share_of(sorted(dump.records), job, arguments.nj)
+    )
+    results.write_part(arguments.out, job, scores, inputs)
+
+
+def _merge(arguments: Any) -> None:
+    from speechlvm.scoring import results
+
+    baseline = _build(arguments)
+    result = results.merge_parts(
+        arguments.out,
+        arguments.nj,
+        {
+            "model": arguments.out.parent.name,
+            "system": arguments.name,
+            "set": arguments.dump.name,
+            "train_set": arguments.train.name,
+            "coding": baseline.coding,
+            "unit": "pmf",
+            "bound": baseline.bound,
+            "stack": None,
+            "seed": None,
+            "steps": None,
+            "epochs": None,
+            "hours": None,
+            "parameters": baseline.parameters,
+            "config_hash": None,
+            "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
+        },
+    )
+    print(results.describe(result))
+
+
+if __name__ == "__main__":
+    run_main(main)

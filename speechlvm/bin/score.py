@@ -1,0 +1,115 @@
+"""Stage 4: likelihoods of a set under a trained model, sharded, summed exactly."""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.files import hash_file, hash_value, read_json
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score one set."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
+    parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--coding", help="score over this coding's cells (default: the one trained with)")
+    parser.add_argument("--samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents' noise")
+    parser.add_argument("--batch_frames", type=int, default=512_000, help="bounds memory; changes no number")
+    parser.add_argument("--chunk_frames", type=int, default=65_536, help="bounds memory; changes no number")
+    parser.add_argument("--double", action="store_true", help="compute in float64")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    add_sharding(parser)
+    arguments = parser.parse_args(argv)
+    if min(arguments.samples, arguments.batch_frames, arguments.chunk_frames) < 1:
+        parser.error("--samples, --batch_frames and --chunk_frames are at least 1")
+
+    inputs = {
+        "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
+        "dump": hash_file(arguments.dump / "info.json"),
+        "coding": arguments.coding,
+        "samples": arguments.samples,
+        "seed": arguments.seed,
+        "double": arguments.double,
+    }
+    part_inputs = {**inputs, "jobs": arguments.nj}
+
+    def part_is_done(job: int) -> bool:
+        from speechlvm.scoring import results
+
+        return results.part_is_done(arguments.out, job, part_inputs)
+
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        part_is_done=part_is_done,
+        write_part=lambda job: _score(arguments, job, part_inputs),
+        merge=lambda: _merge(arguments),
+    )
+
+
+def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
+    import sys
+
+    from tqdm import tqdm
+
+    from speechlvm.data.dump import Dump, share_of
+    from speechlvm.experiment import load_experiment, training_device
+    from speechlvm.scoring import results
+    from speechlvm.scoring.score import score_dump
+
+    experiment = load_experiment(arguments.exp, training_device(arguments.ngpu), arguments.coding)
+    model = experiment.model.double() if arguments.double else experiment.model
+    dump = Dump(arguments.dump)
+    utterances = share_of(sorted(dump.records), job, arguments.nj)
+    scores = score_dump(
+        model,
+        experiment.observation,
+        dump,
+        utterances,
+        batch_frames=arguments.batch_frames,
+        chunk_frames=arguments.chunk_frames,
+        seed=arguments.seed,
+        samples=arguments.samples,
+    )
+    bar = tqdm(scores, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
+    results.write_part(arguments.out, job, bar, inputs)
+
+
+def _merge(arguments: Any) -> None:
+    from speechlvm.experiment import load_experiment
+    from speechlvm.scoring import results
+
+    experiment = load_experiment(arguments.exp, coding=arguments.coding)
+    model, provenance = experiment.model, experiment.provenance
+    origin = read_json(arguments.exp / "origin.json")
+    bound = model.bound if arguments.samples == 1 or model.bound == "exact" else f"iwae-{arguments.samples}"
+    result = results.merge_parts(
+        arguments.out,
+        arguments.nj,
+        {
+            "model": arguments.exp.parent.name,
+            "system": experiment.config.model,
+            "set": arguments.dump.name,
+            "train_set": origin["train_set"],
+            "coding": experiment.config.coding,
+            "distribution": {"name": experiment.config.distribution, **experiment.config.distribution_conf},
+            "unit": "density" if model.distribution.continuous else "pmf",
+            "bound": bound,
+            "stack": model.stack,
+            "seed": provenance["seed"],
+            "steps": provenance["step"],
+            "epochs": provenance["epoch"],
+            "hours": provenance["seconds"] / 3600,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "config_hash": hash_value(experiment.config.frozen()),
+            "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
+        },
+    )
+    print(results.describe(result))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,74 @@
+"""Results on disk: parts of a scored set, utt2nats and result.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from speechlvm.accounting import UtteranceScore, corpus_score
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, read_json, write_json
+
+
+def write_part(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
+    """One job's utterances, exactly (JSON keeps all digits of a float64)."""
+    value = {"inputs": inputs, "scores": [asdict(score) for score in scores]}
+    write_json(directory / "parts" / f"{job}.json", value)
+
+
+def part_is_done(directory: Path, job: int, inputs: dict[str, Any]) -> bool:
+    """Whether the part is complete and was made from these inputs."""
+    path = directory / "parts" / f"{job}.json"
+    return path.exists() and read_json(path).get("inputs") == json.loads(json.dumps(inputs))
+
+
+def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, Any]:
+    """Join the parts into utt2nats and result.json.
+
+    Args:
+        directory: of the score.
+        jobs: number of parts.
+        description: fields of result.json that are not sums: model, set, coding, unit ("pmf" or "density"), bound, ...
+
+    Raises:
+        UserError: an utterance is scored twice.
+    """
+    scores = [
+        UtteranceScore(**score)
+        for job in range(1, jobs + 1)
+        for score in read_json(directory / "parts" / f"{job}.json")["scores"]
+    ]
+    names = {score.utterance for score in scores}
+    if len(names) != len(scores):
+        raise UserError(f"{directory}: an utterance is in two parts; remove {directory} and score again")
+    with atomic_write(directory / "utt2nats") as stream:
+        stream.writelines(f"{s.utterance} {s.nats!r}\n" for s in sorted(scores, key=lambda s: s.utterance))
+    total = corpus_score(scores)
+    density = description["unit"] == "density"
+    result = {
+        **description,
+        "bits_per_frame": None if density else total.bits_per_frame,
+        "bits_per_frame_interval": None if density else list(total.interval),
+        "bits_per_frame_mean_of_utterances": None if density else total.mean_utterance_bits_per_frame,
+        "nats_per_frame": total.nats_per_frame,
+        "nats_per_utterance": total.nats_per_utterance,
+        "terms_nats_per_frame": total.terms_nats_per_frame,
+        "frames": total.frames,
+        "utterances": total.utterances,
+    }
+    write_json(directory / "result.json", result)
+    return result
+
+
+def describe(result: dict[str, Any]) -> str:
+    """One line for people."""
+    prefix = "" if result["bound"] == "exact" else "<= " if result["unit"] == "pmf" else ">= "
+    if result["unit"] == "pmf":
+        low, high = result["bits_per_frame_interval"]
+        value = f"{prefix}{result['bits_per_frame']:.4f} bits/frame [{low:.3f}, {high:.3f}]"
+    else:
+        value = f"{prefix}{result['nats_per_utterance']:.1f} nats/utterance"
+    return f"{result['model']} on {result['set']} ({result['coding']}): {value}, {result['utterances']} utterances"
