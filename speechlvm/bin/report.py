@@ -1,0 +1,38 @@
+"""Stage 10: the papers' tables with our figures beside, and figures, from result.json files alone."""
+
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write RESULTS.md and figures; print the tables."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
+    parser.add_argument("--tables", type=Path, required=True, help="directory of the tables' YAML files")
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.files import atomic_write
+    from speechlvm.reporting import figures, tables
+    from speechlvm.reporting.collect import collect, learning_curves
+
+    cells = collect(arguments.exp)
+    text = tables.render(tables.load_tables(arguments.tables), cells, arguments.exp.name, arguments.command)
+    with atomic_write(arguments.out) as stream:
+        stream.write(text)
+    print(text)
+    folder = arguments.exp / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, coding in sorted({(c.set, c.coding) for c in cells if c.first["unit"] == "pmf"}):
+        figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, coding)
+    curves = learning_curves(arguments.exp)
+    if curves:
+        figures.curves_figure(folder / "learning_curves.png", curves)
+    print(f"written: {arguments.out}, figures in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,53 @@
+"""Figures over experiments: bits per frame of each, and learning curves over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.reporting.collect import Cell
+from speechlvm.reporting.pictures import new_figure, save_figure
+
+BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
+
+
+def bits_figure(path: Path, cells: list[Cell], name: str, coding: str) -> None:
+    """Horizontal bars of bits per frame on one set, best on top; baselines in grey, 95 % intervals."""
+    chosen = [c for c in cells if c.set == name and c.coding == coding and c.first["unit"] == "pmf"]
+    chosen.sort(key=lambda c: c.mean("bits_per_frame"), reverse=True)
+    figure = new_figure(figsize=(7, 0.6 + 0.32 * len(chosen)))
+    axis = figure.add_subplot()
+    for row, cell in enumerate(chosen):
+        value = cell.mean("bits_per_frame")
+        low, high = cell.first["bits_per_frame_interval"]
+        grey = cell.first["system"] in BASELINE_SYSTEMS
+        axis.barh(row, value, color="0.75" if grey else "tab:blue", height=0.7)
+        axis.errorbar(value, row, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color="0.2", capsize=2)
+        axis.text(high + 0.03, row, f"{'' if cell.first['bound'] in ('exact', 'code-length') else '≤ '}{value:.2f}",
+                  va="center", fontsize=8)  # fmt: skip
+    axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
+    values = [c.mean("bits_per_frame") for c in chosen]
+    axis.set_xlim(max(0.0, min(values) - 1.0), max(values) + 0.6)
+    axis.set_xlabel(f"bits per frame on {name} ({coding} cells)")
+    axis.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def curves_figure(path: Path, curves: dict[str, list[dict[str, Any]]]) -> None:
+    """Validation bits per frame (or negative nats per frame) over minutes of training, one line per run."""
+    figure = new_figure(figsize=(7, 4.2))
+    axis = figure.add_subplot()
+    discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
+    shown = discrete or curves
+    for name, curve in shown.items():
+        field, sign = ("bits_per_frame", 1) if discrete else ("nats_per_frame", -1)
+        axis.plot([e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve], marker=".", label=name)
+    last = [curve[-1]["bits_per_frame"] if discrete else -curve[-1]["nats_per_frame"] for curve in shown.values()]
+    first = [curve[0]["bits_per_frame"] if discrete else -curve[0]["nats_per_frame"] for curve in shown.values()]
+    # the marginal at the start is far above what matters
+    axis.set_ylim(min(last) - 0.1, min(max(first), max(last) + 2.0) + 0.1)
+    axis.set_xlabel("training time [min]")
+    axis.set_ylabel("validation bits per frame" if discrete else "negative validation nats per frame")
+    axis.legend(fontsize=7)
+    axis.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Samples from the prior, continuations of real speech, reconstructions."""

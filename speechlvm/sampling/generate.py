@@ -1,0 +1,83 @@
+"""What a trained model sounds like: prior samples, continuations of a real prefix, reconstructions through latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from speechlvm.experiment import Experiment
+from speechlvm.models.base import slice_features
+from speechlvm.noise import Noise
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One generated waveform.
+
+    Attributes:
+        name: file stem.
+        pcm: (T,) int16.
+        log_likelihood_nats: of the generated frames, collected while they were drawn; None for reconstructions.
+        marks: frames at which something changes (where a continuation begins).
+    """
+
+    name: str
+    pcm: np.ndarray
+    log_likelihood_nats: float | None = None
+    marks: tuple[int, ...] = ()
+
+
+def _noise(experiment: Experiment, keys: list[tuple]) -> Noise:
+    reference = next(experiment.model.parameters())
+    return Noise(keys, reference.device, reference.dtype)
+
+
+def prior_samples(experiment: Experiment, count: int, frames: int, seed: int) -> list[Audio]:
+    """`count` waveforms from the prior, generated side by side."""
+    noise = _noise(experiment, [(seed, "prior", row) for row in range(count)])
+    with torch.no_grad():
+        samples = experiment.model.sample(frames, noise, experiment.observation.inputs_of)
+    pcm = experiment.observation.decode(samples.target).cpu().numpy()
+    totals = samples.log_likelihood.double().sum(1).tolist()
+    return [Audio(f"prior_{row}", pcm[row], totals[row]) for row in range(count)]
+
+
+def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frames: int, seed: int) -> list[Audio]:
+    """Each prefix (all of one length, cut to the model's hop) followed by `frames` generated frames."""
+    model, observation = experiment.model, experiment.observation
+    names = sorted(prefixes)
+    length = len(prefixes[names[0]]) // model.hop * model.hop
+    if length == 0:
+        return []
+    noise = _noise(experiment, [(seed, "continuation", name) for name in names])
+    pcm = torch.from_numpy(np.stack([prefixes[name][:length] for name in names])).to(noise.device)
+    lengths = torch.full((len(names),), length, device=noise.device)
+    with torch.no_grad():
+        inputs = observation.inputs(pcm, lengths).to(noise.dtype)
+        features = slice_features(model.encode(inputs, lengths), 0, length)
+        _, state = model(inputs, observation.target(pcm), lengths, features=features, noise=noise)
+        samples = model.sample(frames, noise, observation.inputs_of, state)
+    generated = observation.decode(samples.target).cpu()
+    whole = torch.cat([pcm.cpu(), generated], 1).numpy()
+    totals = samples.log_likelihood.double().sum(1).tolist()
+    return [Audio(f"continuation_{name}", whole[row], totals[row], (length,)) for row, name in enumerate(names)]
+
+
+def reconstructions(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Audio]:
+    """Each original, and the output distribution's mode given latents from the posterior. Empty without latents."""
+    model, observation = experiment.model, experiment.observation
+    if not hasattr(model, "reconstruct"):
+        return []
+    audio = []
+    for name in sorted(originals):
+        noise = _noise(experiment, [(seed, "reconstruction", name)])
+        pcm = torch.from_numpy(originals[name])[None].to(noise.device)
+        lengths = torch.tensor([pcm.shape[1]], device=noise.device)
+        with torch.no_grad():
+            parameters = model.reconstruct(observation.inputs(pcm, lengths).to(noise.dtype), lengths, noise)
+            mode = observation.decode(model.distribution.mode(parameters))
+        audio.append(Audio(f"original_{name}", originals[name]))
+        audio.append(Audio(f"reconstruction_{name}", mode[0].cpu().numpy()))
+    return audio
