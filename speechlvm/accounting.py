@@ -1,7 +1,7 @@
 """The one place where terms of a bound are weighed (for training) or added up (for scores), for every system.
 
-    objective   mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs: what is minimised
-    score       log p(x|z) - KL, or its importance-weighted form, summed exactly: what is reported
+objective   mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs: what is minimised
+score       log p(x|z) - KL, or its importance-weighted form, summed exactly: what is reported
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def objective(
     frames: int,
     kl_weight: float = 1.0,
     free_nats: float = 0.0,
-    auxiliary_weights: Mapping[str, float] = {},  # noqa: B006 (never written)
+    auxiliary_weights: Mapping[str, float] = {},
 ) -> Tensor:
     """What training minimises, in nats per frame.
 

@@ -19,7 +19,9 @@ class DataSettings(Settings):
     """How training batches are cut."""
 
     batch_frames: int = Field(gt=0, le=10**9, description="frames per batch, padding included")
-    segment_frames: int | None = Field(default=None, gt=0, le=10**9, description="random segments; null: whole utterances")
+    segment_frames: int | None = Field(
+        default=None, gt=0, le=10**9, description="random segments; null: whole utterances"
+    )
     workers: int = Field(default=0, ge=0, le=64, description="processes that read ahead")
 
     @model_validator(mode="after")
@@ -65,7 +67,9 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
     precision: Literal["float32", "bfloat16"] = "float32"
     kl_weight: KLWeight = KLWeight()
-    free_nats: float = Field(default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more")
+    free_nats: float = Field(
+        default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
+    )
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
 
 
@@ -114,13 +118,13 @@ class ExperimentConfig(Settings):
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses duplicate keys and aliases (alias bombs)."""
 
-    def compose_node(self, parent, index):  # noqa: ANN001, ANN202
+    def compose_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()
             raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not allowed")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node, deep=False):  # noqa: ANN001, ANN202
+    def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

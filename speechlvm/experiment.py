@@ -1,10 +1,10 @@
 """An experiment directory: what it holds and how a model is built from it.
 
-    config.yaml          resolved configuration, sufficient to rebuild the model
-    checkpoints/         see training/checkpoint.py
-    history.jsonl        one line per validation: step, seconds, bits per frame, ...
-    train.log  tb/       for people
-    done.json            written when a limit has been reached
+config.yaml          resolved configuration, sufficient to rebuild the model
+checkpoints/         see training/checkpoint.py
+history.jsonl        one line per validation: step, seconds, bits per frame, ...
+train.log  tb/       for people
+done.json            written when a limit has been reached
 """
 
 from __future__ import annotations

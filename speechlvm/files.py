@@ -102,7 +102,9 @@ def hash_file(path: Path) -> str:
     """
     try:
         with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+            return (
+                hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+            )
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run the stage that makes it") from error
 

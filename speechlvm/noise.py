@@ -54,7 +54,7 @@ class Noise:
         return Noise(keys, self.device, self.dtype)
 
     def uniform(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
-        """Uniform numbers in (0, 1) of steps start .. start + steps - 1 of a stream of `dim`-vectors: (B, steps, dim)."""
+        """Uniform numbers in (0, 1): steps start .. start + steps - 1 of a stream of `dim`-vectors, (B, steps, dim)."""
         return self._to_tensor(self._draw(stream, start, steps, dim)).clamp_(2.0**-33, 1.0 - 2.0**-24)
 
     def normal(self, stream: str, start: int, steps: int, dim: int) -> Tensor:

@@ -13,13 +13,15 @@ from speechlvm.files import is_done, mark_done, mark_undone
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that all programs share; options are written with underscores or dashes."""
-    parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser = _Parser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
-    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN202
+    def parse_known_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args([_underscored(argument) for argument in args], namespace)
 

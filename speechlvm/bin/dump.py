@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     inputs = {"kind": arguments.kind, "rate_hz": arguments.rate_hz, "audio": hash_value(stamps)}
     part_inputs = {**inputs, "jobs": arguments.nj}
 
-    def audio(job: int):  # noqa: ANN202
+    def audio(job: int):
         for utterance in share_of(sorted(data.wav), job, arguments.nj):
             yield utterance, read_audio(data.wav[utterance], arguments.rate_hz)
 

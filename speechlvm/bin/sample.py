@@ -69,9 +69,7 @@ def _sample(arguments: Any) -> None:
             index.append({"name": item.name, "kind": kind, "log_likelihood_nats": item.log_likelihood_nats})
         if audio:
             title = f"{arguments.exp.parent.name}: {kind}"
-            waveform_page(
-                arguments.out / f"{kind}.png", [(a.name, a.pcm, a.marks) for a in audio], rate_hz, title
-            )
+            waveform_page(arguments.out / f"{kind}.png", [(a.name, a.pcm, a.marks) for a in audio], rate_hz, title)
     write_json(arguments.out / "samples.json", index)
     print(f"{arguments.out}: {len(index)} wav files")
 

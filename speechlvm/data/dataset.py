@@ -53,9 +53,7 @@ def keyed_generator(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def whole_utterance_batches(
-    frames: dict[str, int], batch_frames: int, seed: int, epoch: int
-) -> list[list[Segment]]:
+def whole_utterance_batches(frames: dict[str, int], batch_frames: int, seed: int, epoch: int) -> list[list[Segment]]:
     """Every utterance once, in batches of similar length of at most `batch_frames` frames including padding.
 
     Lengths are perturbed by up to 10 % before sorting, so that batches differ from epoch to epoch. An utterance longer

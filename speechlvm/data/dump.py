@@ -41,9 +41,7 @@ def share_of(items: list, job: int, jobs: int) -> list:
     return items[len(items) * (job - 1) // jobs : len(items) * job // jobs]
 
 
-def write_part(
-    directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]], rate_hz: int, inputs: dict
-) -> None:
+def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]], rate_hz: int, inputs: dict) -> None:
     """Write one job's archive, histogram and, last, its JSON.
 
     Args:

@@ -1,8 +1,8 @@
 """What every model is: a pure scorer and sampler. It computes no loss, knows no file and logs nothing.
 
-    inputs (B, T, C) ----> forward ----> Bound: log_likelihood (B, T), KL per level (B, T_l, D_l)
-    target (B, T, E) --/      |
-    state, features, noise -/  \\--> state, from which scoring of the next chunk or generation continues
+inputs (B, T, C) ----> forward ----> Bound: log_likelihood (B, T), KL per level (B, T_l, D_l)
+target (B, T, E) --/      |
+state, features, noise -/  \\--> state, from which scoring of the next chunk or generation continues
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class Series:
 
     def repeat(self, samples: int) -> Series:
         """`samples` adjacent copies of each row."""
-        return Series(
-            self.values.repeat_interleave(samples, 0), self.mask.repeat_interleave(samples, 0), self.hop
-        )
+        return Series(self.values.repeat_interleave(samples, 0), self.mask.repeat_interleave(samples, 0), self.hop)
 
 
 Features = dict[str, Series]
@@ -153,7 +151,7 @@ class Model(nn.Module, ABC):
         """State before the first frame."""
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
-        """Features that look ahead, over whole utterances: inputs (B, T, C), zero beyond lengths (B,). Default: none."""
+        """What looks ahead, over whole utterances: inputs (B, T, C), zero beyond lengths (B,). Default: none."""
         return {}
 
     @abstractmethod
@@ -174,7 +172,7 @@ class Model(nn.Module, ABC):
             target: (B, T, E) the same frames as targets; anything beyond `lengths`.
             lengths: (B,) int64 frames of the chunk that are real (may be <= 0 for rows that have ended).
             features: of this chunk (`slice_features`); required by models whose `encode` returns any.
-            state: after the previous chunk; None at the beginning. T is a multiple of `hop` unless it is the last chunk.
+            state: after the previous chunk; None at the beginning. T is a multiple of `hop` but in the last chunk.
             noise: required by models with latents; positions are absolute, so chunking changes no number.
         """
 

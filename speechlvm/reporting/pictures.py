@@ -14,7 +14,7 @@ WINDOW_FRAMES = 256
 HOP_FRAMES = 64
 
 
-def new_figure(*arguments, **options):  # noqa: ANN002, ANN003, ANN201
+def new_figure(*arguments, **options):
     """A figure by the object interface, without pyplot: no global state, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -24,15 +24,13 @@ def new_figure(*arguments, **options):  # noqa: ANN002, ANN003, ANN201
     return figure
 
 
-def save_figure(figure, path: Path) -> None:  # noqa: ANN001
+def save_figure(figure, path: Path) -> None:
     """PNG or PDF by the path's ending, atomically."""
     with atomic_write(path, "wb") as stream:
         figure.savefig(stream, format=path.suffix[1:], dpi=120, bbox_inches="tight")
 
 
-def waveform_page(
-    path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str
-) -> None:
+def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
     """One column per (name, int16 samples, marked frames): waveform, and spectrogram in dB below full scale."""
     from scipy.signal import spectrogram
 

@@ -161,7 +161,10 @@ def _kl_bits(result: dict[str, Any]) -> str:
 
 def render(tables: list[Table], cells: list[Cell], train_set: str, command: str) -> str:
     """The whole of RESULTS.md."""
-    parts = [f"# Results (trained on `{train_set}`)", f"Made by `{command}`; bpf = bits per frame (one waveform sample)."]
+    parts = [
+        f"# Results (trained on `{train_set}`)",
+        f"Made by `{command}`; bpf = bits per frame (one waveform sample).",
+    ]
     parts.append(
         "`<=`: an upper bound on bits (one-sample ELBO); `>=`: a lower bound on nats. mulaw bits are bits of 16-bit "
         "mu-law codes as in the papers; linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with "

@@ -56,7 +56,7 @@ def _as(target: Tensor, reference: Tensor) -> Tensor:
     return target.to(reference.dtype) if target.is_floating_point() else target
 
 
-def _score_chunks(model, inputs, target, lengths, features, noise, samples, chunk_frames) -> dict[str, Tensor]:  # noqa: ANN001
+def _score_chunks(model, inputs, target, lengths, features, noise, samples, chunk_frames) -> dict[str, Tensor]:
     if samples > 1:
         inputs, target, lengths = (x.repeat_interleave(samples, 0) for x in (inputs, target, lengths))
         features = {name: series.repeat(samples) for name, series in features.items()}

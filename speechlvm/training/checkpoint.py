@@ -123,7 +123,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise UserError(f"{path}: not a checkpoint of this project ({type(error).__name__}); nothing was loaded") from error
+        raise UserError(
+            f"{path}: not a checkpoint of this project ({type(error).__name__}); nothing was loaded"
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
         raise UserError(f"{path}: not a checkpoint of this project (no format number); nothing was loaded")
     if content["format"] > FORMAT:

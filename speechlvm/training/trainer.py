@@ -246,7 +246,9 @@ class Trainer:
         if not torch.isfinite(norm):
             self._fail("the gradient's norm", float(norm), batches)
         self.optimizer.step()
-        self._log_scalars({"train/nats_per_frame": nats / frames, "train/gradient_norm": float(norm), "train/rate": rate})
+        self._log_scalars(
+            {"train/nats_per_frame": nats / frames, "train/gradient_norm": float(norm), "train/rate": rate}
+        )
         return nats / frames
 
     def _fail(self, what: str, value: float, batches: list[Batch]) -> None:

@@ -1,0 +1,330 @@
+"""WaveNet: an autoregressive model of stacks of frames without latent variables.
+
+References: van den Oord et al. 2016, WaveNet, for the network; source A (CW-VAE for speech), appendix B, for its size,
+the real-valued input and the discretised mixture of logistics.
+
+    x[t-2], x[t-1] -> causal convolution -> 50 gated layers, dilations 1, 2, ..., 512 in each of 5 blocks
+                                              |  |  |      skip connections
+                                   ReLU -> 1x1 -> ReLU -> head -> parameters of the s frames of step t
+
+Receptive field with these sizes: 5 * 1023 taps of the layers + 1 of the first convolution + 1 = 5117 steps.
+
+Where this differs from the published implementation of source A: the skip sum is scaled by sqrt(1 / layers) in scoring
+and sampling alike; sampling keeps one queue per layer instead of computing the receptive field anew for each step; the
+1x1 maps of the layers have no biases of their own (`modules.causal_conv` says why).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.models.base import (
+    Bound,
+    Features,
+    Model,
+    Samples,
+    Series,
+    State,
+    frame_mask,
+    full_precision,
+    stack_frames,
+)
+from speechlvm.modules.causal_conv import GatedLayer
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+_TAPS = 2
+# Steps between two calls of the noise stream and of `log_prob` in sampling.
+_SAMPLED_BLOCK_STEPS = 1024
+
+
+class Config(Settings):
+    """Sizes of a WaveNet.
+
+    Attributes:
+        stack: s, frames per step.
+        channels: Dc, of every layer.
+        layers_per_block: layer l of a block has dilation 2^l.
+        blocks: repetitions of the block.
+    """
+
+    stack: int = Field(default=1, ge=1, le=4096)
+    channels: int = Field(default=96, ge=1, le=4096)
+    layers_per_block: int = Field(default=10, ge=1, le=14)
+    blocks: int = Field(default=5, ge=1, le=50)
+
+
+class WaveNet(Model):
+    """WaveNet over stacks of `config.stack` frames.
+
+    Args:
+        config: sizes.
+        channels: C, input channels of one frame.
+        distribution: of one frame.
+    """
+
+    Config = Config
+    bound = "exact"
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.distribution = distribution
+        self.channels = channels
+        self.stack = self.hop = config.stack
+        dilations = [2**layer for layer in range(config.layers_per_block)] * config.blocks
+        self.receptive_field = sum(dilations) + _TAPS  # steps that a prediction depends on
+        self.first = nn.Linear(_TAPS * self.stack * channels, config.channels)
+        self.layers = nn.ModuleList(
+            GatedLayer(config.channels, dilation, residual=index + 1 < len(dilations))
+            for index, dilation in enumerate(dilations)
+        )
+        self.skip_scale = math.sqrt(1 / len(dilations))
+        self.skip_bias = nn.Parameter(torch.zeros(config.channels))
+        self.hidden = nn.Linear(config.channels, config.channels)
+        self.head = nn.Linear(config.channels, self.stack * distribution.parameter_size)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: the first step is predicted from them and paid for."""
+        zeros = self.skip_bias.new_zeros
+        state = {
+            "frames": torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device),
+            "inputs": zeros(batch, _TAPS, self.stack * self.channels),
+        }
+        for index, layer in enumerate(self.layers):
+            state[f"layer{index}"] = zeros(batch, layer.dilation, layer.channels)
+        return state
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Bound, State]:
+        """Log-likelihood of every frame given all frames of earlier steps (see `Model.forward`)."""
+        batch, frames, _ = target.shape
+        self._check_position(state)
+        steps = stack_frames(inputs, self.stack).transpose(0, 1)
+        if state is None:
+            before = steps.new_zeros(_TAPS, *steps.shape[1:])
+        else:
+            before = state["inputs"].transpose(0, 1)
+        shifted = torch.cat([before, steps])  # element t + 2 is step t
+        taps = torch.cat([shifted[:-2], shifted[1:-1]], dim=-1)
+
+        new_state = {
+            "frames": lengths.new_full((batch,), self.frames_seen(state, batch) + frames),
+            "inputs": shifted[-_TAPS:].transpose(0, 1),
+        }
+        with full_precision(inputs):
+            x = self.first(taps)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        skip = self.skip_bias.expand(*x.shape).contiguous()
+        for index, layer in enumerate(self.layers):
+            name = f"layer{index}"
+            history = None if state is None else state[name].transpose(0, 1)
+            new_state[name] = layer.next_history(x, history).transpose(0, 1)
+            x, skip = layer(x, skip, history)
+
+        with full_precision(inputs):
+            parameters = self._output(skip)
+            target = stack_frames(target, self.stack).unflatten(-1, (self.stack, -1)).transpose(0, 1)
+            values = self.distribution.log_prob(parameters, target)  # (steps, B, s)
+        values = values.transpose(0, 1).reshape(batch, -1)[:, :frames]
+        mask = frame_mask(lengths, frames)
+        return Bound(Series(values.masked_fill(~mask, 0.0), mask, hop=1)), new_state
+
+    def _output(self, skip: Tensor) -> Tensor:
+        """The output network: (..., Dc) -> parameters (..., s, P)."""
+        hidden = torch.relu(self.hidden(torch.relu(skip * self.skip_scale)))
+        return self.head(hidden).unflatten(-1, (self.stack, self.distribution.parameter_size))
+
+    def _check_position(self, state: State | None) -> None:
+        if state is not None and self.frames_seen(state, 0) % self.stack:
+            raise ValueError(
+                f"the state is after {self.frames_seen(state, 0)} frames, in the middle of a step of {self.stack}: "
+                f"only the last chunk may end there"
+            )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State | None = None,
+    ) -> Samples:
+        """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model.sample`)."""
+        self._check_position(state)
+        batch, steps = len(noise), -(-frames // self.stack)
+        first_frame = self.frames_seen(state, batch)
+        stepper = Stepper(self, self.initial_state(batch) if state is None else state)
+        targets, log_likelihoods = [], []
+        for start in range(0, steps, _SAMPLED_BLOCK_STEPS):
+            count = min(_SAMPLED_BLOCK_STEPS, steps - start)
+            position = first_frame + start * self.stack
+            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
+            uniform = uniform.unflatten(1, (count, self.stack)).transpose(0, 1).contiguous()
+            parameters, drawn = [], []
+            for step in range(count):
+                parameters.append(stepper.parameters())
+                drawn.append(self.distribution.sample(parameters[-1], uniform[step]))
+                stepper.push(inputs_of(drawn[-1]).reshape(batch, -1))
+            target = torch.stack(drawn)
+            log_prob = self.distribution.log_prob(torch.stack(parameters), target)  # (count, B, s)
+            targets.append(target.transpose(0, 1).flatten(1, 2))
+            log_likelihoods.append(log_prob.transpose(0, 1).flatten(1, 2))
+        return Samples(
+            torch.cat(targets, 1)[:, :frames],
+            torch.cat(log_likelihoods, 1)[:, :frames],
+            latents={},
+            state=stepper.state(first_frame + frames),
+        )
+
+
+class Stepper:
+    """Step-by-step evaluation of a WaveNet from a state: `parameters` of the next step, then `push` of what it was.
+
+    The queue of a layer with dilation d is a ring of d slots, each the pair that one product needs. The present of
+    step n takes the place of step n - 2d, so that its partner n - d is already beside it; which side is the present
+    one alternates every d steps, and the rows of the weights with it. Nothing is ever moved:
+
+        step       n            n + d        n + 2d
+        slot    [ n-d | n ]  [ n+d | n ]  [ n+d | n+2d ]
+
+    The weights are copied (the signs and factors of `_layers` folded in), so a stepper is for one set of weights.
+    """
+
+    def __init__(self, model: WaveNet, state: State) -> None:
+        self._model = model
+        self._step = 0
+        self._taps = state["inputs"].flatten(1).to(model.skip_bias.dtype)
+        batch = self._taps.shape[0]
+        channels = model.hidden.in_features
+        like = model.skip_bias.detach()
+
+        self._dilations = [layer.dilation for layer in model.layers]
+        self._rings = [like.new_empty(layer.dilation, batch, 2 * channels) for layer in model.layers]
+        for index, ring in enumerate(self._rings):
+            ring[:, :, :channels] = state[f"layer{index}"].transpose(0, 1)
+        self._pairs = [list(ring.unbind()) for ring in self._rings]
+        # where the input of step n is written: the right half in the first d steps, the left half in the next d
+        self._presents = [
+            [*ring[:, :, channels:].unbind(), *ring[:, :, :channels].unbind()] for ring in self._rings
+        ]
+
+        columns = like.new_ones(2 * channels)
+        columns[:channels] = -2.0
+        self._weights = []
+        for layer in model.layers:
+            past, present = layer.past.detach() * columns, layer.present.detach() * columns
+            self._weights.append([torch.cat([past, present]), torch.cat([present, past])])
+        self._biases = [layer.bias.detach() * columns for layer in model.layers]
+        self._residuals = [layer.residual.detach() for layer in model.layers if layer.residual is not None]
+
+        self._gate = like.new_empty(batch, 2 * channels)
+        self._all_z = like.new_empty(batch, channels * len(model.layers))
+        self._z = list(self._all_z.split(channels, dim=1))
+        skips = torch.cat([layer.skip.detach() for layer in model.layers])
+        self._output = [
+            like * model.skip_scale,
+            skips * model.skip_scale,
+            model.hidden.bias.detach(),
+            model.hidden.weight.detach().t(),
+            model.head.bias.detach(),
+            model.head.weight.detach().t(),
+        ]
+        self._first = [model.first.bias.detach(), model.first.weight.detach().t()]
+
+    @torch.no_grad()
+    def parameters(self) -> Tensor:
+        """Parameters (B, s, P) of the next step."""
+        torch.addmm(self._first[0], self._taps, self._first[1], out=self._presents[0][self._step % 2])
+        flat = _scripted_layers()(
+            self._step,
+            self._dilations,
+            self._pairs,
+            self._presents,
+            self._weights,
+            self._biases,
+            self._residuals,
+            self._gate,
+            self._z,
+            self._all_z,
+            self._output,
+        )
+        return flat.unflatten(-1, (self._model.stack, -1))
+
+    def push(self, inputs: Tensor) -> None:
+        """Go on to the step after the one whose inputs (B, s * C) these are; `parameters` was called before."""
+        self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs], dim=1)
+        self._step += 1
+
+    def state(self, frames: int) -> State:
+        """State as `WaveNet.forward` returns it, after `frames` frames."""
+        batch = self._taps.shape[0]
+        state = {
+            "frames": torch.full((batch,), frames, dtype=torch.int64, device=self._taps.device),
+            "inputs": self._taps.unflatten(1, (_TAPS, -1)),
+        }
+        for index, (dilation, presents) in enumerate(zip(self._dilations, self._presents, strict=True)):
+            last = range(self._step - dilation, self._step)
+            state[f"layer{index}"] = torch.stack([presents[step % (2 * dilation)] for step in last], dim=1)
+        return state
+
+
+@functools.cache
+def _scripted_layers() -> Callable[..., Tensor]:
+    """`_layers` without the interpreter's share of the time, a third of it for one stream."""
+    with warnings.catch_warnings():
+        # torch announces a successor that needs a compiler at run time
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(_layers)
+
+
+def _layers(
+    step: int,
+    dilations: list[int],
+    pairs: list[list[Tensor]],
+    presents: list[list[Tensor]],
+    weights: list[list[Tensor]],
+    biases: list[Tensor],
+    residuals: list[Tensor],
+    gate: Tensor,
+    z: list[Tensor],
+    all_z: Tensor,
+    output: list[Tensor],
+) -> Tensor:
+    """All layers and the output network for one step, as few operations as can be: they are what the time goes to.
+
+    The filter columns of the weights are scaled by -2: p = sigmoid(-2a) makes tanh(a) = 1 - 2p, and z = q - 2pq.
+    """
+    channels = gate.shape[1] // 2
+    p, q = gate[:, :channels], gate[:, channels:]
+    for index in range(len(dilations)):
+        dilation = dilations[index]
+        torch.addmm(biases[index], pairs[index][step % dilation], weights[index][step // dilation % 2], out=gate)
+        gate.sigmoid_()
+        torch.addcmul(q, p, q, value=-2, out=z[index])
+        if index + 1 < len(dilations):
+            torch.addmm(
+                presents[index][step % (2 * dilation)],
+                z[index],
+                residuals[index],
+                out=presents[index + 1][step % (2 * dilations[index + 1])],
+            )
+    hidden = torch.addmm(output[0], all_z, output[1]).relu_()
+    hidden = torch.addmm(output[2], hidden, output[3]).relu_()
+    return torch.addmm(output[4], hidden, output[5])
