@@ -96,7 +96,7 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
     checkpoints = Checkpoints(directory / "checkpoints")
     content = checkpoints.load_best()
     observed = {**content["observation"], "coding": config.coding}
-    model, observation = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
+    model, _ = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
     load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
     model.to(device).eval().requires_grad_(False)
     return Experiment(config, model, Observation.from_dict(observed, device), content["provenance"])

@@ -100,19 +100,13 @@ def hash_file(path: Path) -> str:
     Raises:
         UserError: missing.
     """
+    digest = hashlib.sha256()
     try:
         with open(path, "rb") as stream:
-            return (
-                hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
-            )
+            while block := stream.read(1 << 20):
+                digest.update(block)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run the stage that makes it") from error
-
-
-def _hash(stream: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
     return digest.hexdigest()
 
 

@@ -1,0 +1,157 @@
+"""Time an optimiser step, scoring and generation of configurations: medians, threads, peak memory.
+
+Each figure comes from a process of its own, so that its peak memory is its own.
+
+    python -m speechlvm.bin.benchmark --task train --config conf/lstm_s64.yaml --batch 16 --frames 48000
+    python -m speechlvm.bin.benchmark --task all --suite suite.yaml
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import make_parser, run_main
+
+TASKS = ("train", "score", "generate")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one measurement, or all of a suite with a table at the end."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", type=Path, help="YAML configuration of the system")
+    parser.add_argument("--suite", type=Path, help="YAML list of measurements (name, config, task, batch, frames, ...)")
+    parser.add_argument("--task", choices=(*TASKS, "all"), default="train", help="what to time")
+    parser.add_argument("--batch", type=int, default=2, help="rows")
+    parser.add_argument("--frames", type=int, default=16000, help="frames per row")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repetitions after one warm-up")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the train step")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    arguments = parser.parse_args(argv)
+    if arguments.suite is not None:
+        return _suite(arguments)
+    if arguments.config is None or arguments.task == "all":
+        parser.error("give --config and one --task, or --suite")
+    print(json.dumps(_measure(arguments)))
+    return 0
+
+
+def _measure(arguments: Any) -> dict[str, Any]:
+    import statistics
+    import time
+
+    import numpy as np
+    import torch
+
+    from speechlvm.config import load_experiment
+    from speechlvm.data.dataset import Batch, Segment
+    from speechlvm.experiment import build, training_device
+    from speechlvm.observation import Observation, Statistics
+    from speechlvm.scoring.score import score_batch
+    from speechlvm.training.benchmarking import gemm_gflops, peak_memory_bytes, synchronise, training_step
+
+    config = load_experiment(arguments.config)
+    device = training_device(arguments.ngpu)
+    generator = np.random.default_rng(0)
+    pcm = (3000 * generator.standard_normal((arguments.batch, arguments.frames))).clip(-32768, 32767).astype(np.int16)
+    model, observation = build(config, Statistics(0.0, 0.1), seed=0)
+    histogram = np.bincount(pcm.reshape(-1).astype(np.int64) + 32768, minlength=65536)
+    model.initialise_output(model.distribution.initial_bias(*observation.marginal(histogram)))
+    model.to(device)
+    observation = Observation.from_dict(observation.to_dict(), device)
+    segments = tuple(Segment(f"u{row}", 0, arguments.frames) for row in range(arguments.batch))
+    lengths = torch.full((arguments.batch,), arguments.frames)
+    batch = Batch(segments, torch.from_numpy(pcm), lengths)
+    if arguments.task == "train":
+        precision = torch.bfloat16 if arguments.precision == "bfloat16" else None
+        run = training_step(model, observation, batch, precision)
+    elif arguments.task == "score":
+        model.eval().requires_grad_(False)
+
+        def run() -> None:
+            score_batch(model, observation, batch, 65_536)
+    else:
+        from speechlvm.noise import Noise
+
+        model.eval().requires_grad_(False)
+
+        def run() -> None:
+            keys = [(0, row) for row in range(arguments.batch)]
+            with torch.no_grad():
+                model.sample(arguments.frames, Noise(keys, device), observation.inputs_of)
+
+    seconds = []
+    for repeat in range(arguments.repeats + 1):
+        started = time.perf_counter()
+        run()
+        synchronise(device)
+        if repeat:
+            seconds.append(time.perf_counter() - started)
+    median = statistics.median(seconds)
+    return {
+        "seconds": median,
+        "fastest": min(seconds),
+        "frames_per_second": arguments.batch * arguments.frames / median,
+        "peak_bytes": peak_memory_bytes(device),
+        "threads": torch.get_num_threads(),
+        "gemm_gflops": gemm_gflops(device, torch.float32),
+        "gemm_bf16_gflops": gemm_gflops(device, torch.bfloat16),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _suite(arguments: Any) -> int:
+    from speechlvm.config import parse_yaml
+    from speechlvm.errors import ConfigError, UserError
+    from speechlvm.reporting.tables import markdown_table
+
+    entries = parse_yaml(arguments.suite.read_text(encoding="utf-8"), str(arguments.suite))
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{arguments.suite}: expected a list of measurements")
+    rows = []
+    for entry in entries:
+        options = {key: entry[key] for key in ("task", "batch", "frames", "repeats", "precision") if key in entry}
+        command = [sys.executable, "-m", "speechlvm.bin.benchmark", "--ngpu", str(arguments.ngpu)]
+        command += ["--config", str(arguments.suite.parent / entry["config"])]
+        command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        if done.returncode:
+            raise UserError(f"{entry['name']}: {done.stderr.strip().splitlines()[-1]}")
+        found = json.loads(done.stdout.splitlines()[-1])
+        rows.append(_row(entry, found))
+        print(" ".join(rows[-1]), file=sys.stderr)
+    header = [
+        "measurement",
+        "median",
+        "fastest",
+        "target",
+        "published",
+        "peak memory",
+        "GEMM f32/bf16 [GFLOP/s]",
+        "threads",
+    ]
+    print(markdown_table(header, rows))
+    return 0
+
+
+def _row(entry: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    if entry.get("task") == "generate":
+        median, fastest = f"{found['frames_per_second']:.0f} frames/s", ""
+    else:
+        median, fastest = f"{found['seconds']:.2f} s", f"{found['fastest']:.2f} s"
+    return [
+        entry["name"],
+        median,
+        fastest,
+        str(entry.get("target", "")),
+        str(entry.get("published", "")),
+        f"{found['peak_bytes'] / 1e9:.2f} GB",
+        f"{found['gemm_gflops']:.0f} / {found['gemm_bf16_gflops']:.0f}",
+        str(found["threads"]),
+    ]
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,62 @@
+"""What benchmarks need: one optimiser step as the trainer does it, the machine's GEMM rate, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from speechlvm.accounting import objective
+from speechlvm.data.dataset import Batch
+from speechlvm.models.base import Model
+from speechlvm.noise import Noise
+from speechlvm.observation import Observation
+
+
+def training_step(
+    model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None
+) -> Callable[[], None]:
+    """A function that does one Adam step on the batch, lookup of codes and drawing of noise included."""
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        pcm, lengths = batch.data.to(device), batch.lengths.to(device)
+        noise = Noise(batch.noise_keys(0, 0), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision is not None):
+            bound = model.score(observation.inputs(pcm, lengths), observation.target(pcm), lengths, noise)
+        objective(bound, batch.frames).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU's queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gemm_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """Rate of a square matrix product, 1e9 floating-point operations per second: the yardstick of a step's arithmetic."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    rates = []
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ b
+        synchronise(device)
+        rates.append(2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return max(rates[1:])
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak resident memory of this process (CPU), or peak allocated memory of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
