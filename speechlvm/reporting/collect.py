@@ -64,7 +64,7 @@ def collect(root: Path) -> list[Cell]:
 
 
 def learning_curves(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """ "experiment/seed" -> validations of history.jsonl."""
+    """Validations of history.jsonl by "experiment/seed"."""
     curves = {}
     for path in sorted(Path(root).glob("*/seed*/history.jsonl")):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

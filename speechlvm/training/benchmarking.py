@@ -43,7 +43,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def gemm_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """Rate of a square matrix product, 1e9 floating-point operations per second: the yardstick of a step's arithmetic."""
+    """Rate of a square matrix product in 1e9 floating-point operations per second: the yardstick of a step."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     rates = []
     for _ in range(4):
