@@ -22,6 +22,7 @@ POSITION_CHARACTER = 1
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 EVENT_END_OF_LIST, EVENT_WORD, EVENT_PHONEME = 0, 1, 7
 RAND_SEED = 1
+RATE_HZ = 22050
 
 
 class _Identity(ctypes.Union):
@@ -49,7 +50,7 @@ class Utterance:
     """Synthesised speech.
 
     Attributes:
-        samples: int16 (num_samples,) at the synthesiser's rate.
+        samples: int16 (num_samples,) at RATE_HZ.
         phonemes: (first sample, the synthesiser's mnemonic without stress marks), in order of time.
         words: (first sample, text), in order of time; words spoken as one are joined by ``_``.
     """
@@ -100,9 +101,9 @@ class Synthesiser:
             link = Path(short) / "espeak-ng-data"
             link.symlink_to(data_path)
             options = INITIALIZE_PHONEME_EVENTS | INITIALIZE_DONT_EXIT
-            self.rate_hz = self._library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, str(link).encode(), options)
-            if self.rate_hz <= 0:
-                raise UserError(f"{data_path}: libespeak-ng does not find its data; reinstall espeakng-loader")
+            rate_hz = self._library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, str(link).encode(), options)
+            if rate_hz != RATE_HZ:
+                raise UserError(f"{data_path}: libespeak-ng cannot use its data ({rate_hz}); reinstall espeakng-loader")
             if self._library.espeak_SetVoiceByName(f"{accent}+{variant}".encode()) != 0:
                 raise UserError(f"{data_path}: no voice '{accent}+{variant}'; install the pinned espeakng-loader")
         settings = {PARAMETER_RATE: words_per_minute, PARAMETER_PITCH: pitch, PARAMETER_RANGE: pitch_range}

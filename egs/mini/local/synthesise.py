@@ -93,6 +93,10 @@ LABELS = {
     "i@": "iyax", "_": "pau", "_:": "pau", "_!": "epi",
 }  # fmt: skip
 
+# The synthesiser has no event for the closure of a stop: it counts the silence as the end of the phone before.
+CLOSURES = {"p": "pcl", "t": "tcl", "k": "kcl", "ch": "tcl", "b": "bcl", "d": "dcl", "g": "gcl", "jh": "dcl"}
+LEAST_CLOSURE_SECONDS = 0.02
+
 
 @dataclass(frozen=True)
 class Speaker:
@@ -148,7 +152,7 @@ def synthesise_speaker(speaker: Speaker, root: Path) -> float:
     target_rms = np.exp(generator.uniform(*np.log(SPEECH_RMS)))
     floor_rms = generator.uniform(*FLOOR_RMS)
     resampled = {
-        sentence: resample_poly(utterance.samples.astype(np.float64), RATE_HZ // 50, voice.rate_hz // 50)
+        sentence: resample_poly(utterance.samples.astype(np.float64), RATE_HZ // 50, espeak.RATE_HZ // 50)
         for sentence, utterance in spoken.items()
     }
     gain = target_rms / np.sqrt(np.mean(np.concatenate(list(resampled.values())) ** 2))
@@ -158,7 +162,7 @@ def synthesise_speaker(speaker: Speaker, root: Path) -> float:
     total = 0
     for sentence, utterance in spoken.items():
         lead, tail = (int(RATE_HZ * seconds) for seconds in generator.uniform(*MARGIN_SECONDS, 2))
-        scale = RATE_HZ / voice.rate_hz
+        scale = RATE_HZ / espeak.RATE_HZ
         phones, speech_end = _phones(utterance, scale, lead, tail)
         speech = resampled[sentence][: max(0, round(speech_end - lead))]
         samples = np.concatenate([np.zeros(lead), gain * speech, np.zeros(tail)])
@@ -178,7 +182,7 @@ def _phones(utterance: espeak.Utterance, scale: float, lead: int, tail: int) -> 
 
     What the synthesiser gives no extent (an l or r that is wholly in the transition to its neighbour) has no line.
     """
-    events = [(lead + round(start * scale), LABELS[name]) for start, name in utterance.phonemes]
+    events = [(lead + round(start * scale), label) for start, label in _with_closures(utterance)]
     while events and events[-1][1] == "pau":
         speech_end = events.pop()[0]
     bounds = [start for start, _ in events] + [speech_end]
@@ -191,6 +195,20 @@ def _phones(utterance: espeak.Utterance, scale: float, lead: int, tail: int) -> 
         phones.append((start, end, label))
     phones.append((speech_end, speech_end + tail, "h#"))
     return phones, speech_end
+
+
+def _with_closures(utterance: espeak.Utterance) -> list[tuple[int, str]]:
+    """First samples and labels, with the digital silence before each stop as its closure."""
+    result: list[tuple[int, str]] = []
+    for start, name in utterance.phonemes:
+        label = LABELS[name]
+        if label in CLOSURES and result and result[-1][1] != "pau":
+            before = utterance.samples[result[-1][0] : start]
+            silence = len(before) - 1 - int(np.max(np.flatnonzero(before), initial=-1))
+            if silence >= LEAST_CLOSURE_SECONDS * espeak.RATE_HZ:
+                result.append((start - silence, CLOSURES[label]))
+        result.append((start, label))
+    return result
 
 
 def _words(
