@@ -24,6 +24,8 @@ from speechlvm.errors import UserError
 from speechlvm.files import atomic_write
 
 BLOCK_FRAMES = 1 << 16
+ALIGNMENT_BLOCK = 400
+NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
 MAX_SPHERE_HEADER_BYTES = 1 << 20
 WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 WAVE_ENCODINGS = {WAVE_PCM: "pcm", WAVE_FLOAT: "float", 0x0006: "A-law", 0x0007: "mu-law"}
@@ -121,6 +123,31 @@ def read_audio(path: str | Path, rate_hz: int = 16000) -> np.ndarray:
         raise _truncated(path, info.num_samples, len(samples))
     _check_byte_order(info, samples)
     return samples.astype(np.int16, copy=False)
+
+
+def misaligned_frames(samples: np.ndarray) -> int:
+    """Counts samples in stretches that are shifted by one byte: noise at full scale, but speech once shifted back.
+
+    A transfer in text mode that turned CR LF into LF does this to files of any length. No header shows it.
+
+    Args:
+        samples: int16 (num_samples,).
+
+    Returns:
+        number of samples in blocks whose total variation is that of noise and at least four times that of the same
+        bytes read one byte later.
+    """
+    blocks = len(samples) // ALIGNMENT_BLOCK
+    if not blocks:
+        return 0
+    data = samples[: blocks * ALIGNMENT_BLOCK].astype("<i2", copy=False).tobytes()
+    later = np.frombuffer(data[1:] + b"\0", "<i2")
+    variations = [
+        np.abs(np.diff(x.reshape(blocks, ALIGNMENT_BLOCK)[:, :-1].astype(np.int32), axis=1)).mean(axis=1)
+        for x in (samples[: blocks * ALIGNMENT_BLOCK], later)
+    ]
+    shifted = (variations[0] > NOISE_VARIATION) & (variations[0] > 4 * variations[1])
+    return int(shifted.sum()) * ALIGNMENT_BLOCK
 
 
 def write_wav(path: str | Path, samples: np.ndarray, rate_hz: int) -> None:

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Stage 1: data directories of TIMIT.
+set -euo pipefail
+corpus=            # the corpus
+out=data           # where train, valid and test are made
+valid_by=utterance # speaker or utterance
+. ../../utils/parse_options.sh
+
+exec python local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}"

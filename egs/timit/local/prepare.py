@@ -1,0 +1,394 @@
+"""Makes the data directories train, valid and test from a corpus in TIMIT's layout.
+
+Copies in the wild differ: names in capitals or not, audio as NIST SPHERE or RIFF, ``SA1.WAV`` or ``SA1.WAV.wav`` or
+both, the disc's root or a directory above it. All are read. What is wrong with a file stops the preparation, after all
+files have been looked at; nothing is written then. What is merely missing is a warning.
+
+TRAIN and TEST are kept as the corpus has them. The validation set is drawn from TRAIN: single utterances (so that its
+speakers are in the training set too, as in the published experiments), or whole speakers.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.bin.cli import run_main
+from speechlvm.data.audio import misaligned_frames, read_audio
+from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.errors import ConfigError, UserError
+
+RATE_HZ = 16000
+FULL_CORPUS = (4620, 1680)
+VALID_SHARE = 0.05  # 231 of 4 620
+PAST_END_SAMPLES = 160
+SPEAKER = re.compile(r"[FM][A-Z]{3}[0-9]")
+SENTENCE = re.compile(r"S[AIX][0-9]+")
+HEIGHT = re.compile(r"([3-8])'\s*([0-9]{1,2})\"?")
+CM_PER_INCH = 2.54
+NAMED = 5
+
+
+@dataclass
+class Utterance:
+    """The files of one utterance, and what was read from them."""
+
+    use: str
+    region: str
+    speaker: str
+    sentence: str
+    audio: list[Path] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    num_samples: int = 0
+    text: str = ""
+    phones: list[Segment] = field(default_factory=list)
+    words: list[Segment] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Utterance id."""
+        return f"{self.speaker}_{self.sentence}"
+
+
+class Log:
+    """Faults, which stop the preparation, and things tolerated, which are counted and told with some examples."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.tolerated: dict[str, list[str]] = {}
+
+    def fault(self, message: str) -> None:
+        """Records something wrong."""
+        self.faults.append(message)
+
+    def tolerate(self, kind: str, name: str) -> None:
+        """Counts something that is left as it is; `kind` is what warnings say after the count."""
+        self.tolerated.setdefault(kind, []).append(name)
+
+    def report(self) -> None:
+        """Prints warnings, then faults.
+
+        Raises:
+            UserError: there are faults.
+        """
+        for kind, names in sorted(self.tolerated.items()):
+            examples = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+            warn(f"{len(names)} {kind}: {examples}")
+        for fault in self.faults[:-1]:
+            print(f"error: {fault}", file=sys.stderr)
+        if self.faults:
+            more = f" ({len(self.faults)} faults in all; nothing was written)" if len(self.faults) > 1 else ""
+            raise UserError(self.faults[-1] + more)
+
+
+def warn(message: str) -> None:
+    """Prints one line on standard error."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def child(directory: Path, name: str) -> Path | None:
+    """An entry of a directory by its name in capitals, whatever its case."""
+    matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
+    return matches[0] if matches else None
+
+
+def find_root(corpus: Path) -> Path:
+    """The directory with TRAIN and TEST: `corpus`, or up to two levels of ``TIMIT`` below it.
+
+    Raises:
+        UserError: saying what was looked for and where.
+    """
+    if not corpus.is_dir():
+        raise UserError(f"{corpus}: no such directory; give the directory of the corpus, which holds TRAIN and TEST")
+    looked, directory = [], corpus
+    while directory is not None and directory.is_dir() and len(looked) < 3:
+        looked.append(str(directory))
+        if all(path is not None and path.is_dir() for path in (child(directory, "TRAIN"), child(directory, "TEST"))):
+            return directory
+        directory = child(directory, "TIMIT")
+    raise UserError(
+        f"{corpus}: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case) in "
+        f"{' and '.join(looked)}; give the directory that holds both"
+    )
+
+
+def find_utterances(root: Path, log: Log) -> list[Utterance]:
+    """All utterances of TRAIN/DRn/SPKR and TEST/DRn/SPKR, sorted by id."""
+    found: dict[str, Utterance] = {}
+    homes: dict[str, Path] = {}
+    for use in ("TRAIN", "TEST"):
+        for region in sorted(child(root, use).iterdir()):
+            if not re.fullmatch(r"DR[0-9]", region.name.upper()) or not region.is_dir():
+                continue
+            for home in sorted(region.iterdir()):
+                speaker = home.name.upper()
+                if not home.is_dir() or not SPEAKER.fullmatch(speaker):
+                    log.tolerate("entries are not speakers and were left out", str(home))
+                    continue
+                if speaker in homes:
+                    log.fault(f"{home}: speaker {speaker} is also in {homes[speaker]}; remove one of the two")
+                    continue
+                homes[speaker] = home
+                for path in sorted(home.iterdir()):
+                    stem, _, ending = path.name.upper().partition(".")
+                    if not SENTENCE.fullmatch(stem) or ending not in ("WAV", "WAV.WAV", "PHN", "WRD", "TXT"):
+                        log.tolerate("files are not of an utterance and were left out", str(path))
+                        continue
+                    utterance = Utterance(use, region.name.upper(), speaker, stem)
+                    utterance = found.setdefault(utterance.name, utterance)
+                    if ending.startswith("WAV"):
+                        utterance.audio.append(path)
+                    elif ending in utterance.files:
+                        log.fault(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
+                    else:
+                        utterance.files[ending] = path
+    for utterance in found.values():
+        if not utterance.audio:
+            any_file = next(iter(utterance.files.values()))
+            log.fault(f"{any_file.parent / utterance.sentence}.WAV: no such file; copy it again from the corpus")
+    return [found[name] for name in sorted(found)]
+
+
+def read_utterance(utterance: Utterance) -> Log:
+    """Reads and checks all files of an utterance into it."""
+    log = Log()
+    try:
+        samples = read_audio(utterance.audio[0], RATE_HZ)
+        for other in utterance.audio[1:]:
+            if not np.array_equal(samples, read_audio(other, RATE_HZ)):
+                log.fault(f"{other}: other samples than {utterance.audio[0]}; remove one of the two")
+            else:
+                log.tolerate("utterances have the same audio in two files", utterance.name)
+    except UserError as error:
+        log.fault(str(error))
+        return log
+    utterance.num_samples = len(samples)
+    if misaligned_frames(samples):
+        log.tolerate(
+            "audio files hold full-scale noise where bytes were lost (as by a transfer in text mode); likelihoods of "
+            "these stretches mean nothing, get an intact copy",
+            utterance.name,
+        )
+    for ending in ("PHN", "WRD", "TXT"):
+        if ending not in utterance.files:
+            log.tolerate(f"utterances have no .{ending} file", utterance.name)
+    if "PHN" in utterance.files:
+        utterance.phones = read_segments(utterance, "PHN", log)
+    if "WRD" in utterance.files:
+        utterance.words = read_segments(utterance, "WRD", log)
+    if "TXT" in utterance.files:
+        match = re.fullmatch(r"[0-9]+\s+([0-9]+)\s+(\S.*)", _text(utterance.files["TXT"]).strip())
+        if match:
+            utterance.text = " ".join(match.group(2).split())
+            if int(match.group(1)) != utterance.num_samples:
+                log.tolerate("audio files have not the number of samples that their .TXT file says", utterance.name)
+        else:
+            log.fault(f"{utterance.files['TXT']}:1: expected 'start end text' on one line")
+    return log
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="latin-1")
+    except OSError as error:
+        raise UserError(f"{path}: not a regular readable file ({error.strerror}); check its permissions") from None
+
+
+def read_segments(utterance: Utterance, ending: str, log: Log) -> list[Segment]:
+    """Lines ``start end label`` of a .PHN or .WRD file, cut at the end of the audio.
+
+    Phones must not overlap (words do, in the corpus itself). Ends up to PAST_END_SAMPLES past the audio are counted.
+    """
+    path, count = utterance.files[ending], utterance.num_samples
+    segments: list[Segment] = []
+    previous_end, past_end = 0, False
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        parts = line.split()
+        if not parts:
+            continue
+        if len(parts) != 3:
+            log.fault(f"{path}:{number}: {len(parts)} columns; expected 'start end label'")
+            continue
+        if not (parts[0].isdecimal() and parts[1].isdecimal()):
+            log.fault(f"{path}:{number}: times '{parts[0]}' and '{parts[1]}'; expected whole sample numbers")
+            continue
+        start, end, label = int(parts[0]), int(parts[1]), parts[2]
+        if end < start:
+            log.fault(f"{path}:{number}: '{label}' ends at {end}, before its start at {start}; correct the times")
+        elif end > count + PAST_END_SAMPLES:
+            log.fault(
+                f"{path}:{number}: '{label}' ends at {end}, {end - count} samples past the audio's {count}; "
+                f"expected at most {PAST_END_SAMPLES}; the audio may be of another utterance, or cut"
+            )
+        elif ending == "PHN" and start < previous_end:
+            log.fault(
+                f"{path}:{number}: '{label}' starts at {start}, before the end at {previous_end} of the one above"
+            )
+        elif min(end, count) <= start:
+            log.tolerate(f"segments of .{ending} files have no samples and were left out", f"{path}:{number}")
+        else:
+            if ending == "PHN" and start > previous_end:
+                log.tolerate("gaps between phones", f"{path}:{number}")
+            past_end |= end > count
+            segments.append(Segment(start, min(end, count), label))
+        previous_end = max(previous_end, end)
+    if past_end:
+        log.tolerate(
+            f".{ending} files end up to {PAST_END_SAMPLES} samples past the audio and were cut there", utterance.name
+        )
+    if not segments and not log.faults:
+        log.tolerate(f".{ending} files are empty", str(path))
+    return sorted(segments)
+
+
+def read_speakers(root: Path, data: list[DataDirectory], log: Log) -> None:
+    """Sex and height of the speakers from DOC/SPKRINFO.TXT into the data directories."""
+    speakers = {speaker for part in data for speaker in part.utt2spk.values()}
+    directory = child(root, "DOC") or root
+    path = child(directory, "SPKRINFO.TXT") if directory.is_dir() else None
+    rows = [line.split() for line in _text(path).splitlines() if not line.startswith(";")] if path else []
+    table = {(row[1] + row[0]).upper(): row for row in rows if len(row) >= 7}
+    genders, heights = {}, {}
+    for speaker in sorted(speakers):
+        row = table.get(speaker)
+        if row is None:
+            where = "SPKRINFO.TXT" if path else "SPKRINFO.TXT, which is not there"
+            log.tolerate(f"speakers are not in {where} (analyses of gender and height will lack them)", speaker)
+            continue
+        if row[1].lower() in ("f", "m"):
+            genders[speaker] = row[1].lower()
+        match = HEIGHT.fullmatch(row[6])
+        if match and int(match.group(2)) < 12:
+            heights[speaker] = round(CM_PER_INCH * (12 * int(match.group(1)) + int(match.group(2))), 1)
+        else:
+            log.tolerate("speakers have no height in SPKRINFO.TXT (its analysis will lack them)", speaker)
+    for part in data:
+        for speaker in part.spk2utt:
+            if speaker in genders:
+                part.spk2gender[speaker] = genders[speaker]
+            if speaker in heights:
+                part.spk2height_cm[speaker] = heights[speaker]
+
+
+def shuffled(names, seed: int) -> list[str]:
+    """The same order for a seed on every machine, in which a name's place depends on no other name."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+
+
+def choose_valid(train: list[Utterance], arguments: argparse.Namespace) -> set[str]:
+    """Ids of the utterances of TRAIN that become the validation set.
+
+    Raises:
+        ConfigError: the choice would leave one of the two sets empty.
+    """
+    if arguments.valid_by == "utterance":
+        names = [utterance.name for utterance in train]
+        asked = arguments.valid_utterances
+        count = asked if asked is not None else max(1, round(VALID_SHARE * len(names)))
+        chosen = set(shuffled(names, arguments.seed)[:count])
+        option, total = f"--valid_utterances {count}", len(names)
+    else:
+        # Women and men in turn (the first letter of an id is the sex in this layout), so that small sets have both.
+        speakers = shuffled({utterance.speaker for utterance in train}, arguments.seed)
+        rank = {s: i for sex in "FM" for i, s in enumerate(s for s in speakers if s.startswith(sex))}
+        speakers.sort(key=rank.__getitem__)
+        asked = arguments.valid_speakers
+        count = asked if asked is not None else max(1, round(VALID_SHARE * len(speakers)))
+        chosen = {utterance.name for utterance in train if utterance.speaker in speakers[:count]}
+        option, total = f"--valid_speakers {count}", len(speakers)
+    if not 0 < count < total:
+        raise ConfigError(f"{option}: expected 1 to {total - 1}, as TRAIN has {total} of them")
+    return chosen
+
+
+def collect(utterances: list[Utterance]) -> DataDirectory:
+    """The data directory of some utterances, without what comes from the table of speakers."""
+    data = DataDirectory({utterance.name: utterance.speaker for utterance in utterances})
+    for utterance in utterances:
+        data.wav[utterance.name] = utterance.audio[0].resolve()
+        data.num_samples[utterance.name] = utterance.num_samples
+        data.spk2dialect[utterance.speaker] = utterance.region
+        for column, value in (
+            (data.text, utterance.text),
+            (data.phones, utterance.phones),
+            (data.words, utterance.words),
+        ):
+            if value:
+                column[utterance.name] = value
+    return data
+
+
+def describe(name: str, data: DataDirectory, train: DataDirectory) -> str:
+    """One line on a set: its size, and how many of its speakers the training set has as well."""
+    frames, speakers = sum(data.num_samples.values()), set(data.utt2spk.values())
+    shared = len(speakers & set(train.utt2spk.values()))
+    sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
+    line = (
+        f"{name}: {len(data.utt2spk)} utterances, {frames / RATE_HZ / 3600:.3f} hours, "
+        f"mean length {frames / RATE_HZ / len(data.utt2spk):.2f} s, {len(speakers)} speakers "
+        f"({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"
+    )
+    return line if data is train else f"{line}, {shared} of them also in train"
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Reads the corpus, checks it, divides it and writes the data directories."""
+    root, log = find_root(arguments.corpus), Log()
+    utterances = find_utterances(root, log)
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        for part in pool.map(read_utterance, [utterance for utterance in utterances if utterance.audio]):
+            log.faults += part.faults
+            for kind, names in part.tolerated.items():
+                log.tolerated.setdefault(kind, []).extend(names)
+    counts = tuple(sum(utterance.use == use for utterance in utterances) for use in ("TRAIN", "TEST"))
+    if min(counts) == 0:
+        log.fault(
+            f"{root}: {counts[0]} utterances in TRAIN and {counts[1]} in TEST; expected files DRn/SPKR/SENTENCE.WAV"
+        )
+    elif counts != tuple(arguments.expected):
+        expected = arguments.expected
+        warn(f"{counts[0]} utterances in TRAIN and {counts[1]} in TEST; expected {expected[0]} and {expected[1]}")
+    if arguments.sa == "drop":
+        utterances = [utterance for utterance in utterances if not utterance.sentence.startswith("SA")]
+        print("sentences SA1 and SA2 left out (--sa drop)")
+    train = [utterance for utterance in utterances if utterance.use == "TRAIN"]
+    valid = choose_valid(train, arguments) if train else set()
+    sets = {
+        "train": collect([utterance for utterance in train if utterance.name not in valid]),
+        "valid": collect([utterance for utterance in train if utterance.name in valid]),
+        "test": collect([utterance for utterance in utterances if utterance.use == "TEST"]),
+    }
+    read_speakers(root, list(sets.values()), log)
+    log.report()
+    for name, data in sets.items():
+        write_data_dir(data, arguments.out / name)
+        print(describe(name, data, sets["train"]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus, or the one above it")
+    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--valid_by", choices=("utterance", "speaker"), default="utterance")
+    parser.add_argument("--valid_utterances", type=int, help="default: 5 %% of TRAIN, 231 of the full corpus")
+    parser.add_argument("--valid_speakers", type=int, help="for --valid_by speaker; default: 5 %% of TRAIN's")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of the validation set")
+    parser.add_argument("--sa", choices=("keep", "drop"), default="keep", help="the two sentences that everybody reads")
+    parser.add_argument(
+        "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    prepare(parser.parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
