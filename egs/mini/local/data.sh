@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Stage 1: data directories, by the very preparation that TIMIT has.
+set -euo pipefail
+corpus=data/corpus # corpus in TIMIT's layout
+out=data           # where train, valid and test are made
+valid_by=speaker   # speaker or utterance
+. ../../utils/parse_options.sh
+
+exec python ../timit/local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}"

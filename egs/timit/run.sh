@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# TIMIT: the systems of the papers' tables on 16 kHz read speech. The corpus is the LDC's (LDC93S1); db.sh says where it
+# lies. `bash run.sh --help` lists the options.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+. ../../utils/options.sh
+. ./db.sh
+
+# What is different here from the defaults, and the recipe's own options.
+nj=4
+timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relative path starts at the recipe
+data_root=""       # the same, under the name that all recipes share
+valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
+. ../../utils/parse_options.sh
+
+train_set=train
+valid_set=valid
+test_sets="test"
+
+download_args=(--corpus "${data_root:-${timit}}")
+data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}")
+
+. ../../utils/stages.sh

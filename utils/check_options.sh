@@ -1,0 +1,76 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by stages.sh: checks the values of all shared options before anything is done, and finds out which systems they
+# select (array selected). Wrong usage is one line and exit status 2.
+
+usage() { die "$1 (--help lists the options)" 2; }
+
+# Name, least and greatest value of an option that is a whole number.
+check_number() {
+    [[ "${!1}" =~ ^[0-9]{1,9}$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] ||
+        usage "--$1 '${!1}': a whole number from $2 to $3 is expected"
+}
+
+check_words() {
+    local option="$1" word
+    shift
+    for word in ${!option}; do
+        [[ " $* " == *" ${word} "* ]] || usage "--${option}: unknown '${word}'; known are: $*"
+    done
+}
+
+visible_gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        printf '%s' "${CUDA_VISIBLE_DEVICES}" | tr ',' '\n' | grep -c -v -e '^-1$' -e '^$' || true
+    else
+        nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true
+    fi
+}
+
+[ $# -eq 0 ] || usage "unexpected argument '$1'"
+check_number stage 0 10
+check_number stop_stage 0 999999999
+[ "${stage}" -le "${stop_stage}" ] || usage "--stage ${stage} --stop_stage ${stop_stage}: nothing lies between them"
+check_number nj 1 100000
+check_number nthreads 0 100000
+check_number samples 1 1000000
+check_number ngpu 0 100000
+if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
+    usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
+fi
+[ -n "${seeds// /}" ] || usage "--seeds '': at least one number is expected"
+for seed in ${seeds}; do
+    [[ "${seed}" =~ ^[0-9]{1,9}$ ]] || usage "--seeds '${seeds}': whole numbers are expected"
+done
+[[ "${tag}" =~ ^[A-Za-z0-9_.-]*$ ]] || usage "--tag '${tag}': letters, digits, '_', '.' and '-' are expected"
+
+# Names of the YAML files in a directory.
+yaml_names() {
+    local path
+    for path in "$1"/*.yaml; do
+        [ ! -f "${path}" ] || basename -- "${path}" .yaml
+    done
+}
+mapfile -t known_models < <(yaml_names conf)
+mapfile -t known_tables < <(yaml_names conf/tables)
+check_words tables "${known_tables[@]}"
+[ "${models}" = all ] || check_words models "${known_models[@]}"
+check_words dumps pcm16 mulaw logmel
+check_words codings mulaw mulaw8 linear mulaw-pcm
+
+# The systems to train, score and sample: those named, those of the tables, or what both have in common.
+select_models() {
+    local candidates="${models}" in_tables table
+    if [ "${models}" = all ] || [[ -n "${tables}" && " ${given_options[*]} " != *" models "* ]]; then
+        candidates="${known_models[*]}"
+    fi
+    if [ -z "${tables}" ]; then
+        tr -s ' ' '\n' <<<"${candidates}"
+        return
+    fi
+    in_tables="$(for table in ${tables}; do cat "conf/tables/${table}.yaml"; done |
+        grep -o 'experiment: *[A-Za-z0-9_.-]*' | sed 's/.*: *//')"
+    tr -s ' ' '\n' <<<"${candidates}" | grep -F -x -e "${in_tables}" || true
+}
+mapfile -t selected < <(select_models)
+[ "${#selected[@]}" -gt 0 ] && [ -n "${selected[0]}" ] || [ "${stage}" -gt 5 ] || [ "${stop_stage}" -lt 3 ] ||
+    usage "--models '${models}' --tables '${tables}': no system in conf/*.yaml is left"

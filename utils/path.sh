@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# Sourced by each recipe's path.sh: the environment that programs run in. Makes it first where it is not there yet
+# (tools/setup.sh; the array setup_arguments is passed on), so that a fresh clone needs no other step.
+
+_root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+# shellcheck disable=SC2154 # set by the recipe, or unset
+bash "${_root}/tools/setup.sh" "${setup_arguments[@]}"
+{ read -r _ && read -r _ && read -r _python; } <"${_root}/tools/.environment"
+export PATH="${_python%/*}:${_root}/utils:${PATH}"
+unset _root _python PYTHONPATH PYTHONHOME
+
+# Ids are sorted by their bytes everywhere, and text is UTF-8 all the same.
+export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1
+
+# glibc gives large blocks back to the kernel at every free, and page faults then take more than half of a training
+# step on a CPU. (1 GiB: older versions read these as a 32-bit int.)
+export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
+
+# Each job's OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES are the job runner's to set; see cmd.sh.

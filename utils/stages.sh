@@ -1,0 +1,142 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by each run.sh after parse_options.sh: the stages, the same in every recipe. A recipe sets
+#   train_set valid_set test_sets      names of its sets
+#   download_args data_args            arrays: arguments of local/download.sh and local/data.sh
+# Each stage is a no-op on what is complete, redoes what is not, and can run alone.
+# Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
+set -euo pipefail
+
+_utils="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+# shellcheck source=SCRIPTDIR/log.sh
+. "${_utils}/log.sh"
+# shellcheck source=SCRIPTDIR/check_options.sh
+. "${_utils}/check_options.sh"
+. ./cmd.sh
+. ./path.sh
+# shellcheck source=SCRIPTDIR/jobs.sh
+. "${_utils}/jobs.sh"
+
+titles=("download" "data directories" "dumps" "train" "score" "sample and reconstruct" "latents" "latent analysis"
+    "probes" "compression" "tables and figures")
+
+# --- The programs ------------------------------------------------------------------------------------------------------
+
+root="${expdir}/${train_set}"
+all_sets="${train_set} ${valid_set} ${test_sets}"
+read -r -a train_words <<<"${train_args}"
+
+# Calls FUNCTION with model, seed and directory of each experiment.
+each_experiment() {
+    local model number
+    for model in "${selected[@]}"; do
+        for number in ${seeds}; do
+            "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
+        done
+    done
+}
+
+dump() {
+    log "dump $2 of $1"
+    sharded processors "${nj}" "${dumpdir}/logs/$2_$1" \
+        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2"
+}
+
+train() {
+    log "train $1, seed $2"
+    single "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
+        --train "${dumpdir}/pcm16/${train_set}" --valid "${dumpdir}/pcm16/${valid_set}" \
+        --out "$3" --seed "$2" --ngpu "${ngpu}" "${train_words[@]}"
+}
+
+score() {
+    local set coding out
+    for set in ${test_sets}; do
+        for coding in "" ${codings}; do
+            log "score $1, seed $2, on ${set}${coding:+ over the cells of ${coding}}"
+            out="score_${set}${coding:+_${coding}}"
+            sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
+                --dump "${dumpdir}/pcm16/${set}" --out "$3/${out}" \
+                --samples "${samples}" --ngpu "${ngpu}" ${coding:+--coding "${coding}"}
+        done
+    done
+}
+
+# Name, coding and number of jobs of a score that needs no network.
+baseline() {
+    local set name="$1"
+    [ "$2" = mulaw ] || [ "$1" = flac ] || name="$1_$2"
+    for set in ${test_sets}; do
+        log "score ${name} on ${set}"
+        sharded processors "$3" "${root}/logs/${name}_${set}" python -m speechlvm.bin.baseline --name "$1" \
+            --train "${dumpdir}/pcm16/${train_set}" --dump "${dumpdir}/pcm16/${set}" \
+            --coding "$2" --out "${root}/${name}/score_${set}"
+    done
+}
+
+sample() {
+    log "sample $1, seed $2"
+    single "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
+        --dump "${dumpdir}/pcm16/${test_sets%% *}" --out "$3/samples" --ngpu "${ngpu}"
+}
+
+# The command line that this run was given, as it can be given again.
+command_line() {
+    local name
+    printf 'bash %s' "${0##*/}"
+    for name in "${given_options[@]}"; do printf ' --%s %q' "${name}" "${!name}"; done
+}
+
+report() {
+    log "tables and figures"
+    single "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
+        --out "${results}" --command "$(command_line)"
+    grep -E '^(#|\|)' "${results}" || true
+}
+
+# --- The stages --------------------------------------------------------------------------------------------------------
+
+later() { log "  nothing to do yet: this stage comes with the latent analysis"; }
+
+stage_0() { hook local/download.sh "${datadir}/logs/download.log" "${download_args[@]}"; }
+
+stage_1() {
+    local set
+    hook local/data.sh "${datadir}/logs/data.log" "${data_args[@]}"
+    for set in ${all_sets}; do
+        log "check ${datadir}/${set}"
+        run validate_data_dir.sh "${datadir}/${set}"
+    done
+}
+
+stage_2() {
+    local set kind
+    for kind in ${dumps}; do
+        for set in ${all_sets}; do dump "${set}" "${kind}"; done
+    done
+}
+
+stage_3() { each_experiment train; }
+
+stage_4() {
+    local coding
+    baseline uniform mulaw 1
+    for coding in mulaw ${codings}; do baseline dmol "${coding}" 1; done
+    each_experiment score
+}
+
+stage_5() { each_experiment sample; }
+stage_6() { later; }
+stage_7() { later; }
+stage_8() { later; }
+stage_9() { baseline flac mulaw "${nj}"; }
+stage_10() { report; }
+
+for ((number = 10#${stage}; number <= 10#${stop_stage} && number <= 10; number++)); do
+    current="stage ${number} (${titles[number]})"
+    began=${SECONDS}
+    log "${current} starts"
+    "stage_${number}"
+    log "${current} ended after $(duration $((SECONDS - began)))"
+done
+current=
+log "done after $(duration "${SECONDS}"); experiments: ${root}, results: ${results}"
