@@ -1,0 +1,69 @@
+"""Small dumps and experiments that several tests share."""
+
+import numpy as np
+import pytest
+
+from speechlvm.data import dump as dumps
+
+
+def _speech_like(frames: int, seed: int) -> np.ndarray:
+    """int16 AR(2) noise with a slowly varying gain."""
+    generator = np.random.default_rng(seed)
+    noise = generator.standard_normal(frames + 2)
+    signal = np.zeros(frames + 2)
+    for t in range(2, frames + 2):
+        signal[t] = 1.6 * signal[t - 1] - 0.8 * signal[t - 2] + noise[t]
+    gain = 300 * (1.2 + np.sin(np.arange(frames) / 700.0 + seed))
+    return np.clip(np.rint(signal[2:] * gain), -32768, 32767).astype(np.int16)
+
+
+def write_dump(directory, lengths, seed=0, jobs=1):
+    """A dump of len(lengths) utterances u00, u01, ..."""
+    items = [(f"u{i:02d}", _speech_like(length, seed + i)) for i, length in enumerate(lengths)]
+    for job in range(1, jobs + 1):
+        dumps.write_part(directory, job, dumps.share_of(items, job, jobs), 16000, {"made": "here"})
+    dumps.merge(directory, jobs, "data")
+    return directory
+
+
+@pytest.fixture
+def speech_like():
+    """speech_like(frames, seed) -> int16 samples; make_dump's utterance i has seed + i."""
+    return _speech_like
+
+
+@pytest.fixture
+def make_dump(tmp_path):
+    """make_dump(name, lengths, seed=0, jobs=1) -> directory."""
+    return lambda name, lengths, **options: write_dump(tmp_path / "dump" / name, lengths, **options)
+
+
+TINY_CONFIG = """
+model: lstm
+model_conf: {stack: 16, hidden: 12, layers: 1}
+coding: mulaw
+distribution: dmol
+distribution_conf: {components: 3}
+data: {batch_frames: 4096, segment_frames: 1024}
+training:
+  learning_rate: {peak: 0.005, schedule: cosine, warmup_steps: 3}
+  gradient_clip: 1.0
+validation: {every_steps: 4}
+limits: {steps: 12}
+"""
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+    """tiny_config(replacements) -> path of a YAML file."""
+
+    def make(*replacements, name="tiny.yaml"):
+        text = TINY_CONFIG
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return make

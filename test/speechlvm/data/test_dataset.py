@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from speechlvm.data import dataset
+from speechlvm.data.dump import Dump
+
+FRAMES = {f"u{i:02d}": 500 + 37 * i for i in range(40)}
+
+
+def _covered(batches):
+    return sorted((s.utterance, s.start, s.frames) for batch in batches for s in batch)
+
+
+def test_whole_utterances_come_once_in_batches_within_the_bound():
+    batches = dataset.whole_utterance_batches(FRAMES, 8000, seed=1, epoch=0)
+    assert _covered(batches) == sorted((u, 0, n) for u, n in FRAMES.items())
+    padded = [max(s.frames for s in batch) * len(batch) for batch in batches]
+    assert max(padded) <= 8000
+    waste = 1 - sum(FRAMES.values()) / sum(padded)
+    assert waste < 0.1
+
+
+def test_an_utterance_longer_than_the_bound_is_alone():
+    batches = dataset.whole_utterance_batches({"a": 100, "b": 9000, "c": 100}, 1000, seed=1, epoch=0)
+    assert sorted(len(batch) for batch in batches) == [1, 2]
+
+
+@pytest.mark.parametrize("make", [
+    lambda seed, epoch: dataset.whole_utterance_batches(FRAMES, 8000, seed, epoch),
+    lambda seed, epoch: dataset.random_segment_batches(FRAMES, 400, 1600, seed, epoch),
+])  # fmt: skip
+def test_order_is_a_function_of_seed_and_epoch(make):
+    assert make(1, 0) == make(1, 0)
+    assert make(1, 0) != make(1, 1)
+    assert make(1, 0) != make(2, 0)
+
+
+def test_random_segments_lie_inside_and_cover_the_utterance_evenly():
+    starts = []
+    for epoch in range(300):
+        for segment in sum(dataset.random_segment_batches({"a": 1000, "b": 300}, 400, 800, 1, epoch), []):
+            assert segment.start + segment.frames <= {"a": 1000, "b": 300}[segment.utterance]
+            assert segment.frames == {"a": 400, "b": 300}[segment.utterance]
+            if segment.utterance == "a":
+                starts.append(segment.start)
+    assert min(starts) < 20 and max(starts) > 580 and abs(np.mean(starts) - 300) < 40
+
+
+def test_a_segment_does_not_depend_on_the_other_utterances():
+    both = sum(dataset.random_segment_batches({"a": 5000, "b": 5000}, 400, 400, 3, 7), [])
+    alone = sum(dataset.random_segment_batches({"a": 5000}, 400, 400, 3, 7), [])
+    assert alone[0] in both
+
+
+def test_scoring_batches_start_with_the_largest():
+    batches = dataset.consecutive_batches(FRAMES, 8000)
+    assert _covered(batches) == sorted((u, 0, n) for u, n in FRAMES.items())
+    assert batches[0][0].frames == max(FRAMES.values())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_padded_with_zeros_and_read_in_order(make_dump, workers):
+    dump = Dump(make_dump("train", [50, 80, 20]))
+    plan = [
+        [dataset.Segment("u01", 10, 30), dataset.Segment("u02", 0, 20)],
+        [dataset.Segment("u00", 0, 50)],
+    ]
+    first, second = dataset.load_batches(dump, plan, workers)
+    assert first.data.shape == (2, 30) and first.lengths.tolist() == [30, 20] and first.frames == 50
+    np.testing.assert_array_equal(first.data[0].numpy(), dump.read("u01", 10, 40))
+    assert not first.data[1, 20:].any()
+    assert second.segments == tuple(plan[1])
+    assert first.noise_keys(1, 2) == [(1, 2, "u01", 10), (1, 2, "u02", 0)]

@@ -1,0 +1,140 @@
+import subprocess
+import sys
+
+import kaldiio
+import numpy as np
+import pytest
+
+from speechlvm.data import dump as dumps
+from speechlvm.data.dump import Dump
+from speechlvm.errors import UserError
+
+
+def test_samples_come_back_whole_and_in_parts(make_dump, speech_like):
+    dump = Dump(make_dump("train", [1000, 1, 333], jobs=2))
+    assert list(dump.records) == ["u00", "u01", "u02"]
+    assert [record.frames for record in dump.records.values()] == [1000, 1, 333]
+    expected = speech_like(1000, 0)
+    np.testing.assert_array_equal(dump.read("u00"), expected)
+    np.testing.assert_array_equal(dump.read("u00", 10, 20), expected[10:20])
+    np.testing.assert_array_equal(dump.read("u00", 990, 5000), expected[990:])
+
+
+def test_histogram_is_exact(make_dump):
+    dump = Dump(make_dump("train", [1000, 500], jobs=2))
+    samples = np.concatenate([dump.read(utterance) for utterance in dump.records]).astype(int)
+    np.testing.assert_array_equal(dump.histogram, np.bincount(samples + 32768, minlength=65536))
+
+
+def test_contents_do_not_depend_on_the_number_of_jobs(make_dump):
+    one, three = Dump(make_dump("one", [700, 80, 9, 400])), Dump(make_dump("three", [700, 80, 9, 400], jobs=3))
+    assert one.info["data_hash"] == three.info["data_hash"]
+    other = Dump(make_dump("other", [700, 80, 9, 400], seed=1))
+    assert one.info["data_hash"] != other.info["data_hash"]
+
+
+def test_kaldiio_reads_the_archives(make_dump):
+    directory = make_dump("train", [1000, 333])
+    loaded = kaldiio.load_scp(str(directory / "pcm.scp"))
+    rate, samples = loaded["u01"]
+    assert rate == 16000
+    np.testing.assert_array_equal(samples, Dump(directory).read("u01"))
+
+
+def test_two_bytes_per_frame_and_a_header(make_dump):
+    directory = make_dump("train", [1000, 333])
+    assert (directory / "pcm.1.ark").stat().st_size == 2 * 1333 + 2 * (44 + len("u00 "))
+
+
+def _cut(directory):
+    archive = directory / "pcm.1.ark"
+    archive.write_bytes(archive.read_bytes()[:-10])
+    return "u01", "ends after"
+
+
+def _shift(directory):
+    scp = directory / "pcm.scp"
+    lines = scp.read_text().splitlines()
+    scp.write_text(lines[0] + "\n" + lines[1] + "1\n")
+    return "u01", "no record of u01"
+
+
+def _lengthen(directory):
+    table = directory / "utt2num_samples"
+    table.write_text("u00 1000\nu01 330\n")
+    return "u01", "header says 333 frames at 16000 Hz, the index 330"
+
+
+def _swap(directory):
+    scp = directory / "pcm.scp"
+    a, b = (line.split(" ", 1)[1] for line in scp.read_text().splitlines())
+    scp.write_text(f"u00 {b}\nu01 {a}\n")
+    return "u00", "no record of u00"
+
+
+def _delete(directory):
+    (directory / "pcm.1.ark").unlink()
+    return "u00", "No such file"
+
+
+@pytest.mark.parametrize("damage", [_cut, _shift, _lengthen, _swap, _delete])
+def test_an_archive_that_does_not_match_its_index_is_refused(make_dump, damage):
+    directory = make_dump("train", [1000, 333])
+    utterance, message = damage(directory)
+    with pytest.raises(UserError, match=message) as error:
+        Dump(directory).read(utterance)
+    assert "run stage 2" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_index_line_without_offset_names_its_line(make_dump):
+    directory = make_dump("train", [100, 100])
+    scp = directory / "pcm.scp"
+    scp.write_text(scp.read_text().replace("u01 ", "u01 x").rsplit(":", 1)[0] + "\n")
+    with pytest.raises(UserError, match=r"pcm.scp:2: u01"):
+        Dump(directory)
+
+
+def test_a_pickled_histogram_is_not_loaded(make_dump):
+    directory = make_dump("train", [100])
+    np.save(directory / "histogram.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="not a histogram"):
+        _ = Dump(directory).histogram
+
+
+def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, speech_like):
+    directory = make_dump("train", [1000, 333])
+    before = (directory / "pcm.1.ark").read_bytes()
+    script = (
+        "import resource, sys, signal\n"
+        "from pathlib import Path\n"
+        "from speechlvm.data.dump import write_part\n"
+        "from speechlvm.errors import UserError\n"
+        "import numpy as np\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "try:\n"
+        "    write_part(Path(sys.argv[1]), 1, [('u00', np.ones(9000, np.int16))], 16000, {})\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(directory)], capture_output=True, text=True)
+    assert "pcm.1.ark" in result.stdout and "bytes are free" in result.stdout, result.stderr
+    assert (directory / "pcm.1.ark").read_bytes() == before
+    assert not list(directory.glob(".*.tmp"))
+    np.testing.assert_array_equal(Dump(directory).read("u01"), speech_like(333, 1))
+    dumps.write_part(directory, 1, [("u00", np.ones(9000, np.int16))], 16000, {})
+    dumps.merge(directory, 1, "data")
+    assert Dump(directory).frames == 9000
+
+
+def test_merge_needs_every_part(make_dump):
+    directory = make_dump("train", [100, 100], jobs=2)
+    (directory / "part.2.json").unlink()
+    with pytest.raises(UserError, match=r"part\.2\.json"):
+        dumps.merge(directory, 2, "data")
+
+
+def test_parts_of_a_run_with_more_jobs_are_removed(make_dump):
+    directory = make_dump("train", [100, 100, 100], jobs=3)
+    make_dump("train", [100, 100, 100], jobs=1)
+    assert sorted(path.name for path in directory.glob("pcm.*.ark")) == ["pcm.1.ark"]

@@ -1,0 +1,93 @@
+import re
+
+import pytest
+import yaml
+
+from speechlvm import config
+from speechlvm.errors import ConfigError
+
+
+def _refused(path, overrides=()):
+    with pytest.raises(ConfigError) as error:
+        config.load_experiment(path, list(overrides))
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_and_overrides(tiny_config):
+    experiment = config.load_experiment(tiny_config(), [("limits.steps", "7"), ("training.learning-rate.peak", "0.1")])
+    assert experiment.limits.steps == 7 and experiment.training.learning_rate.peak == 0.1
+    assert experiment.data.segment_frames == 1024 and experiment.training.precision == "float32"
+
+
+def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
+    experiment = config.load_experiment(tiny_config())
+    path = tmp_path / "resolved.yaml"
+    path.write_text(config.dump_yaml(experiment))
+    assert config.load_experiment(path) == experiment
+
+
+def test_limits_and_workers_are_not_frozen(tiny_config):
+    one = config.load_experiment(tiny_config())
+    two = config.load_experiment(tiny_config(), [("limits.steps", "70"), ("data.workers", "1")])
+    three = config.load_experiment(tiny_config(), [("data.batch_frames", "2048")])
+    assert one.frozen() == two.frozen() != three.frozen()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  gradient_clip", "  gradient_clp", r"training.gradient_clp: unknown key; did you mean 'gradient_clip'\?"),
+        ("hidden: 12", "hiden: 12", r"model_conf: hiden: unknown key; did you mean 'hidden'\?"),
+        ("peak: 0.005", "peak: 5e-3", r"learning_rate.peak: .*valid number.*found '5e-3' \(str\)"),
+        ("peak: 0.005", "peak: .nan", r"learning_rate.peak: .*greater than 0.*nan"),
+        ("batch_frames: 4096", 'batch_frames: "4096"', r"data.batch_frames: .*integer.*found '4096' \(str\)"),
+        ("batch_frames: 4096", "batch_frames: 0", r"data.batch_frames: .*greater than 0; found 0"),
+        ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
+        ("stack: 16", "stack: 0", r"model_conf: stack: .*greater than"),
+        ("hidden: 12", "hidden: 1000000000", r"model_conf: hidden: .*less than"),
+        ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
+        ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
+        ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),
+        ("components: 3", "components: -3", r"components"),
+        ("coding: mulaw", "coding: normalised", r"dmol"),
+        ("limits: {steps: 12}", "limits: {}", r"limits: give at least one of steps, epochs, seconds"),
+        ("limits: {steps: 12}", "limits: [12]", r"limits: .*found \[12\]"),
+        ("limits: {steps: 12}", "limits: {steps: 12, steps: 13}", r"line \d+: key .steps. is given twice"),
+        ("model: lstm", "model: !!python/object:os.system lstm", r"not valid YAML"),
+        ("model: lstm", "a: &a [1]\nb: *a\nmodel: lstm", r"aliases are not allowed"),
+        ("model: lstm", "model: [lstm", r"tiny.yaml:\d+: not valid YAML"),
+        ("schedule: cosine", "schedule: exponential", r"exponential needs decay_steps"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):
+    assert re.search(expected, message := _refused(tiny_config((old, new)))), message
+
+
+def test_missing_directory_and_huge_files(tmp_path):
+    assert "cannot be read" in _refused(tmp_path / "none.yaml")
+    assert "cannot be read" in _refused(tmp_path)
+    big = tmp_path / "big.yaml"
+    big.write_text("#" * (config.MAX_CONFIG_BYTES + 1))
+    assert "at most" in _refused(big)
+    listing = tmp_path / "list.yaml"
+    listing.write_text("- a\n")
+    assert "expected a mapping" in _refused(listing)
+
+
+def test_an_override_of_a_section_that_is_none(tiny_config):
+    assert "'coding' is not a section" in _refused(tiny_config(), [("coding.x", "1")])
+
+
+def test_yaml_never_runs_code(tmp_path):
+    canary = tmp_path / "canary"
+    path = tmp_path / "evil.yaml"
+    path.write_text(f"model: !!python/object/apply:os.system ['touch {canary}']\n")
+    _refused(path)
+    assert not canary.exists()
+
+
+def test_floats_of_yaml_1_1():
+    # 1e-3 without a dot is text in YAML 1.1: it must be refused with its type, not silently converted
+    assert yaml.safe_load("1e-3") == "1e-3"

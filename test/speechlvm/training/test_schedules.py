@@ -1,0 +1,34 @@
+import math
+
+import pytest
+
+from speechlvm.config import KLWeight, LearningRate
+from speechlvm.training.schedules import kl_weight, learning_rate
+
+
+def test_constant_with_warmup():
+    settings = LearningRate(peak=0.1, warmup_steps=4)
+    rates = [learning_rate(settings, step, 0.0) for step in range(6)]
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_cosine_over_the_run_or_over_steps():
+    over_run = LearningRate(peak=0.1, schedule="cosine", final=0.02)
+    assert [learning_rate(over_run, 5, p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.06, 0.02])
+    over_steps = LearningRate(peak=0.1, schedule="cosine", decay_steps=10)
+    assert [learning_rate(over_steps, s, 0.9) for s in (0, 5, 10, 20)] == pytest.approx([0.1, 0.05, 0.0, 0.0])
+
+
+def test_exponential():
+    settings = LearningRate(peak=0.1, schedule="exponential", decay_steps=1000, decay_rate=0.98, final=0.05)
+    assert learning_rate(settings, 2000, 0.0) == pytest.approx(0.1 * 0.98**2)
+    assert learning_rate(settings, 10**6, 0.0) == 0.05
+
+
+def test_kl_weights():
+    assert kl_weight(KLWeight(), 0) == 1.0
+    linear = KLWeight(schedule="linear", initial=0.2, steps=10)
+    assert [kl_weight(linear, s) for s in (0, 5, 10, 99)] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+    cosine = KLWeight(schedule="cosine", steps=10)
+    assert kl_weight(cosine, 5) == pytest.approx(1 - math.cos(math.pi / 4))
+    assert kl_weight(cosine, 10) == pytest.approx(1.0)
