@@ -10,6 +10,8 @@ A damaged newest checkpoint is passed over, with a warning, in favour of the one
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import logging
 import pickle
 import re
@@ -47,9 +49,13 @@ class Checkpoints:
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write a checkpoint; on failure (disk full, killed) the previous ones are as they were."""
         path = self.path(step)
+        # through memory: torch's own writer hides a full disk behind an error of its archive format
+        buffer = io.BytesIO()
+        torch.save({**content, "format": FORMAT}, buffer)
         with atomic_write(path, "wb") as stream:
-            torch.save({**content, "format": FORMAT}, stream)
-        write_json(path.with_suffix(".json"), {"sha256": hash_file(path), "step": step, "format": FORMAT})
+            stream.write(buffer.getbuffer())
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        write_json(path.with_suffix(".json"), {"sha256": digest, "step": step, "format": FORMAT})
 
     def mark_best(self, step: int, nats_per_frame: float) -> None:
         """Name the checkpoint that later stages use, and what it scored on the validation set."""

@@ -1,0 +1,58 @@
+import json
+import os
+
+import pytest
+
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, hash_value, is_done, mark_done, mark_undone, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a" / "file"
+    with atomic_write(path) as stream:
+        stream.write("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as stream:
+        stream.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("number", [28, 27, 122])
+def test_no_space_is_one_line_with_what_is_free(tmp_path, number):
+    with pytest.raises(UserError, match=r"file: .* while writing; \d+ bytes are free"):
+        with atomic_write(tmp_path / "x" / "file"):
+            raise OSError(number, os.strerror(number))
+
+
+def test_no_permission(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"), atomic_write(tmp_path / "file"):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_json_keeps_all_digits_and_refuses_nan(tmp_path):
+    value = {"a": 0.1 + 0.2, "b": 1e-300}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert read_json(tmp_path / "x.json") == value
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(UserError, match=r"y\.json: missing"):
+        read_json(tmp_path / "y.json")
+
+
+def test_done_means_done_with_these_inputs(tmp_path):
+    assert not is_done(tmp_path, {"a": 1})
+    mark_done(tmp_path, {"a": 1, "b": (1, 2)})
+    assert is_done(tmp_path, {"b": [1, 2], "a": 1}) and not is_done(tmp_path, {"a": 2, "b": [1, 2]})
+    (tmp_path / "done.json").write_text(json.dumps({"a": 1})[:-1])
+    assert not is_done(tmp_path, {"a": 1})
+    mark_undone(tmp_path)
+    mark_undone(tmp_path)
+    assert not is_done(tmp_path, {"a": 1})
+
+
+def test_hash_does_not_depend_on_key_order():
+    assert hash_value({"a": 1, "b": 2}) == hash_value({"b": 2, "a": 1}) != hash_value({"a": 1, "b": 3})

@@ -1,0 +1,234 @@
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from speechlvm.bin import train as program
+from speechlvm.errors import ConfigError, Interrupted, UserError
+from speechlvm.experiment import load_experiment
+from speechlvm.training import trainer as trainer_module
+from speechlvm.training.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def dumps(make_dump):
+    return make_dump("train", [3000, 2500, 2000, 1500, 2200]), make_dump("valid", [1200, 900], seed=50)
+
+
+def _train(config, dumps, out, *extra):
+    train, valid = dumps
+    arguments = ["--config", config, "--train", train, "--valid", valid, "--out", out, "--seed", 3, *extra]
+    return program.main([str(argument) for argument in arguments])
+
+
+def _weights(out, step=None):
+    found = Checkpoints(out / "checkpoints")
+    content = found.load(found.steps()[-1] if step is None else step)
+    return content["model"], content["optimizer"], content["progress"]
+
+
+def _same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a if key != "seconds")
+    if isinstance(a, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, dumps, tmp_path):
+    out = tmp_path / "exp"
+    assert _train(tiny_config(), dumps, out, "--limits.steps", "40") == 0
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in history] == list(range(0, 41, 4))
+    assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
+    experiment = load_experiment(out)
+    assert experiment.provenance["seed"] == 3 and experiment.provenance["step"] > 0
+    assert (out / "train.log").exists() and (out / "config.yaml").exists() and any((out / "tb").iterdir())
+
+
+def test_the_first_bits_are_those_of_the_marginal(tiny_config, dumps, tmp_path):
+    _train(tiny_config(), dumps, tmp_path / "exp")
+    first = json.loads((tmp_path / "exp" / "history.jsonl").read_text().splitlines()[0])
+    assert first["bits_per_frame"] < 16.0
+
+
+def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, tmp_path, capsys):
+    out = tmp_path / "exp"
+    _train(tiny_config(), dumps, out)
+    stamp = (out / "done.json").stat().st_mtime_ns
+    _train(tiny_config(), dumps, out)
+    assert "complete" in capsys.readouterr().out and (out / "done.json").stat().st_mtime_ns == stamp
+    _train(tiny_config(), dumps, out, "--limits.steps", "16")
+    assert Checkpoints(out / "checkpoints").steps()[-1] == 16
+
+
+def test_same_seed_same_run_other_seed_other_run(tiny_config, dumps, tmp_path):
+    for name in ("a", "b"):
+        _train(tiny_config(), dumps, tmp_path / name)
+    _train(tiny_config(), dumps, tmp_path / "c", "--seed", "4")
+    a, b, c = (_weights(tmp_path / name) for name in "abc")
+    assert _same(a, b) and not _same(a[0], c[0])
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("killed_after", [1, 4, 5, 9])
+def test_killed_and_started_again_ends_bit_identical(
+    tiny_config, dumps, tmp_path, monkeypatch, killed_after, accumulate
+):
+    config = tiny_config(("gradient_clip: 1.0", f"gradient_clip: 1.0\n  accumulate: {accumulate}"))
+    _train(config, dumps, tmp_path / "whole")
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    original, steps = trainer_module.Trainer._step, []
+
+    def step(self, batches):
+        if len(steps) == killed_after:
+            steps.append(None)
+            raise _Killed  # as SIGKILL: nothing is saved on the way out
+        steps.append(None)
+        return original(self, batches)
+
+    monkeypatch.setattr(trainer_module.Trainer, "_step", step)
+    with pytest.raises(_Killed):
+        _train(config, dumps, tmp_path / "killed")
+    _train(config, dumps, tmp_path / "killed")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    assert (tmp_path / "whole" / "history.jsonl").read_text().count("\n") == 4
+
+
+def test_a_kill_between_checkpoint_and_best_mark_is_mended(tiny_config, dumps, tmp_path, monkeypatch):
+    out = tmp_path / "exp"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "mark_best", lambda *_: (_ for _ in ()).throw(_Killed()))
+        with pytest.raises(_Killed):
+            _train(tiny_config(), dumps, out)
+    assert Checkpoints(out / "checkpoints").best_step() is None
+    _train(tiny_config(), dumps, out, "--limits.steps", "1")
+    assert Checkpoints(out / "checkpoints").best_step() is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_save_at_the_next_step(tiny_config, dumps, tmp_path, monkeypatch, number):
+    _train(tiny_config(), dumps, tmp_path / "whole")
+    original = trainer_module.Trainer._step
+
+    def step(self, batches):
+        if self.progress.step == 5:
+            signal.raise_signal(number)
+        return original(self, batches)
+
+    monkeypatch.setattr(trainer_module.Trainer, "_step", step)
+    with pytest.raises(Interrupted, match="after step 6"):
+        _train(tiny_config(), dumps, tmp_path / "stopped")
+    monkeypatch.setattr(trainer_module.Trainer, "_step", original)
+    _train(tiny_config(), dumps, tmp_path / "stopped")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "stopped"))
+
+
+def test_a_real_sigkill(tiny_config, dumps, tmp_path):
+    config = tiny_config(("every_steps: 4", "every_steps: 1"), ("steps: 12", "steps: 30"))
+    _train(config, dumps, tmp_path / "whole")
+    train, valid = dumps
+    command = [sys.executable, "-m", "speechlvm.bin.train", "--config", config, "--train", train, "--valid", valid]
+    command += ["--out", tmp_path / "killed", "--seed", "3"]
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(Checkpoints(tmp_path / "killed" / "checkpoints").steps()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    _train(config, dumps, tmp_path / "killed")
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+
+
+def test_accumulation_equals_one_large_batch(tiny_config, dumps, tmp_path):
+    # one step over all five utterances, in one batch or in pieces: the same gradient up to rounding
+    whole = tiny_config(("batch_frames: 4096, segment_frames: 1024", "batch_frames: 16000"), ("steps: 12", "steps: 1"))
+    _train(whole, dumps, tmp_path / "whole")
+    pieces = tiny_config(
+        ("batch_frames: 4096, segment_frames: 1024", "batch_frames: 3000"),
+        ("steps: 12", "steps: 1"),
+        ("gradient_clip: 1.0", "gradient_clip: 1.0\n  accumulate: 5"),
+        name="pieces.yaml",
+    )
+    _train(pieces, dumps, tmp_path / "pieces")
+    a, b = _weights(tmp_path / "whole")[1], _weights(tmp_path / "pieces")[1]
+    for x, y in zip(a["state"].values(), b["state"].values(), strict=True):
+        torch.testing.assert_close(x["exp_avg"], y["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_other_settings_under_an_existing_experiment_are_refused(tiny_config, dumps, tmp_path, make_dump):
+    out = tmp_path / "exp"
+    _train(tiny_config(), dumps, out)
+    with pytest.raises(ConfigError, match=r"model_conf.hidden \(was 12, now 8\).*--tag"):
+        _train(tiny_config(), dumps, out, "--model_conf.hidden", "8")
+    with pytest.raises(ConfigError, match="seed"):
+        _train(tiny_config(), dumps, out, "--seed", "9")
+    with pytest.raises(ConfigError, match="train"):
+        _train(tiny_config(), (make_dump("train2", [3000]), dumps[1]), out)
+
+
+def test_a_loss_that_is_not_finite_stops_with_names(tiny_config, dumps, tmp_path, monkeypatch):
+    original = trainer_module.objective
+    calls = []
+
+    def objective(*arguments, **options):
+        calls.append(None)
+        return original(*arguments, **options) * (float("nan") if len(calls) == 7 else 1.0)
+
+    monkeypatch.setattr(trainer_module, "objective", objective)
+    with pytest.raises(UserError, match=r"step 7: the loss is nan on u0\d.*last good checkpoint: .*step-00000004.pt"):
+        _train(tiny_config(), dumps, tmp_path / "exp")
+    assert not (tmp_path / "exp" / "done.json").exists()
+    assert all(torch.isfinite(value).all() for value in _weights(tmp_path / "exp")[0].values())
+
+
+def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
+    from speechlvm.training.lock import locked
+
+    with locked(tmp_path / "exp"), pytest.raises(UserError, match=r"in use by .* process \d+ since"):
+        _train(tiny_config(), dumps, tmp_path / "exp")
+    _train(tiny_config(), dumps, tmp_path / "exp")
+
+
+def test_early_stopping(tiny_config, dumps, tmp_path):
+    config = tiny_config(("peak: 0.005", "peak: 1.0e-12"), ("every_steps: 4", "every_steps: 4, patience: 3"))
+    _train(config, dumps, tmp_path / "exp", "--limits.steps", "400")
+    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] < 400
+
+
+def test_weights_of_another_run(tiny_config, dumps, tmp_path):
+    _train(tiny_config(), dumps, tmp_path / "first")
+    second = tiny_config(
+        ("gradient_clip: 1.0", f"gradient_clip: 1.0\n  initialise_from: {tmp_path / 'first'}"), name="second.yaml"
+    )
+    _train(second, dumps, tmp_path / "second", "--limits.steps", "1")
+    best = json.loads((tmp_path / "first" / "checkpoints" / "best.json").read_text())["validation_nats_per_frame"]
+    history = json.loads((tmp_path / "second" / "history.jsonl").read_text().splitlines()[0])
+    assert history["nats_per_frame"] == best
+
+
+def test_bf16_trains(tiny_config, dumps, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config = tiny_config(("gradient_clip: 1.0", "gradient_clip: 1.0\n  precision: bfloat16"))
+    _train(config, dumps, tmp_path / "exp", "--limits.steps", "30")
+    history = [json.loads(line) for line in (tmp_path / "exp" / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"]
+
+
+@pytest.mark.parametrize("words", [["--nonsense", "1"], ["nonsense"], ["--limits.steps"]])
+def test_usage(tiny_config, dumps, tmp_path, words, capsys):
+    with pytest.raises(SystemExit) as error:
+        _train(tiny_config(), dumps, tmp_path / "exp", *words)
+    assert error.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
