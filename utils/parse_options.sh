@@ -79,8 +79,11 @@ _usage_error() {
 }
 
 given_options=()
+_script="${BASH_SOURCE[1]:-}"
+# A script that was called by a relative path and has gone to its own directory is now there under its name alone.
+[ -f "${_script}" ] || _script="./${_script##*/}"
 # shellcheck disable=SC2154 # option_files is the sourcing script's, or unset
-_read_options "${option_files[@]}" "${BASH_SOURCE[1]:-}"
+_read_options "${option_files[@]}" "${_script}"
 while [ $# -gt 0 ]; do
     case "$1" in
         --help | -h)
@@ -115,4 +118,4 @@ while [ $# -gt 0 ]; do
     printf -v "${_name}" '%s' "${_value}"
     given_options+=("${_name}")
 done
-unset _name _value
+unset _name _value _script

@@ -11,6 +11,7 @@ nj=4
 timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relative path starts at the recipe
 data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
+sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1 680 utterances) or drop
 . ../../utils/parse_options.sh
 
 train_set=train
@@ -18,6 +19,6 @@ valid_set=valid
 test_sets="test"
 
 download_args=(--corpus "${data_root:-${timit}}")
-data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}")
+data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}" --sa "${sa}")
 
 . ../../utils/stages.sh

@@ -6,4 +6,5 @@ out=data           # where train, valid and test are made
 valid_by=speaker   # speaker or utterance
 . ../../utils/parse_options.sh
 
-exec python ../timit/local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}"
+exec python ../timit/local/prepare.py --corpus "${corpus}" --out "${out}" --expected 240 40 \
+    --valid_by "${valid_by}" --valid_speakers 4

@@ -4,6 +4,7 @@ set -euo pipefail
 corpus=            # the corpus
 out=data           # where train, valid and test are made
 valid_by=utterance # speaker or utterance
+sa=keep            # keep or drop
 . ../../utils/parse_options.sh
 
-exec python local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}"
+exec python local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}" --sa "${sa}"
