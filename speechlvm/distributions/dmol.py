@@ -13,7 +13,6 @@ computed from the width of the cell and not as a - b. With it come the derivativ
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,10 +100,10 @@ def _parts(frames: int, device: torch.device) -> list[slice]:
 
 
 class _LogProb(torch.autograd.Function):
-    """log_prob (N,) of parameters (N, 3K). The derivatives are found in the forward pass, while a block is in the cache."""
+    """log_prob (N,) of parameters (N, 3K); its derivatives are found on the way, while a block is in the cache."""
 
     @staticmethod
-    def forward(ctx, parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
         frames, size = parameters.shape
         log_prob = parameters.new_empty(frames)
         derivatives = []
@@ -118,9 +117,145 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN001
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         derivatives = ctx.saved_tensors
         result = grad_output.new_empty(len(grad_output), len(derivatives[0]))
         for part, derivative in zip(_parts(len(grad_output), grad_output.device), derivatives, strict=True):
             result[part] = (derivative * grad_output[part]).t()
         return result, None, None, None
+
+
+class DiscretizedLogisticMixture(Distribution):
+    """Mixture of logistics integrated over the cells of a coding.
+
+    Parameters (..., 3K): K logits, K means, K log-scales, the last clamped to [MIN_LOG_SCALE, MAX_LOG_SCALE].
+    Targets (..., 1): int64 codes. One sample takes two uniform numbers: component, place.
+
+    Args:
+        edges: (codes + 1,) float32, strictly increasing; code k has the cell [edges[k], edges[k + 1]).
+        components: K.
+    """
+
+    event_size = 1
+    noise_size = 2
+    continuous = False
+
+    def __init__(self, edges: np.ndarray | Tensor, components: int = 10) -> None:
+        super().__init__()
+        self.components = components
+        self.parameter_size = 3 * components
+        # not persistent: the coding, which checkpoints keep by name, defines them
+        self.register_buffer("edges", torch.as_tensor(edges, dtype=torch.float32).clone(), persistent=False)
+
+    def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
+        """Log-mass of the targets' cells: (..., 3K), (..., 1) -> (...) in nats."""
+        code = target.reshape(-1)
+        lower, upper = self.edges[code], self.edges[code + 1]
+        flat = parameters.to(self.edges.dtype).reshape(-1, self.parameter_size)
+        return _LogProb.apply(flat, lower, upper, upper - lower).view(parameters.shape[:-1])
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Codes (..., 1): a component by the first number, a place by its quantile function, the cell around it."""
+        logits, means, log_scales = parameters.unflatten(-1, (3, self.components)).unbind(-2)
+        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
+        component = (below < noise[..., :1]).sum(-1, keepdim=True)
+        mean = means.gather(-1, component)
+        scale = log_scales.gather(-1, component).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
+        return self._code(mean + scale * torch.logit(noise[..., 1:]))
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """Codes (..., 1) of the mean of the component with the largest weight."""
+        logits, means, _ = parameters.unflatten(-1, (3, self.components)).unbind(-2)
+        return self._code(means.gather(-1, logits.argmax(-1, keepdim=True)))
+
+    def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """A mixture that fits the marginal of the training codes: (3K,) float64."""
+        return fit_mixture(self.edges, targets.reshape(-1), weights, self.components).parameters
+
+    def _code(self, place: Tensor) -> Tensor:
+        return torch.searchsorted(self.edges[1:-1], place.to(self.edges.dtype).contiguous(), right=True)
+
+
+def spread_over_quantiles(lower: Tensor, upper: Tensor, share: Tensor, components: int) -> Tensor:
+    """Parameters (3K,) of components of equal weight at quantiles, as wide as these are apart, no two alike."""
+    order = lower.argsort()
+    lower, upper, share = lower[order], upper[order], share[order]
+    centres = torch.where(lower < -1e9, upper, torch.where(upper > 1e9, lower, (lower + upper) / 2))
+    levels = (torch.arange(components, dtype=torch.float64) + 0.5) / components
+    quantile = torch.searchsorted(share.cumsum(0), torch.cat([torch.zeros(1), levels, torch.ones(1)]).double())
+    quantile = quantile.clamp(max=len(centres) - 1)
+    places, cells = centres[quantile], (upper - lower).clamp(max=1.0)[quantile[1:-1]]
+    scales = torch.maximum((places[2:] - places[:-2]) / 4, cells / 2)
+    # a code that covers several quantiles would give equal components, which no training could tell apart
+    means = places[1:-1] + scales * (levels - 0.5)
+    return torch.cat([torch.zeros(components, dtype=torch.float64), means, scales.log()])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted mixture.
+
+    Attributes:
+        parameters: (3K,) float64.
+        nats: mean negative log-likelihood per code.
+        converged: whether the fit ended by its tolerance.
+    """
+
+    parameters: Tensor
+    nats: float
+    converged: bool
+
+
+def fit_mixture(
+    edges: Tensor,
+    codes: Tensor,
+    counts: Tensor,
+    components: int,
+    start: Tensor | None = None,
+    iterations: int = 100,
+    tolerance: float = 1e-7,
+) -> Fit:
+    """Maximum likelihood fit of a mixture to counted codes: L-BFGS in float64, deterministic.
+
+    Args:
+        edges: (codes + 1,) of the coding.
+        codes: (N,) distinct codes.
+        counts: (N,) how often each occurs.
+        components: K.
+        start: (3K,) parameters to start from; None: components spread over quantiles, with distinct scales.
+        iterations: most L-BFGS iterations.
+        tolerance: relative change of the likelihood, and size of its gradient, at which the fit has converged.
+    """
+    present = counts > 0
+    codes, share = codes[present].cpu(), counts[present].cpu().double()
+    share = share / share.sum()
+    edges = edges.detach().cpu().double()
+    lower, upper = edges[codes], edges[codes + 1]
+    if start is None:
+        start = spread_over_quantiles(lower, upper, share, components)
+    start = start.detach().cpu().double()
+    # steps of the means are measured in scales of the start, so that all parameters have curvatures alike
+    spread = torch.ones_like(start)
+    spread[components : 2 * components] = start[2 * components :].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
+    moves = torch.zeros_like(start).requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [moves],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        tolerance_grad=tolerance,
+        tolerance_change=tolerance * 1e-2,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def negative_log_likelihood() -> Tensor:
+        optimiser.zero_grad()
+        parameters = (start + moves * spread).expand(len(codes), -1)
+        nats = -(_LogProb.apply(parameters, lower, upper, upper - lower) * share).sum()
+        nats.backward()
+        return nats
+
+    optimiser.step(negative_log_likelihood)
+    nats = float(negative_log_likelihood().detach())
+    ended = optimiser.state[moves]["n_iter"] < iterations
+    return Fit((start + moves.detach() * spread), nats, ended)
