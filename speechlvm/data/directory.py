@@ -17,6 +17,8 @@ from speechlvm.files import atomic_write, disk_errors
 
 AUDIO_FILES = ("wav.scp", "utt2num_samples")
 VECTOR_FILES = ("feats.scp", "utt2num_frames")
+COMPUTED_FILES = ("spk2utt", "utt2num_samples")
+SEGMENTS, NO_SEGMENTS = "segments", "segments are not supported; cut the recordings into one file each"
 
 
 class Segment(NamedTuple):
@@ -141,16 +143,19 @@ def fix(path: str | Path) -> list[str]:
 
     Line ends, byte order marks, blank lines, stray blanks, order and repeated lines are put right; utterances that a
     mandatory file lacks are removed from all files; spk2utt and utt2num_samples are computed anew. What would need a
-    guess (an utterance with two different values, an audio file that cannot be read) is not touched.
+    guess (a malformed line, an utterance with two different values, an unreadable audio file) is not touched.
 
     Raises:
         UserError: the directory would still not be valid; nothing was changed.
     """
     path = Path(path)
     contents, original_faults = _examine(path)
-    for table in contents.values():
-        if table.unreadable:
-            raise UserError(f"{table.faults[0]} (not fixed: nothing was changed)")
+    for name, table in contents.items():
+        blocking = table.faults if table.unreadable else [] if name in COMPUTED_FILES else table.malformed
+        if blocking:
+            raise UserError(f"{blocking[0]} (not fixed: nothing was changed)")
+    if (path / SEGMENTS).exists():
+        raise UserError(f"{path / SEGMENTS}: {NO_SEGMENTS} (not fixed: nothing was changed)")
     done: list[str] = []
     for name, table in contents.items():
         _fix_lines(name, table, done)
@@ -163,6 +168,7 @@ def fix(path: str | Path) -> list[str]:
         temporary.mkdir()
     try:
         kept = {name: table for name, table in contents.items() if table.lines}
+        done += [f"{path / name}: removed, as no line was left" for name in contents if name not in kept]
         for name, table in kept.items():
             _write_lines(temporary / name, [line.text for line in table.lines])
         remaining = [fault.replace(str(temporary), str(path)) for fault in validate(temporary, check_audio=False)]
@@ -178,7 +184,6 @@ def fix(path: str | Path) -> list[str]:
                 os.replace(temporary / name, path / name)
             else:
                 (path / name).unlink(missing_ok=True)
-                done.append(f"{path / name}: removed, as no line was left")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return done
@@ -224,10 +229,10 @@ def _examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
     faults = [fault for table in contents.values() for fault in table.faults]
     missing = [name for name in _mandatory(contents) if name not in contents]
     for name in missing:
-        remedy = FIXER if name in ("spk2utt", "utt2num_samples") else "prepare the data again"
+        remedy = FIXER if name in COMPUTED_FILES else "prepare the data again"
         faults.append(f"{path / name}: no such file; {remedy}")
-    if (path / "segments").exists():
-        faults.append(f"{path / 'segments'}: segments are not supported; cut the recordings into one file each")
+    if (path / SEGMENTS).exists():
+        faults.append(f"{path / SEGMENTS}: {NO_SEGMENTS}")
     if "utt2spk" in contents and not any(table.unreadable for table in contents.values()):
         faults += _consistency(contents)
     return contents, faults
@@ -356,7 +361,7 @@ def _fix_lines(name: str, contents: Contents, done: list[str]) -> None:
 
 def _fix_keys(path: Path, contents: dict[str, Contents], done: list[str]) -> None:
     """Removes utterances that a mandatory file lacks, and speakers without utterances."""
-    sources = [name for name in _mandatory(contents) if name not in ("spk2utt", "utt2num_samples")]
+    sources = [name for name in _mandatory(contents) if name not in COMPUTED_FILES]
     for name in sources:
         if name not in contents:
             raise UserError(f"{path / name}: no such file; prepare the data again (not fixed: nothing was changed)")
@@ -369,7 +374,7 @@ def _fix_keys(path: Path, contents: dict[str, Contents], done: list[str]) -> Non
         )
     speakers = {line.rest for line in contents["utt2spk"].lines if line.key in common}
     for name, table in contents.items():
-        if name in ("spk2utt", "utt2num_samples"):
+        if name in COMPUTED_FILES:
             continue
         known = common if TABLES[name].key == "utterance" else speakers
         for line in table.lines:
@@ -378,8 +383,9 @@ def _fix_keys(path: Path, contents: dict[str, Contents], done: list[str]) -> Non
                 reason = f"not in {', '.join(lacking)}" if TABLES[name].key == "utterance" else "has no utterance"
                 done.append(f"{table.path}:{line.number}: removed '{line.text}': {line.key} {reason}")
     for name, table in contents.items():
-        known = common if TABLES[name].key == "utterance" else speakers
-        table.lines = [line for line in table.lines if line.key in known]
+        if name not in COMPUTED_FILES:
+            known = common if TABLES[name].key == "utterance" else speakers
+            table.lines = [line for line in table.lines if line.key in known]
 
 
 def _regenerate(path: Path, contents: dict[str, Contents], lengths: dict[str, int], done: list[str]) -> None:
@@ -387,7 +393,7 @@ def _regenerate(path: Path, contents: dict[str, Contents], lengths: dict[str, in
     utt2spk = {line.key: line.rest for line in contents["utt2spk"].lines}
     computed = {"spk2utt": {key: " ".join(value) for key, value in DataDirectory(utt2spk).spk2utt.items()}}
     if "wav.scp" in contents:
-        computed["utt2num_samples"] = {key: str(lengths[key]) for key in _sorted(lengths)}
+        computed["utt2num_samples"] = {key: str(lengths[key]) for key in _sorted(lengths) if key in utt2spk}
     for name, column in computed.items():
         old = contents.get(name, Contents(path / name))
         if [line.text for line in old.lines] != [f"{key} {value}" for key, value in column.items()]:

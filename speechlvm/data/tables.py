@@ -83,11 +83,12 @@ class Line:
 
 @dataclass
 class Contents:
-    """The readable lines of one file, and every fault found on the way."""
+    """The readable lines of one file, every fault found on the way, and those that only its owner can mend."""
 
     path: Path
     lines: list[Line] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
     unreadable: bool = False
 
     def fault(self, line: int, reason: str) -> None:
@@ -118,6 +119,7 @@ def read_table(path: Path) -> Contents:
         reason = _line_fault(path.name, table, line)
         if reason:
             contents.fault(number, reason)
+            contents.malformed.append(contents.faults[-1])
         elif path.name == "wav.scp" and stripped != f"{key} {rest}":
             contents.fault(number, f"more than one blank after the utterance id; {FIXER}")
     if not contents.lines and not contents.faults:

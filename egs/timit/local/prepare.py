@@ -300,7 +300,7 @@ def choose_valid(train: list[Utterance], arguments: argparse.Namespace) -> set[s
         rank = {s: i for sex in "FM" for i, s in enumerate(s for s in speakers if s.startswith(sex))}
         speakers.sort(key=rank.__getitem__)
         asked = arguments.valid_speakers
-        count = asked if asked is not None else max(1, round(VALID_SHARE * len(speakers)))
+        count = asked if asked is not None else max(2, round(VALID_SHARE * len(speakers)))
         chosen = {utterance.name for utterance in train if utterance.speaker in speakers[:count]}
         option, total = f"--valid_speakers {count}", len(speakers)
     if not 0 < count < total:
@@ -379,7 +379,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--valid_by", choices=("utterance", "speaker"), default="utterance")
     parser.add_argument("--valid_utterances", type=int, help="default: 5 %% of TRAIN, 231 of the full corpus")
-    parser.add_argument("--valid_speakers", type=int, help="for --valid_by speaker; default: 5 %% of TRAIN's")
+    parser.add_argument("--valid_speakers", type=int, help="for --valid_by speaker; default: 5 %% of them, at least 2")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the validation set")
     parser.add_argument("--sa", choices=("keep", "drop"), default="keep", help="the two sentences that everybody reads")
     parser.add_argument(
