@@ -1,0 +1,308 @@
+"""The shared stages: utils/stages.sh with the mini recipe's own scripts, and programs that only record their calls."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Takes the place of python: notes its arguments, and does what the shared stages expect of the programs.
+FAKE = """#!{python}
+import json, os, sys, time
+from pathlib import Path
+here = Path(__file__).resolve().parent
+arguments = sys.argv[1:]
+with open(here / "calls", "a") as calls:
+    calls.write(json.dumps([arguments, os.environ["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in os.environ else ""]) + "\\n")
+program = arguments[1].rpartition(".")[2] if arguments[0] == "-m" else Path(arguments[0]).name
+value = dict(zip(arguments, arguments[1:]))
+if (here / "behave").exists():
+    victim, what = (here / "behave").read_text().split(None, 1)
+    if program == victim and "--check" not in arguments:
+        if what == "wait":
+            import signal
+            signal.signal(signal.SIGTERM, lambda *_: (print("stopping", flush=True), sys.exit(75)))
+            (here / "waiting").touch()
+            time.sleep(60)
+        print("the reason is written here", file=sys.stderr)
+        sys.exit(int(what))
+if "--check" in arguments:
+    sys.exit(0 if (Path(value["--out"]) / "done").exists() else 1)
+if program == "report":
+    Path(value["--out"]).write_text("# Results\\n\\n| model | bpf |\\n|---|---|\\n| some | 1.0 |\\n")
+elif "--merge" in arguments or program == "train":
+    Path(value["--out"]).mkdir(parents=True, exist_ok=True)
+    (Path(value["--out"]) / "done").touch()
+"""
+
+
+class Tree:
+    """A copy of the shell side, in a path with blanks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.recipe = root / "egs" / "mini"
+        for folder in ("utils", "egs/mini"):
+            shutil.copytree(
+                ROOT / folder, root / folder, ignore=shutil.ignore_patterns("data", "dump", "exp", "smoke", "conf")
+            )
+        (root / "utils" / "validate_data_dir.sh").write_text('#!/bin/sh\nexec python validate "$@"\n', encoding="utf-8")
+        for name in ("a", "b", "c"):
+            (self.recipe / "conf" / "tables").mkdir(parents=True, exist_ok=True)
+            (self.recipe / "conf" / f"{name}.yaml").write_text("", encoding="utf-8")
+        (self.recipe / "conf" / "tables" / "T1.yaml").write_text(
+            "rows:\n  - {s: 1, experiment: uniform}\n  - {s: 1, experiment: c, published: {}}\n", encoding="utf-8"
+        )
+        self.python = root / "a venv" / "bin" / "python"
+        self.python.parent.mkdir(parents=True)
+        self.python.write_text(FAKE.format(python=sys.executable), encoding="utf-8")
+        self.python.chmod(0o755)
+        (self.python.parent / "python3").symlink_to(sys.executable)  # runs the job runner
+        (root / "tools").mkdir()
+        (root / "tools" / "setup.sh").write_text('printf "%s\\n" "$*" >"${0%/*}/called"\n', encoding="utf-8")
+        (root / "tools" / ".environment").write_text(f"key\nextras\n{self.python}\n", encoding="utf-8")
+
+    def behave(self, text: str) -> None:
+        (self.python.parent / "behave").write_text(text, encoding="utf-8")
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            ["bash", self.recipe / "run.sh", "--models", "a b", *arguments],
+            cwd="/",
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def calls(self) -> list[list[str]]:
+        """Arguments of all calls since the last time this was asked."""
+        path = self.python.parent / "calls"
+        if not path.exists():
+            return []
+        calls = [json.loads(line)[0] for line in path.read_text(encoding="utf-8").splitlines()]
+        path.unlink()
+        return calls
+
+    def summary(self) -> list[str]:
+        """Program and step of each call; jobs that ran side by side in their order."""
+        lines = []
+        for call in self.calls():
+            program = call[1].rpartition(".")[2] if call[0] == "-m" else Path(call[0]).name
+            value = dict(zip(call, call[1:], strict=False))
+            step = f" job {value['--job']}" if "--job" in value else ""
+            step += "".join(f" {word[2:]}" for word in ("--check", "--merge") if word in call)
+            where = value.get("--out", "")
+            lines.append(f"{program}{step} {where}".strip())
+        return lines
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return Tree(tmp_path / "a clone (1)")
+
+
+def sharded(program, out, nj=1):
+    return [f"{program} check {out}", *[f"{program} job {j} {out}" for j in range(1, nj + 1)], f"{program} merge {out}"]
+
+
+def test_all_stages_in_order(tree):
+    status, out, err = tree.run("--nj", "1", "--seeds", "1 2")
+    assert (status, err) == (0, "")
+    experiments = [f"exp/train/{m}/seed{k}" for m in "ab" for k in (1, 2)]
+    expected = ["synthesise.py data/corpus", "prepare.py data", *["validate"] * 3]
+    for name in ("train", "valid", "test"):
+        expected += sharded("dump", f"dump/pcm16/{name}")
+    expected += [f"train {e}" for e in experiments]
+    for directory in ["exp/train/uniform", "exp/train/dmol"]:
+        expected += sharded("baseline", f"{directory}/score_test")
+    for e in experiments:
+        expected += sharded("score", f"{e}/score_test")
+    expected += [f"sample {e}/samples" for e in experiments]
+    expected += sharded("baseline", "exp/train/flac/score_test")
+    expected += ["report RESULTS.md"]
+    assert tree.summary() == expected
+    assert "| some | 1.0 |" in out
+    assert (tree.root / "tools" / "called").read_text(encoding="utf-8") == "--extras mini\n"
+    for number in range(11):
+        assert f"stage {number} (" in out
+    assert "log: exp/train/a/seed1/logs/train.log" in out
+    assert (tree.recipe / "exp/train/a/seed1/logs/train.log").exists()
+
+
+def test_what_is_complete_is_not_done_again(tree):
+    assert tree.run("--stage", "2", "--stop_stage", "2")[0] == 0
+    assert len(tree.calls()) == 3 * (1 + 2 + 1)
+    status, out, _ = tree.run("--stage", "2", "--stop_stage", "2")
+    assert status == 0
+    assert tree.summary() == [f"dump check dump/pcm16/{name}" for name in ("train", "valid", "test")]
+    assert out.count("  complete\n") == 3
+
+
+def test_arguments_of_training(tree):
+    status, _, err = tree.run(
+        "--stage", "3", "--stop-stage", "3", "--models", "a", "--tag", "wide", "--seeds", "7",
+        "--train-args", "--limits.seconds 60 --data.workers 0", "--nthreads", "3",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    path = tree.python.parent / "calls"
+    [[arguments, threads]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert threads == "3"
+    assert arguments == [
+        "-m", "speechlvm.bin.train", "--config", "conf/a.yaml", "--train", "dump/pcm16/train",
+        "--valid", "dump/pcm16/valid", "--out", "exp/train/a_wide/seed7", "--seed", "7", "--ngpu", "0",
+        "--limits.seconds", "60", "--data.workers", "0",
+    ]  # fmt: skip
+
+
+def test_scores_over_further_codings_and_directories_with_blanks(tree):
+    status, _, err = tree.run(
+        "--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "linear", "--expdir", "my exp",
+        "--dumpdir", "my dump",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert tree.summary() == [
+        *sharded("baseline", "my exp/train/uniform/score_test"),
+        *sharded("baseline", "my exp/train/dmol/score_test"),
+        *sharded("baseline", "my exp/train/dmol_linear/score_test"),
+        *sharded("score", "my exp/train/a/seed1/score_test"),
+        *sharded("score", "my exp/train/a/seed1/score_test_linear"),
+    ]
+
+
+@pytest.mark.parametrize("stage", [6, 7, 8])
+def test_stages_to_come_say_so(tree, stage):
+    status, out, err = tree.run("--stage", str(stage), "--stop_stage", str(stage))
+    assert (status, err) == (0, "")
+    assert out.count("comes with the latent analysis") == 1
+    assert tree.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--models", "all"], "abc"),
+        (["--models", "b c"], "bc"),
+        (["--models", "all", "--tables", "T1"], "c"),
+        (["--models", "a c", "--tables", "T1"], "c"),
+    ],
+)
+def test_selection_of_systems(tree, arguments, expected):
+    assert tree.run("--stage", "3", "--stop_stage", "3", *arguments)[0] == 0
+    assert tree.summary() == [f"train exp/train/{model}/seed1" for model in expected]
+
+
+def test_smoke_is_kept_apart(tree):
+    assert tree.run("--smoke", "true", "--stage", "3", "--stop_stage", "3", "--models", "a")[0] == 0
+    [call] = tree.calls()
+    assert call[call.index("--out") + 1] == "smoke/exp/train/a/seed1"
+    assert "--limits.seconds" in call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "9", "--stop_stage", "3"], "--stage 9 --stop_stage 3: nothing lies between"),
+        (["--stage", "x"], "--stage 'x': a whole number from 0 to 10"),
+        (["--stage", "11"], "--stage '11': a whole number from 0 to 10"),
+        (["--stage", "-1"], "--stage '-1'"),
+        (["--nj", "0"], "--nj '0': a whole number from 1"),
+        (["--nj", "2.5"], "--nj '2.5'"),
+        (["--ngpu", "99"], "--ngpu 99: 0 GPUs are visible"),
+        (["--stage"], "wants a value"),
+        (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a b c"),
+        (["--tables", "Z9"], "unknown 'Z9'; known are: T1"),
+        (["--models", "a", "--tables", "T1"], "no system in conf/*.yaml is left"),
+        (["--seeds", "1,2"], "--seeds '1,2'"),
+        (["--seeds", " "], "--seeds"),
+        (["--tag", "a/b"], "--tag 'a/b'"),
+        (["--dumps", "mp3"], "unknown 'mp3'; known are: pcm16 mulaw logmel"),
+        (["--codings", "alaw"], "unknown 'alaw'"),
+        (["--smoke", "maybe"], "true or false"),
+        (["--nonsense", "1"], "unknown option '--nonsense'"),
+        (["leftover"], "unexpected argument 'leftover'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(tree, arguments, message):
+    status, out, err = tree.run(*arguments)
+    assert status == 2
+    assert message in err
+    assert (err.count("\n"), out) == (1, "")
+    assert tree.calls() == []
+    assert not (tree.root / "tools" / "called").exists()
+
+
+def test_help_needs_no_environment(tree):
+    status, out, _ = tree.run("--help")
+    assert status == 0
+    for option in (
+        "stage stop_stage models nj ngpu expdir dumpdir datadir tag seeds tables analyses valid_by smoke".split()
+    ):
+        assert f"  --{option} " in out
+    assert not (tree.root / "tools" / "called").exists()
+
+
+def test_a_failure_names_stage_and_log_and_stops(tree):
+    tree.behave("train 1")
+    status, _, err = tree.run("--stage", "3", "--stop_stage", "5")
+    assert status == 1
+    assert "exp/train/a/seed1/logs/train.log" in err
+    assert "the reason is written here" in err
+    assert "stage 3 (train) failed with status 1" in err
+    assert tree.summary() == ["train exp/train/a/seed1"]
+
+
+def test_an_interrupted_program_is_no_failure(tree):
+    tree.behave("score 75")
+    status, _, err = tree.run("--stage", "4", "--stop_stage", "4")
+    assert status == 75
+    assert "stage 4 (score): interrupted; run the same command again" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_recipe_reaches_the_program(tree, number):
+    tree.behave("train wait")
+    process = tree.start("--stage", "3", "--stop_stage", "3")
+    end = time.monotonic() + 20
+    while not (tree.python.parent / "waiting").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert "run the same command again" in err
+    assert "stopping" in (tree.recipe / "exp/train/a/seed1/logs/train.log").read_text(encoding="utf-8")
+    assert tree.summary() == ["train exp/train/a/seed1"]
+
+
+def test_ctrl_c_on_a_terminal(tree):
+    # A terminal sends its interrupt to the whole foreground process group.
+    tree.behave("train wait")
+    process = subprocess.Popen(
+        ["bash", tree.recipe / "run.sh", "--models", "a b", "--stage", "3", "--stop_stage", "3"],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 20
+    while not (tree.python.parent / "waiting").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert tree.summary() == ["train exp/train/a/seed1"]
