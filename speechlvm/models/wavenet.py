@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
@@ -42,6 +42,7 @@ from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
 _TAPS = 2
+_MOST_WEIGHTS = 10**9
 # Steps between two calls of the noise stream and of `log_prob` in sampling.
 _SAMPLED_BLOCK_STEPS = 1024
 
@@ -60,6 +61,16 @@ class Config(Settings):
     channels: int = Field(default=96, ge=1, le=4096)
     layers_per_block: int = Field(default=10, ge=1, le=14)
     blocks: int = Field(default=5, ge=1, le=50)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Config:
+        weights = 6 * self.channels**2 * self.layers_per_block * self.blocks
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"channels, layers_per_block and blocks together make {weights} weights in the layers; "
+                f"expected at most {_MOST_WEIGHTS}"
+            )
+        return self
 
 
 class WaveNet(Model):
@@ -131,7 +142,7 @@ class WaveNet(Model):
             x = self.first(taps)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        skip = self.skip_bias.expand(*x.shape).contiguous()
+        skip = self.skip_bias.repeat(*x.shape[:2], 1)  # a copy even of one step: the layers add to it in place
         for index, layer in enumerate(self.layers):
             name = f"layer{index}"
             history = None if state is None else state[name].transpose(0, 1)
@@ -207,13 +218,14 @@ class Stepper:
     The weights are copied (the signs and factors of `_layers` folded in), so a stepper is for one set of weights.
     """
 
+    @torch.no_grad()
     def __init__(self, model: WaveNet, state: State) -> None:
         self._model = model
         self._step = 0
         self._taps = state["inputs"].flatten(1).to(model.skip_bias.dtype)
         batch = self._taps.shape[0]
         channels = model.hidden.in_features
-        like = model.skip_bias.detach()
+        like = model.skip_bias
 
         self._dilations = [layer.dilation for layer in model.layers]
         self._rings = [like.new_empty(layer.dilation, batch, 2 * channels) for layer in model.layers]
@@ -229,24 +241,24 @@ class Stepper:
         columns[:channels] = -2.0
         self._weights = []
         for layer in model.layers:
-            past, present = layer.past.detach() * columns, layer.present.detach() * columns
+            past, present = layer.past * columns, layer.present * columns
             self._weights.append([torch.cat([past, present]), torch.cat([present, past])])
-        self._biases = [layer.bias.detach() * columns for layer in model.layers]
-        self._residuals = [layer.residual.detach() for layer in model.layers if layer.residual is not None]
+        self._biases = [layer.bias * columns for layer in model.layers]
+        self._residuals = [layer.residual for layer in model.layers if layer.residual is not None]
 
         self._gate = like.new_empty(batch, 2 * channels)
         self._all_z = like.new_empty(batch, channels * len(model.layers))
         self._z = list(self._all_z.split(channels, dim=1))
-        skips = torch.cat([layer.skip.detach() for layer in model.layers])
+        skips = torch.cat([layer.skip for layer in model.layers])
         self._output = [
             like * model.skip_scale,
             skips * model.skip_scale,
-            model.hidden.bias.detach(),
-            model.hidden.weight.detach().t(),
-            model.head.bias.detach(),
-            model.head.weight.detach().t(),
+            model.hidden.bias,
+            model.hidden.weight.t(),
+            model.head.bias,
+            model.head.weight.t(),
         ]
-        self._first = [model.first.bias.detach(), model.first.weight.detach().t()]
+        self._first = [model.first.bias, model.first.weight.t()]
 
     @torch.no_grad()
     def parameters(self) -> Tensor:
@@ -267,11 +279,13 @@ class Stepper:
         )
         return flat.unflatten(-1, (self._model.stack, -1))
 
+    @torch.no_grad()
     def push(self, inputs: Tensor) -> None:
         """Go on to the step after the one whose inputs (B, s * C) these are; `parameters` was called before."""
         self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs], dim=1)
         self._step += 1
 
+    @torch.no_grad()
     def state(self, frames: int) -> State:
         """State as `WaveNet.forward` returns it, after `frames` frames."""
         batch = self._taps.shape[0]

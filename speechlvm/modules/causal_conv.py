@@ -61,7 +61,7 @@ class GatedLayer(nn.Module):
 
         Args:
             x: (T, B, C); its type is the one that the products are computed in (bfloat16 under autocast).
-            skip: (T, B, C) the sum so far, in the weights' type; changed in place (autograd wants no view of another tensor).
+            skip: (T, B, C) the sum so far, in the weights' type, no view of another tensor; changed in place.
             history: (d, B, C) the steps before x; None for zeros, the beginning of the sequence.
 
         Returns:
