@@ -355,11 +355,13 @@ def prepare(arguments: argparse.Namespace) -> None:
     elif counts != tuple(arguments.expected):
         expected = arguments.expected
         warn(f"{counts[0]} utterances in TRAIN and {counts[1]} in TEST; expected {expected[0]} and {expected[1]}")
+    if log.faults:
+        log.report()
     if arguments.sa == "drop":
         utterances = [utterance for utterance in utterances if not utterance.sentence.startswith("SA")]
         print("sentences SA1 and SA2 left out (--sa drop)")
     train = [utterance for utterance in utterances if utterance.use == "TRAIN"]
-    valid = choose_valid(train, arguments) if train else set()
+    valid = choose_valid(train, arguments)
     sets = {
         "train": collect([utterance for utterance in train if utterance.name not in valid]),
         "valid": collect([utterance for utterance in train if utterance.name in valid]),
