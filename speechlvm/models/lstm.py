@@ -1,0 +1,151 @@
+"""LSTM on stacks of frames: the deterministic autoregressive baseline of source A (2.2, 3 and appendix B).
+
+    x_{t-1}  s frames --MLP--> LSTM --> h_t --MLP--> head --> parameters of each frame of x_t (A.2)
+
+Stack t is predicted from stacks before it; its s frames are independent given these. Where the paper is silent:
+
+- The first stack is predicted from a learned start in the place of x_0, and paid for like all others.
+- Encoder and decoder have three hidden layers each, as wide as the LSTM, before the output layer.
+- Sequences are padded and masked, never packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.models.base import (
+    Bound,
+    Features,
+    Model,
+    Samples,
+    Series,
+    State,
+    frame_mask,
+    full_precision,
+    stack_frames,
+)
+from speechlvm.modules.mlp import MLP
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+_NOISE_BLOCK_FRAMES = 4096
+
+
+class Config(Settings):
+    """Sizes of an LSTM."""
+
+    stack: int = Field(gt=0, le=4096, description="s, frames per step")
+    hidden: int = Field(default=256, gt=0, le=16384, description="D_d, width of LSTM and MLPs")
+    layers: int = Field(default=1, gt=0, le=16, description="LSTM layers")
+    mlp_layers: int = Field(default=3, gt=0, le=16, description="hidden layers of encoder and of decoder")
+
+
+class LSTM(Model):
+    """See the module.
+
+    Args:
+        config: sizes.
+        channels: C, input channels.
+        distribution: of a frame.
+    """
+
+    Config = Config
+    bound = "exact"
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.distribution = distribution
+        self.channels = channels
+        self.stack = self.hop = config.stack
+        self.start = nn.Parameter(torch.zeros(config.stack * channels))
+        self.encoder = MLP(config.stack * channels, config.hidden, config.mlp_layers, observed_input=True)
+        self.lstm = nn.LSTM(config.hidden, config.hidden, config.layers, batch_first=True)
+        self.decoder = MLP(config.hidden, config.hidden, config.mlp_layers)
+        self.head = nn.Linear(config.hidden, config.stack * distribution.parameter_size)
+
+    def initial_state(self, batch: int) -> State:
+        """The learned start, zero hidden and cell states."""
+        hidden = self.start.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
+        return {
+            "stack": self.start.expand(batch, -1),
+            "h": hidden,
+            "c": hidden,
+            "frames": torch.zeros(batch, dtype=torch.int64, device=self.start.device),
+        }
+
+    def predict(self, previous: Tensor, state: State) -> tuple[Tensor, State]:
+        """Parameters of the stacks that follow given ones.
+
+        Args:
+            previous: (B, S, s * C) inputs of the S stacks before those predicted.
+            state: of the recurrence before them; its own "stack" is not read.
+
+        Returns:
+            Parameters (B, S * s, P), and hidden and cell states after the last stack.
+        """
+        encoded = self.encoder(previous)
+        memory = (state["h"].transpose(0, 1).contiguous(), state["c"].transpose(0, 1).contiguous())
+        hidden, (h, c) = self.lstm(encoded, memory)
+        decoded = self.decoder(hidden)
+        with full_precision(decoded):
+            parameters = self.head(decoded.to(self.head.weight.dtype))
+        batch, steps, _ = parameters.shape
+        parameters = parameters.view(batch, steps * self.stack, self.distribution.parameter_size)
+        return parameters, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Bound, State]:
+        """See `Model.forward`; features and noise are not used."""
+        batch, frames, _ = inputs.shape
+        state = self.initial_state(batch) if state is None else state
+        stacks = stack_frames(inputs, self.stack)
+        previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
+        parameters, memory = self.predict(previous, state)
+        with full_precision(inputs):
+            log_likelihood = self.distribution.log_prob(parameters[:, :frames], target)
+        mask = frame_mask(lengths, frames)
+        log_likelihood = log_likelihood.masked_fill(~mask, 0.0)
+        state = {"stack": stacks[:, -1], **memory, "frames": state["frames"] + frames}
+        return Bound(Series(log_likelihood, mask, 1)), state
+
+    @torch.no_grad()
+    def sample(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State | None = None,
+    ) -> Samples:
+        """See `Model.sample`."""
+        state = self.initial_state(len(noise)) if state is None else state
+        stack, hidden = state["stack"], {"h": state["h"], "c": state["c"]}
+        first = self.frames_seen(state, len(noise))
+        block = self.stack * max(1, _NOISE_BLOCK_FRAMES // self.stack)
+        targets, log_likelihoods = [], []
+        for start in range(0, frames, block):
+            steps = -(-min(block, frames - start) // self.stack)
+            uniform = noise.uniform("x", first + start, steps * self.stack, self.distribution.noise_size)
+            parameters, drawn = [], []
+            for numbers in uniform.to(self.start.dtype).split(self.stack, 1):
+                of_stack, hidden = self.predict(stack.unsqueeze(1), hidden)
+                parameters.append(of_stack)
+                drawn.append(self.distribution.sample(of_stack, numbers))
+                stack = inputs_of(drawn[-1]).to(self.start.dtype).flatten(1)
+            targets.append(torch.cat(drawn, 1))
+            log_likelihoods.append(self.distribution.log_prob(torch.cat(parameters, 1), targets[-1]))
+        state = {"stack": stack, **hidden, "frames": state["frames"] + frames}
+        target, log_likelihood = torch.cat(targets, 1), torch.cat(log_likelihoods, 1)
+        return Samples(target[:, :frames], log_likelihood[:, :frames], {}, state)

@@ -1,0 +1,42 @@
+"""Multilayer perceptron."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechlvm.models.base import full_precision
+
+
+class MLP(nn.Module):
+    """Linear layers, each followed by a leaky ReLU; then, if an output size is given, one more without.
+
+    Args:
+        input: size of the input.
+        hidden: size of the hidden layers.
+        layers: number of hidden layers, at least one.
+        output: size of the output; None: `hidden`, after the last activation.
+        observed_input: the input is observed frames: the first layer runs in full precision even under autocast.
+    """
+
+    def __init__(
+        self, input: int, hidden: int, layers: int, output: int | None = None, observed_input: bool = False
+    ) -> None:
+        super().__init__()
+        sizes = [input] + [hidden] * layers
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
+        self.output = nn.Linear(hidden, output) if output is not None else None
+        self.observed_input = observed_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input) -> (..., output or hidden)."""
+        first, *others = self.hidden
+        if self.observed_input:
+            with full_precision(x):
+                x = first(x.to(first.weight.dtype))
+        else:
+            x = first(x)
+        x = F.leaky_relu(x, inplace=True)
+        for layer in others:
+            x = F.leaky_relu(layer(x), inplace=True)
+        return x if self.output is None else self.output(x)
