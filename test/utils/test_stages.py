@@ -20,7 +20,7 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 arguments = sys.argv[1:]
 with open(here / "calls", "a") as calls:
-    calls.write(json.dumps([arguments, os.environ["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in os.environ else ""]) + "\\n")
+    calls.write(json.dumps([arguments, os.environ.get("OMP_NUM_THREADS", "")]) + "\\n")
 program = arguments[1].rpartition(".")[2] if arguments[0] == "-m" else Path(arguments[0]).name
 value = dict(zip(arguments, arguments[1:]))
 if (here / "behave").exists():
@@ -247,10 +247,9 @@ def test_wrong_usage_is_one_line_and_status_2(tree, arguments, message):
 def test_help_needs_no_environment(tree):
     status, out, _ = tree.run("--help")
     assert status == 0
-    for option in (
-        "stage stop_stage models nj ngpu expdir dumpdir datadir tag seeds tables analyses valid_by smoke".split()
-    ):
-        assert f"  --{option} " in out
+    listed = {line.split()[0] for line in out.splitlines() if line.startswith("  --")}
+    names = "stage stop_stage models nj ngpu expdir dumpdir datadir tag seeds tables analyses valid_by smoke"
+    assert listed >= {f"--{name}" for name in names.split()}
     assert not (tree.root / "tools" / "called").exists()
 
 
