@@ -1,6 +1,6 @@
 """The fast recurrence of latent variable models: everything that must be sequential, and nothing else.
 
-    u_t = f(W_z z_{t-1} + context_t)              f: leaky ReLU; context_t: whatever is known beforehand, already projected
+    u_t = f(W_z z_{t-1} + context_t)              f: leaky ReLU; context_t: what is known beforehand, already projected
     h_t = GRU(u_t, h_{t-1})
     v_t = f(V h_t + evidence_t)                   evidence_t: features of the observations (posterior) or a bias (prior)
     (mean_t, raw_t) = O v_t + direct_t
@@ -172,7 +172,7 @@ class _FastChain(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, depth, context, terms, direct, noise, z0, h0, w_z, w_i, b_i, w_h, w_o, *inner):  # noqa: ANN001, ANN205
+    def forward(ctx, depth, context, terms, direct, noise, z0, h0, w_z, w_i, b_i, w_h, w_o, *inner):
         (steps, batch, latent), state = noise.shape, h0.shape[1]
         width = terms.shape[2] - 3 * state
         layers = list(zip(inner[::2], inner[1::2], strict=True))
@@ -210,7 +210,8 @@ class _FastChain(torch.autograd.Function):
             for weight, bias, out in after:
                 a = F.leaky_relu_(torch.addmm(bias, a, weight, out=out[t]), SLOPE)
             torch.addmm(direct_rows[t], a, w_o_t, out=raw_rows[t])
-            z_t = torch.addcmul(mean[t], F.softplus(raw_std[t], out=scale).add_(MINIMUM_STD), noise_rows[t], out=z_rows[t])
+            F.softplus(raw_std[t], out=scale).add_(MINIMUM_STD)
+            z_t = torch.addcmul(mean[t], scale, noise_rows[t], out=z_rows[t])
         ctx.depth = depth
         first_n = first_gates[:, 2 * state :]
         ctx.save_for_backward(noise, z0, h0, z, h, gates, first_n, onward, raw, w_z, w_i, w_h, w_o, *inner, *hidden)
@@ -218,7 +219,7 @@ class _FastChain(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_z, grad_h, grad_raw):  # noqa: ANN001, ANN205
+    def backward(ctx, grad_z, grad_h, grad_raw):
         noise, z0, h0, z, h, gates, first_n, onward, raw, w_z, w_i, w_h, w_o, *rest = ctx.saved_tensors
         (steps, batch, latent), state, depth = noise.shape, h0.shape[1], ctx.depth
         width = onward.shape[2] - 3 * state
@@ -243,8 +244,8 @@ class _FastChain(torch.autograd.Function):
 
         one = noise.new_ones(())
 
-        def descent(activations, gradients, links):  # noqa: ANN001, ANN202
-            """From the last layer to the first: its slope, where its gradient goes, the weight that leads further down."""
+        def descent(activations, gradients, links):
+            """From the last layer to the first: slope, where the gradient goes, the weight that leads further down."""
             slopes = [torch.where(x > 0, one, SLOPE * one).unbind() for x in activations]
             return list(zip(slopes, (x.unbind() for x in gradients), [None, *links], strict=True))[::-1]
 

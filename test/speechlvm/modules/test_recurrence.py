@@ -47,7 +47,10 @@ def leaves(recurrence, head, inputs):
     return [*recurrence.parameters(), head.first, head.evidence, head.last, head.direct, *inner, context, z, h]
 
 
-@pytest.mark.parametrize(("steps", "layers", "inner_heads"), [(1, 1, 0), (2, 1, 0), (7, 1, 0), (5, 3, 0), (5, 1, 2), (6, 2, 1)])
+CASES = [(1, 1, 0), (2, 1, 0), (7, 1, 0), (5, 3, 0), (5, 1, 2), (6, 2, 1)]
+
+
+@pytest.mark.parametrize(("steps", "layers", "inner_heads"), CASES)
 def test_fast_chain_equals_plain_loop(steps, layers, inner_heads):
     recurrence, head, inputs = make_chain(steps, layers, inner_heads)
     results = []

@@ -1,0 +1,341 @@
+"""Clockwork variational autoencoder for speech.
+
+    z3, h3 |---------------------------------------|     s3 = 64 s1
+             v upsampled                                 every level: z_t from h_t; h_t from z_{t-1} and the level above
+    z2, h2 |----|----|----|----|----|----|----|----|     s2 = 8 s1
+             v
+    z1, h1 ||||||||||||||||||||||||||||||||||||||||||    s1 frames per step
+             v causal decoder
+    x      frames, independent given z1 (and h1, a function of the latents alone)
+
+    h_t^l = GRU(MLP([z_{t-1}^l, context_t^l]), h_{t-1}^l)     context: decoder of level l + 1 at this level's rate
+    p(z_t^l | z_{<t}^l, z^{l+1}) = N(MLP(h_t^l))              A.9, A figure 8 (the cell of Hafner et al. 2019)
+    q(z_t^l | z_{<t}^l, z^{l+1}, x) = N(MLP([h_t^l, e_t^l]))  A.10; e: ladder encoder
+    p(x | z^1): not autoregressive; the only way from frame to frame leads through the latents
+
+References: source A is "Benchmarking generative latent variable models for speech" (2022), 2.5, 2.6; Saxena et al.
+2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
+coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian, kl, precision_weighted
+from speechlvm.models.base import Bound, Features, Model, Samples, Series, State, frame_mask, full_precision
+from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise
+from speechlvm.modules.recurrence import SLOPE, Chain, Head, LatentRecurrence, plain_chain
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+GENERATED_AT_ONCE_FRAMES = 65_536
+"""Bounds the memory of long generation; no number depends on it."""
+
+
+class CWVAEConfig(Settings):
+    """Settings of `CWVAE`.
+
+    Attributes:
+        stride: s_1, frames per step of the lowest level; a product of 2, 3, 5 and 7 (convolutions stride by up to 8).
+        levels: L.
+        factor: c, s_l = c^(l - 1) s_1; likewise a product of 2, 3, 5 and 7.
+        width: size of the latents, the states and all layers (hidden layers of the coder: twice or four times).
+        blocks: residual blocks at each level's rate, in the encoder and in the decoder.
+        posterior: "plain"; "residual": its mean is relative to the prior's; "precision": product with the prior.
+        span: "halo": features see the coder's receptive field; "strict": the frames of their own step only.
+    """
+
+    stride: int = Field(64, ge=2, le=4096)
+    levels: int = Field(1, ge=1, le=4)
+    factor: int = Field(8, ge=2, le=64)
+    width: int = Field(96, ge=1, le=4096)
+    blocks: int = Field(2, ge=0, le=32)
+    posterior: Literal["plain", "residual", "precision"] = "residual"
+    span: Literal["halo", "strict"] = "halo"
+
+    @model_validator(mode="after")
+    def _check_strides(self) -> CWVAEConfig:
+        for name in ("stride", "factor"):
+            value, largest = getattr(self, name), 4096
+            if factorise(value) is None:
+                allowed = [v for v in range(2, 2 * largest) if factorise(v)]
+                below, above = max(v for v in allowed if v < value), min(v for v in allowed if v > value)
+                raise ValueError(
+                    f"{name} {value} cannot be made of convolution strides from 2 to 8; expected a product of 2, 3, 5 "
+                    f"and 7, for instance {below} or {above}"
+                )
+        return self
+
+
+class Level(nn.Module):
+    """Latents of one clock: transition, prior and posterior.
+
+    Args:
+        width: of latents, states, features and context.
+        top: whether no level is above.
+        kind: of posterior, see `CWVAEConfig`.
+    """
+
+    def __init__(self, width: int, top: bool, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.transition = LatentRecurrence(width, width, width)
+        self.context = nn.Linear(1 if top else width, width)
+        self.prior_hidden = nn.Linear(width, width)
+        self.prior_output = nn.Linear(width, 2 * width)
+        self.posterior_state = nn.Linear(width, width, bias=False)
+        self.posterior_evidence = nn.Linear(width, width)
+        self.posterior_output = nn.Linear(width, 2 * width, bias=False)
+        self.posterior_direct = nn.Linear(width, 2 * width)
+        with torch.no_grad():  # prior and posterior start close to N(0, 1) and to each other
+            for layer in (self.prior_output, self.posterior_output, self.posterior_direct):
+                layer.weight.mul_(0.1)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+    def prior(self, h: Tensor) -> DiagonalGaussian:
+        """p(z_t | h_t)."""
+        return DiagonalGaussian.from_raw(self.prior_output(F.leaky_relu(self.prior_hidden(h), SLOPE)))
+
+    def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+        """Draw from the posterior.
+
+        Args:
+            evidence: (B, T, width) features of the observations.
+            context: (B, T, width) from the level above; None at the top.
+            noise: (B, T, width) standard normal.
+            z, h: (B, width) before the first step.
+        """
+        hidden, direct = self.posterior_evidence(evidence), self.posterior_direct(evidence)
+        first, last = self.posterior_state.weight, self.posterior_output.weight
+        if self.kind == "precision":
+
+            def distribution(t: int, h: Tensor) -> DiagonalGaussian:
+                v = F.leaky_relu(F.linear(h, first) + hidden[:, t], SLOPE)
+                return precision_weighted(self.prior(h), DiagonalGaussian.from_raw(F.linear(v, last) + direct[:, t]))
+
+            return plain_chain(self.transition, distribution, self._project(context, noise), noise, z, h)
+        head = Head(first, hidden, last, direct)
+        if self.kind == "residual":
+            head = self._on_top_of_prior(head)
+        return self.transition(head, self._project(context, noise), noise, z, h)
+
+    def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+        """Draw from the prior; arguments as in `infer`."""
+        hidden, output = self.prior_hidden, self.prior_output
+        head = Head(hidden.weight, hidden.bias, output.weight, output.bias)
+        return self.transition(head, self._project(context, noise), noise, z, h)
+
+    def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+        """States along given latents (B, T, width)."""
+        width = latents.shape[-1]
+        direct = torch.cat([latents, torch.zeros_like(latents)], -1)
+        head = Head(latents.new_zeros(1, width), latents.new_zeros(1), latents.new_zeros(2 * width, 1), direct)
+        return self.transition(head, self._project(context, latents), torch.zeros_like(latents), z, h)
+
+    def _project(self, context: Tensor | None, noise: Tensor) -> Tensor:
+        return self.context(noise.new_zeros(*noise.shape[:2], 1) if context is None else context)
+
+    def _on_top_of_prior(self, head: Head) -> Head:
+        """The posterior's head with the prior's mean added: one MLP whose hidden layers stand side by side."""
+        hidden, output = self.prior_hidden, self.prior_output
+        (mean, _), (bias, _) = output.weight.chunk(2), output.bias.chunk(2)
+        prior_evidence = hidden.bias.expand(*head.evidence.shape[:-1], -1)
+        return Head(
+            torch.cat([head.first, hidden.weight]),
+            torch.cat([head.evidence, prior_evidence], -1),
+            torch.cat([head.last, torch.cat([mean, torch.zeros_like(mean)])], 1),
+            head.direct + torch.cat([bias, torch.zeros_like(bias)]),
+        )
+
+
+class CWVAE(Model):
+    """Clockwork VAE.
+
+    Args:
+        config: settings.
+        channels: C, input channels.
+        distribution: of a frame.
+    """
+
+    Config = CWVAEConfig
+    bound = "elbo"
+
+    def __init__(self, config: CWVAEConfig, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.config, self.channels, self.distribution = config, channels, distribution
+        width, strides = config.width, [factorise(config.stride)] + [factorise(config.factor)] * (config.levels - 1)
+        self.stack = config.stride
+        self.hops = [config.stride * config.factor**level for level in range(config.levels)]
+        self.hop = self.hops[-1]
+        self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
+        self.levels = nn.ModuleList(Level(width, hop == self.hop, config.posterior) for hop in self.hops)
+        # the lowest stride of the bottom decoder is the output layer's
+        ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
+        self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
+        self.hidden = nn.Linear(width, 2 * width)
+        self.activation = nn.PReLU()
+        self.head = nn.Linear(3 * width, strides[0][0] * distribution.parameter_size)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: latents, states and the decoders' pasts."""
+        zeros = self.head.weight.new_zeros(batch, self.config.width)
+        state = {"frames": torch.zeros(batch, dtype=torch.int64, device=zeros.device)}
+        for l, decoder in enumerate(self.decoders, 1):
+            state.update({f"z{l}": zeros, f"h{l}": zeros, f"past{l}": decoder.initial_past(batch)})
+        return state
+
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
+        """Features e1 .. eL of the levels, looking ahead by `encoder.halo_frames`."""
+        frames = inputs.shape[1]
+        features = self.encoder(inputs, lengths)
+        return {
+            f"e{l}": Series(values.to(inputs.dtype), frame_mask(lengths, frames, hop), hop)
+            for l, (values, hop) in enumerate(zip(features, self.hops, strict=True), 1)
+        }
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Bound, State]:
+        """See `Model.forward`."""
+        batch, frames, _ = inputs.shape
+        chains, parameters, state = self._infer(batch, frames, features, state, noise)
+        divergences, ratios = {}, {}
+        for l, (chain, hop) in enumerate(zip(chains, self.hops, strict=True), 1):
+            q, p, mask = chain.distribution, self.levels[l - 1].prior(chain.h), frame_mask(lengths, frames, hop)
+            real = mask.unsqueeze(-1)
+            divergences[f"z{l}"] = Series(kl(q, p).masked_fill(~real, 0.0), mask, hop)
+            ratio = (q.log_prob(chain.z) - p.log_prob(chain.z)).sum(-1)
+            ratios[f"z{l}"] = Series(ratio.masked_fill(~mask, 0.0), mask, hop)
+        return Bound(self._likelihood(parameters, target, lengths), divergences, ratios), state
+
+    def reconstruct(self, inputs: Tensor, lengths: Tensor, noise: Noise) -> Tensor:
+        """Parameters (B, T, P) of p(x | z) at latents drawn from the posterior, over whole utterances."""
+        batch, frames, _ = inputs.shape
+        return self._infer(batch, frames, self.encode(inputs, lengths), None, noise)[1]
+
+    def log_joint(
+        self, latents: dict[str, Tensor], target: Tensor, lengths: Tensor, state: State | None = None
+    ) -> tuple[Series, dict[str, Series]]:
+        """Log p(x | z) per frame and log p(z) per step of every level, in nats, at given latents (B, T_l, width)."""
+        batch, frames, _ = target.shape
+
+        def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+            return self.levels[l - 1].follow(latents[f"z{l}"], context, z, h)
+
+        chains, parameters, _ = self._descend(follow, frames, self._start(state, batch))
+        priors = {}
+        for l, (chain, hop) in enumerate(zip(chains, self.hops, strict=True), 1):
+            mask = frame_mask(lengths, frames, hop)
+            log_prob = self.levels[l - 1].prior(chain.h).log_prob(chain.z).sum(-1)
+            priors[f"z{l}"] = Series(log_prob.masked_fill(~mask, 0.0), mask, hop)
+        return self._likelihood(parameters, target, lengths), priors
+
+    @torch.no_grad()
+    def sample(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State | None = None,
+    ) -> Samples:
+        """See `Model.sample`; a state must lie on a multiple of `hop` frames."""
+        state = self._start(state, len(noise))
+        block = max(1, GENERATED_AT_ONCE_FRAMES // self.hop) * self.hop
+        targets, log_likelihoods, latents = [], [], {f"z{l}": [] for l in range(1, len(self.levels) + 1)}
+        for start in range(0, frames, block):
+            count = min(block, frames - start)
+            first = self.frames_seen(state, len(noise))
+
+            def generate(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+                return self.levels[l - 1].generate(context, self._normal(noise, l, first, count), z, h)  # noqa: B023
+
+            chains, parameters, state = self._descend(generate, count, state)
+            target = self.distribution.sample(
+                parameters, noise.uniform("x", first, count, self.distribution.noise_size).to(parameters.dtype)
+            )
+            targets.append(target)
+            log_likelihoods.append(self.distribution.log_prob(parameters, target))
+            for l, chain in enumerate(chains, 1):
+                latents[f"z{l}"].append(chain.z)
+        return Samples(
+            torch.cat(targets, 1),
+            torch.cat(log_likelihoods, 1),
+            {name: torch.cat(parts, 1) for name, parts in latents.items()},
+            state,
+        )
+
+    def _start(self, state: State | None, batch: int) -> State:
+        seen = self.frames_seen(state, batch)
+        if seen % self.hop:
+            raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
+        return self.initial_state(batch) if state is None else state
+
+    def _normal(self, noise: Noise, l: int, first: int, frames: int) -> Tensor:
+        hop = self.hops[l - 1]
+        return noise.normal(f"z{l}", first // hop, -(-frames // hop), self.config.width)
+
+    def _infer(
+        self, batch: int, frames: int, features: Features | None, state: State | None, noise: Noise | None
+    ) -> tuple[list[Chain], Tensor, State]:
+        if features is None or noise is None:
+            raise ValueError("the posterior needs features (of `encode`) and noise")
+        state = self._start(state, batch)
+        first = self.frames_seen(state, batch)
+
+        def infer(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+            evidence = features[f"e{l}"].values
+            return self.levels[l - 1].infer(evidence, context, self._normal(noise, l, first, frames), z, h)
+
+        return self._descend(infer, frames, state)
+
+    def _descend(
+        self, run: Callable[[int, Tensor | None, Tensor, Tensor], Chain], frames: int, state: State
+    ) -> tuple[list[Chain], Tensor, State]:
+        """From the top level to the frames.
+
+        Args:
+            run: (level, context, z, h) -> the level's chain.
+            frames: T.
+            state: at a multiple of `hop` frames.
+
+        Returns:
+            The chains, bottom first; parameters (B, T, P); the state after the chunk.
+        """
+        after = {"frames": state["frames"] + frames}
+        chains, context = [], None
+        for l in range(len(self.levels), 0, -1):
+            hop = self.hops[l - 1]
+            with full_precision(state["z1"]):
+                if context is not None:
+                    context = context[:, : -(-frames // hop)].to(state["z1"].dtype)
+                chain = run(l, context, state[f"z{l}"], state[f"h{l}"])
+            chains.insert(0, chain)
+            context, past = self.decoders[l - 1](torch.cat([chain.z, chain.h], -1), state[f"past{l}"])
+            after.update({f"z{l}": chain.z[:, -1], f"h{l}": chain.h[:, -1], f"past{l}": past})
+        hidden = self.activation(self.hidden(context))
+        with full_precision(hidden):
+            top = torch.cat([context, hidden], -1).to(self.head.weight.dtype)
+            parameters = self.head(top).reshape(len(top), -1, self.distribution.parameter_size)
+        return chains, parameters[:, :frames], after
+
+    def _likelihood(self, parameters: Tensor, target: Tensor, lengths: Tensor) -> Series:
+        mask = frame_mask(lengths, target.shape[1])
+        with full_precision(parameters):
+            log_prob = self.distribution.log_prob(parameters, target)
+        return Series(log_prob.masked_fill(~mask, 0.0), mask, 1)

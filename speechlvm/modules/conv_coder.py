@@ -1,0 +1,201 @@
+"""Convolutional coder between a waveform and vectors at lower rates: a ladder encoder and its mirrored decoder.
+
+    frames --8--> hop 8 --8--> hop 64 = e1 --8--> hop 512 = e2 ...       encoder, one pass, looks ahead by its halo
+    frames <--8-- hop 8 <--8-- hop 64 <--(z1, h1)                        decoder, causal, carries its past
+                               hop 64 <--8-- hop 512 <--(z2, h2)
+
+Both consist of residual blocks in the manner of Conv-TasNet (Luo & Mesgarani 2019): up to a multiple of the width,
+PReLU, down again, plus a resampled skip. Two things differ. The convolution is dense and sits in the way up, at the
+lower of the block's two rates, where one matrix product over stacked vectors costs less than a 1x1 convolution and a
+depthwise one at the higher rate (which are bound by memory, not arithmetic). And nothing normalises over time, so that
+a result depends neither on padding nor on where an utterance is cut.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechlvm.models.base import frame_mask, full_precision, stack_frames
+
+LARGEST_FACTOR = 8
+CONTEXT = 1
+"""Vectors that a convolution sees beside its own: one on each side in the encoder, one before it in the decoder."""
+
+
+def factorise(stride: int) -> tuple[int, ...] | None:
+    """Strides of the convolutions that realise a stride together, largest first: 64 = 8 x 8, 200 = 8 x 5 x 5.
+
+    None if there are none: `stride` has a prime factor above 7.
+    """
+    factors = []
+    while stride > 1:
+        factor = next((f for f in range(LARGEST_FACTOR, 1, -1) if stride % f == 0), None)
+        if factor is None:
+            return None
+        factors.append(factor)
+        stride //= factor
+    return tuple(factors)
+
+
+def neighbours(x: Tensor, before: int, after: int) -> Tensor:
+    """(B, T, C) with vectors on both sides -> (B, T - before - after, (before + 1 + after) C)."""
+    steps = x.shape[1] - before - after
+    return torch.cat([x[:, k : k + steps] for k in range(before + 1 + after)], -1)
+
+
+class DownBlock(nn.Module):
+    """Residual block of the encoder, from `stride` vectors to one.
+
+    Args:
+        channels: C of the input.
+        width: of the output.
+        hidden: channels in between.
+        stride: vectors that become one.
+        context: outputs' worth of input that is seen on either side.
+    """
+
+    def __init__(self, channels: int, width: int, hidden: int, stride: int, context: int) -> None:
+        super().__init__()
+        self.stride, self.context = stride, context
+        stacked = stride * channels
+        self.up = nn.Linear((2 * context + 1) * stacked, hidden)
+        self.activation = nn.PReLU()
+        self.down = nn.Linear(hidden, width)
+        self.skip = nn.Identity() if stride == 1 and channels == width else nn.Linear(stacked, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, ceil(T / stride), width); zeros stand outside."""
+        x = stack_frames(x, self.stride)
+        seen = neighbours(F.pad(x, (0, 0, self.context, self.context)), self.context, self.context)
+        return self.skip(x) + self.down(self.activation(self.up(seen)))
+
+
+class LadderEncoder(nn.Module):
+    """One pass over the waveform that leaves a vector per step of every level.
+
+    Args:
+        channels: C of the waveform.
+        width: of everything else.
+        strides: per level, bottom first, the strides of its convolutions.
+        blocks: residual blocks at each level's own rate.
+        strict: whether a level's vector sees its own step's frames only; else it also sees `halo_frames` on each side.
+    """
+
+    def __init__(
+        self, channels: int, width: int, strides: list[tuple[int, ...]], blocks: int, strict: bool = False
+    ) -> None:
+        super().__init__()
+        self.strict = strict
+        self.levels = nn.ModuleList()
+        for level, factors in enumerate(strides):
+            stage = nn.ModuleList()
+            for k, factor in enumerate(factors):
+                lowest = level == k == 0
+                stage.append(
+                    DownBlock(channels if lowest else width, width, (2 if lowest else 4) * width, factor, int(lowest))
+                )
+            stage.extend(DownBlock(width, width, 4 * width, 1, CONTEXT) for _ in range(blocks))
+            self.levels.append(stage)
+
+    @property
+    def halo_frames(self) -> tuple[int, ...]:
+        """Per level: frames on either side of a step that its vector sees."""
+        halos, hop, halo = [], 1, 0
+        for stage in self.levels:
+            for block in stage:
+                hop *= block.stride
+                halo += block.context * hop
+            halos.append(0 if self.strict else halo)
+        return tuple(halos)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Features of all levels.
+
+        Args:
+            inputs: (B, T, C), zero beyond lengths.
+            lengths: (B,) frames.
+
+        Returns:
+            Per level (B, T_l, width). Whatever lies beyond an utterance counts as zero at every layer, so that
+            padding changes nothing.
+        """
+        batch, x, hop, features = len(inputs), inputs, 1, []
+        for stage in self.levels:
+            span = hop
+            for block in stage:
+                span *= block.stride
+            if self.strict:  # each step of the level is a sequence of its own
+                x = stack_frames(x, span // hop)
+                steps = x.shape[1]
+                x = x.reshape(batch * steps, span // hop, -1)
+                starts = span * torch.arange(steps, device=lengths.device)
+                real = (lengths[:, None] - starts).flatten()
+            else:
+                real = lengths
+            for block in stage:
+                if hop == 1:
+                    with full_precision(x):
+                        x = block(x)
+                else:
+                    x = block(x)
+                hop *= block.stride
+                x = x * frame_mask(real, x.shape[1] * hop, hop).unsqueeze(-1)
+            x = x.reshape(batch, -1, x.shape[-1])
+            features.append(x)
+        return features
+
+
+class UpBlock(nn.Module):
+    """Residual block of the decoder, from one vector to `stride`; causal.
+
+    Args:
+        width: C of input and output.
+        hidden: channels in between.
+        stride: vectors that one becomes.
+    """
+
+    def __init__(self, width: int, hidden: int, stride: int) -> None:
+        super().__init__()
+        self.up = nn.Linear((CONTEXT + 1) * width, hidden)
+        self.activation = nn.PReLU()
+        self.down = nn.Linear(hidden, stride * width)
+        self.skip = nn.Identity() if stride == 1 else nn.Linear(width, stride * width, bias=False)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, C) and the vectors before it (B, CONTEXT, C) -> (B, T * stride, C) and the vectors before the next."""
+        batch, _, width = x.shape
+        extended = torch.cat([past.to(x.dtype), x], 1)
+        y = self.skip(x) + self.down(self.activation(self.up(neighbours(extended, CONTEXT, 0))))
+        return y.reshape(batch, -1, width), extended[:, -CONTEXT:]
+
+
+class CausalDecoder(nn.Module):
+    """From one level's vectors to the rate below.
+
+    Args:
+        channels: of the level's vectors.
+        width: of everything else.
+        strides: by which the rate rises, one block each.
+        blocks: residual blocks at the level's own rate.
+    """
+
+    def __init__(self, channels: int, width: int, strides: tuple[int, ...], blocks: int) -> None:
+        super().__init__()
+        self.width = width
+        self.enter = nn.Linear(channels, width)
+        self.blocks = nn.ModuleList(UpBlock(width, 4 * width, stride) for stride in (1,) * blocks + strides)
+
+    def initial_past(self, batch: int) -> Tensor:
+        """What precedes the first vector: zeros (B, blocks, CONTEXT, width)."""
+        return self.enter.weight.new_zeros(batch, len(self.blocks), CONTEXT, self.width)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, channels) and the past -> (B, T * stride, width) and the past of what follows."""
+        x = self.enter(x)
+        pasts = []
+        for block, before in zip(self.blocks, past.unbind(1), strict=True):
+            x, before = block(x, before)
+            pasts.append(before.to(past.dtype))
+        return x, torch.stack(pasts, 1)
