@@ -88,7 +88,8 @@ class Level(nn.Module):
         super().__init__()
         self.kind = kind
         self.transition = LatentRecurrence(width, width, width)
-        self.context = nn.Linear(1 if top else width, width)
+        self.context = None if top else nn.Linear(width, width, bias=False)
+        self.context_bias = nn.Parameter(torch.zeros(width))
         self.prior_hidden = nn.Linear(width, width)
         self.prior_output = nn.Linear(width, 2 * width)
         self.posterior_state = nn.Linear(width, width, bias=False)
@@ -142,7 +143,9 @@ class Level(nn.Module):
         return self.transition(head, self._project(context, latents), torch.zeros_like(latents), z, h)
 
     def _project(self, context: Tensor | None, noise: Tensor) -> Tensor:
-        return self.context(noise.new_zeros(*noise.shape[:2], 1) if context is None else context)
+        if context is None:
+            return self.context_bias.expand(*noise.shape[:2], -1)
+        return F.linear(context, self.context.weight, self.context_bias)
 
     def _on_top_of_prior(self, head: Head) -> Head:
         """The posterior's head with the prior's mean added: one MLP whose hidden layers stand side by side."""

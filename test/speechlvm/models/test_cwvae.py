@@ -1,0 +1,286 @@
+"""CW-VAE: who may see what, exact chunks, padding, sampling against scoring, settings."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from speechlvm.coding import build_coding
+from speechlvm.distributions.dmol import DiscretizedLogisticMixture
+from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.models import build_model
+from speechlvm.models.base import frame_mask, slice_features
+from speechlvm.noise import Noise
+
+WIDTH = 5
+POSTERIORS = ("plain", "residual", "precision")
+
+
+@pytest.fixture(scope="module")
+def coding():
+    return build_coding("mulaw8")
+
+
+def make_model(coding, levels=2, seed=0, dtype=torch.float64, **settings):
+    """A small model whose weights are large enough for everything to matter."""
+    torch.manual_seed(seed)
+    distribution = DiscretizedLogisticMixture(coding.edges, components=2)
+    settings = {"stride": 6, "levels": levels, "factor": 3, "width": WIDTH, "blocks": 1, **settings}
+    model = build_model("cwvae", settings, 1, distribution).to(dtype)
+    with torch.no_grad():
+        for level in model.levels:
+            for layer in (level.prior_output, level.posterior_output, level.posterior_direct):
+                layer.weight.mul_(10)
+    return model
+
+
+def make_batch(coding, lengths, dtype=torch.float64, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor(lengths)
+    frames = int(lengths.max())
+    target = torch.randint(0, coding.size, (len(lengths), frames, 1), generator=generator)
+    target = target * frame_mask(lengths, frames).unsqueeze(-1)
+    inputs = torch.from_numpy(coding.values)[target].to(dtype) * frame_mask(lengths, frames).unsqueeze(-1)
+    return inputs, target, lengths
+
+
+def make_noise(rows, dtype=torch.float64):
+    return Noise([("utterance", row) for row in rows], dtype=dtype)
+
+
+def totals(bound):
+    """Nats per row: log-likelihood, every level's KL and log-ratio."""
+    series = [bound.log_likelihood, *bound.kl.values(), *bound.log_ratio.values()]
+    return torch.stack([s.values.flatten(1).sum(1) for s in series], 1)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_shapes_and_masks(coding, levels):
+    model = make_model(coding, levels)
+    inputs, target, lengths = make_batch(coding, [70, 13])
+    bound = model.score(inputs, target, lengths, make_noise(range(2)))
+    assert bound.log_likelihood.values.shape == (2, 70)
+    assert bound.log_likelihood.values[1, 13:].abs().max() == 0
+    assert (bound.log_likelihood.values[1, :13] < 0).all()
+    assert list(bound.kl) == [f"z{l}" for l in range(1, levels + 1)]
+    for l, series in enumerate(bound.kl.values()):
+        hop = 6 * 3**l
+        assert series.hop == hop
+        assert series.values.shape == (2, math.ceil(70 / hop), WIDTH)
+        paid = math.ceil(13 / hop)  # a partial last step pays in full
+        assert (series.values[1, :paid] > 0).all()
+        assert series.values[1, paid:].abs().sum() == 0
+        assert bound.log_ratio[f"z{l + 1}"].values[1, paid:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("span", ["halo", "strict"])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 5, 107, 163])
+def test_chunks_equal_whole(coding, levels, frames, span):
+    model = make_model(coding, levels, span=span)
+    inputs, target, lengths = make_batch(coding, [frames, max(1, frames // 2)])
+    noise = make_noise(range(2))
+    features = model.encode(inputs, lengths)
+    whole, _ = model(inputs, target, lengths, features=features, noise=noise)
+    state, parts = None, []
+    for start in range(0, frames, model.hop):
+        stop = min(start + model.hop, frames)
+        part, state = model(
+            inputs[:, start:stop],
+            target[:, start:stop],
+            lengths - start,
+            features=slice_features(features, start, stop),
+            state=state,
+            noise=noise,
+        )
+        parts.append(totals(part))
+    torch.testing.assert_close(sum(parts), totals(whole), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("span", ["halo", "strict"])
+def test_padding_and_batch_change_nothing(coding, posterior, span):
+    model = make_model(coding, 2, posterior=posterior, span=span)
+    inputs, target, lengths = make_batch(coding, [101, 37, 1])
+    together = totals(model.score(inputs, target, lengths, make_noise(range(3))))
+    for row, length in enumerate(lengths.tolist()):
+        alone = model.score(
+            inputs[row : row + 1, :length], target[row : row + 1, :length], lengths[row : row + 1], make_noise([row])
+        )
+        torch.testing.assert_close(totals(alone)[0], together[row], rtol=0, atol=1e-9)
+
+
+def test_float32_is_close_to_float64(coding):
+    inputs, target, lengths = make_batch(coding, [200])
+    exact = make_model(coding).score(inputs, target, lengths, make_noise([0]))
+    single = make_model(coding).float()
+    single = single.score(inputs.float(), target, lengths, make_noise([0], torch.float32))
+    assert (totals(exact) - totals(single)).abs().max() < 200 * 1e-5
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_frames_reach_frames_through_latents_only(coding, posterior):
+    """Given the latents, the likelihood does not see the inputs; without that cut it does."""
+    model = make_model(coding, 2, posterior=posterior)
+    inputs, target, lengths = make_batch(coding, [60])
+    inputs.requires_grad_()
+    features = model.encode(inputs, lengths)
+    chains, parameters, _ = model._infer(1, 60, features, None, make_noise([0]))
+    (open_path,) = torch.autograd.grad(parameters.sum(), inputs, retain_graph=True)
+    assert open_path.abs().max() > 0
+    latents = {f"z{l}": chain.z.detach() for l, chain in enumerate(chains, 1)}
+    log_likelihood, _ = model.log_joint(latents, target, lengths)
+    bound, _ = model(inputs, target, lengths, features=features, noise=make_noise([0]))
+    torch.testing.assert_close(log_likelihood.values, bound.log_likelihood.values, rtol=0, atol=1e-10)
+    assert not log_likelihood.values.requires_grad or (
+        torch.autograd.grad(log_likelihood.values.sum(), inputs, allow_unused=True)[0] is None
+    )
+
+
+@pytest.mark.parametrize(("level", "step"), [(1, 6), (2, 2)])
+@pytest.mark.parametrize("span", ["halo", "strict"])
+def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, level, step, span):
+    model = make_model(coding, 2, span=span)
+    frames = 36 * 6
+    inputs, _, lengths = make_batch(coding, [frames])
+    inputs.requires_grad_()
+    chains, _, _ = model._infer(1, frames, model.encode(inputs, lengths), None, make_noise([0]))
+    chain, hop = chains[level - 1], model.hops[level - 1]
+    reach = model.encoder.halo_frames
+
+    def latest(value):
+        (gradient,) = torch.autograd.grad(value.sum(), inputs, retain_graph=True)
+        return int(gradient[0, :, 0].nonzero().max())
+
+    # the level's own span and that of the step above that covers it
+    own = (step + 1) * hop - 1 + reach[level - 1]
+    above = -1 if level == 2 else (step * hop // model.hops[1] + 1) * model.hops[1] - 1 + reach[1]
+    assert latest(chain.distribution.mean[:, step]) == max(own, above)
+    before = step * hop - 1 + reach[level - 1]
+    assert latest(model.levels[level - 1].prior(chain.h).mean[:, step]) == max(before, above)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_samples_are_scored_as_they_were_drawn(coding, levels, monkeypatch):
+    model = make_model(coding, levels)
+    noise = make_noise(range(3))
+    values = torch.from_numpy(coding.values).double()
+    drawn = {}
+    for l, level in enumerate(model.levels, 1):
+        generate = level.generate
+
+        def spy(*args, l=l, generate=generate):
+            chain = generate(*args)
+            drawn[f"z{l}"] = chain.distribution
+            return chain
+
+        monkeypatch.setattr(level, "generate", spy)
+    samples = model.sample(113, noise, lambda target: values[target])
+    assert samples.target.shape == (3, 113, 1)
+    assert samples.latents["z1"].shape == (3, math.ceil(113 / 6), WIDTH)
+    lengths = torch.full((3,), 113)
+    log_likelihood, log_prior = model.log_joint(samples.latents, samples.target, lengths)
+    torch.testing.assert_close(log_likelihood.values, samples.log_likelihood, rtol=0, atol=1e-9)
+    for name, z in samples.latents.items():  # the noise that drew z gives the density at z
+        epsilon = noise.normal(name, 0, z.shape[1], WIDTH)
+        standard = DiagonalGaussian.standard(epsilon).log_prob(epsilon).sum()
+        expected = standard - drawn[name].std.log().sum()
+        torch.testing.assert_close(log_prior[name].values.sum(), expected, rtol=0, atol=1e-8)
+
+
+def test_continuation_equals_one_long_sample(coding, monkeypatch):
+    model = make_model(coding, 2)
+    noise = make_noise(range(2))
+    whole = model.sample(100, noise, lambda target: target)
+    first = model.sample(54, noise, lambda target: target)
+    second = model.sample(46, noise, lambda target: target, first.state)
+    assert torch.equal(torch.cat([first.target, second.target], 1), whole.target)
+    monkeypatch.setattr("speechlvm.models.cwvae.GENERATED_AT_ONCE_FRAMES", 40)
+    assert torch.equal(model.sample(100, noise, lambda target: target).target, whole.target)
+
+
+def test_continuation_of_a_prefix(coding):
+    model = make_model(coding, 2)
+    inputs, target, lengths = make_batch(coding, [36])
+    features = model.encode(inputs, lengths)
+    _, state = model(inputs, target, lengths, features=features, noise=make_noise([0]))
+    samples = model.sample(7, make_noise([0]), lambda target: target, state)
+    assert samples.target.shape == (1, 7, 1)
+    assert int(samples.state["frames"][0]) == 43
+    with pytest.raises(ValueError, match="after 43 frames cannot be continued; expected a multiple of 18"):
+        model.sample(7, make_noise([0]), lambda target: target, samples.state)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_kl_equals_monte_carlo(coding, posterior):
+    model = make_model(coding, 2, posterior=posterior)
+    inputs, target, lengths = make_batch(coding, [30])
+    rows = 4000
+    many = [x.expand(rows, *x.shape[1:]) for x in (inputs, target)]
+    with torch.no_grad():
+        bound = model.score(*many, lengths.expand(rows), make_noise(range(rows)))
+    for name, series in bound.kl.items():
+        analytic = series.values.flatten(1).sum(1)
+        difference = bound.log_ratio[name].values.sum(1) - analytic
+        assert analytic.mean() > 0.1
+        assert difference.mean().abs() < 4 * difference.std() / math.sqrt(rows)
+
+
+def test_reconstruction_gives_the_parameters_that_scoring_uses(coding):
+    model = make_model(coding, 2)
+    inputs, target, lengths = make_batch(coding, [50, 20])
+    parameters = model.reconstruct(inputs, lengths, make_noise(range(2)))
+    assert parameters.shape == (2, 50, model.distribution.parameter_size)
+    bound = model.score(inputs, target, lengths, make_noise(range(2)))
+    log_prob = model.distribution.log_prob(parameters, target) * frame_mask(lengths, 50)
+    torch.testing.assert_close(log_prob, bound.log_likelihood.values, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_every_weight_learns_and_one_step_helps(coding, posterior):
+    model = make_model(coding, 2, posterior=posterior)
+    inputs, target, lengths = make_batch(coding, [72, 50])
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(5):
+        bound = model.score(inputs, target, lengths, make_noise(range(2)))
+        loss = -bound.log_likelihood.values.sum() + sum(series.values.sum() for series in bound.kl.values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert idle == []
+    assert losses[-1] < losses[0]
+
+
+def test_bfloat16_autocast_is_close(coding):
+    model = make_model(coding, 2, dtype=torch.float32)
+    inputs, target, lengths = make_batch(coding, [200], torch.float32)
+    noise = make_noise([0], torch.float32)
+    exact = totals(model.score(inputs, target, lengths, noise))
+    with torch.autocast("cpu", torch.bfloat16):
+        bound = model.score(inputs, target, lengths, noise)
+    assert bound.log_likelihood.values.dtype == torch.float32
+    assert all(series.values.dtype == torch.float32 for series in bound.kl.values())
+    torch.testing.assert_close(totals(bound), exact, rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stride": 22}, "stride 22 cannot be made of convolution strides from 2 to 8.*for instance 21 or 24"),
+        ({"factor": 11}, "factor 11 cannot be made .* for instance 10 or 12"),
+        ({"stride": 1}, "greater than or equal to 2"),
+        ({"levels": 0}, "greater than or equal to 1"),
+        ({"levels": 9}, "less than or equal to 4"),
+        ({"width": -3}, "greater than or equal to 1"),
+        ({"posterior": "iaf"}, "'plain', 'residual' or 'precision'"),
+        ({"span": "wide"}, "'halo' or 'strict'"),
+        ({"stripe": 64}, "Extra inputs are not permitted"),
+    ],
+)
+def test_impossible_settings_are_refused(coding, settings, message):
+    with pytest.raises(ValidationError, match=message):
+        make_model(coding, **{"levels": 1, **settings})
