@@ -66,7 +66,7 @@ def test_an_active_environment_that_fits_is_used_once_and_for_all(checkout, tmp_
     began = time.monotonic()
     again = setup(checkout, "--extras", "mini", VIRTUAL_ENV=str(environment))
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
-    assert time.monotonic() - began < 1.0  # 0.03 s on an idle machine
+    assert time.monotonic() - began < 3.0  # 0.03 s on an idle machine
     assert setup(checkout, "--extras", "test", VIRTUAL_ENV=str(environment)).stdout != ""
     assert "extras mini test" in (checkout / "tools" / ".environment").read_text(encoding="utf-8")
 

@@ -34,7 +34,7 @@ def body(log):
     return [line for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("# ")]
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -274,7 +274,7 @@ def test_an_interrupted_program_is_no_failure(tree):
 def test_a_signal_to_the_recipe_reaches_the_program(tree, number):
     tree.behave("train wait")
     process = tree.start("--stage", "3", "--stop_stage", "3")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (tree.python.parent / "waiting").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -297,7 +297,7 @@ def test_ctrl_c_on_a_terminal(tree):
         text=True,
         start_new_session=True,
     )
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (tree.python.parent / "waiting").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
