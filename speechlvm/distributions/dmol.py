@@ -13,7 +13,10 @@ computed from the width of the cell and not as a - b. With it come the derivativ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +25,16 @@ from torch.autograd.function import once_differentiable
 
 from speechlvm.distributions.base import Distribution
 
+_T = TypeVar("_T")
+
 MIN_LOG_SCALE = -18.0  # the narrowest cell of all codings is 2.75e-6 = e^-12.8 wide
 MAX_LOG_SCALE = 8.0
 
-# Frames that are worked on at once. On a CPU the dozen temporaries of a block of ten components stay in the cache.
-_BLOCK_FRAMES = {"cpu": 8192}
-_BLOCK_FRAMES_ELSEWHERE = 1 << 20
+# Components times frames that are worked on at once. On a CPU the dozen temporaries of a block stay in the cache, and
+# blocks, one per thread, are what runs in parallel: torch splits no operation on fewer than 32768 elements, and its
+# threads would have to wait for each other after each of the forty operations.
+_CPU_BLOCK = 30720
+_ACCELERATOR_BLOCK = 1 << 24
 
 # Below this width in units of the scale, 1 - exp(-d) is summed as a series, to 5e-8 relative.
 _SERIES_BELOW = 0.05
@@ -45,16 +52,19 @@ def _one_minus_exp(negative: Tensor) -> Tensor:
     return torch.where(negative > -_SERIES_BELOW, series, torch.exp(negative).neg_().add_(1.0))
 
 
+@torch.no_grad()
 def _block(
-    parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor, log_prob: Tensor, gradient: Tensor | None
-) -> None:
+    parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of a block of frames and, if wanted, their derivatives.
 
     Args:
         parameters: (n, 3K).
         lower, upper, width: (n,) cells of the targets.
-        log_prob: (n,) written.
-        gradient: (3K, n) written, or None.
+        wanted: whether the derivatives are.
+
+    Returns:
+        (n,) and (3K, n).
     """
     # components first: every operation then runs along contiguous frames
     logits, means, raw_log_scales = parameters.t().contiguous().view(3, -1, len(lower)).unbind(0)
@@ -78,11 +88,12 @@ def _block(
     weights = (logits - largest_logit).exp_()
     norm = weights.sum(0)
     # the two maxima are of equal size far from all means: subtracting them first costs no digits
-    torch.add((total / norm).log_(), largest - largest_logit, out=log_prob)
+    log_prob = (total / norm).log_().add_(largest - largest_logit)
+    if not wanted:
+        return log_prob, None
 
-    if gradient is None:
-        return
-    of_logits, of_means, of_log_scales = gradient.view(3, -1, len(lower)).unbind(0)
+    derivatives = parameters.new_empty(parameters.shape[::-1])
+    of_logits, of_means, of_log_scales = derivatives.view(3, -1, len(lower)).unbind(0)
     responsibility = joint.mul_(total.reciprocal_())
     torch.sub(responsibility, weights.mul_(norm.reciprocal_()), out=of_logits)
     torch.sub(tail_b, tail_a, out=of_means)
@@ -92,11 +103,18 @@ def _block(
     of_log_scales.sub_(minus_d)
     of_log_scales.addcmul_(minus_a, tail_a).addcmul_(b, tail_b).mul_(responsibility)
     of_log_scales.masked_fill_(raw_log_scales != log_scales, 0.0)
+    return log_prob, derivatives
 
 
-def _parts(frames: int, device: torch.device) -> list[slice]:
-    block = _BLOCK_FRAMES.get(device.type, _BLOCK_FRAMES_ELSEWHERE)
-    return [slice(start, min(start + block, frames)) for start in range(0, frames, block)]
+def _in_blocks(work: Callable[[slice], _T], frames: int, components: int, device: torch.device) -> list[_T]:
+    """Results of work(block of frames), in order."""
+    size = max(1, (_CPU_BLOCK if device.type == "cpu" else _ACCELERATOR_BLOCK) // components)
+    blocks = [slice(start, min(start + size, frames)) for start in range(0, max(frames, 1), size)]
+    threads = min(torch.get_num_threads(), len(blocks))
+    if device.type != "cpu" or threads < 2:
+        return [work(block) for block in blocks]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, blocks))
 
 
 class _LogProb(torch.autograd.Function):
@@ -104,25 +122,34 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
-        frames, size = parameters.shape
-        log_prob = parameters.new_empty(frames)
-        derivatives = []
-        for part in _parts(frames, parameters.device):
-            derivative = parameters.new_empty(size, part.stop - part.start) if ctx.needs_input_grad[0] else None
-            _block(parameters[part], lower[part], upper[part], width[part], log_prob[part], derivative)
-            derivatives.append(derivative)
-        if ctx.needs_input_grad[0]:
+        wanted = ctx.needs_input_grad[0]
+
+        def score(block: slice) -> tuple[Tensor, Tensor | None]:
+            return _block(parameters[block], lower[block], upper[block], width[block], wanted)
+
+        log_probs, derivatives = zip(*_in_blocks(score, *_sizes(parameters)), strict=True)
+        if wanted:
             ctx.save_for_backward(*derivatives)
-        return log_prob
+        return torch.cat(log_probs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         derivatives = ctx.saved_tensors
         result = grad_output.new_empty(len(grad_output), len(derivatives[0]))
-        for part, derivative in zip(_parts(len(grad_output), grad_output.device), derivatives, strict=True):
-            result[part] = (derivative * grad_output[part]).t()
+        frames = derivatives[0].shape[1]
+
+        def scale(block: slice) -> None:
+            with torch.no_grad():
+                result[block] = (derivatives[block.start // frames] * grad_output[block]).t()
+
+        _in_blocks(scale, *_sizes(result))
         return result, None, None, None
+
+
+def _sizes(parameters: Tensor) -> tuple[int, int, torch.device]:
+    frames, size = parameters.shape
+    return frames, size // 3, parameters.device
 
 
 class DiscretizedLogisticMixture(Distribution):
