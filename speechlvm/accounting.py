@@ -21,7 +21,7 @@ LN2 = math.log(2.0)
 
 def _row_sums(series: Series) -> Tensor:
     """(B,) float64 sums over the elements that are real."""
-    values = series.values.double()
+    values = series.values.detach().double()
     mask = series.mask if values.dim() == 2 else series.mask.unsqueeze(-1)
     return (values * mask).flatten(1).sum(1)
 

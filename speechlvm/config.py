@@ -236,19 +236,16 @@ def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> Experi
 
 
 def check_parts(config: ExperimentConfig, source: str) -> None:
-    """Check model_conf and distribution_conf against the classes they name, and the coding against both."""
-    from speechlvm.distributions import DISTRIBUTIONS
+    """Check model_conf and distribution_conf against the classes they name, and the distribution against the coding."""
+    from speechlvm.coding import build_coding
+    from speechlvm.distributions import build_distribution
     from speechlvm.models import model_class
-    from speechlvm.observation import OBSERVATIONS
+    from speechlvm.observation import CONTINUOUS
 
-    if config.coding not in OBSERVATIONS:
-        raise ConfigError(f"{source}: coding: '{config.coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
-    if config.distribution not in DISTRIBUTIONS:
-        raise ConfigError(
-            f"{source}: distribution: '{config.distribution}' is unknown; expected one of {', '.join(DISTRIBUTIONS)}"
-        )
     try:
         settings = model_class(config.model).Config
+        edges = None if config.coding == CONTINUOUS else build_coding(config.coding).edges
+        build_distribution(config.distribution, config.distribution_conf, edges)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     validated(settings, config.model_conf, f"{source}: model_conf")

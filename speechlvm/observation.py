@@ -15,7 +15,8 @@ from torch import Tensor
 from speechlvm.coding import CODINGS, PCM_OFFSET, build_coding
 from speechlvm.errors import ConfigError, UserError
 
-OBSERVATIONS = (*CODINGS, "normalised")
+CONTINUOUS = "normalised"
+OBSERVATIONS = (*CODINGS, CONTINUOUS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Observation:
             raise ConfigError(f"coding: '{coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
         self.coding = coding
         self.statistics = statistics
-        self.continuous = coding == "normalised"
+        self.continuous = coding == CONTINUOUS
         pcm = np.arange(65536, dtype=np.float64) - PCM_OFFSET
         if self.continuous:
             self.tables = None
@@ -110,8 +111,3 @@ class Observation:
         present = np.flatnonzero(histogram)
         pcm = torch.from_numpy((present - PCM_OFFSET).astype(np.int16))
         return self.target(pcm[None].to(self._inputs.device))[0].cpu(), torch.from_numpy(histogram[present])
-
-    @property
-    def codes_per_pcm(self) -> Tensor | None:
-        """(65536,) code of each PCM value, or None for a density."""
-        return None if self.continuous else self._codes

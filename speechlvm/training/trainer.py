@@ -236,7 +236,7 @@ class Trainer:
                 bound = self.model.score(inputs, target, lengths, noise)
             loss = objective(bound, frames, kl_weight(training.kl_weight, progress.step), training.free_nats)
             if not torch.isfinite(loss):
-                self._fail("the loss", float(loss), batches)
+                self._fail("the loss", float(loss.detach()), batches)
             loss.backward()
             terms = row_terms(bound)
             nats += float(terms["log_likelihood"].sum()) - sum(

@@ -1,0 +1,195 @@
+"""The programs of stages 4, 5, 9 and 10 on a tiny trained model."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechlvm.bin import baseline, report, sample, score, train
+from speechlvm.data.dump import Dump
+from speechlvm.errors import ConfigError, UserError
+
+PROGRAMS = ("validate_data_dir", "fix_data_dir", "dump", "train", "score", "baseline", "sample", "report", "benchmark")
+
+
+@pytest.fixture
+def trained(make_dump, tiny_config, tmp_path):
+    """(root, experiment, training dump, test dump) after 12 steps."""
+    paths = make_dump("train", [3000, 2500, 2000]), make_dump("valid", [1200], seed=50)
+    test = make_dump("test", [900, 1700, 333, 1], seed=90)
+    root = tmp_path / "exp" / "train"
+    out = root / "tiny" / "seed1"
+    run(train, "--config", tiny_config(), "--train", paths[0], "--valid", paths[1], "--out", out)
+    return root, out, paths[0], test
+
+
+def run(program, *arguments):
+    return program.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help(name):
+    done = subprocess.run([sys.executable, "-m", f"speechlvm.bin.{name}", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "usage:" in done.stdout and "--debug" in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", f"speechlvm.bin.{name}", "--nonsense"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+
+
+def test_a_score_says_all_that_the_contract_asks(trained):
+    _, out, _, test = trained
+    assert run(score, "--exp", out, "--dump", test, "--out", out / "score_test") == 0
+    result = json.loads((out / "score_test" / "result.json").read_text())
+    assert result["model"] == "tiny" and result["set"] == "test" and result["train_set"] == "train"
+    assert (result["coding"], result["unit"], result["bound"], result["seed"]) == ("mulaw", "pmf", "exact", 1)
+    assert result["utterances"] == 4 and result["frames"] == 900 + 1700 + 333 + 1
+    assert result["parameters"] > 0 and result["hours"] > 0 and result["config_hash"] and result["data_hash"]
+    nats = dict(line.split() for line in (out / "score_test" / "utt2nats").read_text().splitlines())
+    assert list(nats) == ["u00", "u01", "u02", "u03"]
+    total = math.fsum(float(value) for value in nats.values())
+    assert result["nats_per_frame"] == total / result["frames"]
+    assert result["bits_per_frame"] == pytest.approx(-total / result["frames"] / math.log(2))
+    assert result["nats_per_utterance"] == pytest.approx(total / 4)
+    low, high = result["bits_per_frame_interval"]
+    assert low <= result["bits_per_frame"] <= high
+
+
+def test_jobs_change_nothing(trained, capsys):
+    _, out, _, test = trained
+    arguments = ["--exp", out, "--dump", test]
+    run(score, *arguments, "--out", out / "one", "--double")
+    shared = [*arguments, "--out", out / "three", "--double", "--nj", 3]
+    assert run(score, *shared, "--check") == 1
+    for job in (3, 1):
+        run(score, *shared, "--job", job)
+    with pytest.raises(UserError, match="job 2 of 3 has not been done"):
+        run(score, *shared, "--merge")
+    run(score, *shared, "--job", 2)
+    run(score, *shared, "--merge")
+    assert run(score, *shared, "--check") == 0
+    one, three = (dict(line.split() for line in (out / name / "utt2nats").open()) for name in ("one", "three"))
+    for utterance, nats in one.items():
+        assert float(three[utterance]) == pytest.approx(float(nats), abs=1e-6)
+    capsys.readouterr()
+    run(score, *shared)
+    assert capsys.readouterr().out == f"{out / 'three'}: complete\n"
+
+
+def test_memory_bounds_change_nothing(trained):
+    _, out, _, test = trained
+    run(score, "--exp", out, "--dump", test, "--out", out / "a", "--double")
+    run(score, "--exp", out, "--dump", test, "--out", out / "b", "--double", "--batch_frames", 1, "--chunk_frames", 1)
+    a, b = (json.loads((out / name / "result.json").read_text()) for name in "ab")
+    assert a["nats_per_frame"] == pytest.approx(b["nats_per_frame"], abs=1e-9)
+
+
+def test_a_mulaw_model_is_a_model_of_the_pcm(trained):
+    _, out, _, test = trained
+    run(score, "--exp", out, "--dump", test, "--out", out / "score_test")
+    run(score, "--exp", out, "--dump", test, "--out", out / "score_pcm", "--coding", "mulaw-pcm")
+    codes, pcm = (json.loads((out / name / "result.json").read_text()) for name in ("score_test", "score_pcm"))
+    assert pcm["coding"] == "mulaw-pcm"
+    # several PCM cells make up a code's cell only at high amplitude; near silence a PCM cell spans thousands of codes
+    assert pcm["bits_per_frame"] < codes["bits_per_frame"]
+    with pytest.raises(ConfigError, match="inputs differ"):
+        run(score, "--exp", out, "--dump", test, "--out", out / "x", "--coding", "linear")
+
+
+def test_baselines(trained):
+    root, _, training, test = trained
+    results = {}
+    for name, coding in (("uniform", "mulaw"), ("dmol", "mulaw"), ("dmol", "mulaw-pcm"), ("flac", "mulaw")):
+        out = root / f"{name}_{coding}" / "score_test"
+        run(baseline, "--name", name, "--train", training, "--dump", test, "--coding", coding, "--out", out)
+        results[name, coding] = json.loads((out / "result.json").read_text())
+    assert results["uniform", "mulaw"]["bits_per_frame"] == 16.0
+    assert results["dmol", "mulaw"]["bits_per_frame"] < 16.0
+    assert results["flac", "mulaw"]["bound"] == "code-length" and results["flac", "mulaw"]["coding"] == "linear"
+    assert results["flac", "mulaw"]["bits_per_frame"] > 8
+
+
+def test_samples_and_pictures(trained):
+    _, out, _, test = trained
+    options = ["--exp", out, "--dump", test, "--out", out / "samples", "--count", 2]
+    options += ["--seconds", 0.05, "--prefix_seconds", 0.02]
+    run(sample, *options)
+    index = json.loads((out / "samples" / "samples.json").read_text())
+    assert [entry["kind"] for entry in index] == ["prior"] * 2 + ["continuation"] * 2
+    for entry in index:
+        pcm, rate = soundfile.read(out / "samples" / f"{entry['name']}.wav", dtype="int16")
+        assert rate == 16000 and len(pcm) == 800 + (0 if entry["kind"] == "prior" else 320)
+        assert entry["log_likelihood_nats"] < 0
+        if entry["kind"] == "continuation":
+            utterance = entry["name"].removeprefix("continuation_")
+            np.testing.assert_array_equal(pcm[:320], Dump(test).read(utterance, 0, 320))
+    for kind in ("prior", "continuation"):
+        assert (out / "samples" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    before = (out / "samples" / "prior_0.wav").read_bytes()
+    (out / "samples" / "done.json").unlink()
+    run(sample, *options)
+    assert (out / "samples" / "prior_0.wav").read_bytes() == before
+    with pytest.raises(UserError, match="no utterance has 9"):
+        run(sample, *options, "--prefix_seconds", 9)
+
+
+TABLE = """
+table: T1
+title: a test
+unit: bits_per_frame
+coding: mulaw
+sets: [test]
+rows:
+  - {s: 16, system: LSTM, configuration: tiny, experiment: tiny, published: {test: 13.5}}
+  - {s: 1, system: VRNN, experiment: vrnn, published: {test: 11.0}}
+"""
+
+
+def test_report_shows_ours_beside_the_published(trained, tmp_path):
+    root, out, training, test = trained
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "T1.yaml").write_text(TABLE)
+    results = tmp_path / "RESULTS.md"
+    run(report, "--exp", root, "--tables", tables, "--out", results)  # nothing scored yet: blanks
+    assert "| VRNN" in results.read_text()
+    run(score, "--exp", out, "--dump", test, "--out", out / "score_test")
+    flac = root / "flac" / "score_test"
+    run(baseline, "--name", "flac", "--train", training, "--dump", test, "--out", flac)
+    run(report, "--exp", root, "--tables", tables, "--out", results)
+    text = results.read_text()
+    bits = json.loads((out / "score_test" / "result.json").read_text())["bits_per_frame"]
+    line = next(line for line in text.splitlines() if line.startswith("| 16 ") and "LSTM" in line)
+    assert "13.500" in line and f"{bits:.3f}" in line and f"{bits - 13.5:+.3f}" in line
+    blank = next(line for line in text.splitlines() if "VRNN" in line)
+    assert [cell.strip() for cell in blank.split("|")][4:7] == ["11.000", "", ""]
+    figures = sorted(path.name for path in (root / "figures").iterdir())
+    assert figures == ["bits_test_linear.png", "bits_test_mulaw.png", "learning_curves.png"]
+    (tables / "T1.yaml").write_text(TABLE.replace("unit: bits_per_frame", "unit: bits"))
+    with pytest.raises(ConfigError, match=r"T1.yaml: unit: .*'bits'"):
+        run(report, "--exp", root, "--tables", tables, "--out", results)
+
+
+def test_an_untrained_experiment_says_which_stage_is_missing(tmp_path, make_dump):
+    with pytest.raises(UserError, match="run the stage that makes it"):
+        run(score, "--exp", tmp_path / "none", "--dump", make_dump("test", [100]), "--out", tmp_path / "s")
+
+
+def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
+    from speechlvm.reporting.collect import collect
+
+    root, out, training, test = trained
+    other = out.parent / "seed2"
+    valid = training.parent / "valid"
+    config = out / "config.yaml"
+    run(train, "--config", config, "--train", training, "--valid", valid, "--out", other, "--seed", 2)
+    for directory in (out, other):
+        run(score, "--exp", directory, "--dump", test, "--out", directory / "score_test")
+    (cell,) = collect(root)
+    values = [json.loads((d / "score_test" / "result.json").read_text())["bits_per_frame"] for d in (out, other)]
+    assert cell.mean("bits_per_frame") == pytest.approx(np.mean(values))
+    assert cell.deviation("bits_per_frame") == pytest.approx(np.std(values, ddof=1))

@@ -1,0 +1,236 @@
+"""What every model promises, tested the same way for all of them, on weights that have been trained a little."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from speechlvm.accounting import objective, row_terms
+from speechlvm.data.dataset import Batch, Segment
+from speechlvm.distributions import build_distribution
+from speechlvm.models import MODELS, build_model
+from speechlvm.models.base import slice_features
+from speechlvm.noise import Noise
+from speechlvm.observation import Observation, Statistics
+from speechlvm.scoring.score import score_batch
+
+SYSTEMS = {
+    "lstm_s1": ("lstm", {"stack": 1, "hidden": 8, "layers": 2}),
+    "lstm_s16": ("lstm", {"stack": 16, "hidden": 8, "layers": 1}),
+    "wavenet_s1": ("wavenet", {"stack": 1, "channels": 6, "layers_per_block": 4, "blocks": 2}),
+    "wavenet_s16": ("wavenet", {"stack": 16, "channels": 6, "layers_per_block": 3, "blocks": 2}),
+    "cwvae_l1": ("cwvae", {"stride": 64, "levels": 1, "width": 8}),
+    "cwvae_l2": ("cwvae", {"stride": 64, "levels": 2, "width": 8}),
+    "cwvae_l3": ("cwvae", {"stride": 64, "levels": 3, "width": 8, "factor": 2}),
+}
+LENGTHS = [1300, 700, 64, 1]
+
+
+def _noise(rows, dtype=torch.float32, prefix=0):
+    return Noise([(prefix, f"u{row}") for row in rows], dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def audio():
+    """(4, 1300) int16, zero beyond LENGTHS."""
+    generator = np.random.default_rng(5)
+    pcm = np.zeros((len(LENGTHS), max(LENGTHS)), dtype=np.int16)
+    for row, length in enumerate(LENGTHS):
+        envelope = 2000 * (1.1 + np.sin(np.arange(length) / 90.0))
+        pcm[row, :length] = np.cumsum(generator.standard_normal(length)).clip(-8, 8) / 8 * envelope
+    return torch.from_numpy(pcm)
+
+
+@pytest.fixture(scope="module", params=list(SYSTEMS))
+def system(request, audio):
+    """A model after 15 optimiser steps, and its observation."""
+    name, conf = SYSTEMS[request.param]
+    observation = Observation("mulaw", Statistics(0.0, 0.1))
+    torch.manual_seed(0)
+    distribution = build_distribution("dmol", {"components": 3}, observation.tables.edges, 1)
+    model = build_model(name, conf, 1, distribution)
+    lengths = torch.tensor(LENGTHS)
+    histogram = np.bincount(audio.numpy().reshape(-1).astype(int) + 32768, minlength=65536)
+    model.initialise_output(model.distribution.initial_bias(*observation.marginal(histogram)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for step in range(15):
+        noise = _noise(range(4), prefix=step)
+        bound = model.score(observation.inputs(audio, lengths), observation.target(audio), lengths, noise)
+        loss = objective(bound, sum(LENGTHS))
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    return model.eval().requires_grad_(False), observation
+
+
+def _batch(audio, rows):
+    lengths = torch.tensor([LENGTHS[row] for row in rows])
+    segments = tuple(Segment(f"u{row}", 0, LENGTHS[row]) for row in rows)
+    return Batch(segments, audio[rows][:, : int(lengths.max())], lengths)
+
+
+def _nats(model, observation, audio, rows, chunk=10**6):
+    return {s.utterance: s.nats for s in score_batch(model, observation, _batch(audio, rows), chunk)}
+
+
+def test_registered_models_are_all_here():
+    assert {name for name, _ in SYSTEMS.values()} == set(MODELS)
+
+
+def test_shapes_masks_and_finite_values(system, audio):
+    model, observation = system
+    lengths = torch.tensor(LENGTHS)
+    bound = model.score(observation.inputs(audio, lengths), observation.target(audio), lengths, _noise(range(4)))
+    series = bound.log_likelihood
+    assert series.values.shape == audio.shape == series.mask.shape and series.hop == 1
+    assert series.mask.sum(1).tolist() == LENGTHS
+    assert torch.isfinite(series.values).all() and not series.values[~series.mask].any()
+    assert (bound.kl == {}) == (model.bound == "exact")
+    for level, kl in bound.kl.items():
+        assert kl.mask.sum(1).tolist() == [-(-length // kl.hop) for length in LENGTHS]
+        assert kl.values.shape[:2] == kl.mask.shape and (kl.values >= -1e-6).all()
+        assert not kl.values[~kl.mask].any()
+        assert bound.log_ratio[level].values.shape == kl.mask.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_chunks_batches_and_padding_change_nothing(system, audio, dtype):
+    model, observation = copy.deepcopy(system[0]).to(dtype), system[1]
+    tolerance = {row: 1e-6 if dtype == torch.float64 else 1e-6 * LENGTHS[row] for row in range(4)}
+    whole = _nats(model, observation, audio, [0, 1, 2, 3])
+    alternatives = [_nats(model, observation, audio, [row]) for row in range(4)]
+    alternatives.append(_nats(model, observation, audio, [3, 1, 0, 2]))
+    alternatives += [_nats(model, observation, audio, [0, 1, 2, 3], chunk) for chunk in (1, 100, 640)]
+    padded = torch.nn.functional.pad(audio, (0, 333), value=77)
+    lengths = torch.tensor(LENGTHS)
+    garbage = padded.clone()
+    for row, length in enumerate(LENGTHS):
+        garbage[row, length:] = torch.arange(garbage.shape[1] - length) % 999
+    bound = model.score(
+        observation.inputs(garbage, lengths).to(dtype), observation.target(garbage), lengths,
+        Noise(_batch(audio, [0, 1, 2, 3]).noise_keys(0, "score"), dtype=dtype),
+    )  # fmt: skip
+    terms = row_terms(bound)
+    total = terms["log_likelihood"] - sum(value for name, value in terms.items() if name.startswith("kl_"))
+    alternatives.append({f"u{row}": float(total[row]) for row in range(4)})
+    for other in alternatives:
+        for utterance, nats in other.items():
+            assert nats == pytest.approx(whole[utterance], abs=tolerance[int(utterance[1])], rel=0)
+
+
+def test_likelihood_of_a_step_does_not_see_it_or_what_follows(system, audio):
+    model, observation = copy.deepcopy(system[0]).double(), system[1]
+    lengths = torch.tensor([1300])
+    inputs = observation.inputs(audio[:1], lengths).double()
+    # latents are held fixed: features come from inputs without gradient, and for CW-VAE nothing else reaches x
+    features = model.encode(inputs, lengths)
+    inputs = inputs.clone().requires_grad_()
+    noise = _noise([0], torch.float64)
+    bound, _ = model(inputs, observation.target(audio[:1]), lengths, features=features, noise=noise)
+    if not bound.log_likelihood.values.requires_grad:
+        assert model.bound == "elbo"  # no path from x to x at all
+        return
+    for step in (0, 3, 640 // model.stack):
+        frames = slice(step * model.stack, (step + 1) * model.stack)
+        (gradient,) = torch.autograd.grad(bound.log_likelihood.values[0, frames].sum(), inputs, retain_graph=True)
+        assert not gradient[0, frames.start :].any()
+        if model.bound == "exact" and step:
+            assert gradient[0, : frames.start].any()
+
+
+def test_score_depends_on_each_frame(system, audio):
+    # every frame is paid for, the first and the last included
+    model, observation = system
+    base = _nats(model, observation, audio, [0])["u0"]
+    for frame in (0, 1299):
+        changed = audio.clone()
+        changed[0, frame] += 3000
+        assert abs(_nats(model, observation, changed, [0])["u0"] - base) > 1e-3
+
+
+def test_sampled_frames_score_what_was_collected(system):
+    model, observation = copy.deepcopy(system[0]).double(), system[1]
+    frames = 150
+    noise = _noise([0, 1], torch.float64, "sample")
+    samples = model.sample(frames, noise, observation.inputs_of)
+    assert samples.target.shape == (2, frames, 1) and samples.log_likelihood.shape == (2, frames)
+    assert samples.target.min() >= 0 and samples.target.max() < 65536
+    again = model.sample(frames, noise, observation.inputs_of)
+    assert torch.equal(samples.target, again.target)
+    other = model.sample(frames, _noise([0, 1], torch.float64, "other"), observation.inputs_of)
+    assert not torch.equal(samples.target, other.target)
+    if model.bound == "exact":
+        lengths = torch.full((2,), frames)
+        inputs = observation.inputs_of(samples.target).double()
+        bound = model.score(inputs, samples.target, lengths)
+        torch.testing.assert_close(bound.log_likelihood.values, samples.log_likelihood, rtol=1e-9, atol=1e-9)
+
+
+def test_one_row_samples_the_same_alone_and_in_a_batch(system):
+    model, observation = copy.deepcopy(system[0]).double(), system[1]
+    both = model.sample(130, _noise([0, 1], torch.float64), observation.inputs_of)
+    alone = model.sample(130, _noise([1], torch.float64), observation.inputs_of)
+    assert torch.equal(both.target[1:], alone.target)
+
+
+def test_generation_goes_on_from_a_scored_prefix(system, audio):
+    model, observation = copy.deepcopy(system[0]).double(), system[1]
+    prefix = 640 // model.hop * model.hop
+    if prefix == 0:
+        pytest.skip("the hop is longer than the prefix")
+    noise = _noise([0], torch.float64)
+    lengths = torch.tensor([prefix])
+    inputs = observation.inputs(audio[:1, :prefix], lengths).double()
+    target = observation.target(audio[:1, :prefix])
+    features = model.encode(inputs, lengths)
+    _, state = model(inputs, target, lengths, features=features, noise=noise)
+    samples = model.sample(100, noise, observation.inputs_of, state)
+    if model.bound == "exact":
+        joined = torch.cat([target, samples.target], 1)
+        lengths = torch.tensor([prefix + 100])
+        bound = model.score(observation.inputs_of(joined).double(), joined, lengths)
+        torch.testing.assert_close(
+            bound.log_likelihood.values[:, prefix:], samples.log_likelihood, rtol=1e-9, atol=1e-9
+        )
+    # going on after the first part equals drawing all at once
+    first = model.sample(model.hop, noise, observation.inputs_of, state)
+    second = model.sample(100, noise, observation.inputs_of, first.state)
+    at_once = model.sample(model.hop + 100, noise, observation.inputs_of, state)
+    assert torch.equal(torch.cat([first.target, second.target], 1), at_once.target)
+
+
+def test_weights_survive_saving(system, audio, tmp_path):
+    model, observation = system
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    fresh = copy.deepcopy(model)
+    for parameter in fresh.parameters():
+        parameter.data.zero_()
+    assert _nats(fresh, observation, audio, [0]) != _nats(model, observation, audio, [0])
+    fresh.load_state_dict(torch.load(tmp_path / "w.pt", weights_only=True))
+    assert _nats(fresh, observation, audio, [0]) == _nats(model, observation, audio, [0])
+
+
+def test_importance_weighted_bound_is_above_the_elbo(system, audio):
+    model, observation = system
+    if model.bound == "exact":
+        return
+    batch = _batch(audio, [1])
+    one = np.mean([score_batch(model, observation, batch, 10**6, seed)[0].nats for seed in range(8)])
+    many = score_batch(model, observation, batch, 10**6, samples=32)[0].nats
+    assert many > one
+    chunked = score_batch(model, observation, batch, 1, samples=32)[0].nats
+    assert many == pytest.approx(chunked, abs=1e-3)
+
+
+def test_features_slice_as_they_are_cut(system, audio):
+    model, observation = system
+    lengths = torch.tensor(LENGTHS)
+    features = model.encode(observation.inputs(audio, lengths), lengths)
+    for name, series in slice_features(features, model.hop, 2 * model.hop).items():
+        assert series.values.shape[1] == -(-min(model.hop, max(0, 1300 - model.hop)) // features[name].hop)
