@@ -16,7 +16,6 @@ and sampling alike; sampling keeps one queue per layer instead of computing the 
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -208,76 +207,25 @@ class WaveNet(Model):
 class Stepper:
     """Step-by-step evaluation of a WaveNet from a state: `parameters` of the next step, then `push` of what it was.
 
-    The queue of a layer with dilation d is a ring of d slots, each the pair that one product needs. The present of
-    step n takes the place of step n - 2d, so that its partner n - d is already beside it; which side is the present
-    one alternates every d steps, and the rows of the weights with it. Nothing is ever moved:
-
-        step       n            n + d        n + 2d
-        slot    [ n-d | n ]  [ n+d | n ]  [ n+d | n+2d ]
-
-    The weights are copied (the signs and factors of `_layers` folded in), so a stepper is for one set of weights.
+    The weights are copied, so a stepper is for the weights that the model has when it is made.
     """
 
     @torch.no_grad()
     def __init__(self, model: WaveNet, state: State) -> None:
-        self._model = model
+        self._stack = model.stack
         self._step = 0
         self._taps = state["inputs"].flatten(1).to(model.skip_bias.dtype)
-        batch = self._taps.shape[0]
-        channels = model.hidden.in_features
-        like = model.skip_bias
-
-        self._dilations = [layer.dilation for layer in model.layers]
-        self._rings = [like.new_empty(layer.dilation, batch, 2 * channels) for layer in model.layers]
-        for index, ring in enumerate(self._rings):
-            ring[:, :, :channels] = state[f"layer{index}"].transpose(0, 1)
-        self._pairs = [list(ring.unbind()) for ring in self._rings]
-        # where the input of step n is written: the right half in the first d steps, the left half in the next d
-        self._presents = [
-            [*ring[:, :, channels:].unbind(), *ring[:, :, :channels].unbind()] for ring in self._rings
-        ]
-
-        columns = like.new_ones(2 * channels)
-        columns[:channels] = -2.0
-        self._weights = []
-        for layer in model.layers:
-            past, present = layer.past * columns, layer.present * columns
-            self._weights.append([torch.cat([past, present]), torch.cat([present, past])])
-        self._biases = [layer.bias * columns for layer in model.layers]
-        self._residuals = [layer.residual for layer in model.layers if layer.residual is not None]
-
-        self._gate = like.new_empty(batch, 2 * channels)
-        self._all_z = like.new_empty(batch, channels * len(model.layers))
-        self._z = list(self._all_z.split(channels, dim=1))
-        skips = torch.cat([layer.skip for layer in model.layers])
-        self._output = [
-            like * model.skip_scale,
-            skips * model.skip_scale,
-            model.hidden.bias,
-            model.hidden.weight.t(),
-            model.head.bias,
-            model.head.weight.t(),
-        ]
-        self._first = [model.first.bias, model.first.weight.t()]
+        loop = _LayerLoop(model, state)
+        self._queues = list(zip(loop.dilations, loop.presents, strict=True))
+        with warnings.catch_warnings():
+            # torch announces successors of torch.jit that need a compiler at run time
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._loop = torch.jit.script(loop)
 
     @torch.no_grad()
     def parameters(self) -> Tensor:
         """Parameters (B, s, P) of the next step."""
-        torch.addmm(self._first[0], self._taps, self._first[1], out=self._presents[0][self._step % 2])
-        flat = _scripted_layers()(
-            self._step,
-            self._dilations,
-            self._pairs,
-            self._presents,
-            self._weights,
-            self._biases,
-            self._residuals,
-            self._gate,
-            self._z,
-            self._all_z,
-            self._output,
-        )
-        return flat.unflatten(-1, (self._model.stack, -1))
+        return self._loop(self._step, self._taps).unflatten(-1, (self._stack, -1))
 
     @torch.no_grad()
     def push(self, inputs: Tensor) -> None:
@@ -293,52 +241,77 @@ class Stepper:
             "frames": torch.full((batch,), frames, dtype=torch.int64, device=self._taps.device),
             "inputs": self._taps.unflatten(1, (_TAPS, -1)),
         }
-        for index, (dilation, presents) in enumerate(zip(self._dilations, self._presents, strict=True)):
+        for index, (dilation, presents) in enumerate(self._queues):
             last = range(self._step - dilation, self._step)
             state[f"layer{index}"] = torch.stack([presents[step % (2 * dilation)] for step in last], dim=1)
         return state
 
 
-@functools.cache
-def _scripted_layers() -> Callable[..., Tensor]:
-    """`_layers` without the interpreter's share of the time, a third of it for one stream."""
-    with warnings.catch_warnings():
-        # torch announces a successor that needs a compiler at run time
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(_layers)
+class _LayerLoop(nn.Module):
+    """All layers and the output network for one step, as few operations as can be, in a form for `torch.jit.script`.
 
+    The queue of a layer with dilation d is a ring of d slots, each the pair that one product needs. The present of
+    step n takes the place of step n - 2d, so that its partner n - d is already beside it; which side is the present
+    one alternates every d steps, and the rows of the weights with it. Nothing is ever moved:
 
-def _layers(
-    step: int,
-    dilations: list[int],
-    pairs: list[list[Tensor]],
-    presents: list[list[Tensor]],
-    weights: list[list[Tensor]],
-    biases: list[Tensor],
-    residuals: list[Tensor],
-    gate: Tensor,
-    z: list[Tensor],
-    all_z: Tensor,
-    output: list[Tensor],
-) -> Tensor:
-    """All layers and the output network for one step, as few operations as can be: they are what the time goes to.
+        step       n            n + d        n + 2d
+        slot    [ n-d | n ]  [ n+d | n ]  [ n+d | n+2d ]
 
-    The filter columns of the weights are scaled by -2: p = sigmoid(-2a) makes tanh(a) = 1 - 2p, and z = q - 2pq.
+    The filter columns of the weights are scaled by -2: p = sigmoid(-2a) makes tanh(a) = 1 - 2p, and z = q - 2pq. The
+    skip connections of all layers are one product at the end.
     """
-    channels = gate.shape[1] // 2
-    p, q = gate[:, :channels], gate[:, channels:]
-    for index in range(len(dilations)):
-        dilation = dilations[index]
-        torch.addmm(biases[index], pairs[index][step % dilation], weights[index][step // dilation % 2], out=gate)
-        gate.sigmoid_()
-        torch.addcmul(q, p, q, value=-2, out=z[index])
-        if index + 1 < len(dilations):
-            torch.addmm(
-                presents[index][step % (2 * dilation)],
-                z[index],
-                residuals[index],
-                out=presents[index + 1][step % (2 * dilations[index + 1])],
-            )
-    hidden = torch.addmm(output[0], all_z, output[1]).relu_()
-    hidden = torch.addmm(output[2], hidden, output[3]).relu_()
-    return torch.addmm(output[4], hidden, output[5])
+
+    def __init__(self, model: WaveNet, state: State) -> None:
+        super().__init__()
+        like, layers = model.skip_bias.detach(), model.layers
+        channels, batch = len(like), len(state["frames"])
+        self.last = len(layers) - 1
+        self.dilations = [layer.dilation for layer in layers]
+
+        rings = [like.new_empty(layer.dilation, batch, 2 * channels) for layer in layers]
+        for index, ring in enumerate(rings):
+            ring[:, :, :channels] = state[f"layer{index}"].transpose(0, 1)
+        self.pairs = [list(ring.unbind()) for ring in rings]
+        # where the input of step n is written: the right half in the first d steps, the left half in the next d
+        self.presents = [[*ring[:, :, channels:].unbind(), *ring[:, :, :channels].unbind()] for ring in rings]
+
+        columns = torch.cat([like.new_full((channels,), -2.0), like.new_ones(channels)])
+        self.weights = []
+        for layer in layers:
+            past, present = layer.past * columns, layer.present * columns
+            self.weights.append([torch.cat([past, present]), torch.cat([present, past])])
+        self.biases = [layer.bias * columns for layer in layers]
+        self.residuals = [layer.skip if layer.residual is None else layer.residual for layer in layers]
+        self.residuals = [weight.detach() for weight in self.residuals]
+
+        self.gate = like.new_empty(batch, 2 * channels)
+        self.p, self.q = self.gate.chunk(2, dim=1)
+        self.all_z = like.new_empty(batch, channels * len(layers))
+        self.z = list(self.all_z.split(channels, dim=1))
+        self.output = []
+        for bias, weight in (
+            (model.first.bias, model.first.weight.t()),
+            (like * model.skip_scale, torch.cat([layer.skip for layer in layers]) * model.skip_scale),
+            (model.hidden.bias, model.hidden.weight.t()),
+            (model.head.bias, model.head.weight.t()),
+        ):
+            self.output.append((bias.detach(), weight.detach().contiguous()))
+
+    def forward(self, step: int, taps: Tensor) -> Tensor:
+        """Parameters (B, s * P) of step `step` from the two stacks before it."""
+        bias, weight = self.output[0]
+        torch.addmm(bias, taps, weight, out=self.presents[0][step % 2])
+        for index, dilation in enumerate(self.dilations):
+            pair, weight = self.pairs[index][step % dilation], self.weights[index][step // dilation % 2]
+            torch.addmm(self.biases[index], pair, weight, out=self.gate)
+            self.gate.sigmoid_()
+            torch.addcmul(self.q, self.p, self.q, value=-2, out=self.z[index])
+            if index < self.last:
+                present = self.presents[index][step % (2 * dilation)]
+                following = self.presents[index + 1][step % (2 * self.dilations[index + 1])]
+                torch.addmm(present, self.z[index], self.residuals[index], out=following)
+        hidden = self.all_z
+        for bias, weight in self.output[1:3]:
+            hidden = torch.addmm(bias, hidden, weight).relu_()
+        bias, weight = self.output[3]
+        return torch.addmm(bias, hidden, weight)
