@@ -51,16 +51,18 @@ def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, seen_dumps,
     out = tmp_path / "exp"
     assert (
         _train(
-            tiny_config(("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02")),
+            tiny_config(
+                ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02"), ("every_steps: 4", "every_steps: 50")
+            ),
             seen_dumps,
             out,
             "--limits.steps",
-            "80",
+            "200",
         )
         == 0
     )
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in history] == list(range(0, 81, 4))
+    assert [entry["step"] for entry in history] == list(range(0, 201, 50))
     assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
     experiment = load_experiment(out)
     assert experiment.provenance["seed"] == 3 and experiment.provenance["step"] > 0
@@ -235,11 +237,13 @@ def test_weights_of_another_run(tiny_config, dumps, tmp_path):
 def test_bf16_trains(tiny_config, seen_dumps, tmp_path):
     bf16 = ("gradient_clip: 1.0", "gradient_clip: 1.0\n  precision: bfloat16")
     _train(
-        tiny_config(bf16, ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02")),
+        tiny_config(
+            bf16, ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02"), ("every_steps: 4", "every_steps: 50")
+        ),
         seen_dumps,
         tmp_path / "exp",
         "--limits.steps",
-        "80",
+        "200",
     )
     history = [json.loads(line) for line in (tmp_path / "exp" / "history.jsonl").read_text().splitlines()]
     assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
