@@ -1,0 +1,32 @@
+"""Uniform distribution over codes: what knowing nothing costs (16 bits per frame for 16-bit codes)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from speechlvm.coding import Coding
+
+
+class Uniform:
+    """Every code is as probable as any other.
+
+    Args:
+        codes: number of codes K.
+    """
+
+    bound = "exact"
+    parameters = 0
+
+    def __init__(self, codes: int) -> None:
+        self.codes = codes
+
+    @classmethod
+    def fit(cls, histogram: np.ndarray, coding: Coding) -> Uniform:
+        """Of a coding; the histogram is not used."""
+        return cls(coding.size)
+
+    def nats(self, pcm: np.ndarray) -> float:
+        """Log-likelihood of int16 PCM (T,) in nats: -T ln K."""
+        return -len(pcm) * math.log(self.codes)
