@@ -89,7 +89,7 @@ command_line() {
 report() {
     log "tables and figures"
     single "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
-        --out "${results}" --command "$(command_line)"
+        --out "${results}" --only "${tables}" --command "$(command_line)"
     grep -E '^(#|\|)' "${results}" || true
 }
 

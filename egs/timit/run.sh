@@ -8,6 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 # What is different here from the defaults, and the recipe's own options.
 nj=4
+codings="mulaw-pcm" # bits of the PCM signal beside bits of mu-law codes
 timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relative path starts at the recipe
 data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)

@@ -11,6 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     parser.add_argument("--tables", type=Path, required=True, help="directory of the tables' YAML files")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--only", default="", help="names of the tables to print, for instance 'A1 A3' (default: all)")
     parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
     arguments = parser.parse_args(argv)
 
@@ -19,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.reporting.collect import collect, learning_curves
 
     cells = collect(arguments.exp)
-    text = tables.render(tables.load_tables(arguments.tables), cells, arguments.exp.name, arguments.command)
+    chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
+    text = tables.render(chosen, cells, arguments.exp.name, arguments.command)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from speechlvm.config import load_yaml, validated
+from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import Cell
 from speechlvm.settings import Settings
 
@@ -54,6 +55,19 @@ def load_tables(directory: Path) -> list[Table]:
         ConfigError: malformed.
     """
     return [validated(Table, load_yaml(path), str(path)) for path in sorted(Path(directory).glob("*.yaml"))]
+
+
+def choose(tables: list[Table], names: list[str]) -> list[Table]:
+    """The tables of these names; all if none is named.
+
+    Raises:
+        ConfigError: no such table.
+    """
+    known = {table.table: table for table in tables}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"table '{name}' is unknown; expected {', '.join(known)}")
+    return [known[name] for name in names] or tables
 
 
 def markdown_table(header: list[str], rows: Iterable[Iterable[str]]) -> str:

@@ -19,9 +19,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("number", [28, 27, 122])
 def test_no_space_is_one_line_with_what_is_free(tmp_path, number):
-    with pytest.raises(UserError, match=r"file: .* while writing; \d+ bytes are free"):
-        with atomic_write(tmp_path / "x" / "file"):
-            raise OSError(number, os.strerror(number))
+    expected = r"file: .* while writing; \d+ bytes are free"
+    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "x" / "file"):
+        raise OSError(number, os.strerror(number))
 
 
 def test_no_permission(tmp_path):
