@@ -8,7 +8,7 @@ from speechlvm.files import hash_file, read_json
 
 BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
-    "dmol": ("speechlvm.models.dmol_optimal", "OptimalDMoL"),
+    "dmol": ("speechlvm.models.dmol_optimal", "DMoLOptimal"),
     "flac": ("speechlvm.models.flac", "FLAC"),
 }
 
@@ -54,7 +54,7 @@ def _build(arguments: Any) -> Any:
 
     module, name = BASELINES[arguments.name]
     dump = Dump(arguments.train)
-    return getattr(import_module(module), name).fit(dump.histogram, build_coding(arguments.coding), dump.rate_hz)
+    return getattr(import_module(module), name).fit(dump.histogram, build_coding(arguments.coding))
 
 
 def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
@@ -82,7 +82,8 @@ def _merge(arguments: Any) -> None:
             "system": arguments.name,
             "set": arguments.dump.name,
             "train_set": arguments.train.name,
-            "coding": baseline.coding,
+            # FLAC codes the PCM signal itself, whatever the coding
+            "coding": "linear" if baseline.bound == "code-length" else arguments.coding,
             "unit": "pmf",
             "bound": baseline.bound,
             "stack": None,
@@ -90,7 +91,7 @@ def _merge(arguments: Any) -> None:
             "steps": None,
             "epochs": None,
             "hours": None,
-            "parameters": baseline.parameters,
+            "parameters": getattr(baseline, "parameters", 0),
             "config_hash": None,
             "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
         },

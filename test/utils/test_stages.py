@@ -126,10 +126,10 @@ def test_all_stages_in_order(tree):
     for name in ("train", "valid", "test"):
         expected += sharded("dump", f"dump/pcm16/{name}")
     expected += [f"train {e}" for e in experiments]
-    for directory in ["exp/train/uniform", "exp/train/dmol"]:
+    for directory in ["exp/train/uniform", "exp/train/dmol", "exp/train/dmol_mulaw-pcm"]:
         expected += sharded("baseline", f"{directory}/score_test")
     for e in experiments:
-        expected += sharded("score", f"{e}/score_test")
+        expected += sharded("score", f"{e}/score_test") + sharded("score", f"{e}/score_test_mulaw-pcm")
     expected += [f"sample {e}/samples" for e in experiments]
     expected += sharded("baseline", "exp/train/flac/score_test")
     expected += ["report RESULTS.md"]
