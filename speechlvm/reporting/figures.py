@@ -7,6 +7,7 @@ from typing import Any
 
 from speechlvm.reporting.collect import Cell
 from speechlvm.reporting.pictures import new_figure, save_figure
+from speechlvm.scoring.results import EXACT_BOUNDS
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
 
@@ -23,7 +24,7 @@ def bits_figure(path: Path, cells: list[Cell], name: str, coding: str) -> None:
         grey = cell.first["system"] in BASELINE_SYSTEMS
         axis.barh(row, value, color="0.75" if grey else "tab:blue", height=0.7)
         axis.errorbar(value, row, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color="0.2", capsize=2)
-        axis.text(high + 0.03, row, f"{'' if cell.first['bound'] in ('exact', 'code-length') else '≤ '}{value:.2f}",
+        axis.text(high + 0.03, row, f"{'' if cell.first['bound'] in EXACT_BOUNDS else '≤ '}{value:.2f}",
                   va="center", fontsize=8)  # fmt: skip
     axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
     values = [c.mean("bits_per_frame") for c in chosen]

@@ -22,6 +22,7 @@ from pydantic import Field
 from speechlvm.config import load_yaml, validated
 from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import Cell
+from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.settings import Settings
 
 PCM_BITS = 16
@@ -86,7 +87,7 @@ def number(value: float | None, unit: str) -> str:
 
 
 def _bound_sign(result: dict[str, Any]) -> str:
-    if result["bound"] in ("exact", "code-length"):
+    if result["bound"] in EXACT_BOUNDS:
         return ""
     return "<=" if result["unit"] == "pmf" else ">="
 

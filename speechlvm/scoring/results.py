@@ -12,6 +12,8 @@ from speechlvm.accounting import UtteranceScore, corpus_score
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, read_json, write_json
 
+EXACT_BOUNDS = ("exact", "code-length")
+
 
 def write_part(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
     """One job's utterances, exactly (JSON keeps all digits of a float64)."""
@@ -65,7 +67,7 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
 
 def describe(result: dict[str, Any]) -> str:
     """One line for people."""
-    prefix = "" if result["bound"] == "exact" else "<= " if result["unit"] == "pmf" else ">= "
+    prefix = "" if result["bound"] in EXACT_BOUNDS else "<= " if result["unit"] == "pmf" else ">= "
     if result["unit"] == "pmf":
         low, high = result["bits_per_frame_interval"]
         value = f"{prefix}{result['bits_per_frame']:.4f} bits/frame [{low:.3f}, {high:.3f}]"
