@@ -3,7 +3,8 @@
 Each figure comes from a process of its own, so that its peak memory is its own.
 
     python -m speechlvm.bin.benchmark --task train --config conf/lstm_s64.yaml --batch 16 --frames 48000
-    python -m speechlvm.bin.benchmark --task all --suite suite.yaml
+    python -m speechlvm.bin.benchmark --task load --config conf/lstm_s64.yaml --dump dump/pcm16/train
+    python -m speechlvm.bin.benchmark --suite suite.yaml
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
 
-TASKS = ("train", "score", "generate")
+TASKS = ("train", "score", "generate", "load")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--config", type=Path, help="YAML configuration of the system")
     parser.add_argument("--suite", type=Path, help="YAML list of measurements (name, config, task, batch, frames, ...)")
-    parser.add_argument("--task", choices=(*TASKS, "all"), default="train", help="what to time")
+    parser.add_argument("--task", choices=TASKS, default="train", help="what to time; load: reading one batch")
+    parser.add_argument("--dump", type=Path, help="dump to read batches from (load)")
     parser.add_argument("--batch", type=int, default=2, help="rows")
     parser.add_argument("--frames", type=int, default=16000, help="frames per row")
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions after one warm-up")
@@ -32,10 +34,33 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.suite is not None:
         return _suite(arguments)
-    if arguments.config is None or arguments.task == "all":
-        parser.error("give --config and one --task, or --suite")
-    print(json.dumps(_measure(arguments)))
+    if arguments.config is None or (arguments.task == "load" and arguments.dump is None):
+        parser.error("give --config (and --dump for the task load), or --suite")
+    print(json.dumps(_load(arguments) if arguments.task == "load" else _measure(arguments)))
     return 0
+
+
+def _load(arguments: Any) -> dict[str, Any]:
+    """Seconds to read one training batch of the configuration, over an epoch."""
+    import statistics
+    import time
+
+    from speechlvm.config import load_experiment
+    from speechlvm.data.dataset import load_batches, plan_batches
+    from speechlvm.data.dump import Dump
+
+    data, dump = load_experiment(arguments.config).data, Dump(arguments.dump)
+    frames = {utterance: record.frames for utterance, record in dump.records.items()}
+    seconds, read = [], 0
+    batches = load_batches(dump, plan_batches(frames, data, seed=0, epoch=0), data.workers)
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            break
+        seconds.append(time.perf_counter() - started)
+        read += batch.frames
+    return {"seconds": statistics.median(seconds), "slowest": max(seconds), "frames_per_second": read / sum(seconds)}
 
 
 def _measure(arguments: Any) -> dict[str, Any]:

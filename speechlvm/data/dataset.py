@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from speechlvm.config import DataSettings
 from speechlvm.data.dump import Dump
 
 
@@ -94,6 +95,13 @@ def random_segment_batches(
     order = keyed_generator(seed, epoch, "batches").permutation(len(segments))
     shuffled = [segments[i] for i in order]
     return [shuffled[i : i + rows] for i in range(0, len(shuffled), rows)]
+
+
+def plan_batches(frames: dict[str, int], settings: DataSettings, seed: int, epoch: int) -> list[list[Segment]]:
+    """The epoch's batches under the configuration: random segments if it gives their length, else whole utterances."""
+    if settings.segment_frames is None:
+        return whole_utterance_batches(frames, settings.batch_frames, seed, epoch)
+    return random_segment_batches(frames, settings.segment_frames, settings.batch_frames, seed, epoch)
 
 
 def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[Segment]]:

@@ -18,14 +18,7 @@ from tqdm import tqdm
 
 from speechlvm.accounting import LN2, corpus_score, objective, row_terms
 from speechlvm.config import ExperimentConfig
-from speechlvm.data.dataset import (
-    Batch,
-    Segment,
-    keyed_generator,
-    load_batches,
-    random_segment_batches,
-    whole_utterance_batches,
-)
+from speechlvm.data.dataset import Batch, Segment, keyed_generator, load_batches, plan_batches
 from speechlvm.data.dump import Dump
 from speechlvm.errors import Interrupted, UserError
 from speechlvm.files import atomic_write
@@ -182,11 +175,7 @@ class Trainer:
 
     def _groups(self, epoch: int) -> list[list[list[Segment]]]:
         """The epoch's optimiser steps, each a list of batches: a function of (seed, epoch) alone."""
-        data = self.config.data
-        if data.segment_frames is None:
-            batches = whole_utterance_batches(self.frames, data.batch_frames, self.seed, epoch)
-        else:
-            batches = random_segment_batches(self.frames, data.segment_frames, data.batch_frames, self.seed, epoch)
+        batches = plan_batches(self.frames, self.config.data, self.seed, epoch)
         size = self.config.training.accumulate
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
