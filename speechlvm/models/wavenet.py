@@ -278,8 +278,8 @@ class _LayerLoop(nn.Module):
         columns = torch.cat([like.new_full((channels,), -2.0), like.new_ones(channels)])
         self.weights = []
         for layer in layers:
-            past, present = layer.past * columns, layer.present * columns
-            self.weights.append([torch.cat([past, present]), torch.cat([present, past])])
+            rows = torch.cat([layer.past, layer.present, layer.past]) * columns
+            self.weights.append([rows[: 2 * channels], rows[channels:]])  # past first, present first
         self.biases = [layer.bias * columns for layer in layers]
         self.residuals = [layer.skip if layer.residual is None else layer.residual for layer in layers]
         self.residuals = [weight.detach() for weight in self.residuals]
