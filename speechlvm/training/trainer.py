@@ -104,6 +104,7 @@ class Trainer:
         self.writer = None
         self._valid_utterances = self._choose_valid(config.validation.utterances)
         self._precision = self._choose_precision()
+        self._groups_per_epoch = len(self._groups(0))
 
     def _choose_precision(self) -> torch.dtype | None:
         if self.config.training.precision == "float32":
@@ -187,16 +188,10 @@ class Trainer:
             shares.append(progress.step / limits.steps)
         if limits.epochs is not None:
             # within the epoch too, so that a cosine over epochs is smooth
-            shares.append((progress.epoch + progress.group / max(1, self._groups_per_epoch)) / limits.epochs)
+            shares.append((progress.epoch + progress.group / self._groups_per_epoch) / limits.epochs)
         if limits.seconds is not None:
             shares.append(progress.seconds / limits.seconds)
         return min(1.0, max(shares))
-
-    @property
-    def _groups_per_epoch(self) -> int:
-        if not hasattr(self, "_group_count"):
-            self._group_count = len(self._groups(0))
-        return self._group_count
 
     def _finished(self) -> bool:
         patience = self.config.validation.patience
