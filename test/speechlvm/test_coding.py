@@ -78,6 +78,11 @@ def test_equal_cells_of_linear_and_of_mu_law():
         np.testing.assert_allclose(np.diff(build_coding(name).edges.astype(np.float64))[1:-1], width, atol=1.2e-7)
 
 
+def test_linear_cells_are_centred_on_their_values():
+    coding = build_coding("linear")
+    np.testing.assert_array_equal(coding.edges[1:-1], (PCM[1:] - 0.5) / 32768)
+
+
 def test_pcm_cells_of_mulaw_pcm_are_companded_linear_cells():
     edges, linear = build_coding("mulaw-pcm").edges, build_coding("linear").edges
     np.testing.assert_allclose(edges[1:-1], compand(linear[1:-1].astype(np.float64), 65535.0), atol=1e-6)

@@ -177,6 +177,13 @@ def test_mode_is_the_place_of_the_heaviest_component():
     assert distribution.mode(parameters).tolist() == [32768 + 8192]
 
 
+def test_a_place_on_an_edge_belongs_to_the_cell_above():
+    coding = build_coding("linear")
+    distribution = DiscretizedLogisticMixture(coding.edges, 1)
+    for code in (1, 30_000, 65_535):
+        assert distribution.mode(torch.tensor([0.0, float(coding.edges[code]), 0.0])).item() == code
+
+
 def counted(coding, parameters, total):
     """Expected counts of all codes under a mixture."""
     distribution = DiscretizedLogisticMixture(coding.edges, len(parameters) // 3).double()
@@ -220,4 +227,5 @@ def test_a_constant_training_set_can_be_fitted():
     distribution = DiscretizedLogisticMixture(build_coding("mulaw").edges, 4)
     bias = distribution.initial_bias(torch.tensor([[32768]]), torch.tensor([1000]))
     assert torch.isfinite(bias).all()
+    assert len(bias.view(3, 4)[1].unique()) == 4  # equal components would stay equal for ever
     assert distribution.double().log_prob(bias, torch.tensor([32768])) > -1.0
