@@ -22,6 +22,5 @@ def test_observed_input_is_read_exactly_under_autocast():
     rounded.load_state_dict(exact.state_dict())
     x = torch.tensor([[0.9], [0.9 + 2.0**-16]])  # neighbouring codes, one number in bfloat16
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(exact(x), exact.hidden[0](x.bfloat16()).float(), atol=1e-2, rtol=1e-2)
         assert exact(x).dtype == torch.float32 and (exact(x)[0] != exact(x)[1]).any()
         assert torch.equal(rounded(x)[0], rounded(x)[1])
