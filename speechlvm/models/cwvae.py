@@ -58,7 +58,7 @@ class CWVAEConfig(Settings):
     factor: int = Field(8, ge=2, le=64)
     width: int = Field(96, ge=1, le=4096)
     blocks: int = Field(2, ge=0, le=32)
-    posterior: Literal["plain", "residual", "precision"] = "residual"
+    posterior: Literal["plain", "residual", "precision"] = "plain"
     span: Literal["halo", "strict"] = "halo"
 
     @model_validator(mode="after")

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.latent import MINIMUM_STD, DiagonalGaussian
 
-SLOPE = 0.2
-"""Of the leaky ReLU; invertible, so that its gradient follows from its output."""
+SLOPE = 0.01
+"""Of the leaky ReLU, as in `MLP`; invertible, so that its gradient follows from its output."""
 
 RAW_OFFSET = math.log(math.expm1(1.0 - MINIMUM_STD))
 """What `positive_std` adds to raw numbers; added before the loop here."""

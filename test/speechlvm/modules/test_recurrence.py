@@ -29,9 +29,9 @@ def make_chain(steps, layers, inner_heads, seed=0):
 
 def plain(recurrence, head, inputs):
     def distribution(t, h):
-        v = torch.nn.functional.leaky_relu(h @ head.first.t() + head.evidence[:, t], 0.2)
+        v = torch.nn.functional.leaky_relu(h @ head.first.t() + head.evidence[:, t])
         for weight, bias in head.inner:
-            v = torch.nn.functional.leaky_relu(v @ weight.t() + bias, 0.2)
+            v = torch.nn.functional.leaky_relu(v @ weight.t() + bias)
         return DiagonalGaussian.from_raw(v @ head.last.t() + head.direct)
 
     return plain_chain(recurrence, distribution, *inputs)
