@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Rows that one layer takes at once on a CPU, so that what it writes between two products stays in the cache.
-_CACHED_ELEMENTS = 2**18
+# Size of the block of x that a layer takes at once on a CPU: what it writes between two products stays in the cache.
+_CACHED_ELEMENTS = 2**19
 
 
 class GatedLayer(nn.Module):
@@ -39,22 +39,22 @@ class GatedLayer(nn.Module):
         # columns: filter (tanh), then gate (sigmoid)
         self.past = nn.Parameter(torch.empty(channels, 2 * channels))
         self.present = nn.Parameter(torch.empty(channels, 2 * channels))
-        self.bias = nn.Parameter(torch.zeros(2 * channels))
+        self.bias = nn.Parameter(torch.empty(2 * channels))
         self.residual = nn.Parameter(torch.empty(channels, channels)) if residual else None
         self.skip = nn.Parameter(torch.empty(channels, channels))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform weights with the variance 1 / (inputs of the map)."""
+        """As torch initialises convolutions: uniform within 1 / sqrt(inputs of the map)."""
         for weight, inputs in (
             (self.past, 2 * self.channels),
             (self.present, 2 * self.channels),
+            (self.bias, 2 * self.channels),
             (self.residual, self.channels),
             (self.skip, self.channels),
         ):
             if weight is not None:
-                nn.init.uniform_(weight, -math.sqrt(3 / inputs), math.sqrt(3 / inputs))
-        nn.init.zeros_(self.bias)
+                nn.init.uniform_(weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def forward(self, x: Tensor, skip: Tensor, history: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
         """Apply the layer to a stretch of the sequence.
