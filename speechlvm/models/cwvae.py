@@ -31,13 +31,16 @@ from torch.nn import functional as F
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, kl, precision_weighted
 from speechlvm.models.base import Bound, Features, Model, Samples, Series, State, frame_mask, full_precision
-from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise
+from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.recurrence import SLOPE, Chain, Head, LatentRecurrence, plain_chain
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
 GENERATED_AT_ONCE_FRAMES = 65_536
 """Bounds the memory of long generation; no number depends on it."""
+
+INITIAL_RAW_STD = -2.0
+"""Of the posteriors of latents that start as coefficients: std 0.21, about half their own deviation."""
 
 
 class CWVAEConfig(Settings):
@@ -184,9 +187,23 @@ class CWVAE(Model):
         # the lowest stride of the bottom decoder is the output layer's
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
+        self._start_as_transform_code()
         self.hidden = nn.Linear(width, 2 * width)
         self.activation = nn.PReLU()
         self.head = nn.Linear(3 * width, strides[0][0] * distribution.parameter_size)
+
+    @torch.no_grad()
+    def _start_as_transform_code(self) -> None:
+        """Let z^1 start as noisy cosine coefficients of its step, which the decoder reads.
+
+        Otherwise latents carry nothing at first, and the decoder learns to do without them (KL near zero for long).
+        """
+        used = start_as_cosine_transform(self.encoder, self.decoders[0], self.channels)
+        width, direct, enter = self.config.width, self.levels[0].posterior_direct, self.decoders[0].enter
+        direct.weight[:width].copy_(torch.eye(width))
+        direct.bias[width : width + used] = INITIAL_RAW_STD
+        enter.weight[:, :width].copy_(torch.eye(width))
+        enter.bias.zero_()
 
     def initial_state(self, batch: int) -> State:
         """Zeros: latents, states and the decoders' pasts."""

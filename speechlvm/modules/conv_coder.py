@@ -9,9 +9,14 @@ PReLU, down again, plus a resampled skip. Two things differ. The convolution is 
 lower of the block's two rates, where one matrix product over stacked vectors costs less than a 1x1 convolution and a
 depthwise one at the higher rate (which are bound by memory, not arithmetic). And nothing normalises over time, so that
 a result depends neither on padding nor on where an utterance is cut.
+
+Residual branches start small, and `start_as_cosine_transform` makes the skips of the lowest level a transform coder:
+learning begins with latents that say something and a decoder that can read them.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +27,9 @@ from speechlvm.models.base import frame_mask, full_precision, stack_frames
 LARGEST_FACTOR = 8
 CONTEXT = 1
 """Vectors that a convolution sees beside its own: one on each side in the encoder, one before it in the decoder."""
+
+BRANCH_GAIN = 0.1
+"""Of the residual branches at the start, beside the usual initialisation."""
 
 
 def factorise(stride: int) -> tuple[int, ...] | None:
@@ -37,6 +45,14 @@ def factorise(stride: int) -> tuple[int, ...] | None:
         factors.append(factor)
         stride //= factor
     return tuple(factors)
+
+
+def _branch_output(hidden: int, width: int) -> nn.Linear:
+    layer = nn.Linear(hidden, width)
+    with torch.no_grad():
+        layer.weight.mul_(BRANCH_GAIN)
+        layer.bias.zero_()
+    return layer
 
 
 def neighbours(x: Tensor, before: int, after: int) -> Tensor:
@@ -62,7 +78,7 @@ class DownBlock(nn.Module):
         stacked = stride * channels
         self.up = nn.Linear((2 * context + 1) * stacked, hidden)
         self.activation = nn.PReLU()
-        self.down = nn.Linear(hidden, width)
+        self.down = _branch_output(hidden, width)
         self.skip = nn.Identity() if stride == 1 and channels == width else nn.Linear(stacked, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +176,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.up = nn.Linear((CONTEXT + 1) * width, hidden)
         self.activation = nn.PReLU()
-        self.down = nn.Linear(hidden, stride * width)
+        self.down = _branch_output(hidden, stride * width)
         self.skip = nn.Identity() if stride == 1 else nn.Linear(width, stride * width, bias=False)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,3 +215,45 @@ class CausalDecoder(nn.Module):
             x, before = block(x, before)
             pasts.append(before.to(past.dtype))
         return x, torch.stack(pasts, 1)
+
+
+def cosine_transform(frames: int, coefficients: int) -> Tensor:
+    """The lowest rows of the orthonormal DCT-II: (min(coefficients, frames), frames) float64."""
+    rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
+    places = torch.arange(frames, dtype=torch.float64) + 0.5
+    basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)
+    basis[0] /= math.sqrt(2.0)
+    return basis
+
+
+@torch.no_grad()
+def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, channels: int) -> int:
+    """Start the skips of the lowest level as the cosine transform of a step's frames, and its inverse.
+
+    A random chain of linear layers is a poor code: the decoder would learn to ignore the latents before they carried
+    anything. Feature k then is coefficient k of each channel in turn, low frequencies first, as many as fit; what the
+    decoder's skips receive they lead back to the vectors that the encoder's first block made of the frames.
+
+    Args:
+        encoder, decoder: of the lowest level.
+        channels: C of the waveform.
+
+    Returns:
+        The number of features in use.
+    """
+    width = decoder.width
+    descents = [block for block in decoder.blocks if isinstance(block.skip, nn.Linear)][::-1]
+    frames, basis = 1, torch.eye(channels, dtype=torch.float64)
+    for block in encoder.levels[0]:
+        if block.stride == 1:
+            continue
+        frames *= block.stride
+        transform = torch.kron(cosine_transform(frames, width), torch.eye(channels, dtype=torch.float64))[:width]
+        target = F.pad(transform, (0, 0, 0, width - len(transform)))
+        # the inverse of the previous basis (its transpose) block by block, then the new one
+        skip = target @ torch.block_diag(*[basis.t()] * block.stride)
+        block.skip.weight.copy_(skip)
+        if frames > block.stride:
+            descents.pop(0).skip.weight.copy_(skip.t())
+        basis = target
+    return min(width, frames * channels)

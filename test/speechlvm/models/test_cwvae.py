@@ -284,3 +284,18 @@ def test_bfloat16_autocast_is_close(coding):
 def test_impossible_settings_are_refused(coding, settings, message):
     with pytest.raises(ValidationError, match=message):
         make_model(coding, **{"levels": 1, **settings})
+
+
+def test_residual_posterior_adds_the_prior_mean(coding):
+    """Fraccaro et al. 2016: mu_q = mu_p + delta; the standard deviation is the network's own."""
+    torch.manual_seed(0)
+    z, h, noise, evidence = (torch.randn(2, *shape, dtype=torch.float64) for shape in [(WIDTH,)] * 2 + [(1, WIDTH)] * 2)
+    residual, plain = (make_model(coding, 1, posterior=kind).levels[0] for kind in ("residual", "plain"))
+    with torch.no_grad():
+        residual.prior_output.bias.normal_()
+    plain.load_state_dict(residual.state_dict())
+    one, other = (level.infer(evidence, None, noise, z, h) for level in (residual, plain))
+    shift = residual.prior(one.h).mean
+    assert shift.abs().min() > 0
+    torch.testing.assert_close(one.distribution.mean, other.distribution.mean + shift, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one.distribution.std, other.distribution.std, rtol=0, atol=1e-12)
