@@ -114,6 +114,8 @@ _BUILDERS: dict[str, Callable[[], Coding]] = {
     "mulaw-pcm": lambda: _per_pcm_value("mulaw-pcm", lambda x: compand(x, _MU_16BIT)),
 }
 CODINGS = tuple(_BUILDERS)
+PCM_CODINGS = ("linear", "mulaw-pcm")
+"""Codings whose bits are bits of the PCM signal, comparable with each other and with FLAC."""
 
 
 def build_coding(name: str) -> Coding:

@@ -10,6 +10,7 @@ tag=""            # name of this variant; keeps experiments with other settings 
 train_args=""     # settings in place of those in conf/*.yaml, as "--limits.seconds 60 --data.workers 2"
 codings=""        # score over the cells of these codings too, as "mulaw-pcm linear"
 samples=1         # samples of the latents for a bound; more than one: importance-weighted
+sample_seconds=2  # length of what stage 5 generates
 dumps="pcm16"     # what stage 2 writes, of pcm16 mulaw logmel
 analyses=""       # analyses of stages 6 to 8; empty: all
 nj=2              # jobs that dumping and scoring are divided into

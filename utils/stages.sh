@@ -76,7 +76,7 @@ baseline() {
 sample() {
     log "sample $1, seed $2"
     single "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
-        --dump "${dumpdir}/pcm16/${test_sets%% *}" --out "$3/samples" --ngpu "${ngpu}"
+        --dump "${dumpdir}/pcm16/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu "${ngpu}"
 }
 
 # The command line that this run was given, as it can be given again.

@@ -8,6 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # What is different here from the defaults, and the recipe's own options.
 # shellcheck disable=SC2034 # read by the shared stages
 models="lstm_s64 wavenet_s1 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/*.yaml; all: every one of them
+sample_seconds=1         # a WaveNet draws 16 000 frames for each
 codings="mulaw-pcm"     # bits of the PCM signal beside bits of mu-law codes
 valid_by=speaker # how the validation set is drawn from the training set: 4 whole speakers, or utterances (utterance)
 smoke=false      # seconds of training instead of minutes, in smoke/: only shows that everything runs

@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
     arguments = parser.parse_args(argv)
 
+    from speechlvm.coding import PCM_CODINGS
     from speechlvm.files import atomic_write
     from speechlvm.reporting import figures, tables
     from speechlvm.reporting.collect import collect, learning_curves
@@ -28,7 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     folder = arguments.exp / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, coding in sorted({(c.set, c.coding) for c in cells if c.first["unit"] == "pmf"}):
-        figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, coding)
+        if coding in PCM_CODINGS:
+            figures.bits_figure(folder / f"bits_{name}_pcm.png", cells, name, PCM_CODINGS)
+        else:
+            figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, [coding])
     curves = learning_curves(arguments.exp)
     if curves:
         figures.curves_figure(folder / "learning_curves.png", curves)

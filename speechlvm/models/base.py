@@ -103,30 +103,6 @@ def detach_state(state: State) -> State:
     return {name: value.detach() for name, value in state.items()}
 
 
-def frame_mask(lengths: Tensor, frames: int, hop: int = 1) -> Tensor:
-    """(B, ceil(frames / hop)) bool: elements that cover at least one frame below the row's length."""
-    steps = -(-frames // hop)
-    starts = torch.arange(steps, device=lengths.device) * hop
-    return starts[None, :] < lengths[:, None]
-
-
-def stack_frames(values: Tensor, stack: int) -> Tensor:
-    """(B, T, C) -> (B, ceil(T / s), s * C); the last stack is padded with zeros."""
-    batch, frames, channels = values.shape
-    missing = -frames % stack
-    if missing:
-        values = nn.functional.pad(values, (0, 0, 0, missing))
-    return values.reshape(batch, (frames + missing) // stack, stack * channels)
-
-
-def full_precision(tensor: Tensor) -> torch.autocast:
-    """Context in which autocast is off: first layers, output heads and distributions run in float32.
-
-    A bf16 value near 0.9 is off by dozens of 16-bit codes.
-    """
-    return torch.autocast(tensor.device.type, enabled=False)
-
-
 class Model(nn.Module, ABC):
     """A system: weights, `forward` over a sequence, `sample`, and what both start from.
 

@@ -30,8 +30,9 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, kl, precision_weighted
-from speechlvm.models.base import Bound, Features, Model, Samples, Series, State, frame_mask, full_precision
+from speechlvm.models.base import Bound, Features, Model, Samples, Series, State
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
+from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.recurrence import SLOPE, Chain, Head, LatentRecurrence, plain_chain
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings

@@ -18,17 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.base import (
-    Bound,
-    Features,
-    Model,
-    Samples,
-    Series,
-    State,
-    frame_mask,
-    full_precision,
-    stack_frames,
-)
+from speechlvm.models.base import Bound, Features, Model, Samples, Series, State
+from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechlvm.models.base import frame_mask, full_precision, stack_frames
+from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 
 LARGEST_FACTOR = 8
 CONTEXT = 1

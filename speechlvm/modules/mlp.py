@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechlvm.models.base import full_precision
+from speechlvm.modules.frames import full_precision
 
 
 class MLP(nn.Module):

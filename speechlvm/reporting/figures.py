@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from speechlvm.scoring.results import EXACT_BOUNDS
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
 
 
-def bits_figure(path: Path, cells: list[Cell], name: str, coding: str) -> None:
-    """Horizontal bars of bits per frame on one set, best on top; baselines in grey, 95 % intervals."""
-    chosen = [c for c in cells if c.set == name and c.coding == coding and c.first["unit"] == "pmf"]
+def bits_figure(path: Path, cells: list[Cell], name: str, codings: Collection[str]) -> None:
+    """Horizontal bars of bits per frame on one set, best on top; baselines in grey, 95 % intervals.
+
+    `codings` are those whose bits compare with each other.
+    """
+    chosen = [c for c in cells if c.set == name and c.coding in codings and c.first["unit"] == "pmf"]
     chosen.sort(key=lambda c: c.mean("bits_per_frame"), reverse=True)
     figure = new_figure(figsize=(7, 0.6 + 0.32 * len(chosen)))
     axis = figure.add_subplot()
@@ -29,7 +33,7 @@ def bits_figure(path: Path, cells: list[Cell], name: str, coding: str) -> None:
     axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
     values = [c.mean("bits_per_frame") for c in chosen]
     axis.set_xlim(max(0.0, min(values) - 1.0), max(values) + 0.6)
-    axis.set_xlabel(f"bits per frame on {name} ({coding} cells)")
+    axis.set_xlabel(f"bits per frame on {name} ({' and '.join(sorted({c.coding for c in chosen}))} cells)")
     axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 

@@ -12,6 +12,7 @@ from speechlvm.files import atomic_write
 DYNAMIC_RANGE_DB = 80.0
 WINDOW_FRAMES = 256
 HOP_FRAMES = 64
+COLUMNS = 4
 
 
 def new_figure(*arguments, **options):
@@ -31,13 +32,24 @@ def save_figure(figure, path: Path) -> None:
 
 
 def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
-    """One column per (name, int16 samples, marked frames): waveform, and spectrogram in dB below full scale."""
+    """For each (name, int16 samples, marked frames) the waveform above its spectrogram in dB, four side by side."""
     from scipy.signal import spectrogram
 
-    figure = new_figure(figsize=(4.2 * len(waves), 4.4), layout="constrained")
-    axes = figure.subplots(2, len(waves), squeeze=False, sharex="col", height_ratios=(1, 2))
-    for column, (name, samples, marks) in enumerate(waves):
-        wave, picture = axes[0, column], axes[1, column]
+    columns, bands = min(COLUMNS, len(waves)), -(-len(waves) // COLUMNS)
+    figure = new_figure(figsize=(4.2 * columns, 4.2 * bands + 0.2), layout="constrained")
+    axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=(1, 2) * bands)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for index, (name, samples, marks) in enumerate(waves):
+        band, column = divmod(index, columns)
+        wave, picture = axes[2 * band, column], axes[2 * band + 1, column]
+        wave.set_visible(True)
+        picture.set_visible(True)
+        wave.sharex(picture)
+        wave.tick_params(labelbottom=False)
+        if column == 0:
+            wave.set_ylabel("amplitude")
+            picture.set_ylabel("frequency [kHz]")
         seconds = np.arange(len(samples)) / rate_hz
         wave.plot(seconds, samples / 32768.0, linewidth=0.4, color="0.2")
         wave.set_title(name, fontsize=8)
@@ -54,7 +66,5 @@ def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[in
         for mark in marks:
             for axis in (wave, picture):
                 axis.axvline(mark / rate_hz, color="tab:cyan", linewidth=1)
-    axes[0, 0].set_ylabel("amplitude")
-    axes[1, 0].set_ylabel("frequency [kHz]")
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)

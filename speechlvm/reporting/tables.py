@@ -6,7 +6,8 @@ A table is a YAML file:
     title: what it is
     unit: bits_per_frame            # or nats_per_utterance
     coding: mulaw
-    sets: [test]                    # sets of this recipe, one pair of columns each
+    sets: [test]                    # sets of this recipe, three columns each
+    comparable: true                # false: published on another corpus, no differences are printed
     rows:
       - {s: 64, system: LSTM, configuration: Dd=256, experiment: lstm_s64, published: {test: 13.34}}
 """
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from speechlvm.coding import PCM_CODINGS
 from speechlvm.config import load_yaml, validated
 from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import Cell
@@ -46,6 +48,7 @@ class Table(Settings):
     unit: Literal["bits_per_frame", "nats_per_utterance"]
     coding: str
     sets: list[str] = Field(min_length=1)
+    comparable: bool = True
     rows: list[Row] = Field(min_length=1)
 
 
@@ -103,7 +106,7 @@ def published_table(table: Table, cells: list[Cell]) -> str:
     found = {(c.experiment, c.set): c for c in cells if c.coding == table.coding or c.first["bound"] == "code-length"}
     header = ["s", "system", "configuration"]
     for name in table.sets:
-        header += [f"{name}: published", "ours", "difference"]
+        header += [f"{name}: published", "ours", *(["difference"] if table.comparable else [])]
     header += ["training", "steps", "seeds", "experiment"]
     rows = []
     for row in table.rows:
@@ -114,7 +117,9 @@ def published_table(table: Table, cells: list[Cell]) -> str:
             trained = trained or cell
             ours = cell.mean(table.unit) if cell else None
             line += [number(published, table.unit), _value(cell, table.unit) if cell else ""]
-            line.append("" if ours is None or published is None else f"{ours - published:+.{_digits(table.unit)}f}")
+            if table.comparable:
+                known = ours is not None and published is not None
+                line.append(f"{ours - published:+.{_digits(table.unit)}f}" if known else "")
         rows.append([*line, *_training(trained), row.experiment])
     return markdown_table(header, rows)
 
@@ -146,7 +151,7 @@ def overview_table(cells: list[Cell], name: str) -> str:
         any_cell = next(iter(by_coding.values()))
         main = by_coding.get("mulaw", any_cell)
         low, high = main.first["bits_per_frame_interval"]
-        pcm = [by_coding[c].mean("bits_per_frame") for c in ("linear", "mulaw-pcm") if c in by_coding]
+        pcm = [by_coding[c].mean("bits_per_frame") for c in PCM_CODINGS if c in by_coding]
         rows.append(
             [
                 experiment,
@@ -162,7 +167,7 @@ def overview_table(cells: list[Cell], name: str) -> str:
 
 
 def _sort_key(by_coding: dict[str, Cell]) -> tuple[float, float]:
-    pcm = [by_coding[c].mean("bits_per_frame") for c in ("linear", "mulaw-pcm") if c in by_coding]
+    pcm = [by_coding[c].mean("bits_per_frame") for c in PCM_CODINGS if c in by_coding]
     companded = by_coding["mulaw"].mean("bits_per_frame") if "mulaw" in by_coding else 0.0
     return companded, min(pcm, default=0.0)
 

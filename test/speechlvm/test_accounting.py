@@ -12,7 +12,8 @@ from speechlvm.accounting import (
     objective,
     row_terms,
 )
-from speechlvm.models.base import Bound, Series, frame_mask
+from speechlvm.models.base import Bound, Series
+from speechlvm.modules.frames import frame_mask
 
 
 def _bound():

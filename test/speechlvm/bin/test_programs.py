@@ -168,7 +168,7 @@ def test_report_shows_ours_beside_the_published(trained, tmp_path):
     blank = next(line for line in text.splitlines() if "VRNN" in line)
     assert [cell.strip() for cell in blank.split("|")][4:7] == ["11.000", "", ""]
     figures = sorted(path.name for path in (root / "figures").iterdir())
-    assert figures == ["bits_test_linear.png", "bits_test_mulaw.png", "learning_curves.png"]
+    assert figures == ["bits_test_mulaw.png", "bits_test_pcm.png", "learning_curves.png"]
     (tables / "T1.yaml").write_text(TABLE.replace("unit: bits_per_frame", "unit: bits"))
     with pytest.raises(ConfigError, match=r"T1.yaml: unit: .*'bits'"):
         run(report, "--exp", root, "--tables", tables, "--out", results)

@@ -10,7 +10,8 @@ from speechlvm.coding import build_coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models import build_model
-from speechlvm.models.base import frame_mask, slice_features
+from speechlvm.models.base import slice_features
+from speechlvm.modules.frames import frame_mask
 from speechlvm.noise import Noise
 
 WIDTH = 5

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from speechlvm.coding import build_coding
 from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
-from speechlvm.models.base import stack_frames
+from speechlvm.modules.frames import stack_frames
 from speechlvm.noise import Noise
 
 CODING = build_coding("mulaw8")
