@@ -193,3 +193,29 @@ def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
     values = [json.loads((d / "score_test" / "result.json").read_text())["bits_per_frame"] for d in (out, other)]
     assert cell.mean("bits_per_frame") == pytest.approx(np.mean(values))
     assert cell.deviation("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
+
+
+def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
+    paths = make_dump("train", [3000, 2500]), make_dump("valid", [1200], seed=50)
+    config = tiny_config(
+        ("coding: mulaw", "coding: normalised"),
+        ("distribution: dmol", "distribution: gaussian"),
+        ("{components: 3}", "{minimum_std: 0.01}"),
+    )
+    root = tmp_path / "exp" / "train"
+    out = root / "tiny" / "seed1"
+    run(train, "--config", config, "--train", paths[0], "--valid", paths[1], "--out", out)
+    run(score, "--exp", out, "--dump", paths[1], "--out", out / "score_valid")
+    result = json.loads((out / "score_valid" / "result.json").read_text())
+    assert result["unit"] == "density" and result["bits_per_frame"] is None
+    assert result["nats_per_utterance"] == pytest.approx(result["nats_per_frame"] * 1200)
+    assert result["distribution"] == {"name": "gaussian", "minimum_std": 0.01}
+    options = ["--count", 1, "--seconds", 0.05, "--prefix_seconds", 0.02]
+    run(sample, "--exp", out, "--dump", paths[1], "--out", out / "samples", *options)
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    text = TABLE.replace("bits_per_frame", "nats_per_utterance").replace("mulaw", "normalised")
+    (tables / "T1.yaml").write_text(text.replace("[test]", "[valid]").replace("{test: 13.5}", "{valid: 100.0}"))
+    run(report, "--exp", root, "--tables", tables, "--out", tmp_path / "R.md")
+    line = next(line for line in (tmp_path / "R.md").read_text().splitlines() if line.startswith("| 16 "))
+    assert f"{result['nats_per_utterance']:.0f}" in line and f"{result['nats_per_utterance'] - 100:+.0f}" in line

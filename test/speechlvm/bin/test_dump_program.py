@@ -1,0 +1,92 @@
+"""Stage 2 from a data directory of wav files."""
+
+import kaldiio
+import numpy as np
+import pytest
+
+from speechlvm.bin import dump as program
+from speechlvm.coding import build_coding
+from speechlvm.data.audio import write_wav
+from speechlvm.data.directory import DataDirectory, write_data_dir
+from speechlvm.data.dump import Dump
+from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
+from speechlvm.errors import ConfigError, UserError
+
+
+@pytest.fixture
+def data(tmp_path, speech_like):
+    utterances = {f"spk_u{i}": speech_like(1500 + 100 * i, i) for i in range(3)}
+    for name, samples in utterances.items():
+        write_wav(tmp_path / f"{name}.wav", samples, 16000)
+    directory = DataDirectory(
+        utt2spk=dict.fromkeys(utterances, "spk"),
+        wav={name: tmp_path / f"{name}.wav" for name in utterances},
+        num_samples={name: len(samples) for name, samples in utterances.items()},
+    )
+    write_data_dir(directory, tmp_path / "data")
+    return tmp_path / "data", utterances
+
+
+def run(data, out, kind, *extra):
+    return program.main([str(a) for a in ("--data", data, "--out", out, "--kind", kind, *extra)])
+
+
+def test_pcm_in_jobs(data, tmp_path, capsys):
+    directory, utterances = data
+    out = tmp_path / "pcm16"
+    assert run(directory, out, "pcm16", "--nj", 2, "--check") == 1
+    for step in (["--job", 1], ["--job", 2], ["--merge"]):
+        assert run(directory, out, "pcm16", "--nj", 2, *step) == 0
+    dump = Dump(out)
+    for name, samples in utterances.items():
+        np.testing.assert_array_equal(dump.read(name), samples)
+    assert run(directory, out, "pcm16", "--check") == 0
+    run(directory, out, "pcm16")
+    assert capsys.readouterr().out.endswith(f"{out}: complete\n")
+
+
+def test_mulaw_codes(data, tmp_path):
+    directory, utterances = data
+    run(directory, tmp_path / "mulaw", "mulaw")
+    codes = kaldiio.load_scp(str(tmp_path / "mulaw" / "feats.scp"))
+    table = build_coding("mulaw").codes
+    for name, samples in utterances.items():
+        np.testing.assert_array_equal(codes[name], table[samples.astype(int) + 32768])
+
+
+def test_log_mel(data, tmp_path):
+    directory, utterances = data
+    run(directory, tmp_path / "logmel", "logmel")
+    features = kaldiio.load_scp(str(tmp_path / "logmel" / "feats.scp"))
+    counts = dict(line.split() for line in (tmp_path / "logmel" / "utt2num_frames").open())
+    for name, samples in utterances.items():
+        assert features[name].shape == (len(samples) // MEL_HOP_FRAMES + 1, MEL_BINS)
+        assert counts[name] == str(len(features[name])) and np.isfinite(features[name]).all()
+    tone = np.round(8000 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)).astype(np.int16)
+    from speechlvm.data.features import log_mel
+
+    # 1 kHz lies a third of the way up the mel scale to 8 kHz
+    assert 20 <= log_mel(16000)(tone)[100].argmax() <= 32
+
+
+def test_what_changed_is_dumped_again(data, tmp_path, speech_like):
+    directory, _ = data
+    out = tmp_path / "pcm16"
+    run(directory, out, "pcm16")
+    before = Dump(out).info["data_hash"]
+    write_wav(tmp_path / "spk_u0.wav", speech_like(1500, 77), 16000)
+    assert run(directory, out, "pcm16", "--check") == 1
+    run(directory, out, "pcm16")
+    assert Dump(out).info["data_hash"] != before
+
+
+def test_another_rate_and_missing_audio(data, tmp_path):
+    directory, _ = data
+    with pytest.raises(UserError, match=r"16000.*8000|8000.*16000"):
+        run(directory, tmp_path / "pcm16", "pcm16", "--rate_hz", 8000)
+    with pytest.raises(ConfigError, match="1 <= job <= nj"):
+        run(directory, tmp_path / "x", "pcm16", "--nj", 0)
+    (tmp_path / "spk_u1.wav").unlink()
+    with pytest.raises(UserError, match=r"spk_u1\.wav: No such file"):
+        run(directory, tmp_path / "pcm16", "pcm16")
+    assert not (tmp_path / "pcm16" / "done.json").exists()
