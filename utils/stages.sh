@@ -23,7 +23,7 @@ titles=("download" "data directories" "dumps" "train" "score" "sample and recons
 
 root="${expdir}/${train_set}"
 all_sets="${train_set} ${valid_set} ${test_sets}"
-read -r -a train_words <<<"${train_args}"
+read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 
 # Calls FUNCTION with model, seed and directory of each experiment.
 each_experiment() {
