@@ -231,14 +231,17 @@ def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> Experi
         ConfigError: anything that is wrong, in one line with the file and the key.
     """
     config = validated(ExperimentConfig, apply_overrides(load_yaml(path), list(overrides)), str(path))
-    check_parts(config, str(path))
-    return config
+    return resolved(config, str(path))
 
 
-def check_parts(config: ExperimentConfig, source: str) -> None:
-    """Check model_conf and distribution_conf against the classes they name, and the distribution against the coding."""
+def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
+    """The configuration with the defaults of its model and distribution written out, so that it stays what it is.
+
+    Raises:
+        ConfigError: settings that their classes refuse, or a distribution that does not fit the coding.
+    """
     from speechlvm.coding import build_coding
-    from speechlvm.distributions import build_distribution
+    from speechlvm.distributions import DISTRIBUTIONS, build_distribution
     from speechlvm.models import model_class
     from speechlvm.observation import CONTINUOUS
 
@@ -248,7 +251,11 @@ def check_parts(config: ExperimentConfig, source: str) -> None:
         build_distribution(config.distribution, config.distribution_conf, edges)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    validated(settings, config.model_conf, f"{source}: model_conf")
+    model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
+    distribution_conf = DISTRIBUTIONS[config.distribution].settings(**config.distribution_conf)
+    return config.model_copy(
+        update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}
+    )
 
 
 def dump_yaml(config: ExperimentConfig) -> str:

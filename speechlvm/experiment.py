@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from speechlvm.config import ExperimentConfig, check_parts, load_yaml, validated
+from speechlvm.config import ExperimentConfig, load_yaml, resolved, validated
 from speechlvm.distributions import build_distribution
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation, Statistics
-from speechlvm.training.checkpoint import Checkpoints, load_weights
+from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def load_config(directory: Path) -> ExperimentConfig:
     path = Path(directory) / "config.yaml"
     if not path.exists():
         raise UserError(f"{path}: missing; {directory} is not a trained experiment; run stage 3 (train) first")
-    config = validated(ExperimentConfig, load_yaml(path), str(path))
-    check_parts(config, str(path))
-    return config
+    return resolved(validated(ExperimentConfig, load_yaml(path), str(path)), str(path))
 
 
 SAME_INPUTS = ({"mulaw", "mulaw-pcm"},)
@@ -89,12 +87,13 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
     """
     directory = Path(directory)
     config = load_config(directory)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    content = checkpoints.load_best()
+    check_settings(content, config, str(checkpoints.directory))
     if coding is not None and coding != config.coding:
         if not any({coding, config.coding} <= group for group in SAME_INPUTS):
             raise ConfigError(f"--coding {coding}: {directory} was trained with {config.coding}, whose inputs differ")
         config = config.model_copy(update={"coding": coding})
-    checkpoints = Checkpoints(directory / "checkpoints")
-    content = checkpoints.load_best()
     observed = {**content["observation"], "coding": config.coding}
     model, _ = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
     load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
@@ -103,11 +102,14 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
 
 
 def training_device(ngpu: int) -> torch.device:
-    """CPU for `--ngpu 0`, else the first visible GPU.
+    """CPU for `--ngpu 0`, the first visible GPU for 1.
 
     Raises:
+        ConfigError: more than one.
         UserError: no GPU is there.
     """
+    if ngpu > 1:
+        raise ConfigError(f"--ngpu {ngpu}: a program uses one GPU at most; use --ngpu 1")
     if ngpu == 0:
         return torch.device("cpu")
     if not torch.cuda.is_available() or torch.cuda.device_count() < ngpu:

@@ -123,6 +123,17 @@ def is_done(directory: Path, inputs: dict[str, Any]) -> bool:
         return False
 
 
+def check_done(*directories: Path) -> None:
+    """Insist that dumps are complete.
+
+    Raises:
+        UserError: one is not, for instance because writing it again was interrupted.
+    """
+    for directory in directories:
+        if not (Path(directory) / "done.json").exists():
+            raise UserError(f"{directory}: not a complete dump; run stage 2 (dumps)")
+
+
 def mark_done(directory: Path, inputs: dict[str, Any]) -> None:
     """Record that `directory` is complete; the last thing a stage writes."""
     write_json(Path(directory) / "done.json", inputs)

@@ -191,11 +191,11 @@ def check_torch(report: Report) -> None:
     a = torch.randn(64, 64)
     error = ((a.bfloat16() @ a.bfloat16()).float() - a @ a).abs().max().item()
     if not error < 2.0:
-        report.wrong(f"bf16 matrix product is off by {error:.3g}", "do not use --training.amp on this machine")
+        report.wrong(f"bf16 matrix product is off by {error:.3g}", "keep --training.precision float32 on this machine")
     elif native:
         report.ok("bf16 on the CPU: yes, in hardware")
     else:
-        report.note("bf16 on the CPU: emulated, slower than float32; leave amp off")
+        report.note("bf16 on the CPU: emulated, slower than float32; keep training.precision float32")
     bf16 = f"CPU bf16 {'yes' if native else 'no'}"
     report.facts += [f"torch {torch.__version__}", f"{threads} threads", device, bf16]
 

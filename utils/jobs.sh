@@ -21,8 +21,10 @@ say_failure() {
 # Runs a program so that a signal to this shell reaches it at once (a shell waiting in the foreground would sit on it).
 run() {
     local status=0
+    ! ${interrupted} || exit 75
     "$@" &
     child=$!
+    ! ${interrupted} || kill -TERM "${child}" 2>/dev/null || true
     wait "${child}" || status=$?
     while kill -0 "${child}" 2>/dev/null; do
         status=0

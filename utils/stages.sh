@@ -54,6 +54,7 @@ score() {
         for coding in "" ${codings}; do
             log "score $1, seed $2, on ${set}${coding:+ over the cells of ${coding}}"
             out="score_${set}${coding:+_${coding}}"
+            [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
             sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
                 --dump "${dumpdir}/pcm16/${set}" --out "$3/${out}" \
                 --samples "${samples}" --ngpu "${ngpu}" ${coding:+--coding "${coding}"}

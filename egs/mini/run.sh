@@ -11,7 +11,7 @@ models="lstm_s64 wavenet_s1 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/
 sample_seconds=1         # a WaveNet draws 16 000 frames for each
 codings="mulaw-pcm"     # bits of the PCM signal beside bits of mu-law codes
 valid_by=speaker # how the validation set is drawn from the training set: 4 whole speakers, or utterances (utterance)
-smoke=false      # seconds of training instead of minutes, in smoke/: only shows that everything runs
+smoke=false      # seconds of training instead of minutes, results in smoke/: only shows that everything runs
 . ../../utils/parse_options.sh
 
 train_set=train

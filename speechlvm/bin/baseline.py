@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import hash_file, read_json
+from speechlvm.files import check_done, hash_file, read_json
 
 BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
+    check_done(arguments.train, arguments.dump)
     inputs = {
         "name": arguments.name,
         "coding": arguments.coding,

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,18 +103,26 @@ def start_logging(path: Path | None = None) -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its status.
 
-    A `UserError` becomes one line on standard error and its own exit status; an interrupt from the keyboard becomes
-    status 75. With ``--debug`` among the arguments the traceback is shown instead of hidden.
+    A `UserError` becomes one line on standard error and its own exit status, an error of the operating system one line
+    and status 1; an interrupt from the keyboard or SIGTERM becomes status 75. With ``--debug`` among the arguments the
+    traceback is shown instead of hidden.
     """
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C, so that temporary files are removed
     try:
         status = main() or 0
-    except (UserError, KeyboardInterrupt) as error:
+    except (UserError, KeyboardInterrupt, OSError) as error:
         if "--debug" in sys.argv[1:]:
             import traceback
 
             traceback.print_exc()
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted("interrupted; run the same command again to finish")
+        elif isinstance(error, OSError):
+            error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}")
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         status = error.exit_status
     raise SystemExit(status)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.files import hash_file, is_done, mark_done, mark_undone, write_json
+from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.count < 1 or arguments.seconds <= 0 or arguments.prefix_seconds <= 0:
         parser.error("--count, --seconds and --prefix_seconds are positive")
+    check_done(arguments.dump)
     inputs = {
         "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
         "dump": hash_file(arguments.dump / "info.json"),

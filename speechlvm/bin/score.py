@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import hash_file, hash_value, read_json
+from speechlvm.files import check_done, hash_file, hash_value, read_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     if min(arguments.samples, arguments.batch_frames, arguments.chunk_frames) < 1:
         parser.error("--samples, --batch_frames and --chunk_frames are at least 1")
 
+    check_done(arguments.dump)
     inputs = {
         "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
         "dump": hash_file(arguments.dump / "info.json"),
@@ -72,14 +73,14 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         batch_frames=arguments.batch_frames,
         chunk_frames=arguments.chunk_frames,
         seed=arguments.seed,
-        samples=arguments.samples,
+        samples=1 if model.bound == "exact" else arguments.samples,
     )
     bar = tqdm(scores, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
     results.write_part(arguments.out, job, bar, inputs)
 
 
 def _merge(arguments: Any) -> None:
-    from speechlvm.experiment import load_experiment
+    from speechlvm.experiment import load_config, load_experiment
     from speechlvm.scoring import results
 
     experiment = load_experiment(arguments.exp, coding=arguments.coding)
@@ -104,7 +105,7 @@ def _merge(arguments: Any) -> None:
             "epochs": provenance["epoch"],
             "hours": provenance["seconds"] / 3600,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "config_hash": hash_value(experiment.config.frozen()),
+            "config_hash": hash_value(load_config(arguments.exp).frozen()),
             "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
         },
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main, start_logging
-from speechlvm.files import hash_file, is_done, mark_done, mark_undone
+from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     overrides = _pairs(parser, rest)
 
+    check_done(arguments.train, arguments.valid)
     inputs = {
         "config": hash_file(arguments.config),
         "overrides": dict(overrides),
@@ -32,11 +33,16 @@ def main(argv: list[str] | None = None) -> int:
         "valid": hash_file(arguments.valid / "info.json"),
         "seed": arguments.seed,
     }
-    if is_done(arguments.out, inputs):
+    if is_done(arguments.out, inputs) and _best_is_there(arguments.out / "checkpoints"):
         print(f"{arguments.out}: complete")
         return 0
     _train(arguments, overrides, inputs)
     return 0
+
+
+def _best_is_there(directory: Path) -> bool:
+    best = directory / "best.json"
+    return best.exists() and (directory / f"step-{read_json(best)['step']:08d}.pt").exists()
 
 
 def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
@@ -60,7 +66,7 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
     from speechlvm.data.dump import Dump
     from speechlvm.errors import ConfigError
     from speechlvm.experiment import build, load_config, training_device
-    from speechlvm.files import atomic_write, read_json, write_json
+    from speechlvm.files import atomic_write, write_json
     from speechlvm.observation import Statistics
     from speechlvm.training.checkpoint import Checkpoints, load_weights
     from speechlvm.training.lock import locked

@@ -141,4 +141,7 @@ def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
 
 def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
     """The batches in order, read lazily; `workers` processes read ahead."""
-    return iter(DataLoader(_Batches(dump, batches), batch_size=None, num_workers=workers))
+    # a generator of its own: otherwise the loader draws from torch's global one
+    return iter(
+        DataLoader(_Batches(dump, batches), batch_size=None, num_workers=workers, generator=torch.Generator())
+    )

@@ -118,7 +118,12 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
             raise UserError(faults[0].replace(str(temporary), str(path)))
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

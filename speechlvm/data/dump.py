@@ -53,8 +53,13 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
     """
     import kaldiio
 
-    directory.mkdir(parents=True, exist_ok=True)
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     archive = directory / f"pcm.{job}.ark"
+    with disk_errors(directory):
+        (directory / f"part.{job}.json").unlink(missing_ok=True)
+        for leftover in directory.glob(f".pcm.{job}.ark.*.tmp"):  # of a run that was killed
+            leftover.unlink()
     histogram = np.zeros(65536, dtype=np.int64)
     entries = []
     with atomic_write(archive, "wb") as stream:
@@ -151,8 +156,9 @@ class Dump:
                     f"{self.directory / 'pcm.scp'}:{number}: {utterance} has no valid offset or no entry in "
                     "utt2num_samples; run stage 2 (dumps) again"
                 )
-            # an archive that moved together with its scp is found beside it
-            archive = Path(path) if Path(path).exists() else self.directory / Path(path).name
+            # beside its scp first: a dump that was copied or moved reads its own archives
+            beside = self.directory / Path(path).name
+            archive = beside if beside.exists() else Path(path)
             self.records[utterance] = Record(utterance, archive, int(offset), int(frames[utterance]))
         if len(self.records) != self.info["utterances"]:
             raise UserError(

@@ -47,20 +47,25 @@ class Cell:
 def collect(root: Path) -> list[Cell]:
     """All complete results below exp/<train_set>, sorted by experiment, set and coding.
 
+    An importance-weighted bound stands in for the ELBO where there is one.
+
     Raises:
         UserError: a result lacks a field.
     """
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     for path in sorted(Path(root).glob("*/**/score_*/result.json")):
         if not (path.parent / "done.json").exists():
             continue
         result = read_json(path)
         try:
-            key = (path.relative_to(root).parts[0], result["set"], result["coding"])
+            key = (path.relative_to(root).parts[0], result["set"], result["coding"], result["bound"])
         except KeyError as error:
             raise UserError(f"{path}: lacks {error}; remove {path.parent} and score again") from error
         groups.setdefault(key, []).append(result)
-    return [Cell(*key, tuple(results)) for key, results in sorted(groups.items())]
+    tightest: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for (*key, _), results in sorted(groups.items()):  # importance-weighted bounds sort after, and replace, the ELBO
+        tightest[tuple(key)] = results
+    return [Cell(*key, tuple(results)) for key, results in sorted(tightest.items())]
 
 
 def learning_curves(root: Path) -> dict[str, list[dict[str, Any]]]:

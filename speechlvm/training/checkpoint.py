@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import pickle
 import re
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from speechlvm.config import ExperimentConfig
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, hash_file, read_json, write_json
 
@@ -60,7 +62,10 @@ class Checkpoints:
     def mark_best(self, step: int, nats_per_frame: float) -> None:
         """Name the checkpoint that later stages use, and what it scored on the validation set."""
         manifest = read_json(self.path(step).with_suffix(".json"))
-        write_json(self.directory / "best.json", {**manifest, "validation_nats_per_frame": nats_per_frame})
+        best = {**manifest, "validation_nats_per_frame": nats_per_frame}
+        path = self.directory / "best.json"
+        if not path.exists() or read_json(path) != best:
+            write_json(path, best)
 
     def prune(self) -> None:
         """Keep the newest two and the best."""
@@ -86,7 +91,7 @@ class Checkpoints:
         path = self.path(step)
         manifest = read_json(path.with_suffix(".json"))
         if not path.exists() or hash_file(path) != manifest.get("sha256"):
-            raise UserError(f"{path}: does not match its manifest (truncated or altered); delete both and rerun")
+            raise UserError(f"{path}: does not match its manifest (truncated or altered); remove both and train again")
         return load_tensors(path)
 
     def load_latest(self) -> dict[str, Any] | None:
@@ -137,6 +142,22 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if content["format"] > FORMAT:
         raise UserError(f"{path}: format {content['format']}; this version reads up to {FORMAT}; install a newer one")
     return content
+
+
+def check_settings(content: dict[str, Any], config: ExperimentConfig, source: str) -> None:
+    """Insist that a checkpoint was trained with the settings of the configuration beside it.
+
+    Raises:
+        UserError: other settings; the first section that differs is named.
+    """
+    trained, given = json.loads(content["frozen"]), json.loads(json.dumps(config.frozen()))
+    differing = [key for key in sorted(trained.keys() | given.keys()) if trained.get(key) != given.get(key)]
+    if differing:
+        key = differing[0]
+        raise UserError(
+            f"{source}: checkpoint of another experiment: {key} was {trained.get(key)!r}, config.yaml says "
+            f"{given.get(key)!r}; restore config.yaml, or remove the experiment"
+        )
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:

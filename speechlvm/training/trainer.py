@@ -26,7 +26,7 @@ from speechlvm.models.base import Model
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 from speechlvm.scoring.score import score_dump
-from speechlvm.training.checkpoint import Checkpoints, load_weights
+from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.training.schedules import kl_weight, learning_rate
 
 CHECKPOINT_SECONDS = 120.0
@@ -306,17 +306,24 @@ class Trainer:
 
     def _mark_best(self) -> None:
         progress = self.progress
-        if progress.best_step in self.checkpoints.steps() and progress.best_step != self.checkpoints.best_step():
+        if progress.best_step in self.checkpoints.steps():
             self.checkpoints.mark_best(progress.best_step, progress.best)
 
     def _resume(self) -> None:
         content = self.checkpoints.load_latest()
         if content is None:
             return
+        check_settings(content, self.config, str(self.checkpoints.directory))
+        origin = (content["provenance"]["seed"], content["provenance"]["data_hash"])
+        if origin != (self.seed, self.train_dump.info["data_hash"]):
+            raise UserError(f"{self.checkpoints.directory}: trained with another seed or other data; use --tag")
         load_weights(self.model, content["model"], str(self.checkpoints.directory))
         self.optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["generator"])
         self.progress = Progress(**content["progress"])
+        if self.progress.best_step not in self.checkpoints.steps():  # lost or damaged: the next validation is the best
+            self.progress.best, self.progress.best_step = -math.inf, -1
+            self.progress.history = [entry for entry in self.progress.history if entry["step"] < self.progress.step]
         self._mark_best()  # a kill between a checkpoint and its mark
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 

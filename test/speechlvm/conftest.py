@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from speechlvm.data import dump as dumps
+from speechlvm.files import mark_done
 
 
 def _speech_like(frames: int, seed: int) -> np.ndarray:
@@ -23,6 +24,7 @@ def write_dump(directory, lengths, seed=0, jobs=1):
     for job in range(1, jobs + 1):
         dumps.write_part(directory, job, dumps.share_of(items, job, jobs), 16000, {"made": "here"})
     dumps.merge(directory, jobs, "data")
+    mark_done(directory, {"made": "here"})
     return directory
 
 

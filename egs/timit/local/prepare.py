@@ -24,6 +24,7 @@ from speechlvm.bin.cli import run_main
 from speechlvm.data.audio import misaligned_frames, read_audio
 from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
 from speechlvm.errors import ConfigError, UserError
+from speechlvm.files import hash_value, is_done, mark_done, mark_undone
 
 RATE_HZ = 16000
 FULL_CORPUS = (4620, 1680)
@@ -338,9 +339,19 @@ def describe(name: str, data: DataDirectory, train: DataDirectory) -> str:
     return line if data is train else f"{line}, {shared} of them also in train"
 
 
+SETS = ("train", "valid", "test")
+
+
 def prepare(arguments: argparse.Namespace) -> None:
     """Reads the corpus, checks it, divides it and writes the data directories."""
     root, log = find_root(arguments.corpus), Log()
+    options = {name: value for name, value in sorted(vars(arguments).items()) if name not in ("debug", "out", "corpus")}
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*.*"))]
+    inputs = {"options": options, "corpus": hash_value(stamps)}
+    if is_done(arguments.out, inputs) and all((arguments.out / name / "wav.scp").exists() for name in SETS):
+        print(f"{arguments.out}: complete")
+        return
+    mark_undone(arguments.out)
     utterances = find_utterances(root, log)
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
         for part in pool.map(read_utterance, [utterance for utterance in utterances if utterance.audio]):
@@ -372,6 +383,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     for name, data in sets.items():
         write_data_dir(data, arguments.out / name)
         print(describe(name, data, sets["train"]))
+    mark_done(arguments.out, inputs)
 
 
 def main(argv: list[str] | None = None) -> int:

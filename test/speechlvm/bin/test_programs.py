@@ -219,3 +219,24 @@ def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     run(report, "--exp", root, "--tables", tables, "--out", tmp_path / "R.md")
     line = next(line for line in (tmp_path / "R.md").read_text().splitlines() if line.startswith("| 16 "))
     assert f"{result['nats_per_utterance']:.0f}" in line and f"{result['nats_per_utterance'] - 100:+.0f}" in line
+
+
+def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path):
+    script = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from speechlvm.bin.cli import run_main\n"
+        "from speechlvm.files import atomic_write\n"
+        "def main():\n"
+        "    if sys.argv[1] == 'missing':\n"
+        "        open('/nowhere/file')\n"
+        "    with atomic_write(Path(sys.argv[1])) as stream:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(5)\n"
+        "run_main(main)\n"
+    )
+    command = [sys.executable, "-c", script]
+    stopped = subprocess.run([*command, str(tmp_path / "file")], capture_output=True, text=True)
+    assert stopped.returncode == 75 and stopped.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    missing = subprocess.run([*command, "missing"], capture_output=True, text=True)
+    assert (missing.returncode, missing.stderr) == (1, "error: /nowhere/file: No such file or directory\n")

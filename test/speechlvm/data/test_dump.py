@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -138,3 +139,12 @@ def test_parts_of_a_run_with_more_jobs_are_removed(make_dump):
     directory = make_dump("train", [100, 100, 100], jobs=3)
     make_dump("train", [100, 100, 100], jobs=1)
     assert sorted(path.name for path in directory.glob("pcm.*.ark")) == ["pcm.1.ark"]
+
+
+def test_a_copied_dump_reads_its_own_archives(make_dump, tmp_path):
+    original = make_dump("train", [500])
+    expected = Dump(original).read("u00")
+    copy = tmp_path / "copy"
+    shutil.copytree(original, copy)
+    make_dump("train", [500], seed=9)
+    np.testing.assert_array_equal(Dump(copy).read("u00"), expected)

@@ -255,3 +255,43 @@ def test_usage(tiny_config, dumps, tmp_path, words, capsys):
         _train(tiny_config(), dumps, tmp_path / "exp", *words)
     assert error.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_saved_configuration_holds_every_default(tiny_config, dumps, tmp_path):
+    from speechlvm.experiment import load_config
+    from speechlvm.models import model_class
+
+    _train(tiny_config(), dumps, tmp_path / "exp")
+    text = (tmp_path / "exp" / "config.yaml").read_text()
+    for name in model_class("lstm").Config.model_fields:
+        assert f"  {name}: " in text
+    assert load_config(tmp_path / "exp").model_conf["mlp_layers"] == 3
+
+
+def test_a_checkpoint_of_another_experiment_of_the_same_shapes(tiny_config, dumps, tmp_path):
+    out = tmp_path / "exp"
+    _train(tiny_config(), dumps, out)
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("coding: mulaw", "coding: mulaw-pcm"))
+    with pytest.raises(UserError, match="checkpoint of another experiment: coding was 'mulaw'"):
+        load_experiment(out)
+    config.unlink()
+    with pytest.raises(UserError, match="coding was 'mulaw'"):
+        _train(tiny_config(("coding: mulaw", "coding: mulaw-pcm")), dumps, out)
+
+
+def test_a_lost_best_checkpoint_is_replaced(tiny_config, dumps, tmp_path):
+    out = tmp_path / "exp"
+    _train(tiny_config(), dumps, out)
+    found = Checkpoints(out / "checkpoints")
+    for path in (found.path(found.best_step()), found.path(found.best_step()).with_suffix(".json")):
+        path.unlink()
+    _train(tiny_config(), dumps, out)
+    assert found.best_step() in found.steps()
+    load_experiment(out)
+
+
+def test_an_incomplete_dump_is_refused(tiny_config, dumps, tmp_path):
+    (dumps[1] / "done.json").unlink()
+    with pytest.raises(UserError, match="valid: not a complete dump; run stage 2"):
+        _train(tiny_config(), dumps, tmp_path / "exp")
