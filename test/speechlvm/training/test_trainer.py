@@ -125,11 +125,10 @@ def test_killed_and_started_again_ends_bit_identical(
 def test_a_kill_between_checkpoint_and_best_mark_is_mended(tiny_config, dumps, tmp_path, monkeypatch):
     out = tmp_path / "exp"
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "mark_best", lambda *_: (_ for _ in ()).throw(_Killed()))
-        with pytest.raises(_Killed):
-            _train(tiny_config(), dumps, out)
+        patch.setattr(Checkpoints, "mark_best", lambda *_: None)
+        _train(tiny_config(), dumps, out)
     assert Checkpoints(out / "checkpoints").best_step() is None
-    _train(tiny_config(), dumps, out, "--limits.steps", "1")
+    _train(tiny_config(), dumps, out)  # no step is left to take
     assert Checkpoints(out / "checkpoints").best_step() is not None
 
 
