@@ -126,9 +126,9 @@ def test_a_kill_between_checkpoint_and_best_mark_is_mended(tiny_config, dumps, t
     out = tmp_path / "exp"
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "mark_best", lambda *_: None)
-        _train(tiny_config(), dumps, out)
+        _train(tiny_config(), dumps, out, "--limits.steps", "4")
     assert Checkpoints(out / "checkpoints").best_step() is None
-    _train(tiny_config(), dumps, out)  # no step is left to take
+    _train(tiny_config(), dumps, out, "--limits.steps", "4")  # no step is left to take
     assert Checkpoints(out / "checkpoints").best_step() is not None
 
 
