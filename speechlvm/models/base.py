@@ -93,16 +93,6 @@ def select_state(state: State, rows: Tensor) -> State:
     return {name: value[rows] for name, value in state.items()}
 
 
-def repeat_state(state: State, samples: int) -> State:
-    """`samples` adjacent copies of each row."""
-    return {name: value.repeat_interleave(samples, 0) for name, value in state.items()}
-
-
-def detach_state(state: State) -> State:
-    """State without its history."""
-    return {name: value.detach() for name, value in state.items()}
-
-
 class Model(nn.Module, ABC):
     """A system: weights, `forward` over a sequence, `sample`, and what both start from.
 
