@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian, kl
+from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.noise import Noise
 
 State = dict[str, Tensor]
@@ -78,14 +80,33 @@ class Samples:
     Attributes:
         target: (B, T, E) sampled targets.
         log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        latents: level name -> (B, T_l, D_l).
         state: to go on from.
+        latents: level name -> (B, T_l, D_l).
+        log_prior: level name -> (B, T_l) nats, log-density of each sampled latent given what it was drawn after.
     """
 
     target: Tensor
     log_likelihood: Tensor
-    latents: dict[str, Tensor]
     state: State
+    latents: dict[str, Tensor] = field(default_factory=dict)
+    log_prior: dict[str, Tensor] = field(default_factory=dict)
+
+
+def join_samples(parts: list[Samples], frames: int) -> Samples:
+    """Consecutive parts as one, cut to `frames` frames; the state is the last part's."""
+
+    def joined(name: str) -> dict[str, Tensor]:
+        return {
+            level: torch.cat([getattr(part, name)[level] for part in parts], 1) for level in getattr(parts[0], name)
+        }
+
+    return Samples(
+        torch.cat([part.target for part in parts], 1)[:, :frames],
+        torch.cat([part.log_likelihood for part in parts], 1)[:, :frames],
+        parts[-1].state,
+        joined("latents"),
+        joined("log_prior"),
+    )
 
 
 def select_state(state: State, rows: Tensor) -> State:
@@ -176,3 +197,128 @@ class Model(nn.Module, ABC):
     def frames_seen(self, state: State | None, batch: int) -> int:
         """Absolute position of the next frame (all rows of a batch are at the same one)."""
         return 0 if state is None else int(state["frames"][0])
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """The factors of a latent variable model at given latents.
+
+    Attributes:
+        parameters: (B, T, P) of the likelihood of each frame.
+        prior: level name -> (B, T_l, D_l), p(z_t | what comes before it).
+        posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if it was not asked for.
+    """
+
+    parameters: Tensor
+    prior: dict[str, DiagonalGaussian]
+    posterior: dict[str, DiagonalGaussian]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the inference network made of a chunk.
+
+    Attributes:
+        latents: level name -> (B, T_l, D_l), drawn from the posterior.
+        conditionals: at these latents.
+        state: after the chunk.
+        auxiliary: name -> (B, T_a): costs for training only.
+    """
+
+    latents: dict[str, Tensor]
+    conditionals: Conditionals
+    state: State
+    auxiliary: dict[str, Series] = field(default_factory=dict)
+
+
+class LatentModel(Model):
+    """A model with latent variables; what is reported is the one-sample evidence lower bound.
+
+    Attributes:
+        latent_hops: level name -> frames per latent step, "z1" (the lowest level) first.
+        latent_sizes: level name -> D_l.
+    """
+
+    bound = "elbo"
+    latent_hops: dict[str, int]
+    latent_sizes: dict[str, int]
+
+    @abstractmethod
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """Draw latents from the posterior, as fast as can be; arguments as in `forward`."""
+
+    @abstractmethod
+    def conditionals(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+    ) -> Conditionals:
+        """All factors at given latents (B, T_l, D_l); without features the posterior is left out."""
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Bound, State]:
+        """See `Model.forward`."""
+        if features is None or noise is None:
+            raise ValueError("the posterior needs features (of `encode`) and noise")
+        inference = self.infer(inputs, lengths, features=features, noise=noise, state=state)
+        conditionals = inference.conditionals
+        divergences, ratios = {}, {}
+        for level, z in inference.latents.items():
+            p, q = conditionals.prior[level], conditionals.posterior[level]
+            divergences[level] = self._series(level, kl(q, p), lengths, inputs.shape[1])
+            ratios[level] = self._series(level, (q.log_prob(z) - p.log_prob(z)).sum(-1), lengths, inputs.shape[1])
+        likelihood = self._log_likelihood(conditionals.parameters, target, lengths)
+        return Bound(likelihood, divergences, ratios, inference.auxiliary), inference.state
+
+    def log_joint(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        state: State | None = None,
+    ) -> tuple[Series, dict[str, Series]]:
+        """Log p(x_t | ...) per frame and log p(z_t | ...) per step of every level, in nats, at given latents."""
+        conditionals = self.conditionals(inputs, lengths, latents, state=state)
+        priors = {
+            level: self._series(level, prior.log_prob(latents[level]).sum(-1), lengths, inputs.shape[1])
+            for level, prior in conditionals.prior.items()
+        }
+        return self._log_likelihood(conditionals.parameters, target, lengths), priors
+
+    def reconstruct(self, inputs: Tensor, lengths: Tensor, noise: Noise) -> Tensor:
+        """Parameters (B, T, P) of the likelihood at latents drawn from the posterior, over whole utterances."""
+        features = self.encode(inputs, lengths)
+        return self.infer(inputs, lengths, features=features, noise=noise).conditionals.parameters
+
+    def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
+        """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
+        hop = self.latent_hops[level]
+        return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
+
+    def _series(self, level: str, values: Tensor, lengths: Tensor, frames: int) -> Series:
+        hop = self.latent_hops[level]
+        mask = frame_mask(lengths, frames, hop)
+        masked = values.masked_fill(~mask.view(*mask.shape, *[1] * (values.dim() - 2)), 0.0)
+        return Series(masked, mask, hop)
+
+    def _log_likelihood(self, parameters: Tensor, target: Tensor, lengths: Tensor) -> Series:
+        mask = frame_mask(lengths, target.shape[1])
+        with full_precision(parameters):
+            log_prob = self.distribution.log_prob(parameters, target)
+        return Series(log_prob.masked_fill(~mask, 0.0), mask, 1)

@@ -29,8 +29,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.distributions.latent import DiagonalGaussian, kl, precision_weighted
-from speechlvm.models.base import Bound, Features, Model, Samples, Series, State
+from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted, residual
+from speechlvm.models.base import (
+    Conditionals,
+    Features,
+    Inference,
+    LatentModel,
+    Samples,
+    Series,
+    State,
+    join_samples,
+)
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.recurrence import SLOPE, Chain, Head, LatentRecurrence, plain_chain
@@ -110,6 +119,14 @@ class Level(nn.Module):
         """p(z_t | h_t)."""
         return DiagonalGaussian.from_raw(self.prior_output(F.leaky_relu(self.prior_hidden(h), SLOPE)))
 
+    def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
+        """q(z_t | h_t, e_t)."""
+        v = F.leaky_relu(self.posterior_state(h) + self.posterior_evidence(evidence), SLOPE)
+        own = DiagonalGaussian.from_raw(self.posterior_output(v) + self.posterior_direct(evidence))
+        if self.kind == "precision":
+            return precision_weighted(self.prior(h), own)
+        return residual(self.prior(h), own.mean, own.std) if self.kind == "residual" else own
+
     def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
         """Draw from the posterior.
 
@@ -124,8 +141,7 @@ class Level(nn.Module):
         if self.kind == "precision":
 
             def distribution(t: int, h: Tensor) -> DiagonalGaussian:
-                v = F.leaky_relu(F.linear(h, first) + hidden[:, t], SLOPE)
-                return precision_weighted(self.prior(h), DiagonalGaussian.from_raw(F.linear(v, last) + direct[:, t]))
+                return self.posterior(h, evidence[:, t])
 
             return plain_chain(self.transition, distribution, self._project(context, noise), noise, z, h)
         head = Head(first, hidden, last, direct)
@@ -164,7 +180,7 @@ class Level(nn.Module):
         )
 
 
-class CWVAE(Model):
+class CWVAE(LatentModel):
     """Clockwork VAE.
 
     Args:
@@ -174,7 +190,6 @@ class CWVAE(Model):
     """
 
     Config = CWVAEConfig
-    bound = "elbo"
 
     def __init__(self, config: CWVAEConfig, channels: int, distribution: Distribution) -> None:
         super().__init__()
@@ -183,6 +198,8 @@ class CWVAE(Model):
         self.stack = config.stride
         self.hops = [config.stride * config.factor**level for level in range(config.levels)]
         self.hop = self.hops[-1]
+        self.latent_hops = {f"z{l}": hop for l, hop in enumerate(self.hops, 1)}
+        self.latent_sizes = dict.fromkeys(self.latent_hops, width)
         self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
         self.levels = nn.ModuleList(Level(width, hop == self.hop, config.posterior) for hop in self.hops)
         # the lowest stride of the bottom decoder is the output layer's
@@ -223,49 +240,45 @@ class CWVAE(Model):
             for l, (values, hop) in enumerate(zip(features, self.hops, strict=True), 1)
         }
 
-    def forward(
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """See `LatentModel.infer`."""
+        batch, frames, _ = inputs.shape
+        first = self.frames_seen(state, batch)
+
+        def draw(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+            evidence = features[f"e{l}"].values
+            return self.levels[l - 1].infer(evidence, context, self.draw_noise(noise, f"z{l}", first, frames), z, h)
+
+        chains, parameters, state = self._descend(draw, frames, self._start(state, batch))
+        latents = {f"z{l}": chain.z for l, chain in enumerate(chains, 1)}
+        prior = {f"z{l}": self.levels[l - 1].prior(chain.h) for l, chain in enumerate(chains, 1)}
+        posterior = {f"z{l}": chain.distribution for l, chain in enumerate(chains, 1)}
+        return Inference(latents, Conditionals(parameters, prior, posterior), state)
+
+    def conditionals(
         self,
         inputs: Tensor,
-        target: Tensor,
         lengths: Tensor,
+        latents: dict[str, Tensor],
         *,
         features: Features | None = None,
         state: State | None = None,
-        noise: Noise | None = None,
-    ) -> tuple[Bound, State]:
-        """See `Model.forward`."""
+    ) -> Conditionals:
+        """See `LatentModel.conditionals`; of `inputs` only the shape counts."""
         batch, frames, _ = inputs.shape
-        chains, parameters, state = self._infer(batch, frames, features, state, noise)
-        divergences, ratios = {}, {}
-        for l, (chain, hop) in enumerate(zip(chains, self.hops, strict=True), 1):
-            q, p, mask = chain.distribution, self.levels[l - 1].prior(chain.h), frame_mask(lengths, frames, hop)
-            real = mask.unsqueeze(-1)
-            divergences[f"z{l}"] = Series(kl(q, p).masked_fill(~real, 0.0), mask, hop)
-            ratio = (q.log_prob(chain.z) - p.log_prob(chain.z)).sum(-1)
-            ratios[f"z{l}"] = Series(ratio.masked_fill(~mask, 0.0), mask, hop)
-        return Bound(self._likelihood(parameters, target, lengths), divergences, ratios), state
-
-    def reconstruct(self, inputs: Tensor, lengths: Tensor, noise: Noise) -> Tensor:
-        """Parameters (B, T, P) of p(x | z) at latents drawn from the posterior, over whole utterances."""
-        batch, frames, _ = inputs.shape
-        return self._infer(batch, frames, self.encode(inputs, lengths), None, noise)[1]
-
-    def log_joint(
-        self, latents: dict[str, Tensor], target: Tensor, lengths: Tensor, state: State | None = None
-    ) -> tuple[Series, dict[str, Series]]:
-        """Log p(x | z) per frame and log p(z) per step of every level, in nats, at given latents (B, T_l, width)."""
-        batch, frames, _ = target.shape
 
         def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
             return self.levels[l - 1].follow(latents[f"z{l}"], context, z, h)
 
         chains, parameters, _ = self._descend(follow, frames, self._start(state, batch))
-        priors = {}
-        for l, (chain, hop) in enumerate(zip(chains, self.hops, strict=True), 1):
-            mask = frame_mask(lengths, frames, hop)
-            log_prob = self.levels[l - 1].prior(chain.h).log_prob(chain.z).sum(-1)
-            priors[f"z{l}"] = Series(log_prob.masked_fill(~mask, 0.0), mask, hop)
-        return self._likelihood(parameters, target, lengths), priors
+        prior, posterior = {}, {}
+        for l, chain in enumerate(chains, 1):
+            prior[f"z{l}"] = self.levels[l - 1].prior(chain.h)
+            if features is not None:
+                posterior[f"z{l}"] = self.levels[l - 1].posterior(chain.h, features[f"e{l}"].values)
+        return Conditionals(parameters, prior, posterior)
 
     @torch.no_grad()
     def sample(
@@ -278,52 +291,34 @@ class CWVAE(Model):
         """See `Model.sample`; a state must lie on a multiple of `hop` frames."""
         state = self._start(state, len(noise))
         block = max(1, GENERATED_AT_ONCE_FRAMES // self.hop) * self.hop
-        targets, log_likelihoods, latents = [], [], {f"z{l}": [] for l in range(1, len(self.levels) + 1)}
+        parts = []
         for start in range(0, frames, block):
             count = min(block, frames - start)
             first = self.frames_seen(state, len(noise))
 
             def generate(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
-                return self.levels[l - 1].generate(context, self._normal(noise, l, first, count), z, h)  # noqa: B023
+                return self.levels[l - 1].generate(context, self.draw_noise(noise, f"z{l}", first, count), z, h)  # noqa: B023
 
             chains, parameters, state = self._descend(generate, count, state)
-            target = self.distribution.sample(
-                parameters, noise.uniform("x", first, count, self.distribution.noise_size).to(parameters.dtype)
+            uniform = noise.uniform("x", first, count, self.distribution.noise_size).to(parameters.dtype)
+            target = self.distribution.sample(parameters, uniform)
+            named = {f"z{l}": chain for l, chain in enumerate(chains, 1)}
+            parts.append(
+                Samples(
+                    target,
+                    self.distribution.log_prob(parameters, target),
+                    state,
+                    {level: chain.z for level, chain in named.items()},
+                    {level: chain.distribution.log_prob(chain.z).sum(-1) for level, chain in named.items()},
+                )
             )
-            targets.append(target)
-            log_likelihoods.append(self.distribution.log_prob(parameters, target))
-            for l, chain in enumerate(chains, 1):
-                latents[f"z{l}"].append(chain.z)
-        return Samples(
-            torch.cat(targets, 1),
-            torch.cat(log_likelihoods, 1),
-            {name: torch.cat(parts, 1) for name, parts in latents.items()},
-            state,
-        )
+        return join_samples(parts, frames)
 
     def _start(self, state: State | None, batch: int) -> State:
         seen = self.frames_seen(state, batch)
         if seen % self.hop:
             raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
         return self.initial_state(batch) if state is None else state
-
-    def _normal(self, noise: Noise, l: int, first: int, frames: int) -> Tensor:
-        hop = self.hops[l - 1]
-        return noise.normal(f"z{l}", first // hop, -(-frames // hop), self.config.width)
-
-    def _infer(
-        self, batch: int, frames: int, features: Features | None, state: State | None, noise: Noise | None
-    ) -> tuple[list[Chain], Tensor, State]:
-        if features is None or noise is None:
-            raise ValueError("the posterior needs features (of `encode`) and noise")
-        state = self._start(state, batch)
-        first = self.frames_seen(state, batch)
-
-        def infer(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
-            evidence = features[f"e{l}"].values
-            return self.levels[l - 1].infer(evidence, context, self._normal(noise, l, first, frames), z, h)
-
-        return self._descend(infer, frames, state)
 
     def _descend(
         self, run: Callable[[int, Tensor | None, Tensor, Tensor], Chain], frames: int, state: State
@@ -354,9 +349,3 @@ class CWVAE(Model):
             top = torch.cat([context, hidden], -1).to(self.head.weight.dtype)
             parameters = self.head(top).reshape(len(top), -1, self.distribution.parameter_size)
         return chains, parameters[:, :frames], after
-
-    def _likelihood(self, parameters: Tensor, target: Tensor, lengths: Tensor) -> Series:
-        mask = frame_mask(lengths, target.shape[1])
-        with full_precision(parameters):
-            log_prob = self.distribution.log_prob(parameters, target)
-        return Series(log_prob.masked_fill(~mask, 0.0), mask, 1)

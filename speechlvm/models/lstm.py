@@ -139,4 +139,4 @@ class LSTM(Model):
             log_likelihoods.append(self.distribution.log_prob(torch.cat(parameters, 1), targets[-1]))
         state = {"stack": stack, **hidden, "frames": state["frames"] + frames}
         target, log_likelihood = torch.cat(targets, 1), torch.cat(log_likelihoods, 1)
-        return Samples(target[:, :frames], log_likelihood[:, :frames], {}, state)
+        return Samples(target[:, :frames], log_likelihood[:, :frames], state)

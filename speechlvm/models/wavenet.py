@@ -190,7 +190,6 @@ class WaveNet(Model):
         return Samples(
             torch.cat(targets, 1)[:, :frames],
             torch.cat(log_likelihoods, 1)[:, :frames],
-            latents={},
             state=stepper.state(first_frame + frames),
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from speechlvm.experiment import Experiment
-from speechlvm.models.base import slice_features
+from speechlvm.models.base import LatentModel, slice_features
 from speechlvm.noise import Noise
 
 
@@ -68,7 +68,7 @@ def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frame
 def reconstructions(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Audio]:
     """Each original, and the output distribution's mode given latents from the posterior. Empty without latents."""
     model, observation = experiment.model, experiment.observation
-    if not hasattr(model, "reconstruct"):
+    if not isinstance(model, LatentModel):
         return []
     audio = []
     for name in sorted(originals):

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from speechlvm.coding import build_coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
-from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models import build_model
 from speechlvm.models.base import slice_features
 from speechlvm.modules.frames import frame_mask
@@ -127,11 +126,11 @@ def test_frames_reach_frames_through_latents_only(coding, posterior):
     inputs, target, lengths = make_batch(coding, [60])
     inputs.requires_grad_()
     features = model.encode(inputs, lengths)
-    chains, parameters, _ = model._infer(1, 60, features, None, make_noise([0]))
-    (open_path,) = torch.autograd.grad(parameters.sum(), inputs, retain_graph=True)
+    inference = model.infer(inputs, lengths, features=features, noise=make_noise([0]))
+    (open_path,) = torch.autograd.grad(inference.conditionals.parameters.sum(), inputs, retain_graph=True)
     assert open_path.abs().max() > 0
-    latents = {f"z{l}": chain.z.detach() for l, chain in enumerate(chains, 1)}
-    log_likelihood, _ = model.log_joint(latents, target, lengths)
+    latents = {level: z.detach() for level, z in inference.latents.items()}
+    log_likelihood, _ = model.log_joint(inputs, target, lengths, latents)
     bound, _ = model(inputs, target, lengths, features=features, noise=make_noise([0]))
     torch.testing.assert_close(log_likelihood.values, bound.log_likelihood.values, rtol=0, atol=1e-10)
     assert not log_likelihood.values.requires_grad or (
@@ -146,8 +145,8 @@ def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, l
     frames = 36 * 6
     inputs, _, lengths = make_batch(coding, [frames])
     inputs.requires_grad_()
-    chains, _, _ = model._infer(1, frames, model.encode(inputs, lengths), None, make_noise([0]))
-    chain, hop = chains[level - 1], model.hops[level - 1]
+    inference = model.infer(inputs, lengths, features=model.encode(inputs, lengths), noise=make_noise([0]))
+    hop = model.hops[level - 1]
     reach = model.encoder.halo_frames
 
     def latest(value):
@@ -157,37 +156,23 @@ def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, l
     # the level's own span and that of the step above that covers it
     own = (step + 1) * hop - 1 + reach[level - 1]
     above = -1 if level == 2 else (step * hop // model.hops[1] + 1) * model.hops[1] - 1 + reach[1]
-    assert latest(chain.distribution.mean[:, step]) == max(own, above)
+    assert latest(inference.conditionals.posterior[f"z{level}"].mean[:, step]) == max(own, above)
     before = step * hop - 1 + reach[level - 1]
-    assert latest(model.levels[level - 1].prior(chain.h).mean[:, step]) == max(before, above)
+    assert latest(inference.conditionals.prior[f"z{level}"].mean[:, step]) == max(before, above)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_samples_are_scored_as_they_were_drawn(coding, levels, monkeypatch):
+def test_samples_are_scored_as_they_were_drawn(coding, levels):
     model = make_model(coding, levels)
-    noise = make_noise(range(3))
     values = torch.from_numpy(coding.values).double()
-    drawn = {}
-    for l, level in enumerate(model.levels, 1):
-        generate = level.generate
-
-        def spy(*args, l=l, generate=generate):
-            chain = generate(*args)
-            drawn[f"z{l}"] = chain.distribution
-            return chain
-
-        monkeypatch.setattr(level, "generate", spy)
-    samples = model.sample(113, noise, lambda target: values[target])
+    samples = model.sample(113, make_noise(range(3)), lambda target: values[target])
     assert samples.target.shape == (3, 113, 1)
     assert samples.latents["z1"].shape == (3, math.ceil(113 / 6), WIDTH)
-    lengths = torch.full((3,), 113)
-    log_likelihood, log_prior = model.log_joint(samples.latents, samples.target, lengths)
+    inputs, lengths = values[samples.target], torch.full((3,), 113)
+    log_likelihood, log_prior = model.log_joint(inputs, samples.target, lengths, samples.latents)
     torch.testing.assert_close(log_likelihood.values, samples.log_likelihood, rtol=0, atol=1e-9)
-    for name, z in samples.latents.items():  # the noise that drew z gives the density at z
-        epsilon = noise.normal(name, 0, z.shape[1], WIDTH)
-        standard = DiagonalGaussian.standard(epsilon).log_prob(epsilon).sum()
-        expected = standard - drawn[name].std.log().sum()
-        torch.testing.assert_close(log_prior[name].values.sum(), expected, rtol=0, atol=1e-8)
+    for name, series in log_prior.items():
+        torch.testing.assert_close(series.values, samples.log_prior[name], rtol=0, atol=1e-9)
 
 
 def test_continuation_equals_one_long_sample(coding, monkeypatch):
