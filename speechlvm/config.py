@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -59,6 +59,14 @@ class KLWeight(Settings):
     steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
 
 
+class AuxiliaryWeight(Settings):
+    """Weight of a cost that only training has, never a bound: from `initial` to `final`, linear over `steps`."""
+
+    initial: float = Field(ge=0, le=1000, description="weight at step 0")
+    final: float = Field(ge=0, le=1000)
+    steps: int = Field(gt=0, description="steps until the weight is final")
+
+
 class TrainingSettings(Settings):
     """The optimiser and the objective."""
 
@@ -70,6 +78,7 @@ class TrainingSettings(Settings):
     free_nats: float = Field(
         default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
     )
+    auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
 
 
@@ -112,6 +121,8 @@ class ExperimentConfig(Settings):
         """The settings that may not change under an existing experiment: all but limits and loader workers."""
         value = self.model_dump()
         del value["limits"], value["data"]["workers"]
+        if not value["training"]["auxiliary"]:  # as in experiments from before it was a setting
+            del value["training"]["auxiliary"]
         return value
 
 
@@ -201,6 +212,9 @@ def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str
 
 def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:
     for part in location:
+        if get_origin(settings) is dict:
+            settings = get_args(settings)[1]
+            continue
         field = getattr(settings, "model_fields", {}).get(part)
         if field is None:
             return {}
@@ -238,7 +252,8 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     """The configuration with the defaults of its model and distribution written out, so that it stays what it is.
 
     Raises:
-        ConfigError: settings that their classes refuse, or a distribution that does not fit the coding.
+        ConfigError: settings that their classes refuse, a distribution that does not fit the coding, or the weight of
+            an auxiliary cost that the model does not have (those it has: `auxiliary_costs` of its settings, if any).
     """
     from speechlvm.coding import build_coding
     from speechlvm.distributions import DISTRIBUTIONS, build_distribution
@@ -252,6 +267,11 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
+    costs = getattr(model_conf, "auxiliary_costs", ())
+    for name in config.training.auxiliary:
+        if name not in costs:
+            allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
+            raise ConfigError(f"{source}: training.auxiliary: '{name}' is no cost of this {config.model}; {allowed}")
     distribution_conf = DISTRIBUTIONS[config.distribution].settings(**config.distribution_conf)
     return config.model_copy(
         update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}

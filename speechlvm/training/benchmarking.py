@@ -19,7 +19,7 @@ from speechlvm.observation import Observation
 def training_step(
     model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None
 ) -> Callable[[], None]:
-    """A function that does one Adam step on the batch, lookup of codes and drawing of noise included."""
+    """A function that does one Adam step on the batch, lookup of codes, drawing of noise and all costs included."""
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
 
@@ -29,7 +29,7 @@ def training_step(
         noise = Noise(batch.noise_keys(0, 0), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is not None):
             bound = model.score(observation.inputs(pcm, lengths), observation.target(pcm), lengths, noise)
-        objective(bound, batch.frames).backward()
+        objective(bound, batch.frames, auxiliary_weights=dict.fromkeys(bound.auxiliary, 1.0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

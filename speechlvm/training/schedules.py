@@ -1,10 +1,10 @@
-"""Schedules over a run: the learning rate and the weight of the KL terms."""
+"""Schedules over a run: the learning rate, and the weights of the KL terms and of auxiliary costs."""
 
 from __future__ import annotations
 
 import math
 
-from speechlvm.config import KLWeight, LearningRate
+from speechlvm.config import AuxiliaryWeight, KLWeight, LearningRate
 
 
 def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
@@ -34,3 +34,11 @@ def kl_weight(settings: KLWeight, step: int) -> float:
     if settings.schedule == "cosine":
         share = 1.0 - math.cos(share * math.pi / 2)  # source B, 1 - cos(alpha), alpha from 0 to pi / 2
     return settings.initial + (1.0 - settings.initial) * share
+
+
+def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[str, float]:
+    """Weight of each auxiliary cost at an optimiser step: from `initial` to `final` over `steps`."""
+    return {
+        name: weight.initial + (weight.final - weight.initial) * min(1.0, step / weight.steps)
+        for name, weight in settings.items()
+    }

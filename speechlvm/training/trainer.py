@@ -27,7 +27,7 @@ from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 from speechlvm.scoring.score import score_dump
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
-from speechlvm.training.schedules import kl_weight, learning_rate
+from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)
@@ -211,6 +211,8 @@ class Trainer:
             group["lr"] = rate
         frames = sum(batch.frames for batch in batches)
         self.optimizer.zero_grad(set_to_none=True)
+        kl_factor = kl_weight(training.kl_weight, progress.step)
+        auxiliary = auxiliary_weights(training.auxiliary, progress.step)
         nats = 0.0
         for batch in batches:
             pcm, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
@@ -218,7 +220,7 @@ class Trainer:
             noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
                 bound = self.model.score(inputs, target, lengths, noise)
-            loss = objective(bound, frames, kl_weight(training.kl_weight, progress.step), training.free_nats)
+            loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
             if not torch.isfinite(loss):
                 self._fail("the loss", float(loss.detach()), batches)
             loss.backward()

@@ -6,6 +6,12 @@ import yaml
 from speechlvm import config
 from speechlvm.errors import ConfigError
 
+CLIP = "  gradient_clip: 1.0"
+
+
+def _auxiliary(name, settings):
+    return f"\n  auxiliary: {{{name}: {{{settings}}}}}"
+
 
 def _refused(path, overrides=()):
     with pytest.raises(ConfigError) as error:
@@ -26,6 +32,10 @@ def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
     path = tmp_path / "resolved.yaml"
     path.write_text(config.dump_yaml(experiment))
     assert config.load_experiment(path) == experiment
+
+
+def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
+    assert "auxiliary" not in config.load_experiment(tiny_config()).frozen()["training"]
 
 
 def test_limits_and_workers_are_not_frozen(tiny_config):
@@ -59,6 +69,10 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("model: lstm", "a: &a [1]\nb: *a\nmodel: lstm", r"aliases are not allowed"),
         ("model: lstm", "model: [lstm", r"tiny.yaml:\d+: not valid YAML"),
         ("schedule: cosine", "schedule: exponential", r"exponential needs decay_steps"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"), r"training.auxiliary: 'a' .*lstm; it has"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
+        (CLIP, CLIP + _auxiliary("a", "initial: -1.0, final: 0.0, steps: 5"), r"auxiliary.a.initial: .*greater than"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from speechlvm.config import KLWeight, LearningRate
-from speechlvm.training.schedules import kl_weight, learning_rate
+from speechlvm.config import AuxiliaryWeight, KLWeight, LearningRate
+from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 
 
 def test_constant_with_warmup():
@@ -32,3 +32,12 @@ def test_kl_weights():
     cosine = KLWeight(schedule="cosine", steps=10)
     assert kl_weight(cosine, 5) == pytest.approx(1 - math.cos(math.pi / 4))
     assert kl_weight(cosine, 10) == pytest.approx(1.0)
+
+
+def test_auxiliary_weights():
+    falling = AuxiliaryWeight(initial=0.5, final=0.1, steps=10)
+    rising = AuxiliaryWeight(initial=0.0, final=2.0, steps=4)
+    found = [auxiliary_weights({"a": falling, "b": rising}, step) for step in (0, 2, 10, 99)]
+    assert [weights["a"] for weights in found] == pytest.approx([0.5, 0.42, 0.1, 0.1])
+    assert [weights["b"] for weights in found] == pytest.approx([0.0, 1.0, 2.0, 2.0])
+    assert auxiliary_weights({}, 5) == {}
