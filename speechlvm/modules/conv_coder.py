@@ -214,7 +214,7 @@ class CausalDecoder(nn.Module):
         for block, before in zip(self.blocks, past.unbind(1), strict=True):
             x, before = block(x, before)
             pasts.append(before.to(past.dtype))
-        return x, torch.stack(pasts, 1)
+        return x, torch.stack(pasts, 1) if pasts else past
 
 
 def cosine_transform(frames: int, coefficients: int) -> Tensor:

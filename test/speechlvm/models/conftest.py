@@ -1,0 +1,89 @@
+"""Tiny systems that the tests of all models share, with weights large enough for everything to matter."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from speechlvm.distributions import build_distribution
+from speechlvm.models import build_model
+from speechlvm.models.base import Model
+from speechlvm.noise import Noise
+from speechlvm.observation import Observation, Statistics
+
+STACK = 4
+EXACT = {
+    "lstm": ("lstm", {"stack": STACK, "hidden": 6, "layers": 2, "mlp_layers": 1}),
+    "wavenet": ("wavenet", {"stack": STACK, "channels": 6, "layers_per_block": 2, "blocks": 2}),
+}
+LATENT = {
+    "cwvae_l1": ("cwvae", {"stride": STACK, "levels": 1, "width": 5, "blocks": 1}),
+    "cwvae_l2": ("cwvae", {"stride": STACK, "levels": 2, "factor": 2, "width": 5, "blocks": 1}),
+    "cwvae_l2_residual": (
+        "cwvae",
+        {"stride": STACK, "levels": 2, "factor": 2, "width": 5, "blocks": 0, "posterior": "residual", "span": "strict"},
+    ),
+    "cwvae_l3_precision": (
+        "cwvae",
+        {"stride": STACK, "levels": 3, "factor": 2, "width": 5, "blocks": 1, "posterior": "precision"},
+    ),
+}
+SYSTEMS = {**EXACT, **LATENT}
+
+
+@dataclass(frozen=True)
+class System:
+    """A model in float64, and what it observes."""
+
+    name: str
+    model: Model
+    observation: Observation
+
+
+def build(name, conf, coding="mulaw8", distribution="dmol", distribution_conf=None):
+    """A model in float64 with the weights it starts from, and its observation."""
+    observation = Observation(coding, Statistics(0.0, 0.1))
+    torch.manual_seed(0)
+    edges = None if observation.continuous else observation.tables.edges
+    of_frames = build_distribution(distribution, distribution_conf or {}, edges, 1)
+    return build_model(name, conf, 1, of_frames).double(), observation
+
+
+def tiny_system(key):
+    """Weights that start at zero or small are made as large as others: nothing may be hidden by them."""
+    model, observation = build(*SYSTEMS[key], distribution_conf={"components": 2})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return System(key, model.eval(), observation)
+
+
+@pytest.fixture(scope="session")
+def covered_models():
+    """Names of the models that `tiny` goes through."""
+    return {name for name, _ in SYSTEMS.values()}
+
+
+@pytest.fixture(scope="session")
+def build_system():
+    """build_system(name, conf, coding, distribution, distribution_conf) -> model in float64, observation."""
+    return build
+
+
+@pytest.fixture(scope="module", params=list(SYSTEMS))
+def tiny(request):
+    """Every system."""
+    return tiny_system(request.param)
+
+
+@pytest.fixture(scope="module", params=list(LATENT))
+def tiny_latent(request):
+    """Every system with latent variables."""
+    return tiny_system(request.param)
+
+
+@pytest.fixture(scope="session")
+def double_noise():
+    """double_noise(rows, stream) -> noise in float64, one key per row."""
+    return lambda rows, prefix="utterance": Noise([(prefix, row) for row in range(rows)], dtype=torch.float64)

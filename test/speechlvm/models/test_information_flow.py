@@ -1,0 +1,125 @@
+"""What prior, posterior and likelihood of a step depend on, by gradient: no more and no less than the factorisations.
+
+At fixed latents (`LatentModel.conditionals`) the gradient of every factor with respect to every step of the inputs and
+of every level is exactly zero where the factorisation has no edge, and not zero wherever it has one. Equation numbers
+(A.n) and (B.n) are those of sources A and B.
+"""
+
+import torch
+
+from speechlvm.models import MODELS
+
+STEPS = 12
+
+
+def nothing(t):
+    return []
+
+
+def past(t):
+    return range(t)
+
+
+def last(t):
+    return range(max(t - 1, 0), t)
+
+
+def own(t):
+    return [t]
+
+
+def until(t):
+    return range(t + 1)
+
+
+def everything(t):
+    return range(STEPS)
+
+
+def within(before, after=0, hop=1):
+    """From `before` steps before the first of the `hop` steps of t, to `after` steps after the last."""
+    return lambda t: range(max(t * hop - before, 0), min((t + 1) * hop + after, STEPS))
+
+
+def receptive_field(steps):
+    return lambda t: range(max(t - steps, 0), t)
+
+
+def every(hop, rule):
+    """Steps of a level that is `hop` times slower than that of t."""
+    return lambda t: rule(t // hop)
+
+
+def clockwork(levels, factor, seen):
+    """(A.9), (A.10): x at step t given z^1 alone, z_t^l given z_<t^l and z^(l+1); `seen` by the posterior, per level.
+
+    z^1 goes through a state that remembers all of it, and the state of the level above is known with its latents.
+    """
+    flow = {}
+    for l in range(1, levels + 1):
+        above = {f"z{m}": every(factor ** (m - l), until) for m in range(l + 1, levels + 1)}
+        flow[f"prior z{l}"] = {f"z{l}": past, **above}
+        flow[f"posterior z{l}"] = {"x": seen[l - 1], **flow[f"prior z{l}"]}
+    flow["likelihood"] = {f"z{m}": every(factor ** (m - 1), until) for m in range(1, levels + 1)}
+    return flow
+
+
+FLOWS = {
+    # (A.2): x_t given x_<t
+    "lstm": {"likelihood": {"x": past}},
+    # dilations 1, 2, 1, 2 and a first convolution over the two steps before
+    "wavenet": {"likelihood": {"x": receptive_field(6 + 2)}},
+    # the lowest convolution sees one step beyond its own on each side, and so does the block at this rate
+    "cwvae_l1": clockwork(1, 2, [within(2, 2)]),
+    # a block at the rate of the upper level: one step, two of the lower ones, more
+    "cwvae_l2": clockwork(2, 2, [within(2, 2), within(4, 4, hop=2)]),
+    # (A.10) to the letter: the step's own span
+    "cwvae_l2_residual": clockwork(2, 2, [own, within(0, 0, hop=2)]),
+    "cwvae_l3_precision": clockwork(3, 2, [within(2, 2), within(4, 4, hop=2), within(8, 8, hop=4)]),
+}
+
+
+def factors(model, inputs, latents):
+    """Name -> (B, T_l, ...) of every factor, as a function of inputs and latents."""
+    lengths = torch.full((len(inputs),), inputs.shape[1])
+    if model.bound == "exact":
+        # the likelihood of all targets is the only access to the parameters, and it differs for each of them
+        target = torch.zeros(*inputs.shape[:2], 1, dtype=torch.int64)
+        return {"likelihood": model.score(inputs, target, lengths).log_likelihood.values.unflatten(1, (STEPS, -1))}
+    conditionals = model.conditionals(inputs, lengths, latents, features=model.encode(inputs, lengths))
+    found = {"likelihood": conditionals.parameters.unflatten(1, (STEPS, -1))}
+    for kind in ("prior", "posterior"):
+        for level, gaussian in getattr(conditionals, kind).items():
+            found[f"{kind} {level}"] = torch.cat([gaussian.mean, gaussian.std], -1)
+    return found
+
+
+def test_every_registered_model_is_covered(covered_models):
+    assert covered_models == set(MODELS)
+
+
+def test_factors_depend_on_what_the_factorisation_says(tiny):
+    model, flow = tiny.model, FLOWS[tiny.name]
+    generator = torch.Generator().manual_seed(2)
+
+    def leaf(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    frames = STEPS * model.stack
+    sources = {"x": leaf(2, frames, 1)}
+    if model.bound == "elbo":
+        for level, hop in model.latent_hops.items():
+            sources[level] = leaf(2, frames // hop, model.latent_sizes[level])
+    found = factors(model, sources["x"], {name: value for name, value in sources.items() if name != "x"})
+    assert set(found) == set(flow)
+    for factor, values in found.items():
+        for t in range(values.shape[1]):
+            weights = torch.randn(values[:, t].shape, generator=generator, dtype=torch.float64)
+            gradients = torch.autograd.grad(
+                (values[:, t] * weights).sum(), list(sources.values()),
+                retain_graph=True, allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+            for source, gradient in zip(sources, gradients, strict=True):
+                steps = gradient.unflatten(1, (STEPS, -1)) if source == "x" else gradient
+                depends = steps.transpose(0, 1).flatten(1).ne(0).any(1).nonzero().flatten().tolist()
+                assert depends == list(flow[factor].get(source, nothing)(t)), f"{factor} of step {t} on {source}"
