@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODELS = {
     "lstm": ("speechlvm.models.lstm", "LSTM"),
     "wavenet": ("speechlvm.models.wavenet", "WaveNet"),
+    "stcn": ("speechlvm.models.stcn", "STCN"),
     "cwvae": ("speechlvm.models.cwvae", "CWVAE"),
 }
 

@@ -20,6 +20,14 @@ SYSTEMS = {
     "lstm_s16": ("lstm", {"stack": 16, "hidden": 8, "layers": 1}),
     "wavenet_s1": ("wavenet", {"stack": 1, "channels": 6, "layers_per_block": 4, "blocks": 2}),
     "wavenet_s16": ("wavenet", {"stack": 16, "channels": 6, "layers_per_block": 3, "blocks": 2}),
+    "stcn_s1": (
+        "stcn",
+        {"stack": 1, "channels": 6, "latents": [4, 2], "dilations": [1, 2], "output_layers": 2, "dense": False},
+    ),
+    "stcn_dense_s16": (
+        "stcn",
+        {"stack": 16, "channels": 6, "latents": [4, 3, 2], "dilations": [1, 2, 4], "output_layers": 2},
+    ),
     "cwvae_l1": ("cwvae", {"stride": 64, "levels": 1, "width": 8}),
     "cwvae_l2": ("cwvae", {"stride": 64, "levels": 2, "width": 8}),
     "cwvae_l3": ("cwvae", {"stride": 64, "levels": 3, "width": 8, "factor": 2}),

@@ -1,0 +1,373 @@
+"""STCN and STCN-dense: stochastic temporal convolutional networks.
+
+    z3[t] ----------------------\\        dense only      each z_l[t]: prior from d_l[t-1] and z_{l+1}[t],
+      v                          \\                                    posterior from d_l[t] and z_{l+1}[t]
+    z2[t] ---------------------\\  \\
+      v                         v  v
+    z1[t] -> [z1[t] (z2[t] ...)] -> causal layers over z[<=t] -> head -> parameters of the s frames of step t
+
+    d3[t]  third block of gated dilated causal layers        d_l[t] = block_l(d_{l-1}[<=t]), deterministic
+      ^
+    d2[t]  second block
+      ^
+    d1[t]  first block <- 1x1 map of the stacks x[<=t]
+
+    p(z_l[t] | x[<t], z_{l+1}[t])  = N(prior_l(d_l[t-1], z_{l+1}[t]))
+    q(z_l[t] | x[<=t], z_{l+1}[t]) = normalised product of the prior and N(evidence_l(d_l[t], z_{l+1}[t]))
+    p(x[t] | z[<=t]),  z = z_1 or, dense, (z_1, ..., z_L)
+
+Reference: Aksan & Hilliges 2019, "STCN: Stochastic Temporal Convolutional Networks", arXiv:1902.06568; results quoted
+in source A ("Benchmarking generative latent variable models for speech", 2022), Table 4.
+
+Nothing about z[t] depends on latents of other steps once x is given, so scoring is parallel over time. The decoder
+sees latents only, as published: what the past tells about x[t] reaches it through the priors of the latents. The
+output layers widen its view to z[t - output_layers .. t]. Sequences are time-major, (steps, B, channels), inside.
+
+Differences from the published implementation, which is silent or mistaken in places:
+
+- It takes the variance of the product of prior and evidence for its standard deviation; ours is the product.
+- It draws z_l anew for each of its uses (prior and posterior below, decoder), for which its sum of terms is no bound on
+  the likelihood of any one model. Ours draws once.
+- It clips standard deviations to [0.001, 5]; ours are smooth and have the lower bound only. Mean and standard deviation
+  share the two hidden layers.
+- Before the first step there is a learned d_l[0] in place of the layers' response to a step of zeros; the first step
+  is paid for like all others.
+- Layers whose input has another size than their output (the first of the encoder and of the output network) are a
+  1x1 map followed by an ordinary layer; the 1x1 maps inside of layers have no bias (`modules.causal_conv` says why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
+from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, Samples, State, join_samples
+from speechlvm.modules.causal_conv import GatedLayer
+from speechlvm.modules.frames import full_precision, stack_frames
+from speechlvm.modules.mlp import MLP
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+_MOST_NUMBERS = 10**9
+_LATENT_HIDDEN_LAYERS = 2
+# Steps between two calls of the noise streams and of `log_prob` in sampling.
+_SAMPLED_BLOCK_STEPS = 256
+
+
+class Config(Settings):
+    """Sizes of an STCN.
+
+    Attributes:
+        stack: s, frames per step.
+        channels: filters of all layers, and width of all other hidden layers.
+        latents: sizes of the latents, bottom to top; one block of layers each.
+        dilations: of the layers of one block.
+        dense: the decoder sees the latents of all levels; otherwise those of the lowest.
+        output_layers: causal layers between the latents and the head.
+    """
+
+    stack: int = Field(default=200, ge=1, le=4096)
+    channels: int = Field(default=256, ge=1, le=4096)
+    latents: list[Annotated[int, Field(ge=1, le=4096)]] = Field([256, 128, 64, 32, 16], min_length=1, max_length=16)
+    dilations: list[Annotated[int, Field(ge=1, le=8192)]] = Field([1, 2, 4, 8, 16], min_length=1, max_length=16)
+    dense: bool = True
+    output_layers: int = Field(default=5, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Config:
+        blocks = len(self.latents)
+        weights = 6 * self.channels**2 * (blocks * len(self.dilations) + self.output_layers)
+        remembered = self.channels * (blocks * sum(self.dilations) + self.output_layers)
+        for what, value in (("weights in the layers", weights), ("remembered numbers per sequence", remembered)):
+            if value > _MOST_NUMBERS:
+                raise ValueError(
+                    f"channels {self.channels}, {blocks} latents, dilations {self.dilations} and output_layers "
+                    f"{self.output_layers} together make {value} {what}; expected at most {_MOST_NUMBERS}"
+                )
+        return self
+
+
+class LatentNetwork(nn.Module):
+    """Gaussian of the latents of one level given a deterministic vector and, but at the top, the latents above.
+
+    Args:
+        channels: of the deterministic vector, and hidden units.
+        above: size of the latents above; 0 at the top.
+        size: D_l of its own.
+    """
+
+    def __init__(self, channels: int, above: int, size: int) -> None:
+        super().__init__()
+        self.hidden = MLP(channels + above, channels, _LATENT_HIDDEN_LAYERS)
+        self.output = nn.Linear(channels, 2 * size)
+
+    def forward(self, d: Tensor, above: Tensor | None) -> DiagonalGaussian:
+        """d (..., channels), above (..., D_{l+1}) -> (..., D_l)."""
+        hidden = self.hidden(d if above is None else torch.cat([d, above], -1))
+        with full_precision(hidden):
+            return DiagonalGaussian.from_raw(self.output(hidden.to(self.output.weight.dtype)))
+
+
+class CausalStack(nn.Module):
+    """Gated causal layers with residual connections, as a sequence and step by step.
+
+    The residual connection is the skip sum of `GatedLayer`, started at the layer's own input: it stays in the weights'
+    precision under autocast.
+
+    Args:
+        channels: of all layers.
+        dilations: of the layers, first to last.
+    """
+
+    def __init__(self, channels: int, dilations: list[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(GatedLayer(channels, dilation, residual=False) for dilation in dilations)
+
+    def initial_histories(self, batch: int) -> list[Tensor]:
+        """Zeros (B, d, channels) of each layer."""
+        return [layer.bias.new_zeros(batch, layer.dilation, layer.channels) for layer in self.layers]
+
+    def forward(self, x: Tensor, histories: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs (T, B, C) of all layers for x (T, B, C), and the histories after it."""
+        autocast = torch.is_autocast_enabled(x.device.type)
+        outputs, after = [], []
+        for layer, history in zip(self.layers, histories, strict=True):
+            history = history.transpose(0, 1)
+            after.append(layer.next_history(x, history).transpose(0, 1))
+            taps = x.to(torch.get_autocast_dtype(x.device.type)) if autocast else x
+            x = layer(taps, x.clone(), history)[1]
+            outputs.append(x)
+        return outputs, after
+
+
+class CausalStepper:
+    """One step after another through a `CausalStack`, with a ring of the last d inputs for each layer.
+
+    Args:
+        stack: whose weights are used.
+        histories: of its layers, as `CausalStack.forward` gives them.
+    """
+
+    def __init__(self, stack: CausalStack, histories: list[Tensor]) -> None:
+        self._step = 0
+        self._layers = [
+            (layer.past, layer.present, layer.bias, layer.skip, history.transpose(0, 1).clone())
+            for layer, history in zip(stack.layers, histories, strict=True)
+        ]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """Outputs (B, C) of all layers for the next step x (B, C)."""
+        outputs = []
+        for past, present, bias, skip, ring in self._layers:
+            oldest = ring[self._step % len(ring)]
+            tanh, sigmoid = torch.addmm(torch.addmm(bias, oldest, past), x, present).chunk(2, 1)
+            oldest.copy_(x)
+            x = torch.addmm(x, tanh.tanh() * sigmoid.sigmoid(), skip)
+            outputs.append(x)
+        self._step += 1
+        return outputs
+
+    def histories(self) -> list[Tensor]:
+        """As `CausalStack.forward` returns them."""
+        return [ring.roll(-self._step, 0).transpose(0, 1) for *_, ring in self._layers]
+
+
+class STCN(LatentModel):
+    """See the module.
+
+    Args:
+        config: sizes.
+        channels: C, input channels.
+        distribution: of a frame.
+
+    Attributes:
+        receptive_field: steps that the prior of a step depends on: x[t - receptive_field] .. x[t - 1].
+        latent_field: steps of latents that the likelihood of a step depends on: z[t - latent_field + 1] .. z[t].
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.config, self.channels, self.distribution = config, channels, distribution
+        self.stack = self.hop = config.stack
+        width, sizes = config.channels, config.latents
+        names = [f"z{level}" for level in range(1, len(sizes) + 1)]
+        self.latent_sizes = dict(zip(names, sizes, strict=True))
+        self.latent_hops = dict.fromkeys(names, config.stack)
+        self.receptive_field = len(sizes) * sum(config.dilations) + 1
+        self.latent_field = config.output_layers + 1
+
+        self.start = nn.Parameter(torch.zeros(len(sizes), width))
+        self.first = nn.Linear(config.stack * channels, width)
+        self.encoder = CausalStack(width, config.dilations * len(sizes))
+        pairs = list(zip(sizes, [*sizes[1:], 0], strict=True))
+        self.priors = nn.ModuleList(LatentNetwork(width, above, size) for size, above in pairs)
+        self.evidence = nn.ModuleList(LatentNetwork(width, above, size) for size, above in pairs)
+        self.join = nn.Linear(sum(sizes) if config.dense else sizes[0], width)
+        self.decoder = CausalStack(width, [1] * config.output_layers)
+        self.head = nn.Linear(width, config.stack * distribution.parameter_size)
+
+    def initial_state(self, batch: int) -> State:
+        """The learned start of the deterministic representations; nothing before it in any layer."""
+        d = list(self.start.unsqueeze(1).expand(-1, batch, -1))
+        frames = torch.zeros(batch, dtype=torch.int64, device=self.start.device)
+        return self._state(frames, d, self.encoder.initial_histories(batch), self.decoder.initial_histories(batch))
+
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """See `LatentModel.infer`."""
+        batch, frames, _ = inputs.shape
+        first = self.frames_seen(state, batch)
+
+        def draw(level: str, _prior: DiagonalGaussian, posterior: DiagonalGaussian) -> Tensor:
+            return posterior.sample(self.draw_noise(noise, level, first, frames).transpose(0, 1).to(inputs.dtype))
+
+        return self._run(inputs, draw, state, posterior=True)
+
+    def conditionals(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+    ) -> Conditionals:
+        """See `LatentModel.conditionals`."""
+
+        def given(level: str, _prior: DiagonalGaussian, _posterior: DiagonalGaussian | None) -> Tensor:
+            return latents[level].transpose(0, 1)
+
+        return self._run(inputs, given, state, posterior=features is not None).conditionals
+
+    def _run(self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool) -> Inference:
+        """Go along the latents (steps, B, D_l) that `choose` makes of a level's name, its prior and its posterior."""
+        batch, frames, _ = inputs.shape
+        self._check_position(state)
+        state = self.initial_state(batch) if state is None else state
+        steps = stack_frames(inputs, self.stack).transpose(0, 1)
+        with full_precision(inputs):
+            x = self.first(steps)
+        outputs, encoder = self.encoder(x, self._histories(state, "encoder"))
+        d = self._of_blocks(outputs)
+        before = [torch.cat([state[f"d{l}"].unsqueeze(0), d_l[:-1]]) for l, d_l in enumerate(d, 1)]
+        latents, priors, posteriors = self._descend(before, d if posterior else None, choose)
+        with full_precision(inputs):
+            x = self.join(self._seen(latents))
+        outputs, decoder = self.decoder(x, self._histories(state, "decoder"))
+        top = outputs[-1].transpose(0, 1)
+        with full_precision(top):
+            parameters = self.head(top).reshape(batch, -1, self.distribution.parameter_size)[:, :frames]
+        conditionals = Conditionals(parameters, _batch_first(priors), _batch_first(posteriors))
+        after = self._state(state["frames"] + frames, [d_l[-1] for d_l in d], encoder, decoder)
+        return Inference({level: z.transpose(0, 1) for level, z in latents.items()}, conditionals, after)
+
+    def _descend(
+        self, before: list[Tensor], now: list[Tensor] | None, choose: Callable[..., Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, DiagonalGaussian], dict[str, DiagonalGaussian]]:
+        """From the top level to the lowest.
+
+        Args:
+            before: d_l[t-1] (..., channels) of each level.
+            now: d_l[t] (..., channels); None for no posteriors.
+            choose: see `_run`.
+
+        Returns:
+            Latents, priors and posteriors of each level, z1 first.
+        """
+        latents, priors, posteriors, above = {}, {}, {}, None
+        for index, level in reversed(list(enumerate(self.latent_sizes))):
+            priors[level] = self.priors[index](before[index], above)
+            if now is not None:
+                evidence = self.evidence[index](now[index], above)
+                posteriors[level] = precision_weighted(priors[level], evidence)
+            latents[level] = above = choose(level, priors[level], posteriors.get(level))
+        # the lowest level first
+        return tuple(dict(reversed(values.items())) for values in (latents, priors, posteriors))
+
+    def _seen(self, latents: dict[str, Tensor]) -> Tensor:
+        """What the decoder sees of the latents of a step."""
+        return torch.cat(list(latents.values()), -1) if self.config.dense else latents["z1"]
+
+    def _of_blocks(self, outputs: list[Tensor]) -> list[Tensor]:
+        """d_1 .. d_L: the outputs of the last layer of each block."""
+        depth = len(self.config.dilations)
+        return outputs[depth - 1 :: depth]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State | None = None,
+    ) -> Samples:
+        """Draw step by step with one queue per layer: O(layers) work per step (see `Model.sample`)."""
+        self._check_position(state)
+        batch = len(noise)
+        state = self.initial_state(batch) if state is None else state
+        encoder = CausalStepper(self.encoder, self._histories(state, "encoder"))
+        decoder = CausalStepper(self.decoder, self._histories(state, "decoder"))
+        d = [state[f"d{level}"] for level in range(1, len(self.latent_sizes) + 1)]
+        first, dtype, parts = self.frames_seen(state, batch), self.start.dtype, []
+        for start in range(first, first + frames, _SAMPLED_BLOCK_STEPS * self.stack):
+            end = min(start + _SAMPLED_BLOCK_STEPS * self.stack, first + frames)
+            steps = -(-(end - start) // self.stack)
+            normal = {name: self.draw_noise(noise, name, start, end - start).to(dtype) for name in self.latent_sizes}
+            uniform = noise.uniform("x", start, steps * self.stack, self.distribution.noise_size).to(dtype)
+            uniform, drawn = uniform.unflatten(1, (steps, self.stack)), []
+            for step in range(steps):
+
+                def draw(level: str, prior: DiagonalGaussian, _posterior: None) -> Tensor:
+                    return prior.sample(normal[level][:, step])  # noqa: B023 (called before the next step)
+
+                latents, priors, _ = self._descend(d, None, draw)
+                top = decoder(self.join(self._seen(latents)))[-1]
+                parameters = self.head(top).unflatten(1, (self.stack, -1))
+                target = self.distribution.sample(parameters, uniform[:, step])
+                drawn.append((target, parameters, latents, priors))
+                d = self._of_blocks(encoder(self.first(inputs_of(target).to(dtype).flatten(1))))
+            after = self._state(torch.full_like(state["frames"], end), d, encoder.histories(), decoder.histories())
+            parts.append(self._samples(drawn, after))
+        return join_samples(parts, frames)
+
+    def _samples(self, drawn: list[tuple], state: State) -> Samples:
+        """Target, parameters, latents and priors of consecutive steps, scored."""
+        targets, parameters, latents, priors = zip(*drawn, strict=True)
+        target = torch.cat(targets, 1)
+        log_likelihood = self.distribution.log_prob(torch.cat(parameters, 1), target)
+        z = {name: torch.stack([step[name] for step in latents], 1) for name in self.latent_sizes}
+        log_prior = {}
+        for name in z:
+            mean, std = (torch.stack([getattr(step[name], part) for step in priors], 1) for part in ("mean", "std"))
+            log_prior[name] = DiagonalGaussian(mean, std).log_prob(z[name]).sum(-1)
+        return Samples(target, log_likelihood, state, z, log_prior)
+
+    def _state(self, frames: Tensor, d: list[Tensor], encoder: list[Tensor], decoder: list[Tensor]) -> State:
+        state = {"frames": frames}
+        for kind, values in (("d", d), ("encoder", encoder), ("decoder", decoder)):
+            state.update({f"{kind}{number}": value for number, value in enumerate(values, 1)})
+        return state
+
+    def _histories(self, state: State, kind: str) -> list[Tensor]:
+        """Of the layers of "encoder" or "decoder"."""
+        return [state[f"{kind}{number}"] for number in range(1, len(getattr(self, kind).layers) + 1)]
+
+    def _check_position(self, state: State | None) -> None:
+        if state is not None and self.frames_seen(state, 0) % self.stack:
+            raise ValueError(
+                f"the state is after {self.frames_seen(state, 0)} frames, in the middle of a step of {self.stack}: "
+                f"only the last chunk may end there"
+            )
+
+
+def _batch_first(factors: dict[str, DiagonalGaussian]) -> dict[str, DiagonalGaussian]:
+    return {name: DiagonalGaussian(q.mean.transpose(0, 1), q.std.transpose(0, 1)) for name, q in factors.items()}
