@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 MINIMUM_STD = 1e-3
 
+RAW_OFFSET = math.log(math.expm1(1.0 - MINIMUM_STD))
+"""c of `MINIMUM_STD`."""
+
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 

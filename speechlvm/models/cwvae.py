@@ -21,6 +21,7 @@ coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -40,9 +41,11 @@ from speechlvm.models.base import (
     State,
     join_samples,
 )
+from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
+from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
-from speechlvm.modules.recurrence import SLOPE, Chain, Head, LatentRecurrence, plain_chain
+from speechlvm.modules.recurrence import GRUCell
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -88,6 +91,21 @@ class CWVAEConfig(Settings):
         return self
 
 
+@dataclass(frozen=True)
+class Chain:
+    """One level's latents and states.
+
+    Attributes:
+        z: (B, T_l, width) latents.
+        h: (B, T_l, width) states.
+        distribution: (B, T_l, width) what z was drawn from; None where z was given.
+    """
+
+    z: Tensor
+    h: Tensor
+    distribution: DiagonalGaussian | None
+
+
 class Level(nn.Module):
     """Latents of one clock: transition, prior and posterior.
 
@@ -100,9 +118,10 @@ class Level(nn.Module):
     def __init__(self, width: int, top: bool, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.transition = LatentRecurrence(width, width, width)
+        self.latent = nn.Linear(width, width, bias=False)
         self.context = None if top else nn.Linear(width, width, bias=False)
         self.context_bias = nn.Parameter(torch.zeros(width))
+        self.cell = GRUCell(width, width)
         self.prior_hidden = nn.Linear(width, width)
         self.prior_output = nn.Linear(width, 2 * width)
         self.posterior_state = nn.Linear(width, width, bias=False)
@@ -136,48 +155,61 @@ class Level(nn.Module):
             noise: (B, T, width) standard normal.
             z, h: (B, width) before the first step.
         """
-        hidden, direct = self.posterior_evidence(evidence), self.posterior_direct(evidence)
-        first, last = self.posterior_state.weight, self.posterior_output.weight
         if self.kind == "precision":
-
-            def distribution(t: int, h: Tensor) -> DiagonalGaussian:
-                return self.posterior(h, evidence[:, t])
-
-            return plain_chain(self.transition, distribution, self._project(context, noise), noise, z, h)
-        head = Head(first, hidden, last, direct)
-        if self.kind == "residual":
-            head = self._on_top_of_prior(head)
-        return self.transition(head, self._project(context, noise), noise, z, h)
+            return self._draw_products(evidence, context, noise, z, h)
+        posterior = Source("h", self.posterior_state.weight)
+        layers = [Dense("v", (posterior,), self.posterior_evidence(evidence).transpose(0, 1))]
+        outputs, direct = (Source("v", self.posterior_output.weight),), self.posterior_direct(evidence)
+        if self.kind == "residual":  # the prior's mean on top
+            mean, bias = self.prior_output.weight, self.prior_output.bias
+            means = torch.cat([torch.ones_like(bias[: len(bias) // 2]), torch.zeros_like(bias[: len(bias) // 2])])
+            layers.append(Dense("prior", (Source("h", self.prior_hidden.weight),), self.prior_hidden.bias))
+            outputs, direct = (*outputs, Source("prior", means[:, None] * mean)), direct + means * bias
+        layers.append(Dense("raw", outputs, direct.transpose(0, 1), active=False))
+        return self._draw(layers, context, noise, z, h)
 
     def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
         """Draw from the prior; arguments as in `infer`."""
         hidden, output = self.prior_hidden, self.prior_output
-        head = Head(hidden.weight, hidden.bias, output.weight, output.bias)
-        return self.transition(head, self._project(context, noise), noise, z, h)
+        layers = [
+            Dense("v", (Source("h", hidden.weight),), hidden.bias),
+            Dense("raw", (Source("v", output.weight),), output.bias, active=False),
+        ]
+        return self._draw(layers, context, noise, z, h)
 
-    def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
-        """States along given latents (B, T, width)."""
-        width = latents.shape[-1]
-        direct = torch.cat([latents, torch.zeros_like(latents)], -1)
-        head = Head(latents.new_zeros(1, width), latents.new_zeros(1), latents.new_zeros(2 * width, 1), direct)
-        return self.transition(head, self._project(context, latents), torch.zeros_like(latents), z, h)
+    def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Tensor:
+        """States (B, T, width) along given latents (B, T, width)."""
+        before = torch.cat([z.unsqueeze(1), latents[:, :-1]], 1)
+        u = F.leaky_relu(self.latent(before) + self._project(context, latents), SLOPE)
+        return self.cell.run(self.cell.input(u).transpose(0, 1), h).transpose(0, 1)
+
+    def _draw(self, layers: list[Dense], context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+        transition = [
+            Dense(
+                "u", (Source("z", self.latent.weight, previous=True),), self._project(context, noise).transpose(0, 1)
+            ),
+            self.cell.operation("h", (Source("u", self.cell.input.weight),), self.cell.input.bias),
+        ]
+        draw = Draw("z", "raw", noise.transpose(0, 1))
+        values = run_chain([*transition, *layers, draw], {"z": z, "h": h}, ["z", "h", "raw"])
+        z, h, raw = (values[name].transpose(0, 1) for name in ("z", "h", "raw"))
+        return Chain(z, h, DiagonalGaussian.from_raw(raw))
+
+    def _draw_products(self, evidence, context, noise, z, h) -> Chain:
+        """As `infer` for the product with the prior, which no chain knows: step by step."""
+        context, track = self._project(context, noise), []
+        for t in range(noise.shape[1]):
+            h = self.cell.step(self.cell.input(F.leaky_relu(self.latent(z) + context[:, t], SLOPE)), h)
+            q = self.posterior(h, evidence[:, t])
+            z = q.sample(noise[:, t])
+            track.append((z, h, q.mean, q.std))
+        z, h, mean, std = (torch.stack(tensors, 1) for tensors in zip(*track, strict=True))
+        return Chain(z, h, DiagonalGaussian(mean, std))
 
     def _project(self, context: Tensor | None, noise: Tensor) -> Tensor:
         if context is None:
             return self.context_bias.expand(*noise.shape[:2], -1)
         return F.linear(context, self.context.weight, self.context_bias)
-
-    def _on_top_of_prior(self, head: Head) -> Head:
-        """The posterior's head with the prior's mean added: one MLP whose hidden layers stand side by side."""
-        hidden, output = self.prior_hidden, self.prior_output
-        (mean, _), (bias, _) = output.weight.chunk(2), output.bias.chunk(2)
-        prior_evidence = hidden.bias.expand(*head.evidence.shape[:-1], -1)
-        return Head(
-            torch.cat([head.first, hidden.weight]),
-            torch.cat([head.evidence, prior_evidence], -1),
-            torch.cat([head.last, torch.cat([mean, torch.zeros_like(mean)])], 1),
-            head.direct + torch.cat([bias, torch.zeros_like(bias)]),
-        )
 
 
 class CWVAE(LatentModel):
@@ -270,7 +302,8 @@ class CWVAE(LatentModel):
         batch, frames, _ = inputs.shape
 
         def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
-            return self.levels[l - 1].follow(latents[f"z{l}"], context, z, h)
+            given = latents[f"z{l}"]
+            return Chain(given, self.levels[l - 1].follow(given, context, z, h), None)
 
         chains, parameters, _ = self._descend(follow, frames, self._start(state, batch))
         prior, posterior = {}, {}

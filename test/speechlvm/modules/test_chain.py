@@ -1,0 +1,186 @@
+"""The chain's node against the plain loop: values and every gradient."""
+
+import pytest
+import torch
+
+from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source, plain_chain
+from speechlvm.modules.fast_chain import _tensors, _with_tensors, run_chain
+from speechlvm.modules.recurrence import GRUCell, LSTMCell, dense_layers
+
+BATCH, LATENT, STATE, HIDDEN = 3, 4, 5, 6
+
+
+class Leaves:
+    """Random float64 leaves, all of which need gradients."""
+
+    def __init__(self):
+        self.generator, self.made = torch.Generator().manual_seed(0), []
+
+    def __call__(self, *shape):
+        leaf = torch.randn(*shape, dtype=torch.float64, generator=self.generator).mul_(0.5).requires_grad_()
+        self.made.append(leaf)
+        return leaf
+
+
+def posterior(leaf, source, steps):
+    """Two layers, the first with evidence, and a draw."""
+    return [
+        Dense("v1", (source,), leaf(steps, BATCH, HIDDEN)),
+        Dense("v2", (Source("v1", leaf(HIDDEN, HIDDEN)),), leaf(HIDDEN)),
+        Dense("raw", (Source("v2", leaf(2 * LATENT, HIDDEN)),), leaf(2 * LATENT), active=False),
+        Draw("z", "raw", leaf(steps, BATCH, LATENT).detach()),
+    ]
+
+
+def gru_weights(leaf):
+    return leaf(3 * STATE, STATE), leaf(STATE)
+
+
+def vrnn(leaf, steps):
+    return [
+        *posterior(leaf, Source("h", leaf(HIDDEN, STATE), previous=True), steps),
+        Dense("u", (Source("z", leaf(HIDDEN, LATENT)),), leaf(HIDDEN)),
+        GRU("h", (Source("u", leaf(3 * STATE, HIDDEN)),), leaf(steps, BATCH, 3 * STATE), *gru_weights(leaf)),
+    ], {"h": leaf(BATCH, STATE)}
+
+
+def cwvae(leaf, steps):
+    return [
+        Dense("u", (Source("z", leaf(HIDDEN, LATENT), previous=True),), leaf(steps, BATCH, HIDDEN)),
+        GRU("h", (Source("u", leaf(3 * STATE, HIDDEN)),), leaf(3 * STATE), *gru_weights(leaf)),
+        *posterior(leaf, Source("h", leaf(HIDDEN, STATE)), steps),
+    ], {"z": leaf(BATCH, LATENT), "h": leaf(BATCH, STATE)}
+
+
+def srnn(leaf, steps):
+    first, *others, draw = posterior(leaf, Source("z", leaf(HIDDEN, LATENT), previous=True), steps)
+    raw = others[-1]
+    prior = Dense("p", (Source("z", leaf(HIDDEN, LATENT), previous=True),), leaf(steps, BATCH, HIDDEN))
+    joint = Dense("raw", (*raw.sources, Source("p", leaf(2 * LATENT, HIDDEN))), raw.term, active=False)
+    return [first, prior, *others[:-1], joint, draw], {"z": leaf(BATCH, LATENT)}
+
+
+def zforcing(leaf, steps):
+    return [
+        *posterior(leaf, Source("h", leaf(HIDDEN, STATE), previous=True), steps),
+        Dense("u", (Source("z", leaf(HIDDEN, LATENT)),), leaf(HIDDEN)),
+        LSTM("h", "c", (Source("u", leaf(4 * STATE, HIDDEN)),), leaf(steps, BATCH, 4 * STATE), leaf(4 * STATE, STATE)),
+    ], {"h": leaf(BATCH, STATE), "c": leaf(BATCH, STATE)}
+
+
+def gru(leaf, steps):
+    return [GRU("h", (), leaf(steps, BATCH, 3 * STATE), *gru_weights(leaf))], {"h": leaf(BATCH, STATE)}
+
+
+CHAINS = {
+    vrnn: ["z", "h", "raw", "u"],
+    cwvae: ["z", "h", "raw"],
+    srnn: ["z", "raw", "p"],
+    zforcing: ["z", "h", "c", "raw"],
+    gru: ["h"],
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
+def test_node_equals_plain_loop(chain, steps):
+    leaf = Leaves()
+    operations, initial = chain(leaf, steps)
+    names = CHAINS[chain]
+    results = []
+    for values in (run_chain(operations, initial, names), plain_chain(operations, initial, names, steps)):
+        generator = torch.Generator().manual_seed(1)
+        weights = [torch.randn(values[n].shape, dtype=torch.float64, generator=generator) for n in names]
+        loss = sum((values[name] * weight).sum() for name, weight in zip(names, weights, strict=True))
+        gradients = torch.autograd.grad(loss, [x for x in leaf.made if x.requires_grad], allow_unused=True)
+        results.append((values, gradients))
+    (values, gradients), (expected, expected_gradients) = results
+    for name in names:
+        torch.testing.assert_close(values[name], expected[name], rtol=0, atol=1e-12)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        if other is None:  # the noise, made to need one only as a leaf
+            assert gradient is None or not gradient.any()
+        else:
+            torch.testing.assert_close(gradient, other, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_a_value_that_is_no_output_still_flow():
+    leaf = Leaves()
+    operations, initial = vrnn(leaf, 4)
+    (gradient,) = torch.autograd.grad(run_chain(operations, initial, ["h"])["h"].sum(), initial["h"])
+    (expected,) = torch.autograd.grad(plain_chain(operations, initial, ["h"], 4)["h"].sum(), initial["h"])
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+
+
+def test_backward_twice_gives_the_same():
+    leaf = Leaves()
+    operations, initial = zforcing(leaf, 3)
+    total = run_chain(operations, initial, ["h", "z"])
+    loss = total["h"].sum() + total["z"].square().sum()
+    first = torch.autograd.grad(loss, initial["c"], retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(loss, initial["c"])[0], first)
+
+
+def test_cells_equal_those_of_torch():
+    torch.manual_seed(0)
+    x, h, c = (torch.randn(BATCH, n, dtype=torch.float64) for n in (HIDDEN, STATE, STATE))
+
+    def order(weight, old, new):
+        return torch.cat([weight.chunk(len(old))[old.index(gate)] for gate in new])
+
+    ours, theirs = GRUCell(HIDDEN, STATE).double(), torch.nn.GRUCell(HIDDEN, STATE).double()
+    with torch.no_grad():
+        ours.input.weight.copy_(order(theirs.weight_ih, "run", "nru"))
+        ours.input.bias.copy_(order(theirs.bias_ih, "run", "nru"))
+        ours.input.bias[STATE:] += theirs.bias_hh[: 2 * STATE]
+        ours.state.weight.copy_(theirs.weight_hh)
+        ours.state_bias.copy_(theirs.bias_hh[2 * STATE :])
+    expected = theirs(x, h)
+    torch.testing.assert_close(ours.step(ours.input(x), h), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.run(ours.input(x)[None], h)[0], expected, rtol=0, atol=1e-12)
+
+    ours, theirs = LSTMCell(HIDDEN, STATE).double(), torch.nn.LSTMCell(HIDDEN, STATE).double()
+    with torch.no_grad():
+        ours.input.weight.copy_(order(theirs.weight_ih, "ifgo", "oifg"))
+        ours.input.bias.copy_(order(theirs.bias_ih + theirs.bias_hh, "ifgo", "oifg"))
+        ours.state.weight.copy_(order(theirs.weight_hh, "ifgo", "oifg"))
+    for result in (ours.step(ours.input(x), h, c), [v[0] for v in ours.run(ours.input(x)[None], h, c)]):
+        for value, expected in zip(result, theirs(x, (h, c)), strict=True):
+            torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+
+
+def test_dense_layers_are_an_mlp():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(HIDDEN, HIDDEN).double() for _ in range(3)]
+    x = torch.randn(2, BATCH, HIDDEN, dtype=torch.float64)
+    operations = dense_layers("a", Source("h", layers[0].weight, previous=True), layers[0].bias, layers[1:])
+    gate = GRU("h", (), x.new_zeros(2, BATCH, 3 * HIDDEN), x.new_zeros(3 * HIDDEN, HIDDEN), x.new_zeros(HIDDEN))
+    value = run_chain([*operations, gate], {"h": x[0]}, ["a3"])["a3"][0]
+    expected = x[0]
+    for layer in layers:
+        expected = torch.nn.functional.leaky_relu(layer(expected))
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+
+
+def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
+    monkeypatch.setattr("speechlvm.modules.fast_chain._HALF_FROM", 1)
+    for chain, names in CHAINS.items():
+        leaf = Leaves()
+        operations, initial = chain(leaf, 6)
+        operations = [_to_float32(op) for op in operations]
+        initial = {name: value.detach().float().requires_grad_() for name, value in initial.items()}
+        exact = run_chain(operations, initial, names)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = run_chain(operations, initial, names)
+        for name in names:
+            assert half[name].dtype == torch.float32
+            torch.testing.assert_close(half[name], exact[name], rtol=0.05, atol=0.05)
+            assert not torch.equal(half[name], exact[name])
+        start = list(initial.values())
+        gradients = [torch.autograd.grad(values[names[0]].sum(), start) for values in (half, exact)]
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=0.1, atol=0.1)
+
+
+def _to_float32(op):
+    return _with_tensors(op, iter([tensor.detach().float() for tensor in _tensors(op)]))
