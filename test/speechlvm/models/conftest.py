@@ -27,6 +27,14 @@ LATENT = {
         "cwvae",
         {"stride": STACK, "levels": 3, "factor": 2, "width": 5, "blocks": 1, "posterior": "precision"},
     ),
+    "stcn": (
+        "stcn",
+        {"stack": STACK, "channels": 6, "latents": [4, 3], "dilations": [1, 2], "output_layers": 2, "dense": False},
+    ),
+    "stcn_dense": (
+        "stcn",
+        {"stack": STACK, "channels": 6, "latents": [4, 3, 2], "dilations": [1, 2], "output_layers": 2},
+    ),
 }
 SYSTEMS = {**EXACT, **LATENT}
 
@@ -50,13 +58,14 @@ def build(name, conf, coding="mulaw8", distribution="dmol", distribution_conf=No
 
 
 def tiny_system(key):
-    """Weights that start at zero or small are made as large as others: nothing may be hidden by them."""
+    """No weight that starts at zero or small hides anything; the output stays small: no extreme likelihood."""
     model, observation = build(*SYSTEMS[key], distribution_conf={"components": 2})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return System(key, model.eval(), observation)
+    model.initialise_output(0.3 * torch.randn(model.distribution.parameter_size, generator=generator))
+    return System(key, model.eval().requires_grad_(False), observation)
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,18 @@ def clockwork(levels, factor, seen):
     return flow
 
 
+def ladder(levels, per_block, output_layers, dense):
+    """STCN: z_t^l given x_<t (posterior: x_<=t) as far back as l blocks reach, and z_t^(l+1); x_t given z_<=t alone."""
+    flow = {}
+    for l in range(1, levels + 1):
+        reach = l * per_block + 1
+        above = {f"z{l + 1}": own} if l < levels else {}
+        flow[f"prior z{l}"] = {"x": receptive_field(reach), **above}
+        flow[f"posterior z{l}"] = {"x": within(reach), **above}
+    flow["likelihood"] = {f"z{l}": within(output_layers) for l in range(1, levels + 1) if dense or l == 1}
+    return flow
+
+
 FLOWS = {
     # (A.2): x_t given x_<t
     "lstm": {"likelihood": {"x": past}},
@@ -76,6 +88,9 @@ FLOWS = {
     # (A.10) to the letter: the step's own span
     "cwvae_l2_residual": clockwork(2, 2, [own, within(0, 0, hop=2)]),
     "cwvae_l3_precision": clockwork(3, 2, [within(2, 2), within(4, 4, hop=2), within(8, 8, hop=4)]),
+    # dilations 1, 2 in each block
+    "stcn": ladder(2, 1 + 2, 2, dense=False),
+    "stcn_dense": ladder(3, 1 + 2, 2, dense=True),
 }
 
 

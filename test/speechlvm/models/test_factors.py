@@ -1,0 +1,137 @@
+"""One set of factors: inference, evaluation at given latents, the bound, and generation all use the same."""
+
+import pytest
+import torch
+from torch import distributions as td
+
+from speechlvm.models.base import slice_features
+
+FRAMES = 41  # the last step is a partial one
+EXACTLY = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@pytest.fixture
+def scored(tiny_latent, double_noise):
+    """Inputs, target and lengths of two rows of different lengths, their features, and what inference made of them."""
+    observation = tiny_latent.observation
+    generator = torch.Generator().manual_seed(3)
+    pcm = torch.randint(-30000, 30000, (2, FRAMES), generator=generator).to(torch.int16)
+    lengths = torch.tensor([FRAMES, 22])
+    inputs, target = observation.inputs(pcm, lengths).double(), observation.target(pcm)
+    features = tiny_latent.model.encode(inputs, lengths)
+    inference = tiny_latent.model.infer(inputs, lengths, features=features, noise=double_noise(2))
+    return inputs, target, lengths, features, inference
+
+
+def gaussians(conditionals):
+    named = {("prior", level): value for level, value in conditionals.prior.items()}
+    return {**named, **{("posterior", level): value for level, value in conditionals.posterior.items()}}
+
+
+def test_inference_is_the_conditionals_at_its_own_latents(tiny_latent, scored, double_noise):
+    model = tiny_latent.model
+    inputs, _, lengths, features, inference = scored
+    again = model.conditionals(inputs, lengths, inference.latents, features=features)
+    torch.testing.assert_close(inference.conditionals.parameters, again.parameters, **EXACTLY)
+    fast, plain = gaussians(inference.conditionals), gaussians(again)
+    assert set(fast) == set(plain) == {(kind, level) for kind in ("prior", "posterior") for level in model.latent_hops}
+    for name, gaussian in plain.items():
+        torch.testing.assert_close(fast[name].mean, gaussian.mean, **EXACTLY)
+        torch.testing.assert_close(fast[name].std, gaussian.std, **EXACTLY)
+    for level, z in inference.latents.items():
+        drawn = again.posterior[level].sample(model.draw_noise(double_noise(2), level, 0, FRAMES))
+        torch.testing.assert_close(z, drawn, **EXACTLY)
+    assert model.conditionals(inputs, lengths, inference.latents).posterior == {}
+
+
+def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noise):
+    """Against torch.distributions: nothing clipped, weighted, left out or added."""
+    model = tiny_latent.model
+    inputs, target, lengths, features, inference = scored
+    bound, _ = model(inputs, target, lengths, features=features, noise=double_noise(2))
+    for level, z in inference.latents.items():
+        p, q = (
+            td.Normal(gaussian.mean, gaussian.std)
+            for gaussian in (inference.conditionals.prior[level], inference.conditionals.posterior[level])
+        )
+        real = bound.kl[level].mask
+        torch.testing.assert_close(bound.kl[level].values[real], td.kl_divergence(q, p)[real], **EXACTLY)
+        ratio = (q.log_prob(z) - p.log_prob(z)).sum(-1)
+        torch.testing.assert_close(bound.log_ratio[level].values[real], ratio[real], **EXACTLY)
+    log_likelihood, log_prior = model.log_joint(inputs, target, lengths, inference.latents)
+    torch.testing.assert_close(log_likelihood.values, bound.log_likelihood.values, **EXACTLY)
+    assert set(log_prior) == set(inference.latents)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 3])
+def test_samples_are_drawn_from_the_factors_and_weighed_with_them(tiny_latent, double_noise, steps_before):
+    """From the start and after a scored prefix: noise gives the latents through p(z) and the frames through p(x|z),
+    and the log-joint collected while sampling is that of the model at what was sampled."""
+    model, observation = tiny_latent.model, tiny_latent.observation
+    before, noise = steps_before * model.hop, double_noise(2)
+    pcm = torch.randint(-30000, 30000, (2, before), generator=torch.Generator().manual_seed(4)).to(torch.int16)
+    lengths = torch.full((2,), before)
+    prefix, prefix_target = observation.inputs(pcm, lengths).double(), observation.target(pcm)
+    state, latents = None, {}
+    if before:
+        features = model.encode(prefix, lengths)
+        inference = model.infer(prefix, lengths, features=features, noise=noise)
+        state, latents = inference.state, inference.latents
+
+    samples = model.sample(FRAMES, noise, observation.inputs_of, state)
+    inputs, lengths = observation.inputs_of(samples.target).double(), torch.full((2,), FRAMES)
+    conditionals = model.conditionals(inputs, lengths, samples.latents, state=state)
+    uniform = noise.uniform("x", before, FRAMES, model.distribution.noise_size)
+    assert torch.equal(samples.target, model.distribution.sample(conditionals.parameters, uniform))
+    for level, z in samples.latents.items():
+        drawn = conditionals.prior[level].sample(model.draw_noise(noise, level, before, FRAMES))
+        torch.testing.assert_close(z, drawn, **EXACTLY)
+
+    log_likelihood, log_prior = model.log_joint(inputs, samples.target, lengths, samples.latents, state=state)
+    torch.testing.assert_close(samples.log_likelihood, log_likelihood.values, **EXACTLY)
+    assert set(samples.log_prior) == set(model.latent_hops)
+    for level, series in log_prior.items():
+        torch.testing.assert_close(samples.log_prior[level], series.values, **EXACTLY)
+
+    # the prefix and its continuation are one sequence
+    joined = {level: torch.cat([latents[level], z], 1) if before else z for level, z in samples.latents.items()}
+    whole, whole_prior = model.log_joint(
+        torch.cat([prefix, inputs], 1), torch.cat([prefix_target, samples.target], 1), lengths + before, joined
+    )
+    torch.testing.assert_close(whole.values[:, before:], samples.log_likelihood, **EXACTLY)
+    for level, series in whole_prior.items():
+        torch.testing.assert_close(
+            series.values[:, before // model.latent_hops[level] :], samples.log_prior[level], **EXACTLY
+        )
+
+
+def test_factors_in_chunks_are_those_of_the_whole(tiny_latent, scored, double_noise):
+    model = tiny_latent.model
+    inputs, _, lengths, features, inference = scored
+    whole, state = gaussians(inference.conditionals), None
+    for start in range(0, FRAMES, model.hop):
+        stop = min(start + model.hop, FRAMES)
+        part = {
+            "inputs": inputs[:, start:stop],
+            "lengths": lengths - start,
+            "features": slice_features(features, start, stop),
+            "state": state,
+        }
+        latents = {
+            level: z[:, start // model.latent_hops[level] : -(-stop // model.latent_hops[level])]
+            for level, z in inference.latents.items()
+        }
+        given = model.conditionals(**part, latents=latents)
+        drawn = model.infer(**part, noise=double_noise(2))
+        state = drawn.state
+        for found in (given, drawn.conditionals):
+            parameters = inference.conditionals.parameters[:, start:stop]
+            torch.testing.assert_close(found.parameters[0], parameters[0], **EXACTLY)
+            real = max(min(22 - start, stop - start), 0)  # beyond a row's end nothing is promised
+            torch.testing.assert_close(found.parameters[1, :real], parameters[1, :real], **EXACTLY)
+            for (kind, level), gaussian in gaussians(found).items():
+                first = start // model.latent_hops[level]
+                expected = whole[kind, level].mean[:, first : first + gaussian.mean.shape[1]]
+                torch.testing.assert_close(gaussian.mean[0], expected[0], **EXACTLY)
+                steps = -(-real // model.latent_hops[level])
+                torch.testing.assert_close(gaussian.mean[1, :steps], expected[1, :steps], **EXACTLY)

@@ -1,0 +1,34 @@
+"""How the work of scoring is shared out changes no score: batches, chunks, order and shards, one sample or several."""
+
+import pytest
+
+from speechlvm.data.dump import Dump, share_of
+from speechlvm.scoring.score import score_dump
+
+LENGTHS = [61, 33, 16, 90, 1, 47]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_batches_chunks_order_and_shards_change_nothing(tiny, make_dump, samples):
+    if tiny.model.bound == "exact" and samples > 1:
+        pytest.skip("no latents to draw several times")
+    dump = Dump(make_dump("test", LENGTHS))
+
+    def nats(utterances=None, batch_frames=10**6, chunk_frames=10**6):
+        scores = score_dump(
+            tiny.model, tiny.observation, dump, utterances,
+            batch_frames=batch_frames, chunk_frames=chunk_frames, samples=samples,
+        )  # fmt: skip
+        return {score.utterance: score.nats for score in scores}
+
+    together = nats()
+    assert set(together) == set(dump.records)
+    names = sorted(dump.records)
+    ways = [nats(batch_frames=1), nats(batch_frames=200), nats(chunk_frames=1), nats(names[::-1])]
+    ways.append(nats(batch_frames=200, chunk_frames=20))
+    for jobs in (2, 4):
+        shards = [nats(share_of(names, job, jobs), batch_frames=150) for job in range(1, jobs + 1)]
+        ways.append({name: value for shard in shards for name, value in shard.items()})
+        assert sum(map(len, shards)) == len(names)
+    for way in ways:
+        assert way == pytest.approx(together, rel=1e-9, abs=1e-9)
