@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 MODELS = {
     "lstm": ("speechlvm.models.lstm", "LSTM"),
     "wavenet": ("speechlvm.models.wavenet", "WaveNet"),
+    "zforcing": ("speechlvm.models.zforcing", "ZForcing"),
+    "stochastic_wavenet": ("speechlvm.models.stochastic_wavenet", "StochasticWaveNet"),
     "stcn": ("speechlvm.models.stcn", "STCN"),
+    "vrnn": ("speechlvm.models.vrnn", "VRNN"),
     "cwvae": ("speechlvm.models.cwvae", "CWVAE"),
 }
 

@@ -19,6 +19,9 @@ from speechlvm.distributions.latent import DiagonalGaussian, kl
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.noise import Noise
 
+SAMPLED_BLOCK_FRAMES = 4096
+"""Frames between two calls of the noise stream and of `log_prob` in sampling; no number depends on it."""
+
 State = dict[str, Tensor]
 """Flat name -> tensor, batch first; "frames" (B,) int64 is the number of frames already seen."""
 
@@ -231,6 +234,23 @@ class Inference:
     auxiliary: dict[str, Series] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Emission:
+    """One sampled step up to its frames.
+
+    Attributes:
+        parameters: (B, s, P) of the step's frames.
+        latents: level name -> (B, D_l).
+        prior: level name -> what they were drawn from.
+        memory: what goes on to the next step.
+    """
+
+    parameters: Tensor
+    latents: dict[str, Tensor]
+    prior: dict[str, DiagonalGaussian]
+    memory: State
+
+
 class LatentModel(Model):
     """A model with latent variables; what is reported is the one-sample evidence lower bound.
 
@@ -310,6 +330,60 @@ class LatentModel(Model):
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
         hop = self.latent_hops[level]
         return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
+
+    def start(self, state: State | None, batch: int) -> State:
+        """The state to go on from.
+
+        Raises:
+            ValueError: it lies within a step; only the last chunk may end there.
+        """
+        seen = self.frames_seen(state, batch)
+        if seen % self.hop:
+            raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
+        return self.initial_state(batch) if state is None else state
+
+    def sample_stepwise(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State,
+        emit: Callable[[State, dict[str, Tensor]], Emission],
+        absorb: Callable[[State, Tensor], State],
+    ) -> Samples:
+        """`sample` for models whose latents all have the clock of the stacks.
+
+        Args:
+            frames, noise, inputs_of, state: of `sample`.
+            emit: (memory, level name -> (B, D_l) standard normal) -> the next step.
+            absorb: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
+        """
+        parts: list[Samples] = []
+        memory, seen = {name: value for name, value in state.items() if name != "frames"}, state["frames"]
+        first, steps = self.frames_seen(state, len(noise)) // self.stack, -(-frames // self.stack)
+        block = max(1, SAMPLED_BLOCK_FRAMES // self.stack)
+        for start in range(0, steps, block):
+            count = min(block, steps - start)
+            position = (first + start) * self.stack
+            normal = {level: self.draw_noise(noise, level, position, count * self.stack) for level in self.latent_sizes}
+            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
+            emissions, targets = [], []
+            for t, numbers in enumerate(uniform.split(self.stack, 1)):
+                emissions.append(emit(memory, {level: values[:, t] for level, values in normal.items()}))
+                targets.append(self.distribution.sample(emissions[-1].parameters, numbers))
+                stack = inputs_of(targets[-1]).to(uniform.dtype).flatten(1)
+                memory = absorb(emissions[-1].memory, stack)
+            target, seen = torch.cat(targets, 1), seen + count * self.stack
+            log_likelihood = self.distribution.log_prob(torch.cat([e.parameters for e in emissions], 1), target)
+            latents = {level: torch.stack([e.latents[level] for e in emissions], 1) for level in normal}
+            log_prior = {
+                level: torch.stack([e.prior[level].log_prob(e.latents[level]).sum(-1) for e in emissions], 1)
+                for level in normal
+            }
+            parts.append(Samples(target, log_likelihood, {**memory, "frames": seen}, latents, log_prior))
+        samples = join_samples(parts, frames)
+        samples.state["frames"] = state["frames"] + frames
+        return samples
 
     def _series(self, level: str, values: Tensor, lengths: Tensor, frames: int) -> Series:
         hop = self.latent_hops[level]

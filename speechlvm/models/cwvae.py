@@ -283,7 +283,7 @@ class CWVAE(LatentModel):
             evidence = features[f"e{l}"].values
             return self.levels[l - 1].infer(evidence, context, self.draw_noise(noise, f"z{l}", first, frames), z, h)
 
-        chains, parameters, state = self._descend(draw, frames, self._start(state, batch))
+        chains, parameters, state = self._descend(draw, frames, self.start(state, batch))
         latents = {f"z{l}": chain.z for l, chain in enumerate(chains, 1)}
         prior = {f"z{l}": self.levels[l - 1].prior(chain.h) for l, chain in enumerate(chains, 1)}
         posterior = {f"z{l}": chain.distribution for l, chain in enumerate(chains, 1)}
@@ -305,7 +305,7 @@ class CWVAE(LatentModel):
             given = latents[f"z{l}"]
             return Chain(given, self.levels[l - 1].follow(given, context, z, h), None)
 
-        chains, parameters, _ = self._descend(follow, frames, self._start(state, batch))
+        chains, parameters, _ = self._descend(follow, frames, self.start(state, batch))
         prior, posterior = {}, {}
         for l, chain in enumerate(chains, 1):
             prior[f"z{l}"] = self.levels[l - 1].prior(chain.h)
@@ -322,7 +322,7 @@ class CWVAE(LatentModel):
         state: State | None = None,
     ) -> Samples:
         """See `Model.sample`; a state must lie on a multiple of `hop` frames."""
-        state = self._start(state, len(noise))
+        state = self.start(state, len(noise))
         block = max(1, GENERATED_AT_ONCE_FRAMES // self.hop) * self.hop
         parts = []
         for start in range(0, frames, block):
@@ -346,12 +346,6 @@ class CWVAE(LatentModel):
                 )
             )
         return join_samples(parts, frames)
-
-    def _start(self, state: State | None, batch: int) -> State:
-        seen = self.frames_seen(state, batch)
-        if seen % self.hop:
-            raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
-        return self.initial_state(batch) if state is None else state
 
     def _descend(
         self, run: Callable[[int, Tensor | None, Tensor, Tensor], Chain], frames: int, state: State

@@ -1,7 +1,10 @@
-"""Multilayer perceptron."""
+"""Multilayer perceptrons, and what models do with their first and last layers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +18,7 @@ class MLP(nn.Module):
         input: size of the input.
         hidden: size of the hidden layers.
         layers: number of hidden layers, at least one.
-        output: size of the output; None: `hidden`, after the last activation.
+        output: size of the output, which is computed in full precision; None: `hidden`, after the last activation.
         observed_input: the input is observed frames: the first layer runs in full precision even under autocast.
     """
 
@@ -39,4 +42,21 @@ class MLP(nn.Module):
         x = F.leaky_relu(x, inplace=True)
         for layer in others:
             x = F.leaky_relu(layer(x), inplace=True)
-        return x if self.output is None else self.output(x)
+        if self.output is None:
+            return x
+        with full_precision(x):
+            return self.output(x.to(self.output.weight.dtype))
+
+
+def split_input(layer: nn.Linear, size: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A layer of [a, b] in two: a (..., size) -> its part with the bias, and the weight of b."""
+    of_a, of_b = layer.weight[:, :size], layer.weight[:, size:]
+    return lambda a: F.linear(a, of_a, layer.bias), of_b
+
+
+def start_as_standard_normal(*networks: MLP) -> None:
+    """Let networks of latents' parameters start close to N(0, 1), so that their divergence starts small."""
+    with torch.no_grad():
+        for network in networks:
+            network.output.weight.mul_(0.1)
+            network.output.bias.zero_()

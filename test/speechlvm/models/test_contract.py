@@ -20,6 +20,20 @@ SYSTEMS = {
     "lstm_s16": ("lstm", {"stack": 16, "hidden": 8, "layers": 1}),
     "wavenet_s1": ("wavenet", {"stack": 1, "channels": 6, "layers_per_block": 4, "blocks": 2}),
     "wavenet_s16": ("wavenet", {"stack": 16, "channels": 6, "layers_per_block": 3, "blocks": 2}),
+    "zforcing_s16": ("zforcing", {"stack": 16, "latent": 3, "hidden": 6, "state": 8, "embedding": 5}),
+    "zforcing_norm_s64": (
+        "zforcing",
+        {"stack": 64, "latent": 3, "hidden": 6, "state": 8, "embedding": 5}
+        | {"conditional_layer_norm": True, "backward_likelihood": True},
+    ),
+    "stochastic_wavenet_s1": (
+        "stochastic_wavenet",
+        {"stack": 1, "layers": 3, "stochastic_layers": 3, "channels": 6, "latent_total": 7},
+    ),
+    "stochastic_wavenet_s16": (
+        "stochastic_wavenet",
+        {"stack": 16, "layers": 4, "stochastic_layers": 2, "channels": 6, "latent_total": 7},
+    ),
     "stcn_s1": (
         "stcn",
         {"stack": 1, "channels": 6, "latents": [4, 2], "dilations": [1, 2], "output_layers": 2, "dense": False},
@@ -28,6 +42,7 @@ SYSTEMS = {
         "stcn",
         {"stack": 16, "channels": 6, "latents": [4, 3, 2], "dilations": [1, 2, 4], "output_layers": 2},
     ),
+    "vrnn_s16": ("vrnn", {"stack": 16, "latent": 3, "hidden": 6, "state": 7, "mlp_layers": 2}),
     "cwvae_l1": ("cwvae", {"stride": 64, "levels": 1, "width": 8}),
     "cwvae_l2": ("cwvae", {"stride": 64, "levels": 2, "width": 8}),
     "cwvae_l3": ("cwvae", {"stride": 64, "levels": 3, "width": 8, "factor": 2}),
@@ -66,7 +81,7 @@ def system(request, audio):
     for step in range(15):
         noise = _noise(range(4), prefix=step)
         bound = model.score(observation.inputs(audio, lengths), observation.target(audio), lengths, noise)
-        loss = objective(bound, sum(LENGTHS))
+        loss = objective(bound, sum(LENGTHS), auxiliary_weights=dict.fromkeys(bound.auxiliary, 1.0))
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())

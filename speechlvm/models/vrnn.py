@@ -1,0 +1,160 @@
+"""Variational recurrent neural network.
+
+          z_1         z_2         z_3          z_t from d_{t-1} (prior), and x_t (posterior)
+         /   \\       /   \\       /   \\
+    d_0 ----> d_1 ------> d_2 ------> d_3      d_t = GRU([phi_x(x_t), phi_z(z_t)], d_{t-1})
+         \\   /       \\   /       \\   /
+          x_1         x_2         x_3          x_t from z_t and d_{t-1}
+
+    p(z_t | x_{<t}, z_{<t}) = N(MLP(d_{t-1}))                    A.3 to A.8
+    q(z_t | x_{<=t}, z_{<t}) = N(MLP([phi_x(x_t), d_{t-1}]))
+    p(x_t | x_{<t}, z_{<=t}) = distribution(MLP([phi_z(z_t), d_{t-1}])), frames of a step independent
+
+References: source A is "Benchmarking generative latent variable models for speech" (2022), 2.4; Chung et al. 2015,
+arXiv:1506.02216. Source A writes d_t for our d_{t-1}; its d_0 is zero, and so is ours.
+
+Chosen here: source A gives one size for latents and hidden units, but its published code has a state of twice that
+size: both are settings. That code generates from the state after its update and pairs z_t with x_{t-1}; here generation
+uses the state that training used. Prior and posterior start close to N(0, 1) and to each other.
+
+Only posterior, phi_z and GRU are recurrent; all else is computed for all steps at once (modules/chain.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
+from speechlvm.modules.chain import Dense, Draw, Source
+from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.frames import full_precision, stack_frames
+from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.recurrence import GRUCell, dense_layers
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+
+class Config(Settings):
+    """Sizes of a VRNN."""
+
+    stack: int = Field(gt=0, le=4096, description="s, frames per step")
+    latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
+    hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
+    state: int = Field(default=512, gt=0, le=16384, description="size of the GRU's state")
+    mlp_layers: int = Field(default=4, gt=0, le=16, description="hidden layers of each MLP")
+
+
+class VRNN(LatentModel):
+    """See the module.
+
+    Args:
+        config: sizes.
+        channels: C, input channels.
+        distribution: of a frame.
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.config, self.channels, self.distribution = config, channels, distribution
+        self.stack = self.hop = config.stack
+        self.latent_hops, self.latent_sizes = {"z1": config.stack}, {"z1": config.latent}
+        hidden, layers, joint = config.hidden, config.mlp_layers, config.hidden + config.state
+        self.phi_x = MLP(config.stack * channels, hidden, layers, observed_input=True)
+        self.phi_z = MLP(config.latent, hidden, layers)
+        self.prior = MLP(config.state, hidden, layers, 2 * config.latent)
+        self.posterior = MLP(joint, hidden, layers, 2 * config.latent)
+        self.decoder = MLP(joint, hidden, layers)
+        self.cell = GRUCell(2 * hidden, config.state)
+        self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
+        start_as_standard_normal(self.prior, self.posterior)
+
+    def initial_state(self, batch: int) -> State:
+        """d_0 = 0."""
+        d = self.head.weight.new_zeros(batch, self.config.state)
+        return {"d": d, "frames": torch.zeros(batch, dtype=torch.int64, device=d.device)}
+
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """See `LatentModel.infer`; time-major inside."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        normal = self.draw_noise(noise, "z1", self.frames_seen(state, batch), frames).transpose(0, 1)
+        phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
+        of_x, of_d = split_input(self.posterior.hidden[0], self.config.hidden)
+        layers = dense_layers("q", Source("d", of_d, previous=True), of_x(phi_x), self.posterior.hidden[1:])
+        entry, *others = self.phi_z.hidden
+        embedding = dense_layers("phi", Source("z", entry.weight), entry.bias, others)
+        output, last = self.posterior.output, embedding[-1].name
+        of_x, of_z = split_input(self.cell.input, self.config.hidden)
+        operations = [
+            *layers,
+            Dense("raw", (Source(layers[-1].name, output.weight),), output.bias, active=False),
+            Draw("z", "raw", normal),
+            *embedding,
+            self.cell.operation("d", (Source(last, of_z),), of_x(phi_x)),
+        ]
+        values = run_chain(operations, {"d": state["d"]}, ["z", "raw", "d", last])
+        d, phi_z = values["d"], values[last]
+        conditionals = self._conditionals(phi_z, torch.cat([state["d"][None], d[:-1]]), frames, values["raw"])
+        after = {"d": d[-1], "frames": state["frames"] + frames}
+        return Inference({"z1": values["z"].transpose(0, 1)}, conditionals, after)
+
+    def conditionals(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+    ) -> Conditionals:
+        """See `LatentModel.conditionals`."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
+        phi_z = self.phi_z(latents["z1"].transpose(0, 1))
+        d = self.cell.run(self.cell.input(torch.cat([phi_x, phi_z], -1)), state["d"])
+        before = torch.cat([state["d"][None], d[:-1]])
+        raw = None if features is None else self.posterior(torch.cat([phi_x, before], -1))
+        return self._conditionals(phi_z, before, frames, raw)
+
+    def _conditionals(self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None) -> Conditionals:
+        """From phi_z(z_t), d_{t-1} and what the posterior is made of, all (S, B, .)."""
+        prior = DiagonalGaussian.from_raw(self.prior(before).transpose(0, 1))
+        posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
+        return Conditionals(self._decode(phi_z, before, frames), {"z1": prior}, posterior)
+
+    def _decode(self, phi_z: Tensor, before: Tensor, frames: int) -> Tensor:
+        """Parameters (B, T, P)."""
+        decoded = self.decoder(torch.cat([phi_z, before], -1)).transpose(0, 1)
+        with full_precision(decoded):
+            parameters = self.head(decoded.to(self.head.weight.dtype))
+        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)[:, :frames]
+
+    @torch.no_grad()
+    def sample(
+        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
+    ) -> Samples:
+        """See `Model.sample`."""
+
+        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
+            prior = DiagonalGaussian.from_raw(self.prior(memory["d"]))
+            z = prior.sample(normal["z1"])
+            phi_z = self.phi_z(z)
+            parameters = self._decode(phi_z[None], memory["d"][None], self.stack)
+            return Emission(parameters, {"z1": z}, {"z1": prior}, {**memory, "phi_z": phi_z})
+
+        def absorb(memory: State, stack: Tensor) -> State:
+            gates = self.cell.input(torch.cat([self.phi_x(stack), memory["phi_z"]], -1))
+            return {"d": self.cell.step(gates, memory["d"])}
+
+        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
