@@ -26,9 +26,9 @@ SYSTEMS = {
         {"stack": 64, "latent": 3, "hidden": 6, "state": 8, "embedding": 5}
         | {"conditional_layer_norm": True, "backward_likelihood": True},
     ),
-    "stochastic_wavenet_s1": (
+    "stochastic_wavenet_s4": (
         "stochastic_wavenet",
-        {"stack": 1, "layers": 3, "stochastic_layers": 3, "channels": 6, "latent_total": 7},
+        {"stack": 4, "layers": 3, "stochastic_layers": 3, "channels": 6, "latent_total": 7},
     ),
     "stochastic_wavenet_s16": (
         "stochastic_wavenet",
