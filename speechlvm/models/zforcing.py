@@ -1,0 +1,369 @@
+"""Z-forcing: a stochastic recurrent network whose latents must also tell the future.
+
+    x_{t-1} --emb--+            prior       p(z_t | h_{t-1})        = N(MLP(h_{t-1}))
+                   v            posterior   q(z_t | h_{t-1}, b_t)   = N(MLP([h_{t-1}, b_t]))
+    h_{t-1} --> [LSTM] --> h_t  transition  h_t = LSTM([emb(x_{t-1}), g(z_t)], h_{t-1})
+       |           ^        |   likelihood  p(x_t | h_t) = p(x_t | x_{<t}, z_{<=t})
+       +--> z_t ---+        v
+             ^             x_t  backward    b_t = LSTM(emb(x_t), b_{t+1})
+             | (q)
+    x_t --> b_t <-- b_{t+1}     auxiliary   -log N(b_t; f(z_t)), -log p(x_t | b_{t+1}): in training's objective only
+
+t counts stacks of s frames. Reference: Goyal, Sordoni, Cote, Ke and Bengio 2017, "Z-Forcing: Training Stochastic
+Recurrent Networks", arXiv:1711.05411; the published PyTorch code is sordonia/zforcing. Results of it are quoted by
+source B, "Stochastic WaveNet: A Generative Latent Variable Model for Sequential Data" (Lai et al. 2018,
+arXiv:1806.06116): "+kla" with the KL terms' weight rising from 0.2, "+aux" with the first auxiliary cost.
+
+Indices. The authors' step t has the input x_t and the target x_{t+1}; a step here is named after its target, so that
+their x_t, x_{t+1}, z_t, h_t, b_t are x_{t-1}, x_t, z_t, h_t, b_t. Hence prior and posterior both precede the step's own
+input: the prior has seen x_{<t-1} (not x_{t-1}), and the posterior everything but x_{t-1}, which enters with the
+transition. x_0 is learned; h_0 and the backward network's b after the last stack are zero.
+
+What the paper leaves open or the code does otherwise:
+
+- The gradient of the first auxiliary cost stops at its target b_t, or it could be made small by a backward network that
+  says nothing. It does reach that network through z_t, which was drawn given b_t, in the code as here.
+- f sees z_t alone, as the paper has it; the code appends h_{t-1} unless its option z_force blanks it out. The mean goes
+  through tanh because b_t, an LSTM's output, lies in (-1, 1). The density of a state that is known exactly has no upper
+  bound: the standard deviation stays above e^-4, where the code cuts its logarithm of the variance at -8.
+- p(x_t | b_{t+1}) is asked for by `backward_likelihood`; the paper's first stack is predicted too, and the last one
+  from a state that has seen nothing: a marginal.
+- Embedding, g and the output layers are linear; embedding shared by both networks; MLPs have one hidden layer. The code
+  clips raw Gaussian parameters to [-8, 8] and hidden activations to [-3, 3] with a slope of 1/3 below zero; here these
+  are `positive_std` and `MLP` as in all systems.
+- Conditional layer normalisation is in the code only: z_t does not enter by the input, but an MLP of it gives gains
+  (around one) and biases of the normalised product of h_{t-1}, both clipped to 3; the embedding's product has learned
+  ones, and the cell state is not normalised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.models.base import (
+    Bound,
+    Conditionals,
+    Emission,
+    Features,
+    Inference,
+    LatentModel,
+    Samples,
+    Series,
+    State,
+)
+from speechlvm.modules.chain import Dense, Draw, Source
+from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.recurrence import LSTMCell
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+_MINIMUM_STATE_STD = math.exp(-4)
+_MODULATION_LIMIT = 3.0
+
+
+class Config(Settings):
+    """Sizes; the defaults are the authors' for TIMIT."""
+
+    stack: int = Field(gt=0, le=4096, description="s, frames per step")
+    latent: int = Field(default=256, gt=0, le=16384, description="D, size of z_t")
+    hidden: int = Field(default=512, gt=0, le=16384, description="M, width of the MLPs and of g(z_t)")
+    state: int = Field(default=1024, gt=0, le=16384, description="H, size of h_t and b_t")
+    embedding: int = Field(default=512, gt=0, le=16384, description="E, size of emb(x_t)")
+    conditional_layer_norm: bool = Field(default=False, description="z_t modulates a layer-normalised LSTM")
+    backward_likelihood: bool = Field(default=False, description="the backward network predicts the stack before")
+
+    @property
+    def auxiliary_costs(self) -> tuple[str, ...]:
+        """Names of the costs that `training.auxiliary` can weigh."""
+        return ("zforcing", "backward") if self.backward_likelihood else ("zforcing",)
+
+
+class LatentLSTM(nn.Module):
+    """h_t = LSTM([e_t, g(z_t)], h_{t-1}), g linear. Sizes as in `Config`; sequences are time-major."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.generator = nn.Linear(config.latent, config.hidden)
+        self.cell = LSTMCell(config.embedding + config.hidden, config.state)
+
+    def term(self, embedded: Tensor) -> Tensor:
+        """What the gates (..., 4 H) owe to e_t (..., E) and to biases."""
+        of_e, of_g = split_input(self.cell.input, embedded.shape[-1])
+        return of_e(embedded) + F.linear(self.generator.bias, of_g)
+
+    def latent_weight(self) -> Tensor:
+        """(4 H, D) from z_t to the gates: two linear maps as one."""
+        with full_precision(self.generator.weight):
+            return self.cell.input.weight[:, -self.generator.out_features :] @ self.generator.weight
+
+    def step(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """h_t and c_t from a term (B, 4 H), z_t (B, D), h_{t-1} and c_{t-1} (B, H)."""
+        return self.cell.step(term + self._of_latent(z), h, c)
+
+    def run(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """States h and c (S, B, H) along given terms (S, B, 4 H) and latents (S, B, D), from h_0 and c_0 (B, H)."""
+        return self.cell.run(term + self._of_latent(z), h, c)
+
+    def _of_latent(self, z: Tensor) -> Tensor:
+        weight = self.cell.input.weight[:, -self.generator.out_features :]
+        return F.linear(F.linear(z, self.generator.weight), weight)
+
+
+class ModulatedLSTM(nn.Module):
+    """The same with conditional layer normalisation: z_t gives gains and biases of the recurrent product."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        gates = 4 * config.state
+        self.input = nn.Linear(config.embedding, gates, bias=False)
+        self.normalisation = nn.LayerNorm(gates)
+        self.state = nn.Linear(config.state, gates, bias=False)
+        self.modulation = MLP(config.latent, config.hidden, 1, 2 * gates)
+
+    def term(self, embedded: Tensor) -> Tensor:
+        """See `LatentLSTM.term`."""
+        return self.normalisation(self.input(embedded))
+
+    def step(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """See `LatentLSTM.step`."""
+        gain, shift = self.modulation(z).clamp(-_MODULATION_LIMIT, _MODULATION_LIMIT).chunk(2, -1)
+        recurrent = F.layer_norm(self.state(h), gain.shape[-1:])
+        o, i, f, g = (term + torch.addcmul(shift, 1.0 + gain, recurrent)).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def run(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """See `LatentLSTM.run`."""
+        track = []
+        for of_step in zip(term, z, strict=True):
+            h, c = self.step(*of_step, h, c)
+            track.append((h, c))
+        h, c = (torch.stack(tensors) for tensors in zip(*track, strict=True))
+        return h, c
+
+
+class ZForcing(LatentModel):
+    """See the module.
+
+    Args:
+        config: sizes.
+        channels: C, input channels.
+        distribution: of a frame.
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.config, self.distribution, self.channels = config, distribution, channels
+        self.stack = self.hop = config.stack
+        self.latent_hops, self.latent_sizes = {"z1": config.stack}, {"z1": config.latent}
+        outputs = config.stack * distribution.parameter_size
+        self.first_input = nn.Parameter(torch.zeros(config.stack * channels))
+        self.embedding = nn.Linear(config.stack * channels, config.embedding)
+        self.backward_cell = LSTMCell(config.embedding, config.state)
+        self.prior = MLP(config.state, config.hidden, 1, 2 * config.latent)
+        self.posterior = MLP(2 * config.state, config.hidden, 1, 2 * config.latent)
+        self.transition = (ModulatedLSTM if config.conditional_layer_norm else LatentLSTM)(config)
+        self.head = nn.Linear(config.state, outputs)
+        self.reconstruction = MLP(config.latent, config.hidden, 1, 2 * config.state)
+        self.backward_head = nn.Linear(config.state, outputs) if config.backward_likelihood else None
+        start_as_standard_normal(self.prior, self.posterior)
+
+    def initialise_output(self, bias: Tensor, gain: float = 0.1) -> None:
+        """See `Model.initialise_output`; both networks' outputs start alike."""
+        super().initialise_output(bias, gain)
+        if self.backward_head is not None:
+            with torch.no_grad():
+                self.backward_head.weight.mul_(gain)
+                self.backward_head.bias.copy_(self.head.bias)
+
+    def initial_state(self, batch: int) -> State:
+        """The learned stack before the first, zero hidden and cell states."""
+        hidden = self.first_input.new_zeros(batch, self.config.state)
+        return {
+            "stack": self.first_input.expand(batch, -1),
+            "h": hidden,
+            "c": hidden,
+            "frames": torch.zeros(batch, dtype=torch.int64, device=hidden.device),
+        }
+
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
+        """States of the backward network: "b" (B, S, H), and "following", b_{t+1}, for its likelihood.
+
+        Each row runs from its own last stack to the first, so that padding is never seen.
+        """
+        embedded = self._embed(stack_frames(inputs, self.stack))
+        mask = frame_mask(lengths, inputs.shape[1], self.stack)
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        reversed_steps = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
+        order = reversed_steps.t().unsqueeze(-1)
+        embedded = embedded.gather(0, order.expand(-1, -1, embedded.shape[-1]))
+        zero = self.first_input.new_zeros(len(inputs), self.config.state)
+        states, _ = self.backward_cell.run(self.backward_cell.input(embedded), zero, zero)
+        states = states.gather(0, order.expand(-1, -1, states.shape[-1])).transpose(0, 1)
+        states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
+        features = {"b": Series(states, mask, self.stack)}
+        if self.backward_head is not None:
+            features["following"] = Series(F.pad(states[:, 1:], (0, 0, 0, 1)), mask, self.stack)
+        return features
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Bound, State]:
+        """See `Model.forward`; auxiliary costs are there in training mode only."""
+        bound, state = super().forward(inputs, target, lengths, features=features, state=state, noise=noise)
+        if self.training and self.backward_head is not None:
+            parameters = self._of_frames(self.backward_head, features["following"].values.transpose(0, 1))
+            likelihood = self._log_likelihood(parameters[:, : inputs.shape[1]], target, lengths)
+            cost = replace(likelihood, values=-likelihood.values)
+            bound = replace(bound, auxiliary={**bound.auxiliary, "backward": cost})
+        return bound, state
+
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """See `LatentModel.infer`."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        future = features["b"].values.transpose(0, 1)
+        epsilon = self.draw_noise(noise, "z1", self.frames_seen(state, batch), frames).transpose(0, 1)
+        term, last = self._transition_term(inputs, state)
+        draw = self._draw if isinstance(self.transition, LatentLSTM) else self._draw_plainly
+        z, h, c, raw = draw(term, future, epsilon, state["h"], state["c"])
+        h_before = torch.cat([state["h"][None], h[:-1]])
+        auxiliary = {}
+        if self.training:
+            cost = self._reconstruction_cost(z, future).transpose(0, 1)
+            auxiliary["zforcing"] = self._series("z1", cost, lengths, frames)
+        state = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
+        conditionals = self._conditionals(h_before, h, raw, frames)
+        return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
+
+    def conditionals(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+    ) -> Conditionals:
+        """See `LatentModel.conditionals`."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        term, _ = self._transition_term(inputs, state)
+        with full_precision(inputs):
+            h, _ = self.transition.run(term, latents["z1"].transpose(0, 1), state["h"], state["c"])
+        h_before = torch.cat([state["h"][None], h[:-1]])
+        raw = None
+        if features is not None:
+            raw = self.posterior(torch.cat([features["b"].values.transpose(0, 1), h_before], -1))
+        return self._conditionals(h_before, h, raw, frames)
+
+    @torch.no_grad()
+    def sample(
+        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
+    ) -> Samples:
+        """See `Model.sample`."""
+
+        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
+            prior = DiagonalGaussian.from_raw(self.prior(memory["h"]))
+            z = prior.sample(normal["z1"])
+            (term,) = self.transition.term(self._embed(memory["stack"].unsqueeze(1)))
+            h, c = self.transition.step(term, z, memory["h"], memory["c"])
+            return Emission(self._of_frames(self.head, h[None]), {"z1": z}, {"z1": prior}, {"h": h, "c": c})
+
+        def absorb(memory: State, stack: Tensor) -> State:
+            return {**memory, "stack": stack}
+
+        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
+
+    # -- pieces; all time-major (S, B, .) --------------------------------------------------------------------------
+
+    def _embed(self, stacks: Tensor) -> Tensor:
+        """Stacks (B, S, s C) to (S, B, E)."""
+        with full_precision(stacks):
+            return self.embedding(stacks).transpose(0, 1)
+
+    def _transition_term(self, inputs: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """The transition's part that x_{t-1} gives, of each step, and the last stack (B, s C)."""
+        stacks = stack_frames(inputs, self.stack)
+        previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
+        with full_precision(inputs):
+            return self.transition.term(self._embed(previous)), stacks[:, -1]
+
+    def _draw(
+        self, term: Tensor, future: Tensor, epsilon: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents from the posterior along a chunk.
+
+        Args:
+            term: (S, B, 4 H) of the transition.
+            future: (S, B, H), b_t.
+            epsilon: (S, B, D) standard normal.
+            h, c: (B, H) before the first step.
+
+        Returns:
+            z, h, c, and the posterior's raw parameters, each (S, B, .).
+        """
+        of_b, of_h = split_input(self.posterior.hidden[0], self.config.state)
+        output = self.posterior.output
+        operations = [
+            Dense("hidden", (Source("h", of_h, previous=True),), of_b(future)),
+            Dense("raw", (Source("hidden", output.weight),), output.bias, active=False),
+            Draw("z", "raw", epsilon),
+            self.transition.cell.operation("h", "c", (Source("z", self.transition.latent_weight()),), term),
+        ]
+        values = run_chain(operations, {"h": h, "c": c}, ["z", "h", "c", "raw"])
+        return values["z"], values["h"], values["c"], values["raw"]
+
+    def _draw_plainly(
+        self, term: Tensor, future: Tensor, epsilon: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`_draw` step by step, for any transition."""
+        track = []
+        with full_precision(h):
+            for of_step, b, normal in zip(term, future, epsilon, strict=True):
+                raw = self.posterior(torch.cat([b, h], -1))
+                z = DiagonalGaussian.from_raw(raw).sample(normal)
+                h, c = self.transition.step(of_step, z, h, c)
+                track.append((z, h, c, raw))
+        z, h, c, raw = (torch.stack(tensors) for tensors in zip(*track, strict=True))
+        return z, h, c, raw
+
+    def _conditionals(self, h_before: Tensor, h: Tensor, raw: Tensor | None, frames: int) -> Conditionals:
+        prior = DiagonalGaussian.from_raw(self.prior(h_before).transpose(0, 1))
+        posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
+        return Conditionals(self._of_frames(self.head, h)[:, :frames], {"z1": prior}, posterior)
+
+    def _of_frames(self, head: nn.Linear, hidden: Tensor) -> Tensor:
+        """Of each frame, (B, S s, P), from states (S, B, H)."""
+        with full_precision(hidden):
+            parameters = head(hidden.to(head.weight.dtype)).transpose(0, 1)
+        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)
+
+    def _reconstruction_cost(self, z: Tensor, future: Tensor) -> Tensor:
+        """-log N(b_t; f(z_t)) in nats, (S, B)."""
+        raw_mean, raw_std = self.reconstruction(z).chunk(2, -1)
+        raw = torch.cat([raw_mean.tanh(), raw_std], -1)
+        of_state = DiagonalGaussian.from_raw(raw, _MINIMUM_STATE_STD)
+        return -of_state.log_prob(future.detach()).sum(-1)
