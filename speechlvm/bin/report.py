@@ -33,9 +33,16 @@ def main(argv: list[str] | None = None) -> int:
             figures.bits_figure(folder / f"bits_{name}_pcm.png", cells, name, PCM_CODINGS)
         else:
             figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, [coding])
+    for table in chosen:
+        if table.axis and (results := tables.sweep(table, cells)):
+            figures.sweep_figure(folder / f"{table.table}.png", table, results)
     curves = learning_curves(arguments.exp)
-    if curves:
-        figures.curves_figure(folder / "learning_curves.png", curves)
+    discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
+    densities = {name: curve for name, curve in curves.items() if name not in discrete}
+    if discrete:
+        figures.curves_figure(folder / "learning_curves.png", discrete, "bits_per_frame")
+    if densities:
+        figures.curves_figure(folder / "learning_curves_densities.png", densities, "nats_per_frame")
     print(f"written: {arguments.out}, figures in {folder}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from speechlvm.reporting.collect import Cell
 from speechlvm.reporting.pictures import new_figure, save_figure
+from speechlvm.reporting.tables import Table
 from speechlvm.scoring.results import EXACT_BOUNDS
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
@@ -38,21 +39,48 @@ def bits_figure(path: Path, cells: list[Cell], name: str, codings: Collection[st
     save_figure(figure, path)
 
 
-def curves_figure(path: Path, curves: dict[str, list[dict[str, Any]]]) -> None:
-    """Validation bits per frame (or negative nats per frame) over minutes of training, one line per run."""
+def sweep_figure(path: Path, table: Table, results: dict[str, list[tuple[float, Cell]]]) -> None:
+    """A table's unit over its axis, one line per set; bars are standard deviations over seeds.
+
+    Args:
+        path: PNG or PDF.
+        table: with an axis.
+        results: by set, from `tables.sweep`.
+    """
+    figure = new_figure(figsize=(5, 3.6))
+    axis = figure.add_subplot()
+    for name, places in results.items():
+        values = [cell.mean(table.unit) for _, cell in places]
+        deviations = [cell.deviation(table.unit) or 0.0 for _, cell in places]
+        axis.errorbar([at for at, _ in places], values, yerr=deviations, marker="o", capsize=3, label=name)
+    axis.set_xticks(sorted({row.at for row in table.rows}))
+    bounds = {cell.first["bound"] in EXACT_BOUNDS for places in results.values() for _, cell in places}
+    mark = "" if bounds == {True} else "≥ " if table.densities else "≤ "
+    axis.set_xlabel(table.axis)
+    axis.set_ylabel(mark + table.unit.replace("_", " "))
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def curves_figure(path: Path, curves: dict[str, list[dict[str, Any]]], field: str) -> None:
+    """Validation over minutes of training, one line per run, lower is better.
+
+    Args:
+        path: PNG or PDF.
+        curves: entries of history.jsonl by run.
+        field: bits_per_frame, or nats_per_frame, whose negative is drawn.
+    """
+    sign = 1 if field == "bits_per_frame" else -1
     figure = new_figure(figsize=(7, 4.2))
     axis = figure.add_subplot()
-    discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
-    shown = discrete or curves
-    for name, curve in shown.items():
-        field, sign = ("bits_per_frame", 1) if discrete else ("nats_per_frame", -1)
+    for name, curve in curves.items():
         axis.plot([e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve], marker=".", label=name)
-    last = [curve[-1]["bits_per_frame"] if discrete else -curve[-1]["nats_per_frame"] for curve in shown.values()]
-    first = [curve[0]["bits_per_frame"] if discrete else -curve[0]["nats_per_frame"] for curve in shown.values()]
+    first, last = ([sign * curve[place][field] for curve in curves.values()] for place in (0, -1))
     # the marginal at the start is far above what matters
     axis.set_ylim(min(last) - 0.1, min(max(first), max(last) + 2.0) + 0.1)
     axis.set_xlabel("training time [min]")
-    axis.set_ylabel("validation bits per frame" if discrete else "negative validation nats per frame")
+    axis.set_ylabel("validation bits per frame" if sign == 1 else "negative validation nats per frame")
     axis.legend(fontsize=7)
     axis.grid(alpha=0.3)
     save_figure(figure, path)

@@ -4,12 +4,19 @@ A table is a YAML file:
 
     table: A1
     title: what it is
-    unit: bits_per_frame            # or nats_per_utterance
-    coding: mulaw
-    sets: [test]                    # sets of this recipe, three columns each
+    unit: bits_per_frame            # of codes or PCM values; or nats_per_utterance, of normalised samples
+    coding: mulaw                   # results under another coding, or in another unit, have no place in it
+    sets: [test]                    # sets of this recipe, up to three columns each
     comparable: true                # false: published on another corpus, no differences are printed
+    note: printed below it
+    axis: stochastic layers S       # a sweep, drawn as a figure over `at` of its rows
+    frames_per_utterance: {paper: 49367.3}   # sets of which only that is known, for rows that are computed from it
     rows:
       - {s: 64, system: LSTM, configuration: Dd=256, experiment: lstm_s64, published: {test: 13.34}}
+      - {s: 64, system: VRNN, configuration: Dz=256, experiment: vrnn_s64, published: {test: 12.54}, mark: "<="}
+
+A row without an experiment is computed: it has a `minimum_std`, and shows what no Gaussian density with that floor can
+exceed.
 """
 
 from __future__ import annotations
@@ -18,11 +25,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speechlvm.coding import PCM_CODINGS
 from speechlvm.config import load_yaml, validated
+from speechlvm.distributions import DISTRIBUTIONS
+from speechlvm.distributions.gaussian import largest_log_density
 from speechlvm.errors import ConfigError
+from speechlvm.observation import CONTINUOUS, OBSERVATIONS
 from speechlvm.reporting.collect import Cell
 from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.settings import Settings
@@ -31,17 +41,37 @@ PCM_BITS = 16
 
 
 class Row(Settings):
-    """One published row and the experiment that reproduces it."""
+    """One row: published figures by set, and the experiment that reproduces them or the floor they are computed from.
+
+    Attributes:
+        distribution: output of the experiment; results with another have no place here. None: any.
+        at: place on the axis of a sweep.
+        mark: what the published figures are, if not exact: bounds, or about that.
+        minimum_std: of a Gaussian whose largest likelihood is computed.
+    """
 
     s: int | None = None
     system: str
     configuration: str = ""
-    experiment: str
+    experiment: str | None = None
+    distribution: str | None = None
+    at: float | None = None
     published: dict[str, float] = {}
+    mark: Literal["", "<=", ">=", "~"] = ""
+    minimum_std: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Row:
+        if (self.experiment is None) == (self.minimum_std is None):
+            raise ValueError("give either an experiment or a minimum_std")
+        if self.distribution is not None and self.distribution not in DISTRIBUTIONS:
+            known = ", ".join(DISTRIBUTIONS)
+            raise ValueError(f"distribution '{self.distribution}' is unknown; expected one of {known}")
+        return self
 
 
 class Table(Settings):
-    """One published table."""
+    """One table; see the module."""
 
     table: str
     title: str
@@ -49,7 +79,38 @@ class Table(Settings):
     coding: str
     sets: list[str] = Field(min_length=1)
     comparable: bool = True
+    note: str = ""
+    axis: str = ""
+    frames_per_utterance: dict[str, float] = {}
     rows: list[Row] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Table:
+        if self.coding not in OBSERVATIONS:
+            raise ValueError(f"coding '{self.coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
+        if self.densities != (self.coding == CONTINUOUS):
+            raise ValueError(f"unit {self.unit}, coding {self.coding}: nats, and nothing else, go with {CONTINUOUS}")
+        for row in self.rows:
+            place = row.experiment or f"minimum_std {row.minimum_std:g}"
+            if unknown := sorted(row.published.keys() - set(self.sets)):
+                raise ValueError(f"{place}: published on {', '.join(unknown)}; sets are {', '.join(self.sets)}")
+            if self.axis and row.at is None:
+                raise ValueError(f"{place}: lacks `at`, its place on the axis '{self.axis}'")
+            if row.minimum_std is not None and not self.densities:
+                raise ValueError(f"{place}: a floor bounds densities; this table is in {self.unit}")
+        if unknown := sorted(self.frames_per_utterance.keys() - set(self.sets)):
+            raise ValueError(f"frames_per_utterance of {', '.join(unknown)}; sets are {', '.join(self.sets)}")
+        return self
+
+    @property
+    def densities(self) -> bool:
+        """Whether it is about densities rather than probabilities."""
+        return self.unit == "nats_per_utterance"
+
+    @property
+    def computed(self) -> bool:
+        """Whether any of its rows is computed rather than measured."""
+        return any(row.minimum_std is not None for row in self.rows)
 
 
 def load_tables(directory: Path) -> list[Table]:
@@ -101,27 +162,87 @@ def _value(cell: Cell, unit: str) -> str:
     return text if deviation is None else f"{text} +-{number(deviation, unit)}"
 
 
+class _Figures:
+    """What there is to put into a table: results of its unit and coding, and lengths of its sets."""
+
+    def __init__(self, table: Table, cells: list[Cell]) -> None:
+        unit = "density" if table.densities else "pmf"
+        self.cells = {
+            (cell.experiment, cell.set): cell
+            for cell in cells
+            if cell.first["unit"] == unit and (cell.coding == table.coding or cell.first["bound"] == "code-length")
+        }
+        self.lengths = {cell.set: cell.first["frames"] / cell.first["utterances"] for cell in cells}
+        self.lengths.update(table.frames_per_utterance)
+
+    def cell(self, row: Row, name: str) -> Cell | None:
+        """The row's result on a set."""
+        cell = self.cells.get((row.experiment, name))
+        if cell and row.distribution not in (None, cell.first.get("distribution", {}).get("name")):
+            return None
+        return cell
+
+    def computed(self, row: Row, name: str) -> float | None:
+        """Largest log-likelihood in nats per utterance of a set, whose length may not be known."""
+        length = self.lengths.get(name)
+        return None if length is None else length * largest_log_density(row.minimum_std)
+
+
+def sweep(table: Table, cells: list[Cell]) -> dict[str, list[tuple[float, Cell]]]:
+    """Results of a table with an axis, by set and in the order of the axis; sets without any are left out."""
+    figures = _Figures(table, cells)
+    rows = sorted(table.rows, key=lambda row: row.at)
+    found = {name: [(row.at, cell) for row in rows if (cell := figures.cell(row, name))] for name in table.sets}
+    return {name: places for name, places in found.items() if places}
+
+
 def published_table(table: Table, cells: list[Cell]) -> str:
     """The paper's table with ours beside: published, ours, difference, and what ours was trained with."""
-    found = {(c.experiment, c.set): c for c in cells if c.coding == table.coding or c.first["bound"] == "code-length"}
+    figures = _Figures(table, cells)
+    compared = {name: any(name in row.published for row in table.rows) for name in table.sets}
     header = ["s", "system", "configuration"]
     for name in table.sets:
-        header += [f"{name}: published", "ours", *(["difference"] if table.comparable else [])]
-    header += ["training", "steps", "seeds", "experiment"]
+        label = name
+        if table.computed and name in figures.lengths:
+            label += f" ({figures.lengths[name]:.1f} frames per utterance)"
+        header += [f"{label}: published", "ours"] if compared[name] else [f"{label}: ours"]
+        header += ["difference"] if compared[name] and table.comparable else []
+    measured = any(row.experiment for row in table.rows)
+    if measured:
+        header += [*(["output"] if table.densities else []), "training", "steps", "seeds", "experiment"]
     rows = []
     for row in table.rows:
         line = [str(row.s or "-"), row.system, row.configuration]
         trained: Cell | None = None
         for name in table.sets:
-            cell, published = found.get((row.experiment, name)), row.published.get(name)
-            trained = trained or cell
-            ours = cell.mean(table.unit) if cell else None
-            line += [number(published, table.unit), _value(cell, table.unit) if cell else ""]
-            if table.comparable:
+            published = row.published.get(name)
+            if row.experiment is None:
+                ours = figures.computed(row, name)
+                text = "" if ours is None else f"{ours:.1f}"
+            else:
+                cell = figures.cell(row, name)
+                trained = trained or cell
+                ours, text = (cell.mean(table.unit), _value(cell, table.unit)) if cell else (None, "")
+            if compared[name]:
+                line.append("" if published is None else row.mark + number(published, table.unit))
+            line.append(text)
+            if compared[name] and table.comparable:
                 known = ours is not None and published is not None
-                line.append(f"{ours - published:+.{_digits(table.unit)}f}" if known else "")
-        rows.append([*line, *_training(trained), row.experiment])
+                digits = 1 if row.experiment is None else _digits(table.unit)
+                line.append(f"{ours - published:+.{digits}f}" if known else "")
+        if measured:
+            line += [*([_output(trained)] if table.densities else []), *_training(trained), row.experiment or ""]
+        rows.append(line)
     return markdown_table(header, rows)
+
+
+def _output(cell: Cell | None) -> str:
+    """Output distribution with the floor that bounds its likelihood."""
+    if cell is None:
+        return ""
+    settings = dict(cell.first["distribution"])
+    name, floor, components = settings.pop("name"), settings.pop("minimum_std"), settings.pop("components", None)
+    return f"{name}{f'({components})' if components else ''}, std >= {floor:g}"
 
 
 def _digits(unit: str) -> int:
@@ -188,10 +309,12 @@ def render(tables: list[Table], cells: list[Cell], train_set: str, command: str)
     parts.append(
         "`<=`: an upper bound on bits (one-sample ELBO); `>=`: a lower bound on nats. mulaw bits are bits of 16-bit "
         "mu-law codes as in the papers; linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with "
-        "FLAC (linear: code length of its files)."
+        "FLAC (linear: code length of its files). Nats are of the density of normalised samples, which nothing but the "
+        "least standard deviation of the output keeps from growing without limit."
     )
     for table in tables:
         parts += [f"## Table {table.table}: {table.title}", published_table(table, cells)]
+        parts += [table.note] if table.note else []
     for name in sorted({cell.set for cell in cells if cell.first["unit"] == "pmf"}):
         utterances, frames = cells_size(cells, name)
         parts += [f"## All results on `{name}` ({utterances} utterances, {frames} frames)", overview_table(cells, name)]

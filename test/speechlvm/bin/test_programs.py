@@ -215,7 +215,8 @@ def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     tables = tmp_path / "tables"
     tables.mkdir()
     text = TABLE.replace("bits_per_frame", "nats_per_utterance").replace("mulaw", "normalised")
-    (tables / "T1.yaml").write_text(text.replace("[test]", "[valid]").replace("{test: 13.5}", "{valid: 100.0}"))
+    text = text.replace("[test]", "[valid]").replace("{test: ", "{valid: ").replace("13.5", "100.0")
+    (tables / "T1.yaml").write_text(text)
     run(report, "--exp", root, "--tables", tables, "--out", tmp_path / "R.md")
     line = next(line for line in (tmp_path / "R.md").read_text().splitlines() if line.startswith("| 16 "))
     assert f"{result['nats_per_utterance']:.0f}" in line and f"{result['nats_per_utterance'] - 100:+.0f}" in line

@@ -1,0 +1,202 @@
+"""Tables and sweeps from results on disk: what lands where, and what is computed."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechlvm.bin import report
+from speechlvm.distributions.gaussian import Gaussian, GaussianMixture, largest_log_density
+from speechlvm.errors import ConfigError
+from speechlvm.reporting.collect import collect
+from speechlvm.reporting.tables import choose, load_tables, published_table, sweep
+
+TIMIT_TABLES = Path(__file__).resolve().parents[3] / "egs/timit/conf/tables"
+# Source A, Table 5, as printed, by minimal standard deviation.
+PRINTED = {1: -45367, 0.5: -11146, 0.1: 68307, 0.05: 102525, 0.01: 181979, 0.005: 216198, 0.001: 295651}
+
+
+@pytest.fixture
+def write_result(tmp_path):
+    """write_result(experiment, nats, **fields): one seed's score of `test`, two utterances of 300 frames together."""
+
+    def write(experiment, nats, seed=1, folder="score_test", **fields):
+        densities = fields.get("coding", "normalised") == "normalised"
+        bits = -nats / 150 / math.log(2)
+        result = {
+            "model": experiment, "set": "test", "coding": "normalised", "bound": "exact", "seed": seed,
+            "system": "lstm", "unit": "density" if densities else "pmf", "steps": 7, "hours": 2.0, "parameters": 10,
+            "distribution": {"name": "gaussian", "minimum_std": 0.01}, "frames": 300, "utterances": 2,
+            "nats_per_utterance": nats, "nats_per_frame": nats / 150, "bits_per_frame": None if densities else bits,
+            "bits_per_frame_interval": None if densities else [bits, bits], "terms_nats_per_frame": {},
+        }  # fmt: skip
+        directory = tmp_path / "exp" / "train" / experiment / f"seed{seed}" / folder
+        directory.mkdir(parents=True)
+        (directory / "result.json").write_text(json.dumps({**result, **fields}))
+        (directory / "done.json").write_text("{}")
+
+    return write
+
+
+def table(tmp_path, rows, unit="nats_per_utterance", coding="normalised", **more):
+    directory = tmp_path / "tables"
+    directory.mkdir(exist_ok=True)
+    value = {"table": "T", "title": "t", "unit": unit, "coding": coding, "sets": ["test"], **more, "rows": rows}
+    (directory / "T.yaml").write_text(json.dumps(value))  # JSON is YAML
+    return load_tables(directory)[0]
+
+
+def lines_of(text):
+    """Cells by header, one dictionary per row."""
+    header, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()]
+    return [dict(zip(header, row, strict=False)) for row in rows]
+
+
+def shown(tmp_path, chosen):
+    return lines_of(published_table(chosen, collect(tmp_path / "exp" / "train")))
+
+
+def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
+    write_result("bound", 812.4, bound="elbo", distribution={"name": "gmm", "minimum_std": 0.0, "components": 20})
+    write_result("exact", -90.0)
+    rows = [
+        {"s": 200, "system": "VRNN", "experiment": "bound", "published": {"test": 800}, "mark": "~"},
+        {"s": 1, "system": "WaveNet", "experiment": "exact", "published": {"test": -100}},
+        {"s": 1, "system": "SRNN", "experiment": "later", "published": {"test": 900}, "mark": ">="},
+    ]
+    bound, exact, later = shown(tmp_path, table(tmp_path, rows))
+    assert (bound["test: published"], bound["ours"], bound["difference"]) == ("~800", ">=812", "+12")
+    assert bound["output"] == "gmm(20), std >= 0"
+    assert (exact["test: published"], exact["ours"], exact["difference"]) == ("-100", "-90", "+10")
+    assert (exact["output"], exact["training"], exact["steps"]) == ("gaussian, std >= 0.01", "2.0 h", "7")
+    assert later["test: published"] == ">=900" and later["experiment"] == "later"
+    assert [later[key] for key in ("ours", "difference", "output", "training", "steps", "seeds")] == [""] * 6
+
+
+def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_result):
+    write_result("mulaw", -1500.0, coding="mulaw")
+    write_result("normalised", 75.0)
+    write_result("flac", -900.0, coding="linear", bound="code-length")
+    names = ("mulaw", "normalised", "flac")
+    rows = [{"s": 1, "system": "any", "experiment": name} for name in names]
+    nats = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, table(tmp_path, rows))}
+    assert nats == {"mulaw": "", "normalised": "75", "flac": ""}
+    chosen = table(tmp_path, rows, "bits_per_frame", "mulaw")
+    bits = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, chosen)}
+    assert bits == {"mulaw": "14.427", "normalised": "", "flac": "8.656"}  # FLAC has no coding of its own
+    chosen = table(tmp_path, rows, "bits_per_frame", "mulaw8")
+    assert [row["test: ours"] for row in shown(tmp_path, chosen)] == ["", "", "8.656"]
+    rows = [{"system": "any", "experiment": "normalised", "distribution": name} for name in ("gaussian", "gmm")]
+    assert [row["test: ours"] for row in shown(tmp_path, table(tmp_path, rows))] == ["75", ""]
+
+
+def test_a_tighter_bound_stands_for_the_elbo_and_seeds_are_averaged(tmp_path, write_result):
+    for seed, nats in ((1, 10.0), (2, 30.0)):
+        write_result("a", nats - 5, seed, bound="elbo")
+        write_result("a", nats, seed, folder="score_test_iwae9", bound="iwae-9")
+    [row] = shown(tmp_path, table(tmp_path, [{"system": "VRNN", "experiment": "a"}]))
+    assert (row["test: ours"], row["seeds"]) == (">=20 +-14", "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": "bits_per_frame"}, "unit bits_per_frame, coding normalised"),
+        ({"coding": "mulaw"}, "unit nats_per_utterance, coding mulaw"),
+        ({"coding": "alaw"}, "coding 'alaw' is unknown; expected one of mulaw"),
+        ({"axis": "layers"}, "a: lacks `at`, its place on the axis 'layers'"),
+        ({"frames_per_utterance": {"paper": 1}}, "frames_per_utterance of paper; sets are test"),
+        ({"rows": [{"system": "x", "experiment": "a", "published": {"dev": 1}}]}, "a: published on dev; sets are test"),
+        ({"rows": [{"system": "x"}]}, "give either an experiment or a minimum_std"),
+        ({"rows": [{"system": "x", "experiment": "a", "minimum_std": 1}]}, "either an experiment or a minimum_std"),
+        ({"rows": [{"system": "x", "experiment": "a", "distribution": "normal"}]}, "'normal' is unknown; expected one"),
+        (
+            {"unit": "bits_per_frame", "coding": "mulaw", "rows": [{"system": "x", "minimum_std": 0.5}]},
+            "minimum_std 0.5: a floor bounds densities",
+        ),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        table(tmp_path, **{"rows": [{"system": "x", "experiment": "a"}], **change})
+
+
+def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result):
+    rows = [{"system": "x", "experiment": f"s{at}", "at": at} for at in (3, 1, 2)]
+    chosen = table(tmp_path, rows, axis="layers")
+    folder = tmp_path / "exp" / "train" / "figures"
+    (tmp_path / "exp" / "train").mkdir(parents=True)
+    options = ["--exp", tmp_path / "exp" / "train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
+    report.main([str(option) for option in options])
+    assert sweep(chosen, []) == {} and list(folder.iterdir()) == []
+    write_result("s3", 30.0, bound="elbo")
+    write_result("s1", 10.0, bound="elbo")
+    write_result("s2", -99.0, coding="mulaw")  # not of this table
+    report.main([str(option) for option in options])
+    assert (folder / "T.png").read_bytes().startswith(b"\x89PNG")
+    [(name, places)] = sweep(chosen, collect(tmp_path / "exp" / "train")).items()
+    assert name == "test"
+    assert [(at, cell.mean("nats_per_utterance")) for at, cell in places] == [(1, 10.0), (3, 30.0)]
+
+
+def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_result):
+    write_result("a", 10.0)
+    table(tmp_path, [{"system": "x", "experiment": "a"}], note="mind the gap")
+    for name, bits in (("a", None), ("b", 3.0)):
+        path = tmp_path / "exp" / "train" / name / "seed1" / "history.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"step": 1, "seconds": 60, "bits_per_frame": bits, "nats_per_frame": 1.0}) + "\n")
+    root = tmp_path / "exp" / "train"
+    report.main(["--exp", str(root), "--tables", str(tmp_path / "tables"), "--out", str(tmp_path / "R.md")])
+    assert "\n\nmind the gap\n" in (tmp_path / "R.md").read_text()
+    assert sorted(path.name for path in (root / "figures").iterdir()) == [
+        "learning_curves.png",
+        "learning_curves_densities.png",
+    ]
+
+
+# --- Source A, Table 5 ------------------------------------------------------------------------------------------------
+
+
+def test_table_5_is_that_of_the_paper(tmp_path):
+    [chosen] = choose(load_tables(TIMIT_TABLES), ["A5"])
+    assert {row.minimum_std: row.published["paper"] for row in chosen.rows} == PRINTED
+    rows = lines_of(published_table(chosen, []))
+    label = "paper (49367.3 frames per utterance): published"
+    assert [int(row[label]) for row in rows] == list(PRINTED.values())
+    ours = [float(row["ours"]) for row in rows]
+    assert ours == [-45365.5, -11146.7, 68306.9, 102525.7, 181979.3, 216198.1, 295651.7]
+    differences = [float(row["difference"]) for row in rows]
+    assert differences == [1.5, -0.7, -0.1, 0.7, 0.3, 0.1, 0.7] and max(map(abs, differences)) <= 2
+    assert {row["test: ours"] for row in rows} == {""}  # no length is known yet
+
+
+def test_table_5_of_our_own_data_takes_their_length(tmp_path, write_result):
+    write_result("a", -500.0, coding="mulaw")  # any result on the set tells its length
+    [chosen] = choose(load_tables(TIMIT_TABLES), ["A5"])
+    rows = shown(tmp_path, chosen)
+    assert [row["test (150.0 frames per utterance): ours"] for row in rows] == [
+        f"{150 * (-0.5 * math.log(2 * math.pi * std**2)):.1f}" for std in PRINTED
+    ]
+
+
+@pytest.mark.parametrize("minimum_std", [1.0, 0.01, 0.001])
+def test_no_gaussian_and_no_mixture_exceeds_the_largest_density(minimum_std):
+    target = torch.linspace(-3, 3, 31, dtype=torch.float64)[:, None]
+    largest = largest_log_density(minimum_std)
+    for distribution, parts in ((Gaussian(1, minimum_std), 1), (GaussianMixture(2, 1, minimum_std), 2)):
+        logits = torch.zeros(31, parts if parts > 1 else 0, dtype=torch.float64)
+        for raw in (-50.0, -18.0, -5.0, 0.0):
+            spread = torch.full((31, parts), raw, dtype=torch.float64)
+            parameters = torch.cat([logits, target.expand(-1, parts), spread], -1)
+            assert (distribution.log_prob(parameters, target) <= largest + 1e-9).all()
+        spread = torch.full((31, parts), -18.0, dtype=torch.float64)
+        parameters = torch.cat([logits, target.expand(-1, parts), spread], -1)
+        torch.testing.assert_close(
+            distribution.log_prob(parameters, target),
+            torch.full((31,), largest, dtype=torch.float64),
+            atol=1e-6,
+            rtol=0,
+        )
