@@ -57,9 +57,16 @@ check_words tables "${known_tables[@]}"
 check_words dumps pcm16 mulaw logmel
 check_words codings mulaw mulaw8 linear mulaw-pcm
 
+# The experiments in the rows of the chosen tables, one to a line.
+rows_of_tables="$(for table in ${tables}; do cat "conf/tables/${table}.yaml"; done |
+    { grep -o 'experiment: *[A-Za-z0-9_.-]*' || true; } | sed 's/.*: *//')"
+
+# Whether a score that needs no network is wanted: all are, or those in the rows of the chosen tables.
+in_tables() { [ -z "${tables}" ] || grep -q -F -x -e "$1" <<<"${rows_of_tables}"; }
+
 # The systems to train, score and sample: those named, those of the tables, or what both have in common.
 select_models() {
-    local candidates="${models}" in_tables table
+    local candidates="${models}"
     if [ "${models}" = all ] || [[ -n "${tables}" && " ${given_options[*]} " != *" models "* ]]; then
         candidates="${known_models[*]}"
     fi
@@ -67,9 +74,7 @@ select_models() {
         tr -s ' ' '\n' <<<"${candidates}"
         return
     fi
-    in_tables="$(for table in ${tables}; do cat "conf/tables/${table}.yaml"; done |
-        grep -o 'experiment: *[A-Za-z0-9_.-]*' | sed 's/.*: *//')"
-    tr -s ' ' '\n' <<<"${candidates}" | grep -F -x -e "${in_tables}" || true
+    tr -s ' ' '\n' <<<"${candidates}" | grep -F -x -e "${rows_of_tables}" || true
 }
 mapfile -t selected < <(select_models)
 [ "${#selected[@]}" -gt 0 ] && [ -n "${selected[0]}" ] || [ "${stage}" -gt 5 ] || [ "${stop_stage}" -lt 3 ] ||

@@ -48,10 +48,24 @@ train() {
         --out "$3" --seed "$2" --ngpu "${ngpu}" "${train_words[@]}"
 }
 
+# Whether the network of the experiment in DIRECTORY, as far as is known, sees the same inputs under another CODING than
+# that of its training.
+same_inputs() {
+    local trained
+    trained="$(sed -n 's/^coding: *//p' "$1/config.yaml" 2>/dev/null || true)"
+    case "${trained}>$2" in
+    ">$2" | "mulaw>mulaw-pcm" | "mulaw-pcm>mulaw") return 0 ;;
+    "$2>$2") return 1 ;; # what it is scored over in any case
+    esac
+    log "  no score over the cells of $2: trained on ${trained}"
+    return 1
+}
+
 score() {
     local set coding out
     for set in ${test_sets}; do
         for coding in "" ${codings}; do
+            [ -z "${coding}" ] || same_inputs "$3" "${coding}" || continue
             log "score $1, seed $2, on ${set}${coding:+ over the cells of ${coding}}"
             out="score_${set}${coding:+_${coding}}"
             [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
@@ -65,6 +79,7 @@ score() {
 # Name, coding and number of jobs of a score that needs no network.
 baseline() {
     local set name="$1"
+    in_tables "$1" || return 0
     [ "$2" = mulaw ] || [ "$1" = flac ] || name="$1_$2"
     for set in ${test_sets}; do
         log "score ${name} on ${set}"

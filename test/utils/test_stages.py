@@ -184,6 +184,38 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
     ]
 
 
+def test_tables_restrict_scores_that_need_no_network(tree):
+    for stage in ("4", "9"):
+        assert tree.run("--stage", stage, "--stop_stage", stage, "--tables", "T1", "--models", "c", "--nj", "1")[0] == 0
+    assert tree.summary() == [
+        *sharded("baseline", "exp/train/uniform/score_test"),  # DMoL and FLAC are in no row
+        *sharded("score", "exp/train/c/seed1/score_test"),
+        *sharded("score", "exp/train/c/seed1/score_test_mulaw-pcm"),
+    ]
+
+
+def test_a_table_without_experiments_can_only_be_printed(tree):
+    (tree.recipe / "conf" / "tables" / "T2.yaml").write_text("rows:\n  - {minimum_std: 1}\n", encoding="utf-8")
+    status, _, err = tree.run("--stage", "3", "--tables", "T2", "--models", "all")
+    assert (status, err.count("\n")) == (2, 1) and "no system in conf/*.yaml is left" in err
+    assert tree.run("--stage", "10", "--tables", "T2", "--models", "all")[0] == 0
+    assert tree.summary() == ["report RESULTS.md"]
+
+
+@pytest.mark.parametrize("trained", ["mulaw", "mulaw-pcm", "normalised", "mulaw8"])
+def test_a_network_is_scored_over_further_cells_only_if_its_inputs_stay_the_same(tree, trained):
+    directory = tree.recipe / "exp/train/a/seed1"
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(f"model: lstm\ncoding: {trained}\n", encoding="utf-8")
+    status, out, err = tree.run("--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1")
+    assert (status, err) == (0, "")
+    scores = [line for line in tree.summary() if line.startswith("score")]
+    further = sharded("score", "exp/train/a/seed1/score_test_mulaw-pcm")
+    assert scores == sharded("score", "exp/train/a/seed1/score_test") + (further if trained == "mulaw" else [])
+    said = f"no score over the cells of mulaw-pcm: trained on {trained}" in out
+    assert said == (trained in ("normalised", "mulaw8"))
+
+
 @pytest.mark.parametrize("stage", [6, 7, 8])
 def test_stages_to_come_say_so(tree, stage):
     status, out, err = tree.run("--stage", str(stage), "--stop_stage", str(stage))
