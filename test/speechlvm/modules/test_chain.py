@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source, plain_chain
-from speechlvm.modules.fast_chain import _tensors, _with_tensors, run_chain
+from speechlvm.modules.fast_chain import _Product, _tensors, _with_tensors, run_chain
 from speechlvm.modules.recurrence import GRUCell, LSTMCell, dense_layers
 
 BATCH, LATENT, STATE, HIDDEN = 3, 4, 5, 6
@@ -163,7 +163,7 @@ def test_dense_layers_are_an_mlp():
 
 
 def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
-    monkeypatch.setattr("speechlvm.modules.fast_chain._HALF_FROM", 1)
+    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", 1)
     for chain, names in CHAINS.items():
         leaf = Leaves()
         operations, initial = chain(leaf, 6)
@@ -184,3 +184,15 @@ def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
 
 def _to_float32(op):
     return _with_tensors(op, iter([tensor.detach().float() for tensor in _tensors(op)]))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_packed_weights_multiply_like_others(monkeypatch, rows):
+    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", 1)
+    generator = torch.Generator().manual_seed(0)
+    weight, x, base = (torch.randn(*shape, generator=generator) for shape in ((7, 5), (rows, 5), (rows, 7)))
+    product = _Product(weight, None)
+    assert product.packed is not None
+    out = torch.empty_like(base)
+    product.add(base, x, out)
+    torch.testing.assert_close(out, base + x @ weight.t(), rtol=1e-5, atol=1e-5)
