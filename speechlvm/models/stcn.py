@@ -54,7 +54,8 @@ from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
-_MOST_NUMBERS = 10**9
+_MOST_WEIGHTS = 10**9
+_MOST_REMEMBERED = 10**8
 _LATENT_HIDDEN_LAYERS = 2
 
 # The past reaches the decoder through the means of the priors alone. With standard deviations that start at 1 it would
@@ -87,13 +88,16 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_size(self) -> Config:
         blocks = len(self.latents)
-        weights = 6 * self.channels**2 * (blocks * len(self.dilations) + self.output_layers)
+        weights = 5 * self.channels**2 * (blocks * len(self.dilations) + self.output_layers)
         remembered = self.channels * (blocks * sum(self.dilations) + self.output_layers)
-        for what, value in (("weights in the layers", weights), ("remembered numbers per sequence", remembered)):
-            if value > _MOST_NUMBERS:
+        for what, value, most in (
+            ("weights in the layers", weights, _MOST_WEIGHTS),
+            ("remembered numbers per sequence", remembered, _MOST_REMEMBERED),
+        ):
+            if value > most:
                 raise ValueError(
                     f"channels {self.channels}, {blocks} latents, dilations {self.dilations} and output_layers "
-                    f"{self.output_layers} together make {value} {what}; expected at most {_MOST_NUMBERS}"
+                    f"{self.output_layers} together make {value} {what}; expected at most {most}"
                 )
         return self
 
