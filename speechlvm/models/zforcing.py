@@ -26,11 +26,11 @@ What the paper leaves open or the code does otherwise:
 - f sees z_t alone, as the paper has it; the code appends h_{t-1} unless its option z_force blanks it out. The mean goes
   through tanh because b_t, an LSTM's output, lies in (-1, 1). The density of a state that is known exactly has no upper
   bound: the standard deviation stays above e^-4, where the code cuts its logarithm of the variance at -8.
-- p(x_t | b_{t+1}) is asked for by `backward_likelihood`; the paper's first stack is predicted too, and the last one
-  from a state that has seen nothing: a marginal.
+- p(x_t | b_{t+1}), asked for by `backward_likelihood`, is that of every stack; the last is predicted from a state that
+  has seen nothing, by a marginal, which the code leaves out.
 - Embedding, g and the output layers are linear; embedding shared by both networks; MLPs have one hidden layer. The code
   clips raw Gaussian parameters to [-8, 8] and hidden activations to [-3, 3] with a slope of 1/3 below zero; here these
-  are `positive_std` and `MLP` as in all systems.
+  are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1).
 - Conditional layer normalisation is in the code only: z_t does not enter by the input, but an MLP of it gives gains
   (around one) and biases of the normalised product of h_{t-1}, both clipped to 3; the embedding's product has learned
   ones, and the cell state is not normalised.
@@ -172,7 +172,7 @@ class ZForcing(LatentModel):
         outputs = config.stack * distribution.parameter_size
         self.first_input = nn.Parameter(torch.zeros(config.stack * channels))
         self.embedding = nn.Linear(config.stack * channels, config.embedding)
-        self.backward_cell = LSTMCell(config.embedding, config.state)
+        self.backward_lstm = nn.LSTM(config.embedding, config.state)
         self.prior = MLP(config.state, config.hidden, 1, 2 * config.latent)
         self.posterior = MLP(2 * config.state, config.hidden, 1, 2 * config.latent)
         self.transition = (ModulatedLSTM if config.conditional_layer_norm else LatentLSTM)(config)
@@ -210,8 +210,7 @@ class ZForcing(LatentModel):
         reversed_steps = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
         order = reversed_steps.t().unsqueeze(-1)
         embedded = embedded.gather(0, order.expand(-1, -1, embedded.shape[-1]))
-        zero = self.first_input.new_zeros(len(inputs), self.config.state)
-        states, _ = self.backward_cell.run(self.backward_cell.input(embedded), zero, zero)
+        states = self.backward_lstm(embedded)[0].to(embedded.dtype)
         states = states.gather(0, order.expand(-1, -1, states.shape[-1])).transpose(0, 1)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
         features = {"b": Series(states, mask, self.stack)}

@@ -87,16 +87,12 @@ def test_the_backward_network_is_an_lstm_over_each_row_alone_from_its_end(system
     model, observation = system
     inputs, _ = _inputs(observation, pcm)
     features = model.encode(inputs, LENGTHS)
-    cell = model.backward_cell
     for row, steps in enumerate(STEPS):
         stacks = F.pad(inputs[row], (0, 0, 0, 2)).reshape(-1, STACK)
-        h = c = torch.zeros(1, 6, dtype=torch.float64)
-        torch.testing.assert_close(features["following"].values[row, steps - 1], h[0])
-        for t in reversed(range(steps)):
-            h, c = cell.step(cell.input(model.embedding(stacks[t : t + 1])), h, c)
-            torch.testing.assert_close(features["b"].values[row, t], h[0])
-            if t:
-                torch.testing.assert_close(features["following"].values[row, t - 1], h[0])
+        b = model.backward_lstm(model.embedding(stacks[:steps].flip(0)))[0].flip(0)
+        torch.testing.assert_close(features["b"].values[row, :steps], b)
+        torch.testing.assert_close(features["following"].values[row, : steps - 1], b[1:])
+        assert not features["following"].values[row, steps - 1].any()
         assert not features["b"].values[row, steps:].any()
 
 
@@ -148,7 +144,7 @@ def test_the_target_of_the_auxiliary_cost_gets_no_gradient(system, pcm):
     features = model.encode(inputs, LENGTHS)
     inference = model.infer(inputs, LENGTHS, features=features, noise=_noise())
     z, b = inference.latents["z1"].transpose(0, 1), features["b"].values.transpose(0, 1)
-    backward = list(model.backward_cell.parameters())
+    backward = list(model.backward_lstm.parameters())
     cost = model._reconstruction_cost(z, b)
     torch.testing.assert_close(
         inference.auxiliary["zforcing"].values[0], cost.transpose(0, 1)[0], rtol=1e-12, atol=1e-12
