@@ -18,6 +18,7 @@ MODELS = {
     "stochastic_wavenet": ("speechlvm.models.stochastic_wavenet", "StochasticWaveNet"),
     "stcn": ("speechlvm.models.stcn", "STCN"),
     "vrnn": ("speechlvm.models.vrnn", "VRNN"),
+    "srnn": ("speechlvm.models.srnn", "SRNN"),
     "cwvae": ("speechlvm.models.cwvae", "CWVAE"),
 }
 

@@ -45,7 +45,7 @@ from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
-from speechlvm.modules.recurrence import GRUCell
+from speechlvm.modules.recurrence import GRUCell, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -161,10 +161,9 @@ class Level(nn.Module):
         layers = [Dense("v", (posterior,), self.posterior_evidence(evidence).transpose(0, 1))]
         outputs, direct = (Source("v", self.posterior_output.weight),), self.posterior_direct(evidence)
         if self.kind == "residual":  # the prior's mean on top
-            mean, bias = self.prior_output.weight, self.prior_output.bias
-            means = torch.cat([torch.ones_like(bias[: len(bias) // 2]), torch.zeros_like(bias[: len(bias) // 2])])
             layers.append(Dense("prior", (Source("h", self.prior_hidden.weight),), self.prior_hidden.bias))
-            outputs, direct = (*outputs, Source("prior", means[:, None] * mean)), direct + means * bias
+            outputs = (*outputs, Source("prior", mean_half(self.prior_output.weight)))
+            direct = direct + mean_half(self.prior_output.bias)
         layers.append(Dense("raw", outputs, direct.transpose(0, 1), active=False))
         return self._draw(layers, context, noise, z, h)
 

@@ -28,3 +28,28 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     A bf16 value near 0.9 is off by dozens of 16-bit codes.
     """
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def reverse_steps(values: Tensor, steps: Tensor) -> Tensor:
+    """Each row backwards within its own length, for recurrences that run from right to left.
+
+    Args:
+        values: (S, B, N), time-major.
+        steps: (B,) int64 steps of each row; what lies beyond stays where it is.
+    """
+    t = torch.arange(len(values), device=values.device)[:, None]
+    return _Reverse.apply(values, torch.where(t < steps, steps - 1 - t, t))
+
+
+class _Reverse(torch.autograd.Function):
+    """Rows by an index that is its own inverse: the gradient is the same selection, and not a sum over duplicates."""
+
+    @staticmethod
+    def forward(ctx, values, index):
+        ctx.save_for_backward(index)
+        return values[index, torch.arange(values.shape[1], device=values.device)]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (index,) = ctx.saved_tensors
+        return gradient[index, torch.arange(gradient.shape[1], device=gradient.device)], None

@@ -78,3 +78,12 @@ def dense_layers(name: str, source: Source, term: Tensor, others: Sequence[nn.Li
     for i, layer in enumerate(others, 2):
         layers.append(Dense(f"{name}{i}", (Source(f"{name}{i - 1}", layer.weight),), layer.bias))
     return layers
+
+
+def mean_half(output: Tensor) -> Tensor:
+    """Weight (2 D, K) or bias (2 D,) of a layer that gives (mean, raw std), without what gives the latter.
+
+    Added to a posterior's output layer, it makes the posterior's mean relative to the prior's (`residual`).
+    """
+    mean, raw = output.chunk(2)
+    return torch.cat([mean, torch.zeros_like(raw)])

@@ -43,6 +43,8 @@ SYSTEMS = {
         {"stack": 16, "channels": 6, "latents": [4, 3, 2], "dilations": [1, 2, 4], "output_layers": 2},
     ),
     "vrnn_s16": ("vrnn", {"stack": 16, "latent": 3, "hidden": 6, "state": 7, "mlp_layers": 2}),
+    "srnn_s16": ("srnn", {"stack": 16, "latent": 3, "hidden": 6, "state": 7, "mlp_layers": 2}),
+    "srnn_filtering_s1": ("srnn", {"stack": 1, "latent": 3, "hidden": 6, "state": 7, "posterior": "filtering"}),
     "cwvae_l1": ("cwvae", {"stride": 64, "levels": 1, "width": 8}),
     "cwvae_l2": ("cwvae", {"stride": 64, "levels": 2, "width": 8}),
     "cwvae_l3": ("cwvae", {"stride": 64, "levels": 3, "width": 8, "factor": 2}),
@@ -260,3 +262,29 @@ def test_features_slice_as_they_are_cut(system, audio):
     features = model.encode(observation.inputs(audio, lengths), lengths)
     for name, series in slice_features(features, model.hop, 2 * model.hop).items():
         assert series.values.shape[1] == -(-min(model.hop, max(0, 1300 - model.hop)) // features[name].hop)
+
+
+def test_fast_inference_equals_the_factors_at_its_latents(system, audio):
+    model, observation = copy.deepcopy(system[0]).double(), system[1]
+    if not isinstance(model, LatentModel):
+        pytest.skip("no latents")
+    lengths = torch.tensor(LENGTHS)
+    inputs = observation.inputs(audio, lengths).double()
+    features = model.encode(inputs, lengths)
+    state = None
+    for start, stop in ((0, 128 * 10), (128 * 10, 1300)):  # the second chunk goes on from the first one's state
+        chunk, left = inputs[:, start:stop], lengths - start
+        of_chunk = slice_features(features, start, stop)
+        noise = _noise(range(4), torch.float64)
+        inference = model.infer(chunk, left, features=of_chunk, noise=noise, state=state)
+        factors = model.conditionals(chunk, left, inference.latents, features=of_chunk, state=state)
+        torch.testing.assert_close(inference.conditionals.parameters, factors.parameters, rtol=1e-9, atol=1e-9)
+        for kind in ("prior", "posterior"):
+            fast, plain = getattr(inference.conditionals, kind), getattr(factors, kind)
+            assert list(fast) == list(plain) == list(model.latent_sizes) == list(inference.latents)
+            for level, gaussian in fast.items():
+                assert gaussian.mean.shape[-1] == model.latent_sizes[level]
+                torch.testing.assert_close(gaussian.mean, plain[level].mean, rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(gaussian.std, plain[level].std, rtol=1e-9, atol=1e-9)
+        assert not model.conditionals(chunk, left, inference.latents, state=state).posterior
+        state = inference.state

@@ -1,0 +1,197 @@
+"""Stochastic recurrent neural network.
+
+    a_1 <------ a_2 <------ a_3       a_t = GRU([d_t, phi_x(x_t)], a_{t+1}), right to left (smoothing)
+     |           |           |              or MLP([d_t, phi_x(x_t)]) (filtering)
+    z_1 ------> z_2 ------> z_3       z_t from z_{t-1}, d_t (prior), and a_t (posterior)
+     | \\         | \\         | \\
+     | x_1       | x_2       | x_3    x_t from z_t and d_t
+     |           |           |
+    d_1 ------> d_2 ------> d_3       d_t = GRU(phi_x(x_{t-1}), d_{t-1})
+
+    p(z_t | z_{t-1}, x_{<t}) = N(MLP([z_{t-1}, d_t]))
+    q(z_t | z_{t-1}, x_{1:T}) = N(prior's mean + m, s), (m, s) from MLP([z_{t-1}, a_t])    x_{<=t} when filtering
+    p(x_t | x_{<t}, z_t) = distribution(MLP([z_t, d_t])), frames of a step independent
+
+References: Fraccaro et al. 2016, arXiv:1605.07571, (3), (10) to (13) and the residual parameterisation of 3.3; source A
+is "Benchmarking generative latent variable models for speech" (2022), 2.4, whose table has the smoother.
+
+Source A writes q(z_t | x_{<=t}, z_{<t}) for what is the smoother. Its published code shifts the inputs twice in
+training, so that d_t never sees x_{t-1}, and once in generation: here it is once in both. The first stack is predicted
+from a learned start in the place of x_0; z_0 is zero.
+
+Only z is recurrent beyond the two GRUs, so the chain of modules/chain.py holds prior and posterior layers alone. The
+features that `encode` computes over whole utterances are a_t, and d_t, causal but not worth computing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.latent import DiagonalGaussian, residual
+from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, Series, State
+from speechlvm.modules.chain import Dense, Draw, Source
+from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
+from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
+from speechlvm.noise import Noise
+from speechlvm.settings import Settings
+
+
+class Config(Settings):
+    """Sizes of an SRNN."""
+
+    stack: int = Field(gt=0, le=4096, description="s, frames per step")
+    latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
+    hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
+    state: int = Field(default=512, gt=0, le=16384, description="size of the GRUs' states")
+    mlp_layers: int = Field(default=4, gt=0, le=16, description="hidden layers of each MLP")
+    posterior: Literal["smoothing", "filtering"] = Field(default="smoothing", description="what a_t sees")
+
+
+class SRNN(LatentModel):
+    """See the module.
+
+    Args:
+        config: sizes.
+        channels: C, input channels.
+        distribution: of a frame.
+    """
+
+    Config = Config
+
+    def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
+        super().__init__()
+        self.config, self.channels, self.distribution = config, channels, distribution
+        self.stack = self.hop = config.stack
+        self.latent_hops, self.latent_sizes = {"z1": config.stack}, {"z1": config.latent}
+        hidden, layers, state = config.hidden, config.mlp_layers, config.state
+        self.start_stack = nn.Parameter(torch.zeros(config.stack * channels))
+        self.phi_x = MLP(config.stack * channels, hidden, layers, observed_input=True)
+        self.cell = GRUCell(hidden, state)
+        if config.posterior == "smoothing":
+            self.backward_cell, evidence = GRUCell(state + hidden, state), state
+        else:
+            self.filter, evidence = MLP(state + hidden, hidden, layers), hidden
+        self.prior = MLP(state + config.latent, hidden, layers, 2 * config.latent)
+        self.posterior = MLP(evidence + config.latent, hidden, layers, 2 * config.latent)
+        self.decoder = MLP(config.latent + state, hidden, layers)
+        self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
+        start_as_standard_normal(self.prior, self.posterior)
+
+    def initial_state(self, batch: int) -> State:
+        """z_0 = 0, d_0 = 0, and the learned start for x_0."""
+        zeros = self.head.weight.new_zeros
+        return {
+            "z": zeros(batch, self.config.latent),
+            "d": zeros(batch, self.config.state),
+            "stack": self.start_stack.expand(batch, -1),
+            "frames": torch.zeros(batch, dtype=torch.int64, device=self.head.weight.device),
+        }
+
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
+        """The smoother's a_t, and d_t, (B, S, state); nothing when filtering."""
+        if self.config.posterior == "filtering":
+            return {}
+        batch, frames, _ = inputs.shape
+        phi_x, d = self._states(stack_frames(inputs, self.stack).transpose(0, 1), self.initial_state(batch))
+        mask = frame_mask(lengths, frames, self.stack)
+        steps = mask.sum(1)
+        gates = self.backward_cell.input(reverse_steps(torch.cat([d, phi_x.to(d.dtype)], -1), steps))
+        a = reverse_steps(self.backward_cell.run(gates, torch.zeros_like(d[0])), steps)
+        return {name: Series(value.transpose(0, 1), mask, self.stack) for name, value in (("a", a), ("d", d))}
+
+    def infer(
+        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+    ) -> Inference:
+        """See `LatentModel.infer`; time-major inside."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        normal = self.draw_noise(noise, "z1", self.frames_seen(state, batch), frames).transpose(0, 1)
+        stacks = stack_frames(inputs, self.stack).transpose(0, 1)
+        if self.config.posterior == "smoothing":
+            a, d = (features[name].values.transpose(0, 1) for name in ("a", "d"))
+        else:
+            a, d = self._filtered(stacks, state)
+        operations = []
+        for name, network, given in (("p", self.prior, d), ("q", self.posterior, a)):
+            of_given, of_z = split_input(network.hidden[0], given.shape[-1])
+            operations += dense_layers(name, Source("z", of_z, previous=True), of_given(given), network.hidden[1:])
+        last = str(self.config.mlp_layers)
+        prior, posterior = self.prior.output, self.posterior.output
+        outputs = (Source("q" + last, posterior.weight), Source("p" + last, mean_half(prior.weight)))
+        operations.append(Dense("raw", outputs, posterior.bias + mean_half(prior.bias), active=False))
+        operations.append(Draw("z", "raw", normal))
+        values = run_chain(operations, {"z": state["z"]}, ["z", "raw", "p" + last])
+        z = values["z"]
+        with full_precision(z):
+            prior = DiagonalGaussian.from_raw(prior(values["p" + last]).transpose(0, 1))
+        posterior = DiagonalGaussian.from_raw(values["raw"].transpose(0, 1))
+        conditionals = Conditionals(self._decode(z, d, frames), {"z1": prior}, {"z1": posterior})
+        after = {"z": z[-1], "d": d[-1], "stack": stacks[-1], "frames": state["frames"] + frames}
+        return Inference({"z1": z.transpose(0, 1)}, conditionals, after)
+
+    def conditionals(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+    ) -> Conditionals:
+        """See `LatentModel.conditionals`."""
+        batch, frames, _ = inputs.shape
+        state = self.start(state, batch)
+        stacks, z = stack_frames(inputs, self.stack).transpose(0, 1), latents["z1"].transpose(0, 1)
+        before = torch.cat([state["z"][None], z[:-1]])
+        a, d = self._filtered(stacks, state) if self.config.posterior == "filtering" else (None, None)
+        if d is None:
+            d = self._states(stacks, state)[1]
+        prior = DiagonalGaussian.from_raw(self.prior(torch.cat([d, before], -1)).transpose(0, 1))
+        posterior = {}
+        if features is not None:
+            a = features["a"].values.transpose(0, 1) if a is None else a
+            own = DiagonalGaussian.from_raw(self.posterior(torch.cat([a, before], -1)).transpose(0, 1))
+            posterior["z1"] = residual(prior, own.mean, own.std)
+        return Conditionals(self._decode(z, d, frames), {"z1": prior}, posterior)
+
+    def _states(self, stacks: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """phi_x(x_t) and d_t of stacks (S, B, s * C)."""
+        phi_x = self.phi_x(torch.cat([state["stack"][None], stacks]))
+        return phi_x[1:], self.cell.run(self.cell.input(phi_x[:-1]), state["d"])
+
+    def _filtered(self, stacks: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """a_t and d_t when filtering."""
+        phi_x, d = self._states(stacks, state)
+        return self.filter(torch.cat([d, phi_x.to(d.dtype)], -1)), d
+
+    def _decode(self, z: Tensor, d: Tensor, frames: int) -> Tensor:
+        """Parameters (B, T, P) from z_t and d_t (S, B, .)."""
+        decoded = self.decoder(torch.cat([z, d], -1)).transpose(0, 1)
+        with full_precision(decoded):
+            parameters = self.head(decoded.to(self.head.weight.dtype))
+        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)[:, :frames]
+
+    @torch.no_grad()
+    def sample(
+        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
+    ) -> Samples:
+        """See `Model.sample`."""
+
+        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
+            d = self.cell.step(self.cell.input(self.phi_x(memory["stack"])), memory["d"])
+            prior = DiagonalGaussian.from_raw(self.prior(torch.cat([d, memory["z"]], -1)))
+            z = prior.sample(normal["z1"])
+            return Emission(self._decode(z[None], d[None], self.stack), {"z1": z}, {"z1": prior}, {"z": z, "d": d})
+
+        def absorb(memory: State, stack: Tensor) -> State:
+            return {**memory, "stack": stack}
+
+        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
