@@ -242,7 +242,7 @@ def _output(cell: Cell | None) -> str:
         return ""
     settings = dict(cell.first["distribution"])
     name, floor, components = settings.pop("name"), settings.pop("minimum_std"), settings.pop("components", None)
-    return f"{name}{f'({components})' if components else ''}, std >= {floor:g}"
+    return f"{name}{f'({components})' if components else ''}, {f'std >= {floor:g}' if floor else 'no floor'}"
 
 
 def _digits(unit: str) -> int:

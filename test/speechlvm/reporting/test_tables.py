@@ -68,7 +68,7 @@ def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
     ]
     bound, exact, later = shown(tmp_path, table(tmp_path, rows))
     assert (bound["test: published"], bound["ours"], bound["difference"]) == ("~800", ">=812", "+12")
-    assert bound["output"] == "gmm(20), std >= 0"
+    assert bound["output"] == "gmm(20), no floor"
     assert (exact["test: published"], exact["ours"], exact["difference"]) == ("-100", "-90", "+10")
     assert (exact["output"], exact["training"], exact["steps"]) == ("gaussian, std >= 0.01", "2.0 h", "7")
     assert later["test: published"] == ">=900" and later["experiment"] == "later"
