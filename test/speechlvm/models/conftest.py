@@ -27,6 +27,26 @@ LATENT = {
         "cwvae",
         {"stride": STACK, "levels": 3, "factor": 2, "width": 5, "blocks": 1, "posterior": "precision"},
     ),
+    "vrnn": ("vrnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2}),
+    "srnn": ("srnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2}),
+    "srnn_filtering": (
+        "srnn",
+        {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2, "posterior": "filtering"},
+    ),
+    "zforcing": ("zforcing", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "embedding": 4}),
+    "zforcing_normalised": (
+        "zforcing",
+        {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "embedding": 4}
+        | {"conditional_layer_norm": True, "backward_likelihood": True},
+    ),
+    "stochastic_wavenet": (
+        "stochastic_wavenet",
+        {"stack": STACK, "layers": 3, "stochastic_layers": 3, "channels": 6, "latent_total": 7},
+    ),
+    "stochastic_wavenet_top": (
+        "stochastic_wavenet",
+        {"stack": STACK, "layers": 3, "stochastic_layers": 2, "channels": 6, "latent_total": 7},
+    ),
     "stcn": (
         "stcn",
         {"stack": STACK, "channels": 6, "latents": [4, 3], "dilations": [1, 2], "output_layers": 2, "dense": False},

@@ -76,6 +76,44 @@ def ladder(levels, per_block, output_layers, dense):
     return flow
 
 
+def stochastic_layers(layers, deterministic):
+    """(B.4), (B.7), (B.8), layer l with dilation 2^(l-1): its h hears x_<t over 2^l steps, and the latents of a lower
+    layer m every 2^m steps; its b hears x_t and what follows every 2^l steps, as far as z_l is heard."""
+
+    def heard(lower, upper):
+        return lambda t: [k for k in range(t - 2**upper + 2**lower, t + 1, 2**lower) if k >= 0]
+
+    def with_future(l):
+        future = range(0, 2**layers, 2**l)
+        return lambda t: [*receptive_field(2**l)(t), *(t + k for k in future if t + k < STEPS)]
+
+    flow, names = {}, {l: f"z{l - deterministic}" for l in range(deterministic + 1, layers + 1)}
+    for l, level in names.items():
+        below = {names[m]: heard(m, l) for m in names if m < l}
+        flow[f"prior {level}"] = {"x": receptive_field(2**l), **below}
+        flow[f"posterior {level}"] = {"x": with_future(l), **below}
+    flow["likelihood"] = {"x": receptive_field(2**layers), **{names[m]: heard(m, layers) for m in names}}
+    return flow
+
+
+def stochastic_recurrent(seen):
+    """SRNN: z_t given z_(t-1) and x_<t; `seen` by the posterior; x_t given z_t and x_<t."""
+    return {
+        "prior z1": {"x": past, "z1": last},
+        "posterior z1": {"x": seen, "z1": last},
+        "likelihood": {"x": past, "z1": own},
+    }
+
+
+def z_forcing():
+    """z_t comes before x_(t-1), the input of its own step, in the prior and in the posterior, which sees all others."""
+    return {
+        "prior z1": {"x": lambda t: range(t - 1), "z1": past},
+        "posterior z1": {"x": lambda t: [k for k in range(STEPS) if k != t - 1], "z1": past},
+        "likelihood": {"x": past, "z1": until},
+    }
+
+
 FLOWS = {
     # (A.2): x_t given x_<t
     "lstm": {"likelihood": {"x": past}},
@@ -88,6 +126,19 @@ FLOWS = {
     # (A.10) to the letter: the step's own span
     "cwvae_l2_residual": clockwork(2, 2, [own, within(0, 0, hop=2)]),
     "cwvae_l3_precision": clockwork(3, 2, [within(2, 2), within(4, 4, hop=2), within(8, 8, hop=4)]),
+    # (A.3) to (A.8)
+    "vrnn": {
+        "prior z1": {"x": past, "z1": past},
+        "posterior z1": {"x": until, "z1": past},
+        "likelihood": {"x": past, "z1": until},
+    },
+    # q(z_t | z_(t-1), x_1..T), and its variant without look-ahead
+    "srnn": stochastic_recurrent(everything),
+    "srnn_filtering": stochastic_recurrent(until),
+    "zforcing": z_forcing(),
+    "zforcing_normalised": z_forcing(),
+    "stochastic_wavenet": stochastic_layers(3, deterministic=0),
+    "stochastic_wavenet_top": stochastic_layers(3, deterministic=1),
     # dilations 1, 2 in each block
     "stcn": ladder(2, 1 + 2, 2, dense=False),
     "stcn_dense": ladder(3, 1 + 2, 2, dense=True),

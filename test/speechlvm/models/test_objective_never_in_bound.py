@@ -17,6 +17,7 @@ from speechlvm.scoring.score import score_batch, score_dump
 
 LENGTHS = [41, 22]
 SAMPLES = 3
+AUXILIARY = {"zforcing": {"zforcing"}, "zforcing_normalised": {"zforcing", "backward"}}
 
 
 @pytest.fixture
@@ -72,7 +73,11 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
     model, observation = tiny_latent.model, tiny_latent.observation
     noise = Noise(batch.noise_keys(0, "score"), dtype=torch.float64)
     inputs, target = observation.inputs(batch.data, batch.lengths).double(), observation.target(batch.data)
+    scored = row_terms(model.score(inputs, target, batch.lengths, noise))
+    model.train()  # where auxiliary costs are
     bound = model.score(inputs, target, batch.lengths, noise)
+    model.eval()
+    assert set(bound.auxiliary) == AUXILIARY.get(tiny_latent.name, set())
     likelihood, divergence, _ = inferred(tiny_latent, batch, noise)
     total = sum(float(steps.sum()) for steps in divergence.values())
     free = float(torch.cat([steps.flatten() for steps in divergence.values()]).max())  # above all steps but one
@@ -93,12 +98,18 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
         assert cost != 0
         weighed = objective(bound, frames, auxiliary_weights={name: 0.5}).item()
         assert weighed == pytest.approx((total - nats + 0.5 * cost) / frames)
-    after = row_terms(bound)
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    for terms in (scored, row_terms(bound)):
+        assert set(terms) == set(before)
+        for name, value in before.items():
+            torch.testing.assert_close(terms[name], value, rtol=1e-12, atol=1e-12)
 
 
-STEERED = {
-    "cwvae": (("model_conf: {stack: 16, hidden: 12, layers: 1}", "model_conf: {stride: 16, levels: 2, width: 6}"),),
+STEERED = {  # settings, auxiliary costs
+    "cwvae": ("{stride: 16, levels: 2, width: 6}", "{}"),
+    "zforcing": (
+        "{stack: 16, latent: 3, hidden: 6, state: 5, embedding: 4, backward_likelihood: true}",
+        "{zforcing: {initial: 1, final: 1, steps: 1}, backward: {initial: 10, final: 10, steps: 1}}",
+    ),
 }
 
 
@@ -106,12 +117,14 @@ STEERED = {
 def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, make_dump, tmp_path):
     """With half the KL, 1000 nats free per step and heavy auxiliary costs, history holds what scoring gives."""
     dumps = make_dump("train", [3000, 2500]), make_dump("valid", [1200, 900], seed=50)
+    conf, auxiliary = STEERED[name]
     steering = (
         ("model: lstm", f"model: {name}"),
-        ("gradient_clip: 1.0", "kl_weight: {initial: 0.5}\n  free_nats: 1000"),
+        ("model_conf: {stack: 16, hidden: 12, layers: 1}", f"model_conf: {conf}"),
+        ("gradient_clip: 1.0", f"kl_weight: {{initial: 0.5}}\n  free_nats: 1000\n  auxiliary: {auxiliary}"),
         ("limits: {steps: 12}", "limits: {steps: 8}"),
     )
-    config, out = tiny_config(*STEERED[name], *steering), tmp_path / "exp"
+    config, out = tiny_config(*steering), tmp_path / "exp"
     arguments = ["--config", config, "--train", dumps[0], "--valid", dumps[1], "--out", out]
     assert train.main([str(argument) for argument in arguments]) == 0
     experiment = load_experiment(out)
