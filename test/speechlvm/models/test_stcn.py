@@ -172,22 +172,25 @@ def test_samples_are_scored_as_they_were_drawn(stack, dense):
     prefix, prefix_target, lengths = make_batch([5 * stack] * 2)
     noise = make_noise(range(2))
     _, state = model(prefix, prefix_target, lengths, features={}, noise=noise)
-    samples = model.sample(14 * stack, noise, OBSERVATION.inputs_of, state)
+    samples = model.sample(13 * stack, noise, OBSERVATION.inputs_of, state)
     assert {level: tuple(z.shape) for level, z in samples.latents.items()} == {
-        "z1": (2, 14, 4), "z2": (2, 14, 3), "z3": (2, 14, 2)
+        "z1": (2, 13, 4), "z2": (2, 13, 3), "z3": (2, 13, 2)
     }  # fmt: skip
-    inputs, lengths = OBSERVATION.inputs_of(samples.target).double(), lengths.new_full((2,), 14 * stack)
+    inputs, lengths = OBSERVATION.inputs_of(samples.target).double(), lengths.new_full((2,), 13 * stack)
     log_likelihood, log_prior = model.log_joint(inputs, samples.target, lengths, samples.latents, state=state)
     torch.testing.assert_close(samples.log_likelihood, log_likelihood.values, rtol=0, atol=1e-9)
+    found = model.conditionals(inputs, lengths, samples.latents, state=state)
     for level, series in log_prior.items():
+        drawn = found.prior[level].sample(model.draw_noise(noise, level, 5 * stack, 13 * stack))
+        torch.testing.assert_close(samples.latents[level], drawn, rtol=0, atol=1e-9)
         torch.testing.assert_close(samples.log_prior[level], series.values, rtol=0, atol=1e-9)
     _, scored = model(inputs, samples.target, lengths, features={}, state=state, noise=noise)
     assert samples.state.keys() == scored.keys()
     for name in scored:
         if not name.startswith("decoder"):  # which remembers latents, here from the posterior
             torch.testing.assert_close(samples.state[name], scored[name], rtol=0, atol=1e-10)
-    first = model.sample(4 * stack, noise, OBSERVATION.inputs_of, state)
-    second = model.sample(10 * stack, noise, OBSERVATION.inputs_of, first.state)
+    first = model.sample(5 * stack, noise, OBSERVATION.inputs_of, state)
+    second = model.sample(8 * stack, noise, OBSERVATION.inputs_of, first.state)
     assert torch.equal(torch.cat([first.target, second.target], 1), samples.target)
 
 
@@ -280,7 +283,8 @@ def test_bfloat16_is_close_to_float32():
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             bound, state = model(inputs, target, lengths, features={}, noise=make_noise([0], torch.float32))
-        floats = [bound.log_likelihood.values, *(series.values for series in bound.kl.values())]
+            found = model.infer(inputs, lengths, features={}, noise=make_noise([0], torch.float32)).conditionals
+        floats = [bound.log_likelihood.values, found.parameters, *(series.values for series in bound.kl.values())]
         assert {value.dtype for value in floats} == {torch.float32}
         assert {value.dtype for name, value in state.items() if name != "frames"} == {torch.float32}
         gradients = torch.autograd.grad(totals(bound).sum(), list(model.parameters()))
