@@ -170,19 +170,22 @@ class CausalStepper:
 
     def __init__(self, stack: CausalStack, histories: list[Tensor]) -> None:
         self._step = 0
-        self._layers = [
-            (layer.past, layer.present, layer.bias, layer.skip, history.transpose(0, 1).clone())
-            for layer, history in zip(stack.layers, histories, strict=True)
-        ]
+        self._layers = []
+        for layer, history in zip(stack.layers, histories, strict=True):
+            # the filter's share times -2: p = sigmoid(-2 a) makes tanh(a) = 1 - 2 p, at a third of the time of tanh
+            columns = torch.ones_like(layer.bias)
+            columns[: layer.channels] = -2
+            convolution = [weight * columns for weight in (layer.past, layer.present, layer.bias)]
+            self._layers.append((*convolution, layer.skip, history.transpose(0, 1).clone()))
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Outputs (B, C) of all layers for the next step x (B, C)."""
         outputs = []
         for past, present, bias, skip, ring in self._layers:
             oldest = ring[self._step % len(ring)]
-            tanh, sigmoid = torch.addmm(torch.addmm(bias, oldest, past), x, present).chunk(2, 1)
+            p, q = torch.addmm(torch.addmm(bias, oldest, past), x, present).sigmoid_().chunk(2, 1)
             oldest.copy_(x)
-            x = torch.addmm(x, tanh.tanh() * sigmoid.sigmoid(), skip)
+            x = torch.addmm(x, torch.addcmul(q, p, q, value=-2), skip)
             outputs.append(x)
         self._step += 1
         return outputs
