@@ -42,7 +42,13 @@ from speechlvm.models.base import (
     join_samples,
 )
 from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
-from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
+from speechlvm.modules.conv_coder import (
+    INITIAL_RAW_STD,
+    CausalDecoder,
+    LadderEncoder,
+    factorise,
+    start_as_cosine_transform,
+)
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.recurrence import GRUCell, mean_half
@@ -51,9 +57,6 @@ from speechlvm.settings import Settings
 
 GENERATED_AT_ONCE_FRAMES = 65_536
 """Bounds the memory of long generation; no number depends on it."""
-
-INITIAL_RAW_STD = -2.0
-"""Of the posteriors of latents that start as coefficients: std 0.21, about half their own deviation."""
 
 
 class CWVAEConfig(Settings):

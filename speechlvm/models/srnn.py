@@ -36,9 +36,10 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, residual
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, Series, State
 from speechlvm.modules.chain import Dense, Draw, Source
+from speechlvm.modules.conv_coder import INITIAL_RAW_STD, cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.mlp import MLP, both_signs, split_input, start_as_standard_normal, start_carrying, start_reading
 from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -84,6 +85,27 @@ class SRNN(LatentModel):
         self.decoder = MLP(config.latent + state, hidden, layers)
         self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
+        self._start_as_transform_code()
+
+    @torch.no_grad()
+    def _start_as_transform_code(self) -> None:
+        """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""
+        numbers = min(self.config.hidden // 4, self.config.latent, self.stack * self.channels)
+        carried = both_signs(torch.eye(numbers))
+        start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
+        if self.config.posterior == "smoothing":
+            # a_t = tanh(coefficients / 2): its gate u nearly shut, so that little of a_{t+1} comes in
+            gates, state = self.backward_cell.input, self.config.state
+            n, _, u = (slice(first, first + numbers) for first in range(0, 3 * state, state))
+            gates.weight[n].zero_()
+            gates.weight[n, state : state + 2 * numbers] = 0.5 * carried.t().to(gates.weight)
+            gates.bias[n], gates.bias[u] = 0.0, -4.0
+            start_carrying(self.posterior, 2.0 * carried)
+        else:
+            start_carrying(self.filter, torch.eye(2 * numbers), first_input=self.config.state)
+            start_carrying(self.posterior, torch.eye(2 * numbers))
+        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
+        start_carrying(self.decoder, carried)
 
     def initial_state(self, batch: int) -> State:
         """z_0 = 0, d_0 = 0, and the learned start for x_0."""

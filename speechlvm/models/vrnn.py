@@ -32,9 +32,10 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
 from speechlvm.modules.chain import Dense, Draw, Source
+from speechlvm.modules.conv_coder import INITIAL_RAW_STD, cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import full_precision, stack_frames
-from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.mlp import MLP, both_signs, split_input, start_as_standard_normal, start_carrying, start_reading
 from speechlvm.modules.recurrence import GRUCell, dense_layers
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -75,6 +76,17 @@ class VRNN(LatentModel):
         self.cell = GRUCell(2 * hidden, config.state)
         self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
+        self._start_as_transform_code()
+
+    def _start_as_transform_code(self) -> None:
+        """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""
+        numbers = min(self.config.hidden // 4, self.config.latent, self.stack * self.channels)
+        carried = both_signs(torch.eye(numbers))
+        start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
+        start_carrying(self.posterior, torch.eye(2 * numbers))
+        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
+        start_carrying(self.phi_z, carried)
+        start_carrying(self.decoder, torch.eye(2 * numbers))
 
     def initial_state(self, batch: int) -> State:
         """d_0 = 0."""

@@ -28,6 +28,9 @@ LARGEST_FACTOR = 8
 CONTEXT = 1
 """Vectors that a convolution sees beside its own: one on each side in the encoder, one before it in the decoder."""
 
+INITIAL_RAW_STD = -2.0
+"""Of the posteriors of latents that start as coefficients: std 0.21, about half their own deviation."""
+
 BRANCH_GAIN = 0.1
 """Of the residual branches at the start, beside the usual initialisation."""
 
@@ -217,13 +220,13 @@ class CausalDecoder(nn.Module):
         return x, torch.stack(pasts, 1) if pasts else past
 
 
-def cosine_transform(frames: int, coefficients: int) -> Tensor:
-    """The lowest rows of the orthonormal DCT-II: (min(coefficients, frames), frames) float64."""
+def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tensor:
+    """The lowest rows of the orthonormal DCT-II, channels in turn: (at most coefficients, frames * channels) float64."""
     rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
     places = torch.arange(frames, dtype=torch.float64) + 0.5
     basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)
     basis[0] /= math.sqrt(2.0)
-    return basis
+    return torch.kron(basis, torch.eye(channels, dtype=torch.float64))[:coefficients]
 
 
 @torch.no_grad()
@@ -248,7 +251,7 @@ def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, ch
         if block.stride == 1:
             continue
         frames *= block.stride
-        transform = torch.kron(cosine_transform(frames, width), torch.eye(channels, dtype=torch.float64))[:width]
+        transform = cosine_transform(frames, width, channels)
         target = F.pad(transform, (0, 0, 0, width - len(transform)))
         # the inverse of the previous basis (its transpose) block by block, then the new one
         skip = target @ torch.block_diag(*[basis.t()] * block.stride)
