@@ -1,9 +1,9 @@
 """The bound is a bound: against the exact log-likelihood of tiny models, by quadrature over all latents.
 
 Every latent has one dimension and there are two or three steps, so the integral of p(x, z) over all latents is a sum
-over a grid. The models have been trained for a moment, on data with something to infer: the posterior is neither the
-prior nor the true posterior. The grid is a rectangle rule on a box that holds prior and posterior; for smooth functions
-that vanish at its edges its error falls exponentially with the number of points, as the shifted grid shows.
+over a grid. The models have been trained
+for a moment on data with something to infer, and shaken: the posterior is neither the prior nor the true posterior. The
+grid is a rectangle rule on a box that holds prior and posterior; a shifted grid tells its error.
 """
 
 import itertools
@@ -16,6 +16,7 @@ import torch
 
 from speechlvm.accounting import objective
 from speechlvm.data.dataset import Batch, Segment
+from speechlvm.models import MODELS, model_class
 from speechlvm.models.base import LatentModel
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
@@ -31,7 +32,7 @@ SYSTEMS = {  # model, settings, frames
     ),
     "cwvae_l1_precision": ("cwvae", {"stride": 2, "levels": 1, "width": 1, "blocks": 1, "posterior": "precision"}, 6),
     "vrnn": ("vrnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1}, 4),
-    "srnn": ("srnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1}, 6),
+    "srnn": ("srnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1}, 4),
     "srnn_filtering": (
         "srnn",
         {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1, "posterior": "filtering"},
@@ -63,7 +64,7 @@ SYSTEMS = {  # model, settings, frames
 }
 POINTS = {2: 200, 3: 64, 4: 28}  # per dimension of the grid, by its dimensions
 TRAINED_KL_WEIGHT = 0.7  # so that latents are used
-SHAKE = 0.1  # of trained weights
+SHAKE = {"vrnn": 0.03}  # of trained weights; others 0.1
 MARGIN = 5.0  # standard deviations around prior and posterior
 ROWS_AT_ONCE = 16384
 DRAWS = 8192
@@ -114,7 +115,7 @@ def trained(request, build_system):
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += SHAKE * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += SHAKE.get(name, 0.1) * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     return Trained(model.eval().requires_grad_(False), observation, waveforms(1, frames, 1000))
 
 
@@ -199,7 +200,7 @@ def quadrature(trained):
     q = (posterior + nodes.log_volume).exp()
     return {
         "log p(x)": float(joint.logsumexp(0)) + nodes.log_volume,
-        "log p(x), shifted grid": float(joint_shifted.logsumexp(0)) + shifted.log_volume,
+        "error": abs(float(joint_shifted.logsumexp(0) - joint.logsumexp(0))),
         "log of the prior's mass": float(prior.logsumexp(0)) + nodes.log_volume,
         "posterior's mass": float(q.sum()),
         "elbo": float((q * (joint - posterior)).sum()),
@@ -222,10 +223,14 @@ def standard_error(values):
     return float(values.std()) / math.sqrt(len(values))
 
 
+def test_every_model_with_latents_is_here():
+    assert {name for name, _, _ in SYSTEMS.values()} == {n for n in MODELS if model_class(n).bound == "elbo"}
+
+
 def test_the_quadrature_is_exact(quadrature):
-    """The kinks of leaky ReLUs leave an error, 1e-4 nats and mostly less; it is small beside what is to be seen."""
-    error = abs(quadrature["log p(x), shifted grid"] - quadrature["log p(x)"])
-    assert error < 1e-3 and error < 0.02 * (quadrature["log p(x)"] - quadrature["elbo"])
+    """The kinks of leaky ReLUs leave an error, mostly below 1e-4 nats; it is small beside what is to be seen."""
+    assert quadrature["error"] < 3e-3
+    assert quadrature["error"] < 0.02 * (quadrature["log p(x)"] - quadrature["elbo"])
     assert quadrature["log of the prior's mass"] == pytest.approx(0.0, abs=1e-4)
     assert quadrature["posterior's mass"] == pytest.approx(1.0, abs=1e-4)
 
@@ -234,7 +239,7 @@ def test_the_elbo_lies_below_and_is_that_of_quadrature(quadrature, draws):
     elbo = draws[0]
     assert float(elbo.mean()) < quadrature["log p(x)"] - 3 * standard_error(elbo)
     assert quadrature["log p(x)"] - quadrature["elbo"] > 0.03  # the posterior is not the true one
-    assert abs(float(elbo.mean()) - quadrature["elbo"]) < 4 * standard_error(elbo)
+    assert abs(float(elbo.mean()) - quadrature["elbo"]) < 4 * standard_error(elbo) + quadrature["error"]
 
 
 def test_kl_terms_are_the_means_of_their_log_ratios(draws):
@@ -247,7 +252,7 @@ def test_kl_terms_are_the_means_of_their_log_ratios(draws):
 
 def test_weights_estimate_the_likelihood_without_bias(quadrature, draws):
     weights = (draws[1] - quadrature["log p(x)"]).exp()
-    assert abs(float(weights.mean()) - 1) < 4 * standard_error(weights)
+    assert abs(float(weights.mean()) - 1) < 4 * standard_error(weights) + quadrature["error"]
     assert standard_error(weights) < 0.1
 
 
@@ -260,7 +265,7 @@ def test_the_importance_weighted_bound_rises_towards_the_likelihood(trained, qua
         scores = score_batch(trained.model, trained.observation, batch, 10**6, samples=samples)
         bounds = torch.tensor([score.nats for score in scores], dtype=torch.float64)
         gaps[samples], errors[samples] = exact - float(bounds.mean()), standard_error(bounds)
-        assert gaps[samples] > -3 * errors[samples]
+        assert gaps[samples] > -3 * errors[samples] - quadrature["error"]
     assert gaps[1] > gaps[8] > gaps[64]
     assert gaps[8] < 0.5 * gaps[1]
     assert abs(gaps[512]) < 0.1 * gaps[1] + 3 * errors[512]
