@@ -52,7 +52,7 @@ class Config(Settings):
     latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
     hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
     state: int = Field(default=512, gt=0, le=16384, description="size of the GRUs' states")
-    mlp_layers: int = Field(default=4, gt=0, le=16, description="hidden layers of each MLP")
+    mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
     posterior: Literal["smoothing", "filtering"] = Field(default="smoothing", description="what a_t sees")
 
 
@@ -80,9 +80,9 @@ class SRNN(LatentModel):
             self.backward_cell, evidence = GRUCell(state + hidden, state), state
         else:
             self.filter, evidence = MLP(state + hidden, hidden, layers), hidden
-        self.prior = MLP(state + config.latent, hidden, layers, 2 * config.latent)
-        self.posterior = MLP(evidence + config.latent, hidden, layers, 2 * config.latent)
-        self.decoder = MLP(config.latent + state, hidden, layers)
+        self.prior = MLP(state + config.latent, hidden, layers - 1, 2 * config.latent)
+        self.posterior = MLP(evidence + config.latent, hidden, layers - 1, 2 * config.latent)
+        self.decoder = MLP(config.latent + state, hidden, layers - 1)
         self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
         self._start_as_transform_code()
@@ -145,7 +145,7 @@ class SRNN(LatentModel):
         for name, network, given in (("p", self.prior, d), ("q", self.posterior, a)):
             of_given, of_z = split_input(network.hidden[0], given.shape[-1])
             operations += dense_layers(name, Source("z", of_z, previous=True), of_given(given), network.hidden[1:])
-        last = str(self.config.mlp_layers)
+        last = str(self.config.mlp_layers - 1)
         prior, posterior = self.prior.output, self.posterior.output
         outputs = (Source("q" + last, posterior.weight), Source("p" + last, mean_half(prior.weight)))
         operations.append(Dense("raw", outputs, posterior.bias + mean_half(prior.bias), active=False))

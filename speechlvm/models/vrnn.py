@@ -48,7 +48,7 @@ class Config(Settings):
     latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
     hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
     state: int = Field(default=512, gt=0, le=16384, description="size of the GRU's state")
-    mlp_layers: int = Field(default=4, gt=0, le=16, description="hidden layers of each MLP")
+    mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
 
 
 class VRNN(LatentModel):
@@ -70,9 +70,9 @@ class VRNN(LatentModel):
         hidden, layers, joint = config.hidden, config.mlp_layers, config.hidden + config.state
         self.phi_x = MLP(config.stack * channels, hidden, layers, observed_input=True)
         self.phi_z = MLP(config.latent, hidden, layers)
-        self.prior = MLP(config.state, hidden, layers, 2 * config.latent)
-        self.posterior = MLP(joint, hidden, layers, 2 * config.latent)
-        self.decoder = MLP(joint, hidden, layers)
+        self.prior = MLP(config.state, hidden, layers - 1, 2 * config.latent)
+        self.posterior = MLP(joint, hidden, layers - 1, 2 * config.latent)
+        self.decoder = MLP(joint, hidden, layers - 1)
         self.cell = GRUCell(2 * hidden, config.state)
         self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
