@@ -75,7 +75,13 @@ def _measure(arguments: Any) -> dict[str, Any]:
     from speechlvm.experiment import build, training_device
     from speechlvm.observation import Observation, Statistics
     from speechlvm.scoring.score import score_batch
-    from speechlvm.training.benchmarking import gemm_gflops, peak_memory_bytes, synchronise, training_step
+    from speechlvm.training.benchmarking import (
+        gemm_gflops,
+        peak_memory_bytes,
+        product_gflop,
+        synchronise,
+        training_step,
+    )
 
     config = load_experiment(arguments.config)
     device = training_device(arguments.ngpu)
@@ -117,6 +123,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
     median = statistics.median(seconds)
     return {
         "seconds": median,
+        "gflop": product_gflop(run),
         "fastest": min(seconds),
         "frames_per_second": arguments.batch * arguments.frames / median,
         "peak_bytes": peak_memory_bytes(device),
@@ -154,6 +161,8 @@ def _suite(arguments: Any) -> int:
         "target",
         "published",
         "peak memory",
+        "products [GFLOP]",
+        "of the GEMM rate",
         "GEMM f32/bf16 [GFLOP/s]",
         "threads",
     ]
@@ -166,6 +175,7 @@ def _row(entry: dict[str, Any], found: dict[str, Any]) -> list[str]:
         median, fastest = f"{found['frames_per_second']:.0f} frames/s", ""
     else:
         median, fastest = f"{found['seconds']:.2f} s", f"{found['fastest']:.2f} s"
+    rate = found["gemm_bf16_gflops" if entry.get("precision") == "bfloat16" else "gemm_gflops"]
     return [
         entry["name"],
         median,
@@ -173,6 +183,8 @@ def _row(entry: dict[str, Any], found: dict[str, Any]) -> list[str]:
         str(entry.get("target", "")),
         str(entry.get("published", "")),
         f"{found['peak_bytes'] / 1e9:.2f} GB",
+        f"{found['gflop']:.0f}",
+        f"{found['gflop'] / found['seconds'] / rate:.0%}",
         f"{found['gemm_gflops']:.0f} / {found['gemm_bf16_gflops']:.0f}",
         str(found["threads"]),
     ]

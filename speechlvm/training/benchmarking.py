@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from speechlvm.accounting import objective
 from speechlvm.data.dataset import Batch
@@ -34,6 +35,21 @@ def training_step(
         optimizer.step()
 
     return step
+
+
+def product_gflop(run: Callable[[], None]) -> float:
+    """Floating-point operations in the matrix products and convolutions of one run, in 1e9."""
+
+    def product(base: torch.Size, a: torch.Size, b: torch.Size, *_: object, **__: object) -> int:
+        return 2 * a[0] * a[1] * b[1]
+
+    def packed(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+        return 2 * x[0] * x[1] * weight[0]
+
+    known = {torch.ops.aten.addmm_: product, torch.ops.mkldnn._linear_pointwise: packed}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        run()
+    return counter.get_total_flops() / 1e9
 
 
 def synchronise(device: torch.device) -> None:
