@@ -59,7 +59,7 @@ from speechlvm.models.base import (
     State,
 )
 from speechlvm.modules.causal_conv import GatedLayer
-from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.mlp import MLP, start_as_standard_normal
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -177,21 +177,14 @@ class Mirror(nn.Module):
         """
         stacks = stacks.transpose(0, 1)
         length, batch, _ = stacks.shape
-        rows = torch.arange(length, device=steps.device).unsqueeze(1)
-        # each row's real steps backwards, then the others: its own inverse
-        rows = ((steps - 1 - rows) % length * batch + torch.arange(batch, device=steps.device)).flatten()
-
-        def reverse(sequence: Tensor) -> Tensor:
-            return sequence.flatten(0, 1).index_select(0, rows).view(length, batch, -1)
-
         with full_precision(stacks):
-            b = self.first(reverse(stacks))
+            b = self.first(reverse_steps(stacks, steps))
         evidence = [self.top(F.leaky_relu(b))]
         b = _to_autocast(b)
         for layer in self.layers:
             b, of_layer = layer(b, self.top.weight.new_zeros(length, batch, layer.channels))
             evidence.append(of_layer)
-        return [reverse(of_layer).transpose(0, 1) for of_layer in evidence]
+        return [reverse_steps(of_layer, steps).transpose(0, 1) for of_layer in evidence]
 
 
 def _to_autocast(x: Tensor) -> Tensor:

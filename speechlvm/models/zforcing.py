@@ -62,7 +62,7 @@ from speechlvm.models.base import (
 )
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
-from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
 from speechlvm.modules.recurrence import LSTMCell
 from speechlvm.noise import Noise
@@ -206,12 +206,9 @@ class ZForcing(LatentModel):
         """
         embedded = self._embed(stack_frames(inputs, self.stack))
         mask = frame_mask(lengths, inputs.shape[1], self.stack)
-        steps = torch.arange(mask.shape[1], device=mask.device)
-        reversed_steps = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
-        order = reversed_steps.t().unsqueeze(-1)
-        embedded = embedded.gather(0, order.expand(-1, -1, embedded.shape[-1]))
-        states = self.backward_lstm(embedded)[0].to(embedded.dtype)
-        states = states.gather(0, order.expand(-1, -1, states.shape[-1])).transpose(0, 1)
+        steps = mask.sum(1)
+        states = self.backward_lstm(reverse_steps(embedded, steps))[0].to(embedded.dtype)
+        states = reverse_steps(states, steps).transpose(0, 1)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
         features = {"b": Series(states, mask, self.stack)}
         if self.backward_head is not None:

@@ -221,7 +221,7 @@ class CausalDecoder(nn.Module):
 
 
 def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tensor:
-    """The lowest rows of the orthonormal DCT-II, channels in turn: (at most coefficients, frames * channels) float64."""
+    """The lowest rows of the orthonormal DCT-II, channels in turn: (<= coefficients, frames * channels) float64."""
     rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
     places = torch.arange(frames, dtype=torch.float64) + 0.5
     basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)

@@ -1,5 +1,7 @@
 """One set of factors: inference, evaluation at given latents, the bound, and generation all use the same."""
 
+import copy
+
 import pytest
 import torch
 from torch import distributions as td
@@ -44,11 +46,19 @@ def test_inference_is_the_conditionals_at_its_own_latents(tiny_latent, scored, d
     assert model.conditionals(inputs, lengths, inference.latents).posterior == {}
 
 
-def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noise):
-    """Against torch.distributions: nothing clipped, weighted, left out or added."""
-    model = tiny_latent.model
-    inputs, target, lengths, features, inference = scored
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noise, scale):
+    """Against torch.distributions: nothing clipped, weighted, left out or added, be KL large or (small weights) small."""
+    model = copy.deepcopy(tiny_latent.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= scale
+    inputs, target, lengths, *_ = scored
+    features = model.encode(inputs, lengths)
+    inference = model.infer(inputs, lengths, features=features, noise=double_noise(2))
     bound, _ = model(inputs, target, lengths, features=features, noise=double_noise(2))
+    if scale < 1:
+        assert min(float(series.values[series.mask].min()) for series in bound.kl.values()) < 0.01
     for level, z in inference.latents.items():
         p, q = (
             td.Normal(gaussian.mean, gaussian.std)
