@@ -1,9 +1,9 @@
 """The bound is a bound: against the exact log-likelihood of tiny models, by quadrature over all latents.
 
 Every latent has one dimension and there are two or three steps, so the integral of p(x, z) over all latents is a sum
-over a grid. The models have been trained
-for a moment on data with something to infer, and shaken: the posterior is neither the prior nor the true posterior. The
-grid is a rectangle rule on a box that holds prior and posterior; a shifted grid tells its error.
+over a grid. The models have been trained for a moment on data with something to infer, and shaken: the posterior is
+neither the prior nor the true posterior. The grid is a rectangle rule on a box that holds prior and posterior; a
+shifted grid tells its error.
 """
 
 import itertools

@@ -48,7 +48,7 @@ def test_inference_is_the_conditionals_at_its_own_latents(tiny_latent, scored, d
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noise, scale):
-    """Against torch.distributions: nothing clipped, weighted, left out or added, be KL large or (small weights) small."""
+    """Against torch.distributions: nothing clipped, weighted, left out or added. Small weights make KL small."""
     model = copy.deepcopy(tiny_latent.model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -58,7 +58,7 @@ def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noi
     inference = model.infer(inputs, lengths, features=features, noise=double_noise(2))
     bound, _ = model(inputs, target, lengths, features=features, noise=double_noise(2))
     if scale < 1:
-        assert min(float(series.values[series.mask].min()) for series in bound.kl.values()) < 0.01
+        assert min(float(series.values[series.mask].min()) for series in bound.kl.values()) < 0.1
     for level, z in inference.latents.items():
         p, q = (
             td.Normal(gaussian.mean, gaussian.std)
