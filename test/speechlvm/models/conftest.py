@@ -27,11 +27,11 @@ LATENT = {
         "cwvae",
         {"stride": STACK, "levels": 3, "factor": 2, "width": 5, "blocks": 1, "posterior": "precision"},
     ),
-    "vrnn": ("vrnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2}),
-    "srnn": ("srnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2}),
+    "vrnn": ("vrnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 3}),
+    "srnn": ("srnn", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 3}),
     "srnn_filtering": (
         "srnn",
-        {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 2, "posterior": "filtering"},
+        {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "mlp_layers": 3, "posterior": "filtering"},
     ),
     "zforcing": ("zforcing", {"stack": STACK, "latent": 3, "hidden": 6, "state": 5, "embedding": 4}),
     "zforcing_normalised": (

@@ -31,12 +31,12 @@ SYSTEMS = {  # model, settings, frames
         4,
     ),
     "cwvae_l1_precision": ("cwvae", {"stride": 2, "levels": 1, "width": 1, "blocks": 1, "posterior": "precision"}, 6),
-    "vrnn": ("vrnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1}, 4),
-    "srnn": ("srnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1}, 4),
+    "vrnn": ("vrnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 2}, 4),
+    "srnn": ("srnn", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 2}, 4),
     "srnn_filtering": (
         "srnn",
-        {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 1, "posterior": "filtering"},
-        6,
+        {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "mlp_layers": 2, "posterior": "filtering"},
+        4,
     ),
     "zforcing": ("zforcing", {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "embedding": 4}, 6),
     "zforcing_normalised": (
@@ -64,7 +64,7 @@ SYSTEMS = {  # model, settings, frames
 }
 POINTS = {2: 200, 3: 64, 4: 28}  # per dimension of the grid, by its dimensions
 TRAINED_KL_WEIGHT = 0.7  # so that latents are used
-SHAKE = {"vrnn": 0.03}  # of trained weights; others 0.1
+SHAKE = {"vrnn": 0.03, "srnn": 0.03}  # of trained weights; others 0.1
 MARGIN = 5.0  # standard deviations around prior and posterior
 ROWS_AT_ONCE = 16384
 DRAWS = 8192

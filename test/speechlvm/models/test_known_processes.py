@@ -29,8 +29,8 @@ ENTROPY_BITS = 0.5 * math.log2(2 * math.pi * math.e * INNOVATION**2)
 AUTOREGRESSIVE = {
     "lstm": {"stack": 1, "hidden": 16, "mlp_layers": 1},
     "wavenet": {"stack": 1, "channels": 16, "layers_per_block": 3, "blocks": 1},
-    "vrnn": {"stack": 1, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 1},
-    "srnn": {"stack": 1, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 1},
+    "vrnn": {"stack": 1, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 2},
+    "srnn": {"stack": 1, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 2},
     "zforcing": {"stack": 1, "latent": 2, "hidden": 16, "state": 16, "embedding": 16},
     "stochastic_wavenet": {"stack": 1, "layers": 3, "stochastic_layers": 2, "channels": 16, "latent_total": 4},
     "stcn": {"stack": 1, "channels": 16, "latents": [4, 2], "dilations": [1, 2], "output_layers": 1},
@@ -111,8 +111,8 @@ def test_the_entropy_rate_is_reached(name, build_system):
 
 STACK, LEVEL, NOISE = 16, 5000.0, 1250.0  # frames per step; standard deviations in PCM values
 LATENT = {
-    "vrnn": {"stack": STACK, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 1},
-    "srnn": {"stack": STACK, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 1},
+    "vrnn": {"stack": STACK, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 2},
+    "srnn": {"stack": STACK, "latent": 2, "hidden": 16, "state": 16, "mlp_layers": 2},
     "zforcing": {"stack": STACK, "latent": 2, "hidden": 16, "state": 16, "embedding": 16},
     "cwvae": {"stride": STACK, "levels": 1, "width": 8, "blocks": 0},
     "stochastic_wavenet": {"stack": STACK, "layers": 2, "stochastic_layers": 2, "channels": 16, "latent_total": 4},
