@@ -90,6 +90,7 @@ def start_reading(output: nn.Linear, numbers: int, raw_std: float) -> None:
         raw_std: of these latents.
     """
     size = output.out_features // 2
+    output.weight[:numbers].zero_()
     output.weight[:numbers, : 2 * numbers] = both_signs(torch.eye(numbers)).t().to(output.weight)
     output.bias[size : size + numbers] = raw_std
 

@@ -11,6 +11,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.distributions.latent import MINIMUM_STD
 from speechlvm.models import build_model, model_class
 from speechlvm.models.stcn import STCN, Config
+from speechlvm.modules.conv_coder import cosine_transform
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation, Statistics
 
@@ -243,9 +244,30 @@ def test_latents_start_narrow_and_cheap():
     with torch.no_grad():
         found = model.infer(inputs, lengths, features={}, noise=noise).conditionals
         bound = model.score(inputs, target, lengths, noise)
-    for level in model.latent_sizes:
-        assert found.prior[level].std.mean() == pytest.approx(0.13, rel=0.1)
-        assert bound.kl[level].values.mean() < 0.05  # nats per dimension and step
+    carried = 8  # a quarter of the channels: latents that start as coefficients, and cost something
+    narrow = {"z1": slice(carried, None), "z2": slice(None)}
+    for level, rest in narrow.items():
+        assert found.prior[level].std[..., rest].mean() == pytest.approx(0.13, rel=0.1)
+        assert bound.kl[level].values[..., rest].mean() < 0.1  # nats per dimension and step
+    assert found.prior["z1"].std[..., :carried].mean() == pytest.approx(0.49, rel=0.1)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("stack", [1, 16])
+def test_first_latents_start_as_cosine_coefficients_that_the_decoder_holds(stack, dense):
+    torch.manual_seed(0)
+    settings = {"stack": stack, "channels": 48, "latents": [16, 8], "dilations": [1, 2], "dense": dense}
+    model = build_model("stcn", settings, 1, build_distribution("dmol", {}, OBSERVATION.tables.edges, 1))
+    inputs, _, lengths = make_batch([40 * stack], torch.float32)
+    numbers = min(12, stack)
+    held = []
+    model.head.register_forward_hook(lambda head, given, output: held.append(given[0]))
+    with torch.no_grad():
+        found = model.infer(inputs, lengths, features={}, noise=make_noise([0], torch.float32))
+    coefficients = inputs.reshape(1, 40, stack) @ cosine_transform(stack, numbers).float().t()
+    pairs = torch.stack([found.conditionals.posterior["z1"].mean[..., :numbers].flatten(), coefficients.flatten()])
+    assert torch.corrcoef(pairs)[0, 1] > 0.95
+    torch.testing.assert_close(held[0][..., :numbers], found.latents["z1"][..., :numbers], rtol=0, atol=1e-5)
 
 
 def test_first_frames_and_a_learned_start_are_paid_for():

@@ -1,4 +1,4 @@
-"""Recurrent latent variable models start as transform codes: latents that say something, and a decoder that can tell."""
+"""Recurrent latent variable models start as transform codes: latents that say something, a decoder that can tell."""
 
 import pytest
 import torch
