@@ -8,8 +8,9 @@ state, features, noise -/  \\--> state, from which scoring of the next chunk or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,23 @@ def select_state(state: State, rows: Tensor) -> State:
     return {name: value[rows] for name, value in state.items()}
 
 
+@dataclass(frozen=True)
+class Emission:
+    """One sampled step up to its frames.
+
+    Attributes:
+        parameters: (B, s, P) of the step's frames.
+        latents: level name -> (B, D_l).
+        prior: level name -> what they were drawn from.
+        memory: what goes on to the next step.
+    """
+
+    parameters: Tensor
+    latents: dict[str, Tensor]
+    prior: dict[str, DiagonalGaussian]
+    memory: State
+
+
 class Model(nn.Module, ABC):
     """A system: weights, `forward` over a sequence, `sample`, and what both start from.
 
@@ -127,6 +145,8 @@ class Model(nn.Module, ABC):
         hop: frames between which chunks may be cut (s; s_L for CW-VAE).
         bound: "exact" or "elbo".
         head: the output layer, to the parameters of one or several frames.
+        latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
+        latent_sizes: level name -> D_l.
     """
 
     distribution: Distribution
@@ -135,6 +155,8 @@ class Model(nn.Module, ABC):
     stack: int
     hop: int
     bound: str
+    latent_hops: Mapping[str, int] = MappingProxyType({})
+    latent_sizes: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -197,9 +219,68 @@ class Model(nn.Module, ABC):
             self.head.weight.mul_(gain)
             self.head.bias.copy_(bias.to(self.head.bias).repeat(self.head.out_features // bias.numel()))
 
+    def start(self, state: State | None, batch: int) -> State:
+        """The state to go on from.
+
+        Raises:
+            ValueError: it lies within a step; only the last chunk may end there.
+        """
+        seen = self.frames_seen(state, batch)
+        if seen % self.hop:
+            raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
+        return self.initial_state(batch) if state is None else state
+
     def frames_seen(self, state: State | None, batch: int) -> int:
         """Absolute position of the next frame (all rows of a batch are at the same one)."""
         return 0 if state is None else int(state["frames"][0])
+
+    def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
+        """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
+        hop = self.latent_hops[level]
+        return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
+
+    def sample_stepwise(
+        self,
+        frames: int,
+        noise: Noise,
+        inputs_of: Callable[[Tensor], Tensor],
+        state: State,
+        emit: Callable[[State, dict[str, Tensor]], Emission],
+        absorb: Callable[[State, Tensor], State],
+    ) -> Samples:
+        """`sample` for models whose latents, if there are any, all have the clock of the stacks.
+
+        Args:
+            frames, noise, inputs_of, state: of `sample`.
+            emit: (memory, level name -> (B, D_l) standard normal) -> the next step.
+            absorb: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
+        """
+        parts: list[Samples] = []
+        memory, seen = {name: value for name, value in state.items() if name != "frames"}, state["frames"]
+        first, steps = self.frames_seen(state, len(noise)) // self.stack, -(-frames // self.stack)
+        block = max(1, SAMPLED_BLOCK_FRAMES // self.stack)
+        for start in range(0, steps, block):
+            count = min(block, steps - start)
+            position = (first + start) * self.stack
+            normal = {level: self.draw_noise(noise, level, position, count * self.stack) for level in self.latent_sizes}
+            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
+            emissions, targets = [], []
+            for t, numbers in enumerate(uniform.split(self.stack, 1)):
+                emissions.append(emit(memory, {level: values[:, t] for level, values in normal.items()}))
+                targets.append(self.distribution.sample(emissions[-1].parameters, numbers))
+                stack = inputs_of(targets[-1]).to(uniform.dtype).flatten(1)
+                memory = absorb(emissions[-1].memory, stack)
+            target, seen = torch.cat(targets, 1), seen + count * self.stack
+            log_likelihood = self.distribution.log_prob(torch.cat([e.parameters for e in emissions], 1), target)
+            latents = {level: torch.stack([e.latents[level] for e in emissions], 1) for level in normal}
+            log_prior = {
+                level: torch.stack([e.prior[level].log_prob(e.latents[level]).sum(-1) for e in emissions], 1)
+                for level in normal
+            }
+            parts.append(Samples(target, log_likelihood, {**memory, "frames": seen}, latents, log_prior))
+        samples = join_samples(parts, frames)
+        samples.state["frames"] = state["frames"] + frames
+        return samples
 
 
 @dataclass(frozen=True)
@@ -234,34 +315,10 @@ class Inference:
     auxiliary: dict[str, Series] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Emission:
-    """One sampled step up to its frames.
-
-    Attributes:
-        parameters: (B, s, P) of the step's frames.
-        latents: level name -> (B, D_l).
-        prior: level name -> what they were drawn from.
-        memory: what goes on to the next step.
-    """
-
-    parameters: Tensor
-    latents: dict[str, Tensor]
-    prior: dict[str, DiagonalGaussian]
-    memory: State
-
-
 class LatentModel(Model):
-    """A model with latent variables; what is reported is the one-sample evidence lower bound.
-
-    Attributes:
-        latent_hops: level name -> frames per latent step, "z1" (the lowest level) first.
-        latent_sizes: level name -> D_l.
-    """
+    """A model with latent variables; what is reported is the one-sample evidence lower bound."""
 
     bound = "elbo"
-    latent_hops: dict[str, int]
-    latent_sizes: dict[str, int]
 
     @abstractmethod
     def infer(
@@ -325,65 +382,6 @@ class LatentModel(Model):
         """Parameters (B, T, P) of the likelihood at latents drawn from the posterior, over whole utterances."""
         features = self.encode(inputs, lengths)
         return self.infer(inputs, lengths, features=features, noise=noise).conditionals.parameters
-
-    def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
-        """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
-        hop = self.latent_hops[level]
-        return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
-
-    def start(self, state: State | None, batch: int) -> State:
-        """The state to go on from.
-
-        Raises:
-            ValueError: it lies within a step; only the last chunk may end there.
-        """
-        seen = self.frames_seen(state, batch)
-        if seen % self.hop:
-            raise ValueError(f"a state after {seen} frames cannot be continued; expected a multiple of {self.hop}")
-        return self.initial_state(batch) if state is None else state
-
-    def sample_stepwise(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State,
-        emit: Callable[[State, dict[str, Tensor]], Emission],
-        absorb: Callable[[State, Tensor], State],
-    ) -> Samples:
-        """`sample` for models whose latents all have the clock of the stacks.
-
-        Args:
-            frames, noise, inputs_of, state: of `sample`.
-            emit: (memory, level name -> (B, D_l) standard normal) -> the next step.
-            absorb: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
-        """
-        parts: list[Samples] = []
-        memory, seen = {name: value for name, value in state.items() if name != "frames"}, state["frames"]
-        first, steps = self.frames_seen(state, len(noise)) // self.stack, -(-frames // self.stack)
-        block = max(1, SAMPLED_BLOCK_FRAMES // self.stack)
-        for start in range(0, steps, block):
-            count = min(block, steps - start)
-            position = (first + start) * self.stack
-            normal = {level: self.draw_noise(noise, level, position, count * self.stack) for level in self.latent_sizes}
-            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
-            emissions, targets = [], []
-            for t, numbers in enumerate(uniform.split(self.stack, 1)):
-                emissions.append(emit(memory, {level: values[:, t] for level, values in normal.items()}))
-                targets.append(self.distribution.sample(emissions[-1].parameters, numbers))
-                stack = inputs_of(targets[-1]).to(uniform.dtype).flatten(1)
-                memory = absorb(emissions[-1].memory, stack)
-            target, seen = torch.cat(targets, 1), seen + count * self.stack
-            log_likelihood = self.distribution.log_prob(torch.cat([e.parameters for e in emissions], 1), target)
-            latents = {level: torch.stack([e.latents[level] for e in emissions], 1) for level in normal}
-            log_prior = {
-                level: torch.stack([e.prior[level].log_prob(e.latents[level]).sum(-1) for e in emissions], 1)
-                for level in normal
-            }
-            parts.append(Samples(target, log_likelihood, {**memory, "frames": seen}, latents, log_prior))
-        samples = join_samples(parts, frames)
-        samples.state["frames"] = state["frames"] + frames
-        return samples
 
     def _series(self, level: str, values: Tensor, lengths: Tensor, frames: int) -> Series:
         hop = self.latent_hops[level]

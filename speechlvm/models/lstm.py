@@ -18,13 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.base import Bound, Features, Model, Samples, Series, State
+from speechlvm.models.base import Bound, Emission, Features, Model, Samples, Series, State
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
-
-_NOISE_BLOCK_FRAMES = 4096
 
 
 class Config(Settings):
@@ -53,7 +51,7 @@ class LSTM(Model):
         self.distribution = distribution
         self.channels = channels
         self.stack = self.hop = config.stack
-        self.start = nn.Parameter(torch.zeros(config.stack * channels))
+        self.start_stack = nn.Parameter(torch.zeros(config.stack * channels))
         self.encoder = MLP(config.stack * channels, config.hidden, config.mlp_layers, observed_input=True)
         self.lstm = nn.LSTM(config.hidden, config.hidden, config.layers, batch_first=True)
         self.decoder = MLP(config.hidden, config.hidden, config.mlp_layers)
@@ -61,12 +59,12 @@ class LSTM(Model):
 
     def initial_state(self, batch: int) -> State:
         """The learned start, zero hidden and cell states."""
-        hidden = self.start.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
+        hidden = self.start_stack.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
         return {
-            "stack": self.start.expand(batch, -1),
+            "stack": self.start_stack.expand(batch, -1),
             "h": hidden,
             "c": hidden,
-            "frames": torch.zeros(batch, dtype=torch.int64, device=self.start.device),
+            "frames": torch.zeros(batch, dtype=torch.int64, device=self.start_stack.device),
         }
 
     def predict(self, previous: Tensor, state: State) -> tuple[Tensor, State]:
@@ -101,7 +99,7 @@ class LSTM(Model):
     ) -> tuple[Bound, State]:
         """See `Model.forward`; features and noise are not used."""
         batch, frames, _ = inputs.shape
-        state = self.initial_state(batch) if state is None else state
+        state = self.start(state, batch)
         stacks = stack_frames(inputs, self.stack)
         previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
         parameters, memory = self.predict(previous, state)
@@ -121,22 +119,12 @@ class LSTM(Model):
         state: State | None = None,
     ) -> Samples:
         """See `Model.sample`."""
-        state = self.initial_state(len(noise)) if state is None else state
-        stack, hidden = state["stack"], {"h": state["h"], "c": state["c"]}
-        first = self.frames_seen(state, len(noise))
-        block = self.stack * max(1, _NOISE_BLOCK_FRAMES // self.stack)
-        targets, log_likelihoods = [], []
-        for start in range(0, frames, block):
-            steps = -(-min(block, frames - start) // self.stack)
-            uniform = noise.uniform("x", first + start, steps * self.stack, self.distribution.noise_size)
-            parameters, drawn = [], []
-            for numbers in uniform.to(self.start.dtype).split(self.stack, 1):
-                of_stack, hidden = self.predict(stack.unsqueeze(1), hidden)
-                parameters.append(of_stack)
-                drawn.append(self.distribution.sample(of_stack, numbers))
-                stack = inputs_of(drawn[-1]).to(self.start.dtype).flatten(1)
-            targets.append(torch.cat(drawn, 1))
-            log_likelihoods.append(self.distribution.log_prob(torch.cat(parameters, 1), targets[-1]))
-        state = {"stack": stack, **hidden, "frames": state["frames"] + frames}
-        target, log_likelihood = torch.cat(targets, 1), torch.cat(log_likelihoods, 1)
-        return Samples(target[:, :frames], log_likelihood[:, :frames], state)
+
+        def emit(memory: State, _: dict[str, Tensor]) -> Emission:
+            parameters, after = self.predict(memory["stack"].unsqueeze(1), memory)
+            return Emission(parameters, {}, {}, after)
+
+        def absorb(memory: State, stack: Tensor) -> State:
+            return {**memory, "stack": stack}
+
+        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)

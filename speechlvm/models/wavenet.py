@@ -115,13 +115,9 @@ class WaveNet(Model):
     ) -> tuple[Bound, State]:
         """Log-likelihood of every frame given all frames of earlier steps (see `Model.forward`)."""
         batch, frames, _ = target.shape
-        self._check_position(state)
+        before = self.start(state, batch)
         steps = stack_frames(inputs, self.stack).transpose(0, 1)
-        if state is None:
-            before = steps.new_zeros(_TAPS, *steps.shape[1:])
-        else:
-            before = state["inputs"].transpose(0, 1)
-        shifted = torch.cat([before, steps])  # element t + 2 is step t
+        shifted = torch.cat([before["inputs"].transpose(0, 1), steps])  # element t + 2 is step t
         taps = torch.cat([shifted[:-2], shifted[1:-1]], dim=-1)
 
         new_state = {
@@ -152,13 +148,6 @@ class WaveNet(Model):
         hidden = torch.relu(self.hidden(torch.relu(skip * self.skip_scale)))
         return self.head(hidden).unflatten(-1, (self.stack, self.distribution.parameter_size))
 
-    def _check_position(self, state: State | None) -> None:
-        if state is not None and self.frames_seen(state, 0) % self.stack:
-            raise ValueError(
-                f"the state is after {self.frames_seen(state, 0)} frames, in the middle of a step of {self.stack}: "
-                f"only the last chunk may end there"
-            )
-
     @torch.no_grad()
     def sample(
         self,
@@ -168,10 +157,9 @@ class WaveNet(Model):
         state: State | None = None,
     ) -> Samples:
         """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model.sample`)."""
-        self._check_position(state)
         batch, steps = len(noise), -(-frames // self.stack)
         first_frame = self.frames_seen(state, batch)
-        stepper = Stepper(self, self.initial_state(batch) if state is None else state)
+        stepper = Stepper(self, self.start(state, batch))
         targets, log_likelihoods = [], []
         for start in range(0, steps, _SAMPLED_BLOCK_STEPS):
             count = min(_SAMPLED_BLOCK_STEPS, steps - start)

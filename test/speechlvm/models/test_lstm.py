@@ -19,7 +19,7 @@ def make_lstm(stack, dtype=torch.float64, **settings):
     distribution = build_distribution("dmol", {"components": 2}, CODING.edges)
     model = build_model("lstm", {"stack": stack, "hidden": 8, **settings}, 1, distribution)
     with torch.no_grad():
-        model.start.normal_()
+        model.start_stack.normal_()
         model.head.weight.mul_(3)
         model.head.bias.copy_(torch.tensor([0.0, 0.0, -0.3, 0.4, -1.0, -2.0]).repeat(stack))
     return model.to(dtype)
@@ -93,7 +93,7 @@ def test_the_first_stack_is_paid_for_and_learned():
     values = model(inputs, target, lengths)[0].log_likelihood.values
     assert (values < 0).all()
     values.sum().backward()
-    assert model.start.grad.abs().min() > 0
+    assert model.start_stack.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize(("stack", "frames"), [(1, 30), (4, 32), (4, 30)])
@@ -111,7 +111,7 @@ def test_samples_score_what_they_were_drawn_with(stack, frames):
 
 
 def test_sampling_goes_on_where_it_or_a_prefix_stopped(monkeypatch):
-    monkeypatch.setattr("speechlvm.models.lstm._NOISE_BLOCK_FRAMES", 8)
+    monkeypatch.setattr("speechlvm.models.base.SAMPLED_BLOCK_FRAMES", 8)
     model = make_lstm(4)
     noise = Noise([("a",), ("b",)], dtype=torch.float64)
     whole = model.sample(36, noise, inputs_of)
