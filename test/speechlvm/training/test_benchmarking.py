@@ -1,0 +1,36 @@
+"""The arithmetic that benchmarks relate times to."""
+
+import pytest
+import torch
+
+from speechlvm.modules.chain import Dense, Source, plain_chain
+from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.recurrence import GRUCell
+from speechlvm.training.benchmarking import product_gflop
+
+
+def test_products_are_counted_with_their_gradients():
+    weight = torch.randn(5, 7).requires_grad_()
+    x = torch.randn(3, 7)
+    assert product_gflop(lambda: x @ weight.t()) * 1e9 == 2 * 3 * 7 * 5
+    assert product_gflop(lambda: (x @ weight.t()).sum().backward()) * 1e9 == 2 * 2 * 3 * 7 * 5
+    total = torch.zeros(3, 5)
+    assert product_gflop(lambda: total.addmm_(x, weight.detach().t())) * 1e9 == 2 * 3 * 7 * 5
+
+
+@pytest.mark.parametrize("large", [1, 2**18])
+def test_packed_products_of_chains_are_counted_like_others(monkeypatch, large):
+    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", large)
+    torch.manual_seed(0)
+    cell, steps, batch = GRUCell(6, 4), 5, 3
+    weight = torch.randn(6, 4).requires_grad_()
+    operations = [
+        Dense("u", (Source("h", weight, previous=True),), torch.zeros(steps, batch, 6)),
+        cell.operation("h", (Source("u", cell.input.weight),), cell.input.bias),
+    ]
+    start = {"h": torch.zeros(batch, 4)}
+    macs = steps * batch * (4 * 6 + 6 * 12 + 4 * 12)
+    assert product_gflop(lambda: run_chain(operations, start, ["h"])) * 1e9 == 2 * macs
+    assert product_gflop(lambda: plain_chain(operations, start, ["h"], steps)) * 1e9 == 2 * macs
+    # back to the weights and to the states
+    assert product_gflop(lambda: run_chain(operations, start, ["h"])["h"].sum().backward()) * 1e9 == 3 * 2 * macs
