@@ -39,33 +39,41 @@ class Cell:
         return statistics.stdev(values) if len(values) > 1 and None not in values else None
 
     @property
+    def samples(self) -> int:
+        """Samples of the latents that each likelihood is bounded with; 1 for the ELBO and for what is exact."""
+        return _samples(self.first["bound"])
+
+    @property
     def first(self) -> dict[str, Any]:
         """One of the results, for what does not vary with the seed."""
         return self.results[0]
 
 
+def _samples(bound: str) -> int:
+    return int(bound.removeprefix("iwae-")) if bound.startswith("iwae-") else 1
+
+
 def collect(root: Path) -> list[Cell]:
     """All complete results below exp/<train_set>, sorted by experiment, set and coding.
 
-    An importance-weighted bound stands in for the ELBO where there is one.
+    The bound with the most samples stands for a system: an importance-weighted one for the ELBO where there is one.
 
     Raises:
         UserError: a result lacks a field.
     """
-    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
+    groups: dict[tuple[str, str, str], dict[int, dict[Path, dict[str, Any]]]] = {}
     for path in sorted(Path(root).glob("*/**/score_*/result.json")):
         if not (path.parent / "done.json").exists():
             continue
         result = read_json(path)
         try:
-            key = (path.relative_to(root).parts[0], result["set"], result["coding"], result["bound"])
+            key = (path.relative_to(root).parts[0], result["set"], result["coding"])
+            samples = _samples(result["bound"])
         except KeyError as error:
             raise UserError(f"{path}: lacks {error}; remove {path.parent} and score again") from error
-        groups.setdefault(key, []).append(result)
-    tightest: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for (*key, _), results in sorted(groups.items()):  # importance-weighted bounds sort after, and replace, the ELBO
-        tightest[tuple(key)] = results
-    return [Cell(*key, tuple(results)) for key, results in sorted(tightest.items())]
+        groups.setdefault(key, {}).setdefault(samples, {})[path.parent.parent] = result
+    return [Cell(*key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
 
 
 def learning_curves(root: Path) -> dict[str, list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ exceed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -144,10 +145,18 @@ def markdown_table(header: list[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def number(value: float | None, unit: str) -> str:
-    """Two or more digits as the papers print them; blank if unknown."""
+    """One of our figures: three decimals of bits, whole nats; blank if unknown."""
     if value is None:
         return ""
     return f"{value:.3f}" if unit == "bits_per_frame" else f"{value:.0f}"
+
+
+def published_number(value: float | None, unit: str) -> str:
+    """A paper's figure with the paper's digits: two decimals of bits, or as many as it has; blank if there is none."""
+    if value is None or unit != "bits_per_frame":
+        return number(value, unit)
+    text = f"{value:.2f}"
+    return text if float(text) == value else repr(value)
 
 
 def _bound_sign(result: dict[str, Any]) -> str:
@@ -159,7 +168,8 @@ def _bound_sign(result: dict[str, Any]) -> str:
 def _value(cell: Cell, unit: str) -> str:
     text = _bound_sign(cell.first) + number(cell.mean(unit), unit)
     deviation = cell.deviation(unit)
-    return text if deviation is None else f"{text} +-{number(deviation, unit)}"
+    text += "" if deviation is None else f" +-{number(deviation, unit)}"
+    return text if cell.samples == 1 else f"{text} (K={cell.samples})"
 
 
 class _Figures:
@@ -224,7 +234,7 @@ def published_table(table: Table, cells: list[Cell]) -> str:
                 trained = trained or cell
                 ours, text = (cell.mean(table.unit), _value(cell, table.unit)) if cell else (None, "")
             if compared[name]:
-                line.append("" if published is None else row.mark + number(published, table.unit))
+                line.append("" if published is None else row.mark + published_number(published, table.unit))
             line.append(text)
             if compared[name] and table.comparable:
                 known = ours is not None and published is not None
@@ -288,9 +298,9 @@ def overview_table(cells: list[Cell], name: str) -> str:
 
 
 def _sort_key(by_coding: dict[str, Cell]) -> tuple[float, float]:
-    pcm = [by_coding[c].mean("bits_per_frame") for c in PCM_CODINGS if c in by_coding]
-    companded = by_coding["mulaw"].mean("bits_per_frame") if "mulaw" in by_coding else 0.0
-    return companded, min(pcm, default=0.0)
+    bits = {coding: cell.mean("bits_per_frame") for coding, cell in by_coding.items()}
+    other = 0.0 if any(coding in bits for coding in PCM_CODINGS) else math.inf
+    return bits.get("mulaw", other), min(bits.values())
 
 
 def _kl_bits(result: dict[str, Any]) -> str:
@@ -307,10 +317,12 @@ def render(tables: list[Table], cells: list[Cell], train_set: str, command: str)
         f"Made by `{command}`; bpf = bits per frame (one waveform sample).",
     ]
     parts.append(
-        "`<=`: an upper bound on bits (one-sample ELBO); `>=`: a lower bound on nats. mulaw bits are bits of 16-bit "
-        "mu-law codes as in the papers; linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with "
-        "FLAC (linear: code length of its files). Nats are of the density of normalised samples, which nothing but the "
-        "least standard deviation of the output keeps from growing without limit."
+        "`<=`: an upper bound on bits (the one-sample ELBO as in the papers, or the importance-weighted bound where K "
+        "stands beside); `>=`: a lower bound on nats. mulaw bits are bits of 16-bit mu-law codes as in source A; "
+        "linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with FLAC (linear: code length of "
+        "its files). mulaw8 bits are of 8-bit codes and compare with nothing else here. Nats are of the density of "
+        "normalised samples, which nothing but the least standard deviation of the output keeps from growing without "
+        "limit."
     )
     for table in tables:
         parts += [f"## Table {table.table}: {table.title}", published_table(table, cells)]

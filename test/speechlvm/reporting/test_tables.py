@@ -11,7 +11,7 @@ from speechlvm.bin import report
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture, largest_log_density
 from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import collect
-from speechlvm.reporting.tables import choose, load_tables, published_table, sweep
+from speechlvm.reporting.tables import choose, load_tables, overview_table, published_table, sweep
 
 TIMIT_TABLES = Path(__file__).resolve().parents[3] / "egs/timit/conf/tables"
 # Source A, Table 5, as printed, by minimal standard deviation.
@@ -97,7 +97,39 @@ def test_a_tighter_bound_stands_for_the_elbo_and_seeds_are_averaged(tmp_path, wr
         write_result("a", nats - 5, seed, bound="elbo")
         write_result("a", nats, seed, folder="score_test_iwae9", bound="iwae-9")
     [row] = shown(tmp_path, table(tmp_path, [{"system": "VRNN", "experiment": "a"}]))
-    assert (row["test: ours"], row["seeds"]) == (">=20 +-14", "2")
+    assert (row["test: ours"], row["seeds"]) == (">=20 +-14 (K=9)", "2")
+
+
+def test_the_tightest_bound_has_the_most_samples(tmp_path, write_result):
+    for samples, nats in ((5, 20.0), (64, 30.0), (100, 40.0)):  # neither the first nor the last by name
+        write_result("a", nats, folder=f"score_test_iwae{samples}", bound=f"iwae-{samples}")
+    write_result("a", 10.0, bound="elbo")
+    [row] = shown(tmp_path, table(tmp_path, [{"system": "VRNN", "experiment": "a"}]))
+    assert (row["test: ours"], row["seeds"]) == (">=40 (K=100)", "1")
+
+
+def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
+    for seed, nats in ((1, 10.0), (2, 30.0)):
+        for folder in ("score_test", "score_test_iwae64"):
+            write_result("a", nats, seed, folder=folder)
+    [cell] = collect(tmp_path / "exp" / "train")
+    assert [result["seed"] for result in cell.results] == [1, 2]
+    assert cell.deviation("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
+
+
+def test_published_figures_have_the_digits_of_the_papers(tmp_path):
+    published = {"a": 10.88, "b": 8.582, "c": 13.3, "d": 16}
+    rows = [{"system": "x", "experiment": name, "published": {"test": bits}} for name, bits in published.items()]
+    lines = shown(tmp_path, table(tmp_path, rows, "bits_per_frame", "mulaw"))
+    assert [line["test: published"] for line in lines] == ["10.88", "8.582", "13.30", "16.00"]
+
+
+def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
+    codings = {"worse": "mulaw", "pcm": "linear", "softmax": "mulaw8", "better": "mulaw"}
+    for (name, coding), nats in zip(codings.items(), (-1500.0, -900.0, -300.0, -1400.0), strict=True):
+        write_result(name, nats, coding=coding)
+    lines = lines_of(overview_table(collect(tmp_path / "exp" / "train"), "test"))
+    assert [line["experiment"] for line in lines] == ["pcm", "better", "worse", "softmax"]
 
 
 @pytest.mark.parametrize(
