@@ -4,7 +4,7 @@ The floor bounds the likelihood, so it is a setting that goes with every result.
 
     variance = minimum_std^2 + exp(2 r),    r clamped to [MIN_LOG_STD, MAX_LOG_STD]
 
-With minimum_std = 0 this is source B's clamped log-sigma.
+With minimum_std = 0 this is the clamped log-sigma of source B's code.
 """
 
 from __future__ import annotations

@@ -53,6 +53,29 @@ def test_a_configuration_builds_and_fits_the_tables_it_is_in(path):
             assert word not in row.configuration or config.distribution == name
 
 
+# What the letters in a row's configuration are called in model_conf; not every system has each.
+SETTINGS = {
+    "Dd": ("hidden",),
+    "Dc": ("channels",),
+    "Dz": ("latent", "width"),
+    "L": ("layers", "levels"),
+    "S": ("stochastic_layers",),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [(p, row.configuration) for p in CONFIGS for _, row in of(p) if re.search(r"=\d", row.configuration)],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_the_sizes_in_a_row_are_those_of_its_configuration(path, text):
+    conf = load_experiment(path).model_conf
+    for names, size in re.findall(r"((?:\w+=)+)(\d+)", text):
+        for name in names.strip("=").split("="):  # S=L=5
+            [setting] = [setting for setting in SETTINGS[name] if setting in conf]
+            assert conf[setting] == int(size), f"{name}={size}, {setting}"
+
+
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent == RECIPES["timit"]], ids=lambda path: path.stem)
 def test_a_comment_names_the_tables(path):
     first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").lower()
