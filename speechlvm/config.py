@@ -45,9 +45,17 @@ class LearningRate(Settings):
     decay_rate: float = Field(default=1.0, gt=0, le=1, description="factor per decay_steps (exponential)")
 
     @model_validator(mode="after")
-    def _exponential_needs_steps(self) -> LearningRate:
-        if self.schedule == "exponential" and self.decay_steps is None:
-            raise ValueError("schedule exponential needs decay_steps, the steps after which decay_rate applies once")
+    def _schedule_has_what_it_needs(self) -> LearningRate:
+        if self.schedule == "exponential" and (self.decay_steps is None or self.decay_rate == 1):
+            raise ValueError(
+                "schedule exponential needs decay_steps, the steps after which decay_rate (below 1) applies once"
+            )
+        if self.schedule != "exponential" and self.decay_rate != 1:
+            raise ValueError(f"decay_rate {self.decay_rate} means nothing with schedule {self.schedule}; expected 1")
+        if self.schedule == "constant" and self.decay_steps is not None:
+            raise ValueError("decay_steps means nothing with schedule constant; expected null")
+        if self.final > self.peak:
+            raise ValueError(f"final {self.final} exceeds peak {self.peak}; a learning rate falls")
         return self
 
 
@@ -57,6 +65,14 @@ class KLWeight(Settings):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (linear, cosine)")
     steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
+
+    @model_validator(mode="after")
+    def _schedule_has_its_steps(self) -> KLWeight:
+        if self.schedule == "constant" and (self.initial != 0 or self.steps != 1):
+            raise ValueError("initial and steps mean nothing with schedule constant; give schedule linear or cosine")
+        if self.schedule != "constant" and self.steps == 1:
+            raise ValueError(f"schedule {self.schedule} needs steps, the steps until the weight is 1 (at least 2)")
+        return self
 
 
 class AuxiliaryWeight(Settings):
@@ -121,7 +137,7 @@ class ExperimentConfig(Settings):
         """The settings that may not change under an existing experiment: all but limits and loader workers."""
         value = self.model_dump()
         del value["limits"], value["data"]["workers"]
-        if not value["training"]["auxiliary"]:  # as in experiments from before it was a setting
+        if not value["training"]["auxiliary"]:  # an empty mapping and its absence are the same experiment
             del value["training"]["auxiliary"]
         return value
 

@@ -181,7 +181,7 @@ class Model(nn.Module, ABC):
 
         Args:
             inputs: (B, T, C) the chunk's own frames (the model shifts them itself), zero beyond `lengths`.
-            target: (B, T, E) the same frames as targets; anything beyond `lengths`.
+            target: (B, T, E) the same frames as targets; any valid target beyond `lengths`.
             lengths: (B,) int64 frames of the chunk that are real (may be <= 0 for rows that have ended).
             features: of this chunk (`slice_features`); required by models whose `encode` returns any.
             state: after the previous chunk; None at the beginning. T is a multiple of `hop` but in the last chunk.

@@ -42,15 +42,10 @@ from speechlvm.models.base import (
     join_samples,
 )
 from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
-from speechlvm.modules.conv_coder import (
-    INITIAL_RAW_STD,
-    CausalDecoder,
-    LadderEncoder,
-    factorise,
-    start_as_cosine_transform,
-)
+from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
+from speechlvm.modules.initialise import INITIAL_RAW_STD
 from speechlvm.modules.recurrence import GRUCell, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -95,7 +90,7 @@ class CWVAEConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Chain:
+class Trajectory:
     """One level's latents and states.
 
     Attributes:
@@ -139,17 +134,19 @@ class Level(nn.Module):
 
     def prior(self, h: Tensor) -> DiagonalGaussian:
         """p(z_t | h_t)."""
-        return DiagonalGaussian.from_raw(self.prior_output(F.leaky_relu(self.prior_hidden(h), SLOPE)))
+        with full_precision(h):
+            return DiagonalGaussian.from_raw(self.prior_output(F.leaky_relu(self.prior_hidden(h), SLOPE)))
 
     def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
         """q(z_t | h_t, e_t)."""
-        v = F.leaky_relu(self.posterior_state(h) + self.posterior_evidence(evidence), SLOPE)
-        own = DiagonalGaussian.from_raw(self.posterior_output(v) + self.posterior_direct(evidence))
+        with full_precision(h):
+            v = F.leaky_relu(self.posterior_state(h) + self.posterior_evidence(evidence), SLOPE)
+            own = DiagonalGaussian.from_raw(self.posterior_output(v) + self.posterior_direct(evidence))
         if self.kind == "precision":
             return precision_weighted(self.prior(h), own)
         return residual(self.prior(h), own.mean, own.std) if self.kind == "residual" else own
 
-    def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+    def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the posterior.
 
         Args:
@@ -170,7 +167,7 @@ class Level(nn.Module):
         layers.append(Dense("raw", outputs, direct.transpose(0, 1), active=False))
         return self._draw(layers, context, noise, z, h)
 
-    def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+    def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the prior; arguments as in `infer`."""
         hidden, output = self.prior_hidden, self.prior_output
         layers = [
@@ -185,7 +182,7 @@ class Level(nn.Module):
         u = F.leaky_relu(self.latent(before) + self._project(context, latents), SLOPE)
         return self.cell.run(self.cell.input(u).transpose(0, 1), h).transpose(0, 1)
 
-    def _draw(self, layers: list[Dense], context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Chain:
+    def _draw(self, layers: list[Dense], context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         transition = [
             Dense(
                 "u", (Source("z", self.latent.weight, previous=True),), self._project(context, noise).transpose(0, 1)
@@ -195,9 +192,9 @@ class Level(nn.Module):
         draw = Draw("z", "raw", noise.transpose(0, 1))
         values = run_chain([*transition, *layers, draw], {"z": z, "h": h}, ["z", "h", "raw"])
         z, h, raw = (values[name].transpose(0, 1) for name in ("z", "h", "raw"))
-        return Chain(z, h, DiagonalGaussian.from_raw(raw))
+        return Trajectory(z, h, DiagonalGaussian.from_raw(raw))
 
-    def _draw_products(self, evidence, context, noise, z, h) -> Chain:
+    def _draw_products(self, evidence, context, noise, z, h) -> Trajectory:
         """As `infer` for the product with the prior, which no chain knows: step by step."""
         context, track = self._project(context, noise), []
         for t in range(noise.shape[1]):
@@ -206,7 +203,7 @@ class Level(nn.Module):
             z = q.sample(noise[:, t])
             track.append((z, h, q.mean, q.std))
         z, h, mean, std = (torch.stack(tensors, 1) for tensors in zip(*track, strict=True))
-        return Chain(z, h, DiagonalGaussian(mean, std))
+        return Trajectory(z, h, DiagonalGaussian(mean, std))
 
     def _project(self, context: Tensor | None, noise: Tensor) -> Tensor:
         if context is None:
@@ -281,7 +278,7 @@ class CWVAE(LatentModel):
         batch, frames, _ = inputs.shape
         first = self.frames_seen(state, batch)
 
-        def draw(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+        def draw(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
             evidence = features[f"e{l}"].values
             return self.levels[l - 1].infer(evidence, context, self.draw_noise(noise, f"z{l}", first, frames), z, h)
 
@@ -303,9 +300,9 @@ class CWVAE(LatentModel):
         """See `LatentModel.conditionals`; of `inputs` only the shape counts."""
         batch, frames, _ = inputs.shape
 
-        def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+        def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
             given = latents[f"z{l}"]
-            return Chain(given, self.levels[l - 1].follow(given, context, z, h), None)
+            return Trajectory(given, self.levels[l - 1].follow(given, context, z, h), None)
 
         chains, parameters, _ = self._descend(follow, frames, self.start(state, batch))
         prior, posterior = {}, {}
@@ -331,7 +328,7 @@ class CWVAE(LatentModel):
             count = min(block, frames - start)
             first = self.frames_seen(state, len(noise))
 
-            def generate(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Chain:
+            def generate(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
                 return self.levels[l - 1].generate(context, self.draw_noise(noise, f"z{l}", first, count), z, h)  # noqa: B023
 
             chains, parameters, state = self._descend(generate, count, state)
@@ -350,8 +347,8 @@ class CWVAE(LatentModel):
         return join_samples(parts, frames)
 
     def _descend(
-        self, run: Callable[[int, Tensor | None, Tensor, Tensor], Chain], frames: int, state: State
-    ) -> tuple[list[Chain], Tensor, State]:
+        self, run: Callable[[int, Tensor | None, Tensor, Tensor], Trajectory], frames: int, state: State
+    ) -> tuple[list[Trajectory], Tensor, State]:
         """From the top level to the frames.
 
         Args:

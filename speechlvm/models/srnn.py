@@ -36,10 +36,17 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, residual
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, Series, State
 from speechlvm.modules.chain import Dense, Draw, Source
-from speechlvm.modules.conv_coder import INITIAL_RAW_STD, cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.mlp import MLP, both_signs, split_input, start_as_standard_normal, start_carrying, start_reading
+from speechlvm.modules.initialise import (
+    INITIAL_RAW_STD,
+    both_signs,
+    cosine_transform,
+    start_as_standard_normal,
+    start_carrying,
+    start_reading,
+)
+from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -91,6 +98,8 @@ class SRNN(LatentModel):
     def _start_as_transform_code(self) -> None:
         """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""
         numbers = min(self.config.hidden // 4, self.config.latent, self.stack * self.channels)
+        if self.config.posterior == "smoothing":
+            numbers = min(numbers, self.config.state)
         carried = both_signs(torch.eye(numbers))
         start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
         if self.config.posterior == "smoothing":

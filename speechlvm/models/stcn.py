@@ -46,9 +46,9 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
 from speechlvm.modules.causal_conv import GatedLayer
-from speechlvm.modules.conv_coder import INITIAL_RAW_STD, cosine_transform
 from speechlvm.modules.frames import full_precision, stack_frames
-from speechlvm.modules.mlp import MLP, both_signs, start_carrying, start_reading
+from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading
+from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 

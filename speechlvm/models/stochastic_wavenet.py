@@ -60,7 +60,8 @@ from speechlvm.models.base import (
 )
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.mlp import MLP, start_as_standard_normal
+from speechlvm.modules.initialise import start_as_standard_normal
+from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 

@@ -32,10 +32,17 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
 from speechlvm.modules.chain import Dense, Draw, Source
-from speechlvm.modules.conv_coder import INITIAL_RAW_STD, cosine_transform
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import full_precision, stack_frames
-from speechlvm.modules.mlp import MLP, both_signs, split_input, start_as_standard_normal, start_carrying, start_reading
+from speechlvm.modules.initialise import (
+    INITIAL_RAW_STD,
+    both_signs,
+    cosine_transform,
+    start_as_standard_normal,
+    start_carrying,
+    start_reading,
+)
+from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.recurrence import GRUCell, dense_layers
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings

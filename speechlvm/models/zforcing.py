@@ -63,7 +63,8 @@ from speechlvm.models.base import (
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.mlp import MLP, split_input, start_as_standard_normal
+from speechlvm.modules.initialise import start_as_standard_normal
+from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.recurrence import LSTMCell
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -207,7 +208,8 @@ class ZForcing(LatentModel):
         embedded = self._embed(stack_frames(inputs, self.stack))
         mask = frame_mask(lengths, inputs.shape[1], self.stack)
         steps = mask.sum(1)
-        states = self.backward_lstm(reverse_steps(embedded, steps))[0].to(embedded.dtype)
+        with full_precision(embedded):
+            states = self.backward_lstm(reverse_steps(embedded, steps))[0]
         states = reverse_steps(states, steps).transpose(0, 1)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
         features = {"b": Series(states, mask, self.stack)}

@@ -16,20 +16,16 @@ learning begins with latents that say something and a decoder that can read them
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.initialise import cosine_transform
 
 LARGEST_FACTOR = 8
 CONTEXT = 1
 """Vectors that a convolution sees beside its own: one on each side in the encoder, one before it in the decoder."""
-
-INITIAL_RAW_STD = -2.0
-"""Of the posteriors of latents that start as coefficients: std 0.21, about half their own deviation."""
 
 BRANCH_GAIN = 0.1
 """Of the residual branches at the start, beside the usual initialisation."""
@@ -218,15 +214,6 @@ class CausalDecoder(nn.Module):
             x, before = block(x, before)
             pasts.append(before.to(past.dtype))
         return x, torch.stack(pasts, 1) if pasts else past
-
-
-def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tensor:
-    """The lowest rows of the orthonormal DCT-II, channels in turn: (<= coefficients, frames * channels) float64."""
-    rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
-    places = torch.arange(frames, dtype=torch.float64) + 0.5
-    basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)
-    basis[0] /= math.sqrt(2.0)
-    return torch.kron(basis, torch.eye(channels, dtype=torch.float64))[:coefficients]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Chains as one autograd node.
 
-Thousands on batches of a few rows are bound by overhead and by the cache that the weights come from. Hence no
+Thousands of products, on a few rows each, are bound by overhead and by the cache that the weights come from. Hence no
 autograd inside: the node writes into preallocated buffers, goes back through them by hand, and computes each weight's
 gradient as one product over all steps. Under bf16 autocast only products with large weights run in bfloat16
 (`_LARGE`) and those over all steps; states, latents, activations and gates stay in float32.
@@ -33,7 +33,7 @@ def run_chain(
     Args:
         operations: in the order in which they are done at each step.
         initial: (B, size) of each value that a first step needs; their type is the chain's.
-        outputs: names of the values wanted, others are kept to oneself.
+        outputs: names of the values wanted, others are not returned.
 
     Returns:
         name -> (T, B, size), differentiable.
@@ -93,9 +93,8 @@ class _Product:
         large = weight.numel() >= _LARGE
         self.half = half if large and half is not None else None
         weight = weight.to(self.half or weight.dtype)
-        packable = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
         self.packed = None
-        if large and packable and torch.backends.mkldnn.is_available():
+        if large and _packable(weight):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self.transposed = weight.t()
 
@@ -109,6 +108,14 @@ class _Product:
             torch.add(base, x @ self.transposed, out=out)
         else:
             torch.addmm(base, x, self.transposed, out=out)
+
+
+def _packable(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def _gradient(gradient: Tensor, x: Tensor, half: torch.dtype | None) -> Tensor:

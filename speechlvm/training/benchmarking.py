@@ -46,7 +46,18 @@ def product_gflop(run: Callable[[], None]) -> float:
     def packed(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
         return 2 * x[0] * x[1] * weight[0]
 
-    known = {torch.ops.aten.addmm_: product, torch.ops.mkldnn._linear_pointwise: packed}
+    def recurrent(x: torch.Size, of_input: torch.Size, of_state: torch.Size, *_: object, **__: object) -> int:
+        return 2 * x[0] * x[1] * (of_input[0] * of_input[1] + of_state[0] * of_state[1])
+
+    def recurrent_backward(*shapes: torch.Size, **__: object) -> int:
+        return 2 * recurrent(*shapes)
+
+    known = {
+        torch.ops.aten.addmm_: product,
+        torch.ops.mkldnn._linear_pointwise: packed,
+        torch.ops.aten.mkldnn_rnn_layer: recurrent,
+        torch.ops.aten.mkldnn_rnn_layer_backward: recurrent_backward,
+    }
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops() / 1e9

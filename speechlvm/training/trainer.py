@@ -1,4 +1,7 @@
-"""The trainer: the same for every system. Killed at any moment, the same command finishes with the same numbers."""
+"""The trainer: the same for every system. Killed at any moment, the same command finishes with the same numbers.
+
+(Up to a limit in steps or epochs. One in seconds, and a cosine over it, depend on the clock.)
+"""
 
 from __future__ import annotations
 

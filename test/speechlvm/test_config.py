@@ -105,3 +105,21 @@ def test_yaml_never_runs_code(tmp_path):
 def test_floats_of_yaml_1_1():
     # 1e-3 without a dot is text in YAML 1.1: it must be refused with its type, not silently converted
     assert yaml.safe_load("1e-3") == "1e-3"
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ("kl_weight", {"initial": 0.2, "steps": 500}, "mean nothing with schedule constant"),
+        ("kl_weight", {"schedule": "linear", "initial": 0.2}, "schedule linear needs steps"),
+        ("learning_rate", {"peak": 0.1, "schedule": "exponential", "decay_steps": 10}, "needs decay_steps"),
+        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 means nothing"),
+        ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps means nothing with schedule constant"),
+        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
+    ],
+)
+def test_schedules_that_cannot_be_meant_are_refused(section, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        config.validated(
+            {"kl_weight": config.KLWeight, "learning_rate": config.LearningRate}[section], settings, "a.yaml"
+        )

@@ -288,3 +288,18 @@ def test_fast_inference_equals_the_factors_at_its_latents(system, audio):
                 torch.testing.assert_close(gaussian.std, plain[level].std, rtol=1e-9, atol=1e-9)
         assert not model.conditionals(chunk, left, inference.latents, state=state).posterior
         state = inference.state
+
+
+def test_latents_and_their_gaussians_stay_in_float32_under_autocast(system, audio):
+    model, observation = system
+    if not isinstance(model, LatentModel):
+        pytest.skip("no latents")
+    lengths = torch.tensor(LENGTHS)
+    inputs = observation.inputs(audio, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        inference = model.infer(inputs, lengths, features=model.encode(inputs, lengths), noise=_noise(range(4)))
+    conditionals = inference.conditionals
+    assert conditionals.parameters.dtype == torch.float32
+    for level, z in inference.latents.items():
+        for tensor in (z, *vars(conditionals.prior[level]).values(), *vars(conditionals.posterior[level]).values()):
+            assert tensor.dtype == torch.float32

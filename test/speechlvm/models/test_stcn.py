@@ -11,7 +11,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.distributions.latent import MINIMUM_STD
 from speechlvm.models import build_model, model_class
 from speechlvm.models.stcn import STCN, Config
-from speechlvm.modules.conv_coder import cosine_transform
+from speechlvm.modules.initialise import cosine_transform
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation, Statistics
 

@@ -6,7 +6,7 @@ import torch
 from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
 from speechlvm.models.base import slice_features
-from speechlvm.modules.conv_coder import cosine_transform
+from speechlvm.modules.initialise import cosine_transform
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation, Statistics
 
@@ -47,3 +47,22 @@ def test_first_means_are_cosine_coefficients(name, stack, hidden):
     number = held[0][..., :numbers].relu() - held[0][..., numbers : 2 * numbers].relu()
     z = inference.latents["z1"].transpose(0, 1)[..., :numbers]
     torch.testing.assert_close(number, z, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("vrnn", {"hidden": 1, "state": 2, "latent": 1}),
+        ("srnn", {"hidden": 32, "state": 3, "latent": 9}),
+        ("srnn", {"hidden": 2, "state": 1, "latent": 1, "posterior": "filtering"}),
+        ("stcn", {"channels": 1, "latents": [1]}),
+    ],
+)
+def test_sizes_too_small_for_coefficients_still_make_a_model(name, sizes):
+    distribution = build_distribution(
+        "dmol", {"components": 2}, Observation("mulaw", Statistics(0.0, 0.1)).tables.edges
+    )
+    model = build_model(name, {"stack": 16, **sizes}, 1, distribution)
+    if name == "srnn" and sizes["state"] == 3:  # what carries coefficients ends with the state
+        assert not model.posterior.hidden[0].weight[:6, 3:].any()
+        assert model.posterior.hidden[0].weight[6:, 3:].any()

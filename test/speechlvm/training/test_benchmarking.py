@@ -34,3 +34,10 @@ def test_packed_products_of_chains_are_counted_like_others(monkeypatch, large):
     assert product_gflop(lambda: plain_chain(operations, start, ["h"], steps)) * 1e9 == 2 * macs
     # back to the weights and to the states
     assert product_gflop(lambda: run_chain(operations, start, ["h"])["h"].sum().backward()) * 1e9 == 3 * 2 * macs
+
+
+def test_lstms_of_torch_are_counted():
+    lstm, x = torch.nn.LSTM(6, 4), torch.randn(5, 3, 6)
+    macs = 5 * 3 * (6 * 16 + 4 * 16)
+    assert product_gflop(lambda: lstm(x)) * 1e9 == 2 * macs
+    assert product_gflop(lambda: lstm(x)[0].sum().backward()) * 1e9 == 3 * 2 * macs

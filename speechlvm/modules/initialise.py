@@ -1,0 +1,71 @@
+"""How latents start: as a code that says something, which the decoder can read, close to a prior that costs little."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from speechlvm.modules.mlp import MLP
+
+INITIAL_RAW_STD = -2.0
+"""Of the posteriors of latents that start as coefficients: std 0.21; coefficients of mu-law speech deviate by 0.57."""
+
+
+def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tensor:
+    """The lowest rows of the orthonormal DCT-II, channels in turn: (<= coefficients, frames * channels) float64."""
+    rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
+    places = torch.arange(frames, dtype=torch.float64) + 0.5
+    basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)
+    basis[:1] /= math.sqrt(2.0)
+    return torch.kron(basis, torch.eye(channels, dtype=torch.float64))[:coefficients]
+
+
+@torch.no_grad()
+def start_carrying(mlp: MLP, rows: Tensor, first_input: int = 0) -> None:
+    """Let an MLP start with some of its hidden units as linear functions of its input, next to random ones.
+
+    A random deep MLP is a poor code: whoever reads latents through it learns to do without them before they carry
+    anything. Here unit k and unit k + m of every layer are the positive and the negative part of one number, so their
+    difference is (nearly, as the activation is leaky) that number.
+
+    Args:
+        mlp: changed in place.
+        rows: (R, K), weights of the first R units of the first layer; the other layers hand these units on.
+        first_input: where the K inputs that they read begin.
+    """
+    for i, layer in enumerate(mlp.hidden):
+        weights = torch.eye(len(rows)) if i else rows
+        first = 0 if i else first_input
+        layer.weight[: len(rows)].zero_()
+        layer.weight[: len(rows), first : first + weights.shape[1]] = weights.to(layer.weight)
+        layer.bias[: len(rows)].zero_()
+
+
+def both_signs(rows: Tensor) -> Tensor:
+    """(m, K) -> (2 m, K): what `start_carrying` hands on as positive and negative parts."""
+    return torch.cat([rows, -rows])
+
+
+@torch.no_grad()
+def start_reading(output: nn.Linear, numbers: int, raw_std: float) -> None:
+    """Let a posterior's output layer start with the first means equal to the numbers that are handed on.
+
+    Args:
+        output: to means and raw standard deviations.
+        numbers: m.
+        raw_std: of these latents.
+    """
+    size = output.out_features // 2
+    output.weight[:numbers].zero_()
+    output.weight[:numbers, : 2 * numbers] = both_signs(torch.eye(numbers)).t().to(output.weight)
+    output.bias[size : size + numbers] = raw_std
+
+
+def start_as_standard_normal(*networks: MLP) -> None:
+    """Let networks of latents' parameters start close to N(0, 1), so that their divergence starts small."""
+    with torch.no_grad():
+        for network in networks:
+            network.output.weight.mul_(0.1)
+            network.output.bias.zero_()
