@@ -33,7 +33,7 @@ check_number stop_stage 0 999999999
 check_number nj 1 100000
 check_number nthreads 0 100000
 check_number samples 1 1000000
-check_number ngpu 0 100000
+check_number ngpu 0 1
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi
@@ -77,5 +77,8 @@ select_models() {
     tr -s ' ' '\n' <<<"${candidates}" | grep -F -x -e "${rows_of_tables}" || true
 }
 mapfile -t selected < <(select_models)
-[ "${#selected[@]}" -gt 0 ] && [ -n "${selected[0]}" ] || [ "${stage}" -gt 5 ] || [ "${stop_stage}" -lt 3 ] ||
+if [ -z "${selected[0]:-}" ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 3 ]; then
+    [ -z "${tables}" ] || [ -n "${rows_of_tables}" ] ||
+        usage "--tables '${tables}': only computed, so no system in conf/*.yaml is left; print it with --stage 10"
     usage "--models '${models}' --tables '${tables}': no system in conf/*.yaml is left"
+fi

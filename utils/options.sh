@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by every run.sh: the options that all recipes have, and their defaults. A recipe sets others after it.
 
-stage=0           # first stage: 0 download, 1 data, 2 dumps, 3 train, 4 score, 5 sample, 6 latents, 7 latent analysis, 8 probes, 9 compression, 10 tables
+stage=0           # first stage: 0 download, 1 data, 2 dumps, 3 train, 4 score, 5 sample, 6 latents, 7 latent analysis, 8 probes (6 to 8: not there yet), 9 compression, 10 tables
 stop_stage=10     # last stage
 models="all"      # systems, names of conf/*.yaml; all: every one of them
 tables=""         # only the systems in these tables, names of conf/tables/*.yaml
@@ -12,9 +12,9 @@ codings=""        # score over the cells of these codings too, where the network
 samples=1         # samples of the latents for a bound; more than one: importance-weighted
 sample_seconds=2  # length of what stage 5 generates
 dumps="pcm16"     # what stage 2 writes, of pcm16 mulaw logmel
-analyses=""       # analyses of stages 6 to 8; empty: all
+analyses=""       # analyses of stages 6 to 8 (not there yet); empty: all
 nj=2              # jobs that dumping and scoring are divided into
-ngpu=0            # GPUs for training, scoring and sampling; 0: on the CPU
+ngpu=0            # 1: train, score and sample on a GPU; 0: on the CPU
 nthreads=0        # processors that one training uses; 0: all
 datadir=data      # data directories; a relative path starts at the recipe
 dumpdir=dump      # dumps

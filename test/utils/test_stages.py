@@ -197,7 +197,8 @@ def test_tables_restrict_scores_that_need_no_network(tree):
 def test_a_table_without_experiments_can_only_be_printed(tree):
     (tree.recipe / "conf" / "tables" / "T2.yaml").write_text("rows:\n  - {minimum_std: 1}\n", encoding="utf-8")
     status, _, err = tree.run("--stage", "3", "--tables", "T2", "--models", "all")
-    assert (status, err.count("\n")) == (2, 1) and "no system in conf/*.yaml is left" in err
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--tables 'T2': only computed, so no system in conf/*.yaml is left; print it with --stage 10" in err
     assert tree.run("--stage", "10", "--tables", "T2", "--models", "all")[0] == 0
     assert tree.summary() == ["report RESULTS.md"]
 
@@ -254,11 +255,12 @@ def test_smoke_is_kept_apart(tree):
         (["--stage", "-1"], "--stage '-1'"),
         (["--nj", "0"], "--nj '0': a whole number from 1"),
         (["--nj", "2.5"], "--nj '2.5'"),
-        (["--ngpu", "99"], "--ngpu 99: 0 GPUs are visible"),
+        (["--ngpu", "1"], "--ngpu 1: 0 GPUs are visible"),
+        (["--ngpu", "2"], "--ngpu '2': a whole number from 0 to 1"),
         (["--stage"], "wants a value"),
         (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a b c"),
         (["--tables", "Z9"], "unknown 'Z9'; known are: T1"),
-        (["--models", "a", "--tables", "T1"], "no system in conf/*.yaml is left"),
+        (["--models", "a", "--tables", "T1"], "--models 'a' --tables 'T1': no system in conf/*.yaml is left"),
         (["--seeds", "1,2"], "--seeds '1,2'"),
         (["--seeds", " "], "--seeds"),
         (["--tag", "a/b"], "--tag 'a/b'"),
