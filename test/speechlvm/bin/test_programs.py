@@ -164,9 +164,9 @@ def test_report_shows_ours_beside_the_published(trained, tmp_path):
     text = results.read_text()
     bits = json.loads((out / "score_test" / "result.json").read_text())["bits_per_frame"]
     line = next(line for line in text.splitlines() if line.startswith("| 16 ") and "LSTM" in line)
-    assert "13.500" in line and f"{bits:.3f}" in line and f"{bits - 13.5:+.3f}" in line
+    assert "| 13.50 " in line and f"{bits:.3f}" in line and f"{bits - 13.5:+.3f}" in line
     blank = next(line for line in text.splitlines() if "VRNN" in line)
-    assert [cell.strip() for cell in blank.split("|")][4:7] == ["11.000", "", ""]
+    assert [cell.strip() for cell in blank.split("|")][4:7] == ["11.00", "", ""]
     figures = sorted(path.name for path in (root / "figures").iterdir())
     assert figures == ["bits_test_mulaw.png", "bits_test_pcm.png", "learning_curves.png"]
     (tables / "T1.yaml").write_text(TABLE.replace("unit: bits_per_frame", "unit: bits"))
