@@ -142,6 +142,9 @@ def _suite(arguments: Any) -> int:
     entries = parse_yaml(arguments.suite.read_text(encoding="utf-8"), str(arguments.suite))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError(f"{arguments.suite}: expected a list of measurements")
+    for place, entry in enumerate(entries, 1):
+        if lacking := [key for key in ("name", "config") if key not in entry]:
+            raise ConfigError(f"{arguments.suite}: measurement {place} lacks {' and '.join(lacking)}")
     rows = []
     for entry in entries:
         options = {key: entry[key] for key in ("task", "batch", "frames", "repeats", "precision") if key in entry}
@@ -150,7 +153,8 @@ def _suite(arguments: Any) -> int:
         command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
         if done.returncode:
-            raise UserError(f"{entry['name']}: {done.stderr.strip().splitlines()[-1]}")
+            lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}; out of memory?"]
+            raise UserError(f"{entry['name']}: {lines[-1]}")
         found = json.loads(done.stdout.splitlines()[-1])
         rows.append(_row(entry, found))
         print(" ".join(rows[-1]), file=sys.stderr)
