@@ -121,7 +121,11 @@ def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, ma
     steering = (
         ("model: lstm", f"model: {name}"),
         ("model_conf: {stack: 16, hidden: 12, layers: 1}", f"model_conf: {conf}"),
-        ("gradient_clip: 1.0", f"kl_weight: {{schedule: linear, initial: 0.5, steps: 1000}}\n  free_nats: 1000\n  auxiliary: {auxiliary}"),
+        (
+            "gradient_clip: 1.0",
+            "kl_weight: {schedule: linear, initial: 0.5, steps: 1000}\n"
+            f"  free_nats: 1000\n  auxiliary: {auxiliary}",
+        ),
         ("limits: {steps: 12}", "limits: {steps: 8}"),
     )
     config, out = tiny_config(*steering), tmp_path / "exp"
