@@ -118,14 +118,11 @@ def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, ma
     """With half the KL, 1000 nats free per step and heavy auxiliary costs, history holds what scoring gives."""
     dumps = make_dump("train", [3000, 2500]), make_dump("valid", [1200, 900], seed=50)
     conf, auxiliary = STEERED[name]
+    rising = "{schedule: linear, initial: 0.5, steps: 1000}"
     steering = (
         ("model: lstm", f"model: {name}"),
         ("model_conf: {stack: 16, hidden: 12, layers: 1}", f"model_conf: {conf}"),
-        (
-            "gradient_clip: 1.0",
-            "kl_weight: {schedule: linear, initial: 0.5, steps: 1000}\n"
-            f"  free_nats: 1000\n  auxiliary: {auxiliary}",
-        ),
+        ("gradient_clip: 1.0", f"kl_weight: {rising}\n  free_nats: 1000\n  auxiliary: {auxiliary}"),
         ("limits: {steps: 12}", "limits: {steps: 8}"),
     )
     config, out = tiny_config(*steering), tmp_path / "exp"
