@@ -113,11 +113,6 @@ def join_samples(parts: list[Samples], frames: int) -> Samples:
     )
 
 
-def select_state(state: State, rows: Tensor) -> State:
-    """State of some rows."""
-    return {name: value[rows] for name, value in state.items()}
-
-
 @dataclass(frozen=True)
 class Emission:
     """One sampled step up to its frames.
@@ -233,6 +228,13 @@ class Model(nn.Module, ABC):
     def frames_seen(self, state: State | None, batch: int) -> int:
         """Absolute position of the next frame (all rows of a batch are at the same one)."""
         return 0 if state is None else int(state["frames"][0])
+
+    def frame_parameters(self, head: nn.Linear, hidden: Tensor, frames: int) -> Tensor:
+        """Parameters (B, frames, P) from vectors of steps (S, B, hidden), in full precision."""
+        hidden = hidden.transpose(0, 1)  # before the head, whose output is many times larger
+        with full_precision(hidden):
+            parameters = head(hidden.to(head.weight.dtype))
+        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)[:, :frames]
 
     def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""

@@ -205,10 +205,7 @@ class SRNN(LatentModel):
 
     def _decode(self, z: Tensor, d: Tensor, frames: int) -> Tensor:
         """Parameters (B, T, P) from z_t and d_t (S, B, .)."""
-        decoded = self.decoder(torch.cat([z, d], -1)).transpose(0, 1)
-        with full_precision(decoded):
-            parameters = self.head(decoded.to(self.head.weight.dtype))
-        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)[:, :frames]
+        return self.frame_parameters(self.head, self.decoder(torch.cat([z, d], -1)), frames)
 
     @torch.no_grad()
     def sample(

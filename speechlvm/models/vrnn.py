@@ -33,7 +33,7 @@ from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
-from speechlvm.modules.frames import full_precision, stack_frames
+from speechlvm.modules.frames import stack_frames
 from speechlvm.modules.initialise import (
     INITIAL_RAW_STD,
     both_signs,
@@ -154,10 +154,7 @@ class VRNN(LatentModel):
 
     def _decode(self, phi_z: Tensor, before: Tensor, frames: int) -> Tensor:
         """Parameters (B, T, P)."""
-        decoded = self.decoder(torch.cat([phi_z, before], -1)).transpose(0, 1)
-        with full_precision(decoded):
-            parameters = self.head(decoded.to(self.head.weight.dtype))
-        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)[:, :frames]
+        return self.frame_parameters(self.head, self.decoder(torch.cat([phi_z, before], -1)), frames)
 
     @torch.no_grad()
     def sample(

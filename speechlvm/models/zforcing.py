@@ -230,8 +230,9 @@ class ZForcing(LatentModel):
         """See `Model.forward`; auxiliary costs are there in training mode only."""
         bound, state = super().forward(inputs, target, lengths, features=features, state=state, noise=noise)
         if self.training and self.backward_head is not None:
-            parameters = self._of_frames(self.backward_head, features["following"].values.transpose(0, 1))
-            likelihood = self._log_likelihood(parameters[:, : inputs.shape[1]], target, lengths)
+            following = features["following"].values.transpose(0, 1)
+            parameters = self.frame_parameters(self.backward_head, following, inputs.shape[1])
+            likelihood = self._log_likelihood(parameters, target, lengths)
             cost = replace(likelihood, values=-likelihood.values)
             bound = replace(bound, auxiliary={**bound.auxiliary, "backward": cost})
         return bound, state
@@ -288,7 +289,9 @@ class ZForcing(LatentModel):
             z = prior.sample(normal["z1"])
             (term,) = self.transition.term(self._embed(memory["stack"].unsqueeze(1)))
             h, c = self.transition.step(term, z, memory["h"], memory["c"])
-            return Emission(self._of_frames(self.head, h[None]), {"z1": z}, {"z1": prior}, {"h": h, "c": c})
+            return Emission(
+                self.frame_parameters(self.head, h[None], self.stack), {"z1": z}, {"z1": prior}, {"h": h, "c": c}
+            )
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
@@ -351,13 +354,7 @@ class ZForcing(LatentModel):
     def _conditionals(self, h_before: Tensor, h: Tensor, raw: Tensor | None, frames: int) -> Conditionals:
         prior = DiagonalGaussian.from_raw(self.prior(h_before).transpose(0, 1))
         posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
-        return Conditionals(self._of_frames(self.head, h)[:, :frames], {"z1": prior}, posterior)
-
-    def _of_frames(self, head: nn.Linear, hidden: Tensor) -> Tensor:
-        """Of each frame, (B, S s, P), from states (S, B, H)."""
-        with full_precision(hidden):
-            parameters = head(hidden.to(head.weight.dtype)).transpose(0, 1)
-        return parameters.reshape(len(parameters), -1, self.distribution.parameter_size)
+        return Conditionals(self.frame_parameters(self.head, h, frames), {"z1": prior}, posterior)
 
     def _reconstruction_cost(self, z: Tensor, future: Tensor) -> Tensor:
         """-log N(b_t; f(z_t)) in nats, (S, B)."""

@@ -5,7 +5,6 @@ from torch.nn import functional
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.models import build_model, model_class
-from speechlvm.models.base import select_state
 from speechlvm.models.wavenet import Config, Stepper, WaveNet
 from speechlvm.noise import Noise
 
@@ -215,8 +214,7 @@ def test_initial_state_is_no_state():
     x, lengths = make_batch(model, [30, 30])
     with_state, _ = log_likelihood(model, x, lengths, model.initial_state(2))
     torch.testing.assert_close(with_state, log_likelihood(model, x, lengths)[0], rtol=0, atol=1e-12)
-    picked = select_state(model.initial_state(3), torch.tensor([2, 0]))
-    assert all(value.shape[0] == 2 for value in picked.values())
+    assert all(value.shape[0] == 3 for value in model.initial_state(3).values())  # batch first, as every state
 
 
 def test_a_state_in_the_middle_of_a_step_is_refused():
