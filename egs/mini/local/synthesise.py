@@ -21,8 +21,12 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -283,8 +287,41 @@ def _inputs(people: list[Speaker]) -> dict[str, str]:
     }
 
 
-def _work(job: tuple[Speaker, Path]) -> float:
-    return synthesise_speaker(*job)
+def _in_child(answers: Connection, speaker: Speaker, out: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    answers.send(synthesise_speaker(speaker, out))
+
+
+def _synthesise_all(people: list[Speaker], out: Path, jobs: int) -> Iterator[float]:
+    """Seconds of each speaker, as they get ready; each from a fresh process.
+
+    The synthesiser's output depends on what it said before. Not by `multiprocessing.Pool`: a worker that inherits our
+    handler of SIGTERM can lose the signal that is to end it, and everybody waits for ever. Here the signal is held back
+    until the child has let go of the handler.
+    """
+    fork = multiprocessing.get_context("fork")
+    waiting = list(people)
+    running: dict[Connection, BaseProcess] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                receiver, sender = fork.Pipe(duplex=False)
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                running[receiver] = fork.Process(target=_in_child, args=(sender, waiting.pop(0), out))
+                running[receiver].start()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+                sender.close()
+            for receiver in wait(list(running)):
+                try:
+                    yield receiver.recv()
+                except EOFError:
+                    raise UserError("a speaker could not be synthesised; what went wrong is said above") from None
+                running.pop(receiver).join()
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
 
 
 def make_corpus(out: Path, people: list[Speaker], jobs: int) -> None:
@@ -301,11 +338,9 @@ def make_corpus(out: Path, people: list[Speaker], jobs: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     with disk_errors(out):
         (temporary / "DOC").mkdir(parents=True)
-    # A fresh process for each speaker, as the synthesiser's output depends on what it said before.
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        work = pool.imap(_work, [(speaker, temporary) for speaker in people], chunksize=1)
-        progress = tqdm(work, "synthesising", len(people), unit="speaker", disable=not sys.stderr.isatty())
-        seconds = sum(progress)
+    work = _synthesise_all(people, temporary, jobs)
+    progress = tqdm(work, "synthesising", len(people), unit="speaker", disable=not sys.stderr.isatty())
+    seconds = sum(progress)
     _write(temporary / "DOC" / "SPKRINFO.TXT", _speaker_table(people))
     mark_done(temporary, inputs)
     shutil.rmtree(out, ignore_errors=True)
