@@ -142,6 +142,4 @@ def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
 def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
     """The batches in order, read lazily; `workers` processes read ahead."""
     # a generator of its own: otherwise the loader draws from torch's global one
-    return iter(
-        DataLoader(_Batches(dump, batches), batch_size=None, num_workers=workers, generator=torch.Generator())
-    )
+    return iter(DataLoader(_Batches(dump, batches), batch_size=None, num_workers=workers, generator=torch.Generator()))

@@ -9,12 +9,8 @@ speakers are in the training set too, as in the published experiments), or whole
 """
 
 import argparse
-import hashlib
 import os
 import re
-import sys
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +18,10 @@ import numpy as np
 
 from speechlvm.bin.cli import run_main
 from speechlvm.data.audio import misaligned_frames, read_audio
-from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.directory import DataDirectory, Segment
+from speechlvm.data.preparation import Log, child, prepare_sets, read_all, shuffled, warn
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_value, is_done, mark_done, mark_undone
+from speechlvm.files import hash_value
 
 RATE_HZ = 16000
 FULL_CORPUS = (4620, 1680)
@@ -34,7 +31,6 @@ SPEAKER = re.compile(r"[FM][A-Z]{3}[0-9]")
 SENTENCE = re.compile(r"S[AIX][0-9]+")
 HEIGHT = re.compile(r"([3-8])'\s*([0-9]{1,2})\"?")
 CM_PER_INCH = 2.54
-NAMED = 5
 
 
 @dataclass
@@ -56,48 +52,6 @@ class Utterance:
     def name(self) -> str:
         """Utterance id."""
         return f"{self.speaker}_{self.sentence}"
-
-
-class Log:
-    """Faults, which stop the preparation, and things tolerated, which are counted and told with some examples."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.tolerated: dict[str, list[str]] = {}
-
-    def fault(self, message: str) -> None:
-        """Records something wrong."""
-        self.faults.append(message)
-
-    def tolerate(self, kind: str, name: str) -> None:
-        """Counts something that is left as it is; `kind` is what warnings say after the count."""
-        self.tolerated.setdefault(kind, []).append(name)
-
-    def report(self) -> None:
-        """Prints warnings, then faults.
-
-        Raises:
-            UserError: there are faults.
-        """
-        for kind, names in sorted(self.tolerated.items()):
-            examples = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-            warn(f"{len(names)} {kind}: {examples}")
-        for fault in self.faults[:-1]:
-            print(f"error: {fault}", file=sys.stderr)
-        if self.faults:
-            more = f" ({len(self.faults)} faults in all; nothing was written)" if len(self.faults) > 1 else ""
-            raise UserError(self.faults[-1] + more)
-
-
-def warn(message: str) -> None:
-    """Prints one line on standard error."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
-def child(directory: Path, name: str) -> Path | None:
-    """An entry of a directory by its name in capitals, whatever its case."""
-    matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
-    return matches[0] if matches else None
 
 
 def find_root(corpus: Path) -> Path:
@@ -278,11 +232,6 @@ def read_speakers(root: Path, data: list[DataDirectory], log: Log) -> None:
                 part.spk2height_cm[speaker] = heights[speaker]
 
 
-def shuffled(names, seed: int) -> list[str]:
-    """The same order for a seed on every machine, in which a name's place depends on no other name."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-
-
 def choose_valid(train: list[Utterance], arguments: argparse.Namespace) -> set[str]:
     """Ids of the utterances of TRAIN that become the validation set.
 
@@ -326,38 +275,27 @@ def collect(utterances: list[Utterance]) -> DataDirectory:
     return data
 
 
-def describe(name: str, data: DataDirectory, train: DataDirectory) -> str:
-    """One line on a set: its size, and how many of its speakers the training set has as well."""
-    frames, speakers = sum(data.num_samples.values()), set(data.utt2spk.values())
-    shared = len(speakers & set(train.utt2spk.values()))
-    sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
-    line = (
-        f"{name}: {len(data.utt2spk)} utterances, {frames / RATE_HZ / 3600:.3f} hours, "
-        f"mean length {frames / RATE_HZ / len(data.utt2spk):.2f} s, {len(speakers)} speakers "
-        f"({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"
-    )
-    return line if data is train else f"{line}, {shared} of them also in train"
-
-
 SETS = ("train", "valid", "test")
 
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Reads the corpus, checks it, divides it and writes the data directories."""
-    root, log = find_root(arguments.corpus), Log()
+    root = find_root(arguments.corpus)
     options = {name: value for name, value in sorted(vars(arguments).items()) if name not in ("debug", "out", "corpus")}
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*.*"))]
     inputs = {"options": options, "corpus": hash_value(stamps)}
-    if is_done(arguments.out, inputs) and all((arguments.out / name / "wav.scp").exists() for name in SETS):
-        print(f"{arguments.out}: complete")
-        return
-    mark_undone(arguments.out)
+    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(root, arguments, log), RATE_HZ)
+
+
+def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+    """The sets, read and checked.
+
+    Raises:
+        UserError: there are faults.
+    """
     utterances = find_utterances(root, log)
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for part in pool.map(read_utterance, [utterance for utterance in utterances if utterance.audio]):
-            log.faults += part.faults
-            for kind, names in part.tolerated.items():
-                log.tolerated.setdefault(kind, []).extend(names)
+    jobs = min(8, len(os.sched_getaffinity(0)))
+    read_all(read_utterance, [utterance for utterance in utterances if utterance.audio], jobs, log)
     counts = tuple(sum(utterance.use == use for utterance in utterances) for use in ("TRAIN", "TEST"))
     if min(counts) == 0:
         log.fault(
@@ -379,11 +317,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "test": collect([utterance for utterance in utterances if utterance.use == "TEST"]),
     }
     read_speakers(root, list(sets.values()), log)
-    log.report()
-    for name, data in sets.items():
-        write_data_dir(data, arguments.out / name)
-        print(describe(name, data, sets["train"]))
-    mark_done(arguments.out, inputs)
+    return sets
 
 
 def main(argv: list[str] | None = None) -> int:
