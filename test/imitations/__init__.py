@@ -1,0 +1,1 @@
+"""Small imitations of corpora: their layout, their formats and their oddities, made on the spot."""
