@@ -32,6 +32,7 @@ setup(
         "matplotlib>=3.9",
         "PyYAML>=6.0.2",
         "soundfile>=0.13",
+        "soxr>=1.0",
         "kaldiio>=2.18",
         "sentencepiece>=0.2",
         "tensorboard>=2.18",
