@@ -57,8 +57,8 @@ check_words tables "${known_tables[@]}"
 check_words dumps pcm16 mulaw logmel
 check_words codings mulaw mulaw8 linear mulaw-pcm
 
-# The experiments in the rows of the chosen tables, one to a line.
-rows_of_tables="$(for table in ${tables}; do cat "conf/tables/${table}.yaml"; done |
+# The experiments in the rows of the chosen tables, one to a line; those with a root are not of this recipe.
+rows_of_tables="$(for table in ${tables}; do sed '/[ {]root: /d' "conf/tables/${table}.yaml"; done |
     { grep -o 'experiment: *[A-Za-z0-9_.-]*' || true; } | sed 's/.*: *//')"
 
 # Whether a score that needs no network is wanted: all are, or those in the rows of the chosen tables.

@@ -20,9 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.reporting import figures, tables
     from speechlvm.reporting.collect import collect, learning_curves
 
-    cells = collect(arguments.exp)
     chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
-    text = tables.render(chosen, cells, arguments.exp.name, arguments.command)
+    cells = collect(arguments.exp)
+    others = [cell for root in tables.roots(chosen) for cell in collect(Path(root), root)]
+    text = tables.render(chosen, cells + others, arguments.exp.name, arguments.command)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, [coding])
     for table in chosen:
-        if table.axis and (results := tables.sweep(table, cells)):
+        if table.axis and (results := tables.sweep(table, cells + others)):
             figures.sweep_figure(folder / f"{table.table}.png", table, results)
     curves = learning_curves(arguments.exp)
     discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}

@@ -17,12 +17,14 @@ class Cell:
     """One system's result on one set under one coding.
 
     Attributes:
+        root: as the rows of tables name another recipe's experiments; "" for the recipe's own.
         experiment: directory name below exp/<train_set>.
         set: that was scored.
         coding: whose cells were scored.
         results: result.json of each seed (of one for baselines).
     """
 
+    root: str
     experiment: str
     set: str
     coding: str
@@ -53,10 +55,14 @@ def _samples(bound: str) -> int:
     return int(bound.removeprefix("iwae-")) if bound.startswith("iwae-") else 1
 
 
-def collect(root: Path) -> list[Cell]:
-    """All complete results below exp/<train_set>, sorted by experiment, set and coding.
+def collect(root: Path, name: str = "") -> list[Cell]:
+    """All complete results below exp/<train_set>, sorted by experiment, set and coding; none if it is not there.
 
     The bound with the most samples stands for a system: an importance-weighted one for the ELBO where there is one.
+
+    Args:
+        root: exp/<train_set>.
+        name: what rows call it, if it is another recipe's.
 
     Raises:
         UserError: a result lacks a field.
@@ -73,7 +79,7 @@ def collect(root: Path) -> list[Cell]:
         except KeyError as error:
             raise UserError(f"{path}: lacks {error}; remove {path.parent} and score again") from error
         groups.setdefault(key, {}).setdefault(samples, {})[path.parent.parent] = result
-    return [Cell(*key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
+    return [Cell(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
 
 
 def learning_curves(root: Path) -> dict[str, list[dict[str, Any]]]:

@@ -15,15 +15,19 @@ A table is a YAML file:
       - {s: 64, system: LSTM, configuration: Dd=256, experiment: lstm_s64, published: {test: 13.34}}
       - {s: 64, system: VRNN, configuration: Dz=256, experiment: vrnn_s64, published: {test: 12.54}, mark: "<="}
 
-A row without an experiment is computed: it has a `minimum_std`, and shows what no Gaussian density with that floor can
-exceed.
+      - {s: 64, system: LSTM, experiment: lstm_s64, root: ../librilight/exp/train_10h}   # another recipe's experiments
+
+A row's `root` starts at the recipe, which is the current directory; it may also hold another training set's experiments
+in this recipe. A table with such rows shows what each was trained on. A row without an experiment is computed: it has a
+`minimum_std`, and shows what no Gaussian density with that floor can exceed.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -39,12 +43,14 @@ from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.settings import Settings
 
 PCM_BITS = 16
+RELATIVE_DIRECTORY = re.compile(r"(\.\./)*\w[\w.-]*(/\w[\w.-]*)*")
 
 
 class Row(Settings):
     """One row: published figures by set, and the experiment that reproduces them or the floor they are computed from.
 
     Attributes:
+        root: exp/<train_set> of another recipe, relative to this one, if the experiment is not of this recipe.
         distribution: output of the experiment; results with another have no place here. None: any.
         at: place on the axis of a sweep.
         mark: what the published figures are, if not exact: bounds, or about that.
@@ -55,6 +61,7 @@ class Row(Settings):
     system: str
     configuration: str = ""
     experiment: str | None = None
+    root: str = ""
     distribution: str | None = None
     at: float | None = None
     published: dict[str, float] = {}
@@ -65,6 +72,11 @@ class Row(Settings):
     def _check(self) -> Row:
         if (self.experiment is None) == (self.minimum_std is None):
             raise ValueError("give either an experiment or a minimum_std")
+        if self.root and (self.experiment is None or not RELATIVE_DIRECTORY.fullmatch(self.root)):
+            raise ValueError(
+                f"root '{self.root}' with experiment '{self.experiment or ''}'; "
+                "expected an experiment and a directory like ../<recipe>/exp/<train_set>"
+            )
         if self.distribution is not None and self.distribution not in DISTRIBUTIONS:
             known = ", ".join(DISTRIBUTIONS)
             raise ValueError(f"distribution '{self.distribution}' is unknown; expected one of {known}")
@@ -136,6 +148,11 @@ def choose(tables: list[Table], names: list[str]) -> list[Table]:
     return [known[name] for name in names] or tables
 
 
+def roots(tables: list[Table]) -> list[str]:
+    """Directories of other experiments that rows name."""
+    return sorted({row.root for table in tables for row in table.rows if row.root})
+
+
 def markdown_table(header: list[str], rows: Iterable[Iterable[str]]) -> str:
     """Markdown, columns padded so that it also reads as plain text."""
     lines = [header, *[list(row) for row in rows]]
@@ -178,7 +195,7 @@ class _Figures:
     def __init__(self, table: Table, cells: list[Cell]) -> None:
         unit = "density" if table.densities else "pmf"
         self.cells = {
-            (cell.experiment, cell.set): cell
+            (cell.root, cell.experiment, cell.set): cell
             for cell in cells
             if cell.first["unit"] == unit and (cell.coding == table.coding or cell.first["bound"] == "code-length")
         }
@@ -187,7 +204,7 @@ class _Figures:
 
     def cell(self, row: Row, name: str) -> Cell | None:
         """The row's result on a set."""
-        cell = self.cells.get((row.experiment, name))
+        cell = self.cells.get((row.root, row.experiment, name))
         if cell and row.distribution not in (None, cell.first.get("distribution", {}).get("name")):
             return None
         return cell
@@ -206,11 +223,18 @@ def sweep(table: Table, cells: list[Cell]) -> dict[str, list[tuple[float, Cell]]
     return {name: places for name, places in found.items() if places}
 
 
-def published_table(table: Table, cells: list[Cell]) -> str:
-    """The paper's table with ours beside: published, ours, difference, and what ours was trained with."""
+def published_table(table: Table, cells: list[Cell], train_set: str) -> str:
+    """The paper's table with ours beside: published, ours, difference, and what ours was trained with.
+
+    Args:
+        table: of the recipe.
+        cells: its results, and those of the roots that its rows name.
+        train_set: name of what the recipe's own experiments were trained on.
+    """
     figures = _Figures(table, cells)
     compared = {name: any(name in row.published for row in table.rows) for name in table.sets}
-    header = ["s", "system", "configuration"]
+    several = any(row.root for row in table.rows)
+    header = ["s", "system", "configuration", *(["trained on"] if several else [])]
     for name in table.sets:
         label = name
         if table.computed and name in figures.lengths:
@@ -223,6 +247,8 @@ def published_table(table: Table, cells: list[Cell]) -> str:
     rows = []
     for row in table.rows:
         line = [str(row.s or "-"), row.system, row.configuration]
+        if several:
+            line.append(PurePosixPath(row.root).name or train_set)
         trained: Cell | None = None
         for name in table.sets:
             published = row.published.get(name)
@@ -325,8 +351,9 @@ def render(tables: list[Table], cells: list[Cell], train_set: str, command: str)
         "limit."
     )
     for table in tables:
-        parts += [f"## Table {table.table}: {table.title}", published_table(table, cells)]
+        parts += [f"## Table {table.table}: {table.title}", published_table(table, cells, train_set)]
         parts += [table.note] if table.note else []
+    cells = [cell for cell in cells if not cell.root]
     for name in sorted({cell.set for cell in cells if cell.first["unit"] == "pmf"}):
         utterances, frames = cells_size(cells, name)
         parts += [f"## All results on `{name}` ({utterances} utterances, {frames} frames)", overview_table(cells, name)]

@@ -58,7 +58,9 @@ class Tree:
             (self.recipe / "conf" / "tables").mkdir(parents=True, exist_ok=True)
             (self.recipe / "conf" / f"{name}.yaml").write_text("", encoding="utf-8")
         (self.recipe / "conf" / "tables" / "T1.yaml").write_text(
-            "rows:\n  - {s: 1, experiment: uniform}\n  - {s: 1, experiment: c, published: {}}\n", encoding="utf-8"
+            "rows:\n  - {s: 1, experiment: uniform}\n  - {s: 1, experiment: c, published: {}}\n"
+            "  - {s: 1, experiment: dmol, root: ../other/exp/train}\n",
+            encoding="utf-8",
         )
         self.python = root / "a venv" / "bin" / "python"
         self.python.parent.mkdir(parents=True)

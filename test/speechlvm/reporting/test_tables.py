@@ -22,7 +22,7 @@ PRINTED = {1: -45367, 0.5: -11146, 0.1: 68307, 0.05: 102525, 0.01: 181979, 0.005
 def write_result(tmp_path):
     """write_result(experiment, nats, **fields): one seed's score of `test`, two utterances of 300 frames together."""
 
-    def write(experiment, nats, seed=1, folder="score_test", **fields):
+    def write(experiment, nats, seed=1, folder="score_test", root="exp/train", **fields):
         densities = fields.get("coding", "normalised") == "normalised"
         bits = -nats / 150 / math.log(2)
         result = {
@@ -32,7 +32,7 @@ def write_result(tmp_path):
             "nats_per_utterance": nats, "nats_per_frame": nats / 150, "bits_per_frame": None if densities else bits,
             "bits_per_frame_interval": None if densities else [bits, bits], "terms_nats_per_frame": {},
         }  # fmt: skip
-        directory = tmp_path / "exp" / "train" / experiment / f"seed{seed}" / folder
+        directory = tmp_path / root / experiment / f"seed{seed}" / folder
         directory.mkdir(parents=True)
         (directory / "result.json").write_text(json.dumps({**result, **fields}))
         (directory / "done.json").write_text("{}")
@@ -55,7 +55,7 @@ def lines_of(text):
 
 
 def shown(tmp_path, chosen):
-    return lines_of(published_table(chosen, collect(tmp_path / "exp" / "train")))
+    return lines_of(published_table(chosen, collect(tmp_path / "exp" / "train"), "train"))
 
 
 def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
@@ -124,6 +124,23 @@ def test_published_figures_have_the_digits_of_the_papers(tmp_path):
     assert [line["test: published"] for line in lines] == ["10.88", "8.582", "13.30", "16.00"]
 
 
+def test_rows_of_another_recipe_come_from_there(tmp_path, write_result, monkeypatch):
+    other = "../light/exp/train_10h"
+    write_result("a", 20.0, root="here/exp/train")
+    write_result("a", 10.0, root="light/exp/train_10h")
+    write_result("b", 30.0, root="light/exp/train_10h")
+    rows = [{"system": "x", "experiment": name, "root": root} for name in "ab" for root in ("", other)]
+    table(tmp_path, [*rows, {"system": "x", "experiment": "a", "root": "exp/later"}])
+    monkeypatch.chdir(tmp_path / "here")
+    report.main(["--exp", "exp/train", "--tables", str(tmp_path / "tables"), "--out", "R.md"])
+    text = Path("R.md").read_text(encoding="utf-8")
+    lines = lines_of(text[text.index("| s ") :].split("\n\n")[0])
+    assert [(line["experiment"], line["trained on"], line["test: ours"]) for line in lines] == [
+        ("a", "train", "20"), ("a", "train_10h", "10"), ("b", "train", ""), ("b", "train_10h", "30"),
+        ("a", "later", ""),
+    ]  # fmt: skip
+
+
 def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
     codings = {"worse": "mulaw", "pcm": "linear", "softmax": "mulaw8", "better": "mulaw"}
     for (name, coding), nats in zip(codings.items(), (-1500.0, -900.0, -300.0, -1400.0), strict=True):
@@ -141,6 +158,11 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
         ({"axis": "layers"}, "a: lacks `at`, its place on the axis 'layers'"),
         ({"frames_per_utterance": {"paper": 1}}, "frames_per_utterance of paper; sets are test"),
         ({"rows": [{"system": "x", "experiment": "a", "published": {"dev": 1}}]}, "a: published on dev; sets are test"),
+        *[
+            ({"rows": [{"system": "x", "experiment": "a", "root": root}]}, f"root '{root}' with experiment 'a'")
+            for root in ("/exp/train", "~/exp", "../..", "exp/../train", "exp/", "a b")
+        ],
+        ({"rows": [{"system": "x", "minimum_std": 0.5, "root": "exp/b"}]}, "root 'exp/b' with experiment ''"),
         ({"rows": [{"system": "x"}]}, "give either an experiment or a minimum_std"),
         ({"rows": [{"system": "x", "experiment": "a", "minimum_std": 1}]}, "either an experiment or a minimum_std"),
         ({"rows": [{"system": "x", "experiment": "a", "distribution": "normal"}]}, "'normal' is unknown; expected one"),
@@ -182,7 +204,7 @@ def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_re
         path.write_text(json.dumps({"step": 1, "seconds": 60, "bits_per_frame": bits, "nats_per_frame": 1.0}) + "\n")
     root = tmp_path / "exp" / "train"
     report.main(["--exp", str(root), "--tables", str(tmp_path / "tables"), "--out", str(tmp_path / "R.md")])
-    assert "\n\nmind the gap\n" in (tmp_path / "R.md").read_text()
+    assert "\n\nmind the gap\n" in (tmp_path / "R.md").read_text(encoding="utf-8")
     assert sorted(path.name for path in (root / "figures").iterdir()) == [
         "learning_curves.png",
         "learning_curves_densities.png",
@@ -195,7 +217,7 @@ def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_re
 def test_table_5_is_that_of_the_paper(tmp_path):
     [chosen] = choose(load_tables(TIMIT_TABLES), ["A5"])
     assert {row.minimum_std: row.published["paper"] for row in chosen.rows} == PRINTED
-    rows = lines_of(published_table(chosen, []))
+    rows = lines_of(published_table(chosen, [], "train"))
     label = "paper (49367.3 frames per utterance): published"
     assert [int(row[label]) for row in rows] == list(PRINTED.values())
     ours = [float(row["ours"]) for row in rows]
