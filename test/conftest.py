@@ -1,11 +1,23 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and the package `imitations` of small imitations of corpora."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def _importable(package: Path) -> None:
+    """Make a directory beside this file importable; on the path, `test/speechlvm` would hide the package itself."""
+    specification = importlib.util.spec_from_file_location(package.name, package / "__init__.py")
+    sys.modules[package.name] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(sys.modules[package.name])
+
+
+_importable(Path(__file__).parent / "imitations")
 
 
 @pytest.fixture(scope="session")
