@@ -116,6 +116,9 @@ _BUILDERS: dict[str, Callable[[], Coding]] = {
 CODINGS = tuple(_BUILDERS)
 PCM_CODINGS = ("linear", "mulaw-pcm")
 """Codings whose bits are bits of the PCM signal, comparable with each other and with FLAC."""
+CONTINUOUS = "normalised"
+"""In place of a coding: real numbers, normalised with the training set's mean and deviation."""
+OBSERVATIONS = (*CODINGS, CONTINUOUS)
 
 
 def build_coding(name: str) -> Coding:
