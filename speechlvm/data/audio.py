@@ -68,7 +68,7 @@ def audio_info(path: str | Path) -> AudioInfo:
         UserError: the file is missing, not a regular readable file, empty, not audio, truncated or without samples.
     """
     path = Path(path)
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         return _read_header(path, file)
 
 
@@ -112,7 +112,7 @@ def read_audio(path: str | Path, rate_hz: int = 16000) -> np.ndarray:
         UserError: see `audio_info` and `check_format`; also if FLAC data does not decode to what its header promises.
     """
     path = Path(path)
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         info = _read_header(path, file)
         check_format(info, rate_hz)
         if info.container == "flac":
@@ -160,17 +160,25 @@ def write_wav(path: str | Path, samples: np.ndarray, rate_hz: int) -> None:
     """
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"expected an int16 array of one dimension, got {samples.dtype} {samples.shape}")
-    data = samples.astype("<i2", copy=False).tobytes()
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, WAVE_PCM, 1, rate_hz, 2 * rate_hz, 2, 16, b"data", len(data)),
-    )
     with atomic_write(Path(path), "wb") as file:
-        file.write(header + data)
+        file.write(wav_header(len(samples), rate_hz) + samples.astype("<i2", copy=False).tobytes())
 
 
-def _open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file for reading; without O_NONBLOCK, opening a FIFO would wait for its writer."""
+def wav_header(num_samples: int, rate_hz: int) -> bytes:
+    """The 44 bytes before the samples of a 16-bit mono RIFF WAVE file."""
+    size = 2 * num_samples
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, WAVE_PCM, 1, rate_hz, 2 * rate_hz, 2, 16, b"data", size),
+    )
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading; without O_NONBLOCK, opening a FIFO would wait for its writer.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -329,7 +337,7 @@ def _describe_float(info: AudioInfo) -> str:
     if info.container != "wav" or info.bits not in (32, 64):
         return f"{info.bits}-bit float samples; expected 16-bit PCM"
     dtype, peak = np.dtype(f"<f{info.bits // 8}"), 0.0
-    with _open_regular(info.path) as file:
+    with open_regular(info.path) as file:
         file.seek(info.data_offset)
         for start in range(0, info.num_samples * info.channels, BLOCK_FRAMES):
             block = np.fromfile(file, dtype, min(BLOCK_FRAMES, info.num_samples * info.channels - start))

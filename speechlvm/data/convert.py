@@ -1,0 +1,252 @@
+"""Conversion of recordings in any container that libsndfile reads to 16-bit mono RIFF WAVE, in blocks.
+
+Likelihoods are statements about exact sample values, so a conversion is made once, in preparation, and recorded:
+
+- Channels are averaged or one is chosen; then the rate is changed (by soxr, with an error below that of 16 bits); then
+  values are rounded, half to even. Values beyond full scale, as overshoot of the resampler or in floating-point files,
+  are clipped and counted.
+- No dither is added. It would be noise that every model has to pay for with most of a bit in each frame, and that
+  corpora distributed as 16-bit PCM do not have.
+- What is 16-bit and mono at the right rate already comes out with the same values.
+
+Containers: WAV of any width, RF64, FLAC, MP3, Ogg (Vorbis, Opus), AIFF, NIST SPHERE, AU, CAF. What they promise is
+compared with what they hold: sizes in headers, the MD5 sum of FLAC, the last page of Ogg, the count of MP3 files that
+have one (an MP3 file without one that was cut cannot be told from a whole one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from speechlvm.data.audio import COPY_AGAIN, AudioInfo, audio_info, open_regular, wav_header
+from speechlvm.data.preparation import Log
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, write_json
+
+BLOCK_FRAMES = 1 << 16
+FULL_SCALE = 32768
+MOST_FRAMES = (2**32 - 1 - 36) // 2  # of a RIFF WAVE file
+LARGEST_OGG_PAGE_BYTES, OGG_HEADER_BYTES = 65307, 27
+OGG_LAST_PAGE = 4
+# Some encoders count the block that holds the count, or what they padded the last one with.
+MP3_TOLERANCE_FRAMES = 2 * 1152
+FOREIGN = ((4, b"ftyp", "MPEG-4 audio (m4a, AAC)"), (0, b"0&\xb2u\x8e", "Windows Media audio (wma)"))
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion gave.
+
+    Attributes:
+        frames: number of samples of the new file.
+        rate_hz: its sampling rate.
+        digest: SHA-256 of its samples, in hexadecimal; equal for recordings that are copies of each other.
+    """
+
+    frames: int
+    rate_hz: int
+    digest: str
+
+
+def convert_audio(
+    source: Path, target: Path, rate_hz: int | None, channel: int | Literal["mix"], log: Log
+) -> Converted:
+    """Converts a recording to 16-bit mono RIFF WAVE in bounded memory; `target` is complete or not there.
+
+    What was made is recorded in ``<target>.json``; a target made from the same file in the same way is kept.
+
+    Args:
+        source: the recording.
+        target: the file to write.
+        rate_hz: sampling rate to convert to; None keeps the recording's.
+        channel: number of the channel, from 0, or "mix" for the mean of all.
+        log: takes what is tolerated: clipping, rates below `rate_hz`, an end that MP3 files promise and lack.
+
+    Raises:
+        UserError: not a regular readable file, empty, not audio, of a kind that is not read, truncated, damaged, with
+            values that are not finite, without that channel, without samples, or too long for RIFF WAVE.
+    """
+    record = target.with_name(f"{target.name}.json")
+    with open_regular(source) as file:
+        status = os.fstat(file.fileno())
+        stamp = [str(source), status.st_size, status.st_mtime_ns]
+        inputs = {"source": stamp, "rate_hz": rate_hz, "channel": channel}
+        known = _made_before(target, record, inputs)
+        if known is None:
+            own = Log()
+            converted = _convert(source, file, target, rate_hz, channel, own)
+            known = {"inputs": inputs, "converted": asdict(converted), "tolerated": own.tolerated}
+            write_json(record, known)
+    for kind, names in known["tolerated"].items():
+        for name in names:
+            log.tolerate(kind, name)
+    return Converted(**known["converted"])
+
+
+def _made_before(target: Path, record: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a target that is complete and was made from these inputs."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        size = target.stat().st_size
+    except (OSError, ValueError):
+        return None
+    if known["inputs"] != inputs or size != len(wav_header(0, 1)) + 2 * known["converted"]["frames"]:
+        return None
+    return known
+
+
+def _convert(
+    source: Path, file: BinaryIO, target: Path, rate_hz: int | None, channel: int | Literal["mix"], log: Log
+) -> Converted:
+    import soundfile
+
+    info = _check_container(source, file)
+    file.seek(0)
+    start = file.read(16)
+    file.seek(0)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    try:
+        with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as decoder:
+            old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
+            mono = _decode(source, decoder, channel, info, log)
+            frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: cannot be decoded ({reason}); starts with {start!r}; {COPY_AGAIN}") from None
+    if clipped:
+        log.tolerate("recordings have samples beyond full scale, which were clipped", f"{source} ({clipped})")
+    if old_rate_hz < new_rate_hz:
+        kind = f"recordings are sampled below {new_rate_hz} Hz and have nothing above half their own rate"
+        log.tolerate(kind, f"{source} ({old_rate_hz} Hz)")
+    return Converted(frames, new_rate_hz, digest)
+
+
+def _check_container(source: Path, file: BinaryIO) -> AudioInfo | None:
+    """Compares sizes that libsndfile would mend silently; what the header says, where this package reads it.
+
+    Raises:
+        UserError: empty, truncated, or of a kind that is not read.
+    """
+    start, size = file.read(16), os.fstat(file.fileno()).st_size
+    if not start:
+        raise UserError(f"{source}: empty file; {COPY_AGAIN}")
+    for place, magic, name in FOREIGN:
+        if start[place:].startswith(magic):
+            raise UserError(
+                f"{source}: {name}, which is not decoded here; convert it to WAV or FLAC first, for example with ffmpeg"
+            )
+    if start.startswith((b"RIFF", b"NIST_1A", b"fLaC")):
+        return audio_info(source)
+    promised = 0
+    if start.startswith(b"FORM"):  # AIFF
+        promised = 8 + int.from_bytes(start[4:8], "big")
+    elif start.startswith(b"RF64"):
+        promised = 8 + int.from_bytes((start + file.read(12))[20:28], "little")
+    if promised > size:
+        raise UserError(f"{source}: header says {promised} bytes, found {size}; {COPY_AGAIN}")
+    if start.startswith(b"OggS"):
+        file.seek(max(0, size - LARGEST_OGG_PAGE_BYTES))
+        tail = file.read()
+        page = tail[max(0, tail.rfind(b"OggS")) :]
+        segments = page[OGG_HEADER_BYTES:][: page[OGG_HEADER_BYTES - 1]] if len(page) > OGG_HEADER_BYTES else b""
+        if len(page) < OGG_HEADER_BYTES + len(segments) + sum(segments) or not page[5] & OGG_LAST_PAGE:
+            raise UserError(f"{source}: Ogg without its last page; {COPY_AGAIN}")
+    return None
+
+
+def _decode(
+    source: Path, decoder: Any, channel: int | Literal["mix"], info: AudioInfo | None, log: Log
+) -> Iterator[np.ndarray]:
+    """Blocks (n,) of float64 in [-1, 1] of one channel or the mean of all.
+
+    Raises:
+        UserError: see `convert_audio`.
+    """
+    if channel != "mix" and not 0 <= channel < decoder.channels:
+        raise UserError(
+            f"{source}: no channel {channel}, as it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
+        )
+    decoded, promised, is_flac = 0, decoder.frames, info is not None and info.container == "flac"
+    digest = hashlib.md5(usedforsecurity=False)
+    while len(block := decoder.read(BLOCK_FRAMES, dtype="float64", always_2d=True)):
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            raise UserError(f"{source}: sample {decoded + bad[0]} is not a finite number; {COPY_AGAIN}")
+        if is_flac:
+            digest.update(_integers(block, info.bits))
+        decoded += len(block)
+        yield block.mean(axis=1) if channel == "mix" else block[:, channel]
+    if decoder.format == "MP3" and decoded < promised:
+        if promised - decoded <= MP3_TOLERANCE_FRAMES:
+            log.tolerate("MP3 files end less than two blocks before their header says", str(source))
+            promised = decoded
+        elif not _has_count(source):
+            promised = decoded
+    if decoded < promised:
+        raise UserError(f"{source}: header says {promised} samples, found {decoded}; {COPY_AGAIN}")
+    if is_flac:
+        with open_regular(source) as file:
+            expected = file.read(42)[26:]
+        if any(expected) and expected != digest.digest():
+            raise UserError(f"{source}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+
+
+def _integers(block: np.ndarray, bits: int) -> bytes:
+    """The samples as FLAC's MD5 sum sees them: interleaved little-endian integers of whole bytes."""
+    values = np.rint(block * 2.0 ** (bits - 1)).astype("<i4")
+    return values.view(np.uint8).reshape(-1, 4)[:, : (bits + 7) // 8].tobytes()
+
+
+def _has_count(source: Path) -> bool:
+    """Whether the first block of an MP3 file tells the length of the whole."""
+    with open_regular(source) as file:
+        start = file.read(10)
+        if start.startswith(b"ID3"):
+            size = 0
+            for byte in start[6:10]:
+                size = size << 7 | byte
+            file.seek(10 + size)
+        first = start + file.read(256)
+    return any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _resample(blocks: Iterator[np.ndarray], old_rate_hz: int, new_rate_hz: int) -> Iterator[np.ndarray]:
+    if old_rate_hz == new_rate_hz:
+        yield from blocks
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(old_rate_hz, new_rate_hz, 1, dtype="float64", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0), last=True)
+
+
+def _write(source: Path, target: Path, blocks: Iterator[np.ndarray], rate_hz: int) -> tuple[int, int, str]:
+    """Number of frames written, how many of them were clipped, and the SHA-256 of the samples."""
+    frames, clipped, digest = 0, 0, hashlib.sha256()
+    with atomic_write(target, "wb") as file:
+        file.write(wav_header(0, rate_hz))
+        for block in blocks:
+            values = np.rint(block * FULL_SCALE)
+            samples = np.clip(values, -FULL_SCALE, FULL_SCALE - 1)
+            clipped += int(np.count_nonzero(samples != values))
+            frames += len(samples)
+            if frames > MOST_FRAMES:
+                raise UserError(f"{source}: more than {MOST_FRAMES} frames at {rate_hz} Hz; cut it into several files")
+            data = samples.astype("<i2").tobytes()
+            digest.update(data)
+            file.write(data)
+        if not frames:
+            raise UserError(f"{source}: no samples; {COPY_AGAIN}, or remove it")
+        file.seek(0)
+        file.write(wav_header(frames, rate_hz))
+    return frames, clipped, digest.hexdigest()
