@@ -33,17 +33,22 @@ def largest_log_density(minimum_std: float) -> float:
     return -_HALF_LOG_TWO_PI - math.log(minimum_std)
 
 
-def _floored_log_std(raw: Tensor, minimum_std: float) -> Tensor:
+def floored_log_std(raw: Tensor, minimum_std: float) -> Tensor:
+    """Log standard deviations of raw network outputs, elementwise."""
     raw = raw.clamp(MIN_LOG_STD, MAX_LOG_STD)
     if minimum_std == 0:
         return raw
     return 0.5 * torch.logaddexp(2 * raw, torch.full_like(raw, 2 * math.log(minimum_std)))
 
 
+def above_floor(variance: Tensor, minimum_std: float) -> Tensor:
+    """What a network must add to the floor's variance to give `variance`; little where that is below the floor."""
+    return torch.maximum(variance - minimum_std**2, (0.1 * minimum_std) ** 2 + 1e-12 * variance)
+
+
 def _raw_of_variance(variance: Tensor, minimum_std: float) -> Tensor:
     """The network output whose floored variance is `variance`, or close to the floor where it is below."""
-    above = torch.maximum(variance - minimum_std**2, (0.1 * minimum_std) ** 2 + 1e-12 * variance)
-    return 0.5 * above.log().clamp(2 * MIN_LOG_STD, 2 * MAX_LOG_STD)
+    return 0.5 * above_floor(variance, minimum_std).log().clamp(2 * MIN_LOG_STD, 2 * MAX_LOG_STD)
 
 
 def _log_density(target: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -55,11 +60,30 @@ def _moments(targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (share[:, None] * (targets - mean).square()).sum(0)
 
 
-def _shares(targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def shares(targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct targets (N, E) and their shares (N,), float64, without those that never occur."""
     present = weights > 0
     share = weights[present].detach().cpu().double()
     return targets[present].detach().cpu().double(), share / share.sum()
+
+
+def start_of_em(targets: Tensor, share: Tensor, components: int, minimum_std: float) -> tuple[Tensor, Tensor]:
+    """Responsibilities (N, K) that give each component an equal part of the sorted data, and a floor (E,) of variances.
+
+    Args:
+        targets: (N, E), float64.
+        share: (N,), summing to 1.
+        components: K.
+        minimum_std: floor of the distribution's standard deviations.
+    """
+    mean, variance = _moments(targets, share)
+    # a data set has too few distinct values of one kind for smaller variances to mean anything
+    floor = torch.clamp(1e-6 * variance, min=max(minimum_std**2, 1e-12))
+    order = ((targets - mean) / (variance + floor).sqrt()).sum(-1).argsort()
+    group = (share[order].cumsum(0) * components).long().clamp(max=components - 1)
+    responsibility = torch.zeros(len(share), components, dtype=torch.float64)
+    responsibility[order, group] = 1.0
+    return responsibility, floor
 
 
 class Gaussian(Distribution):
@@ -83,12 +107,12 @@ class Gaussian(Distribution):
     def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
         """Log-density (...) in nats."""
         mean, raw = parameters.chunk(2, -1)
-        return _log_density(target, mean, _floored_log_std(raw, self.minimum_std)).sum(-1)
+        return _log_density(target, mean, floored_log_std(raw, self.minimum_std)).sum(-1)
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Targets (..., dim) by the quantile function."""
         mean, raw = parameters.chunk(2, -1)
-        return mean + _floored_log_std(raw, self.minimum_std).exp() * torch.special.ndtri(noise)
+        return mean + floored_log_std(raw, self.minimum_std).exp() * torch.special.ndtri(noise)
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The mean (..., dim)."""
@@ -96,7 +120,7 @@ class Gaussian(Distribution):
 
     def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Mean and standard deviation of the training data."""
-        mean, variance = _moments(*_shares(targets, weights))
+        mean, variance = _moments(*shares(targets, weights))
         return torch.cat([mean, _raw_of_variance(variance, self.minimum_std)])
 
 
@@ -127,7 +151,7 @@ class GaussianMixture(Distribution):
         size = self.components * self.event_size
         logits, means, raw = parameters.split([self.components, size, size], -1)
         shape = (self.components, self.event_size)
-        return logits, means.unflatten(-1, shape), _floored_log_std(raw.unflatten(-1, shape), self.minimum_std)
+        return logits, means.unflatten(-1, shape), floored_log_std(raw.unflatten(-1, shape), self.minimum_std)
 
     def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
         """Log-density (...) in nats."""
@@ -140,26 +164,19 @@ class GaussianMixture(Distribution):
         logits, means, log_stds = self._split(parameters)
         below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., :1]).sum(-1)
-        return _of_component(means, component) + _of_component(log_stds, component).exp() * torch.special.ndtri(
+        return of_component(means, component) + of_component(log_stds, component).exp() * torch.special.ndtri(
             noise[..., 1:]
         )
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Mean (..., dim) of the component with the largest weight."""
         logits, means, _ = self._split(parameters)
-        return _of_component(means, logits.argmax(-1))
+        return of_component(means, logits.argmax(-1))
 
     def initial_bias(self, targets: Tensor, weights: Tensor, iterations: int = 100) -> Tensor:
         """A mixture that fits the marginal: EM in float64 from equal shares of the sorted data."""
-        targets, share = _shares(targets, weights)
-        mean, variance = _moments(targets, share)
-        # a data set has too few distinct values of one kind for smaller variances to mean anything
-        floor = torch.clamp(1e-6 * variance, min=max(self.minimum_std**2, 1e-12))
-        axis = ((targets - mean) / (variance + floor).sqrt()).sum(-1)
-        order = axis.argsort()
-        group = (share[order].cumsum(0) * self.components).long().clamp(max=self.components - 1)
-        responsibility = torch.zeros(len(share), self.components, dtype=torch.float64)
-        responsibility[order, group] = 1.0
+        targets, share = shares(targets, weights)
+        responsibility, floor = start_of_em(targets, share, self.components, self.minimum_std)
         for _ in range(iterations):
             mass = (responsibility * share[:, None]).sum(0) + 1e-12
             assigned = (responsibility * share[:, None]).t() / mass[:, None]
@@ -171,6 +188,6 @@ class GaussianMixture(Distribution):
         return torch.cat([mass.log(), means.flatten(), _raw_of_variance(variances, self.minimum_std).flatten()])
 
 
-def _of_component(values: Tensor, component: Tensor) -> Tensor:
+def of_component(values: Tensor, component: Tensor) -> Tensor:
     """(..., K, D), (...) -> (..., D)."""
     return values.take_along_dim(component[..., None, None], -2).squeeze(-2)
