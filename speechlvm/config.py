@@ -272,14 +272,14 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
             an auxiliary cost that the model does not have (those it has: `auxiliary_costs` of its settings, if any).
     """
     from speechlvm.coding import build_coding
-    from speechlvm.distributions import DISTRIBUTIONS, build_distribution
+    from speechlvm.distributions import check_distribution
     from speechlvm.models import model_class
     from speechlvm.observation import CONTINUOUS
 
     try:
         settings = model_class(config.model).Config
-        edges = None if config.coding == CONTINUOUS else build_coding(config.coding).edges
-        build_distribution(config.distribution, config.distribution_conf, edges)
+        codes = None if config.coding == CONTINUOUS else build_coding(config.coding).size
+        distribution_conf = check_distribution(config.distribution, config.distribution_conf, codes)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
@@ -288,7 +288,6 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
         if name not in costs:
             allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
             raise ConfigError(f"{source}: training.auxiliary: '{name}' is no cost of this {config.model}; {allowed}")
-    distribution_conf = DISTRIBUTIONS[config.distribution].settings(**config.distribution_conf)
     return config.model_copy(
         update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}
     )

@@ -20,7 +20,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
-from speechlvm.observation import Observation, Statistics
+from speechlvm.observation import Observation
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 
 
@@ -41,19 +41,16 @@ class Experiment:
     provenance: dict[str, Any]
 
 
-def build(config: ExperimentConfig, statistics: Statistics, seed: int) -> tuple[Model, Observation]:
-    """A model with weights drawn from `seed`, and its observation."""
-    observation = Observation(config.coding, statistics)
-    distribution = build_distribution(
-        config.distribution,
-        config.distribution_conf,
-        None if observation.continuous else observation.tables.edges,
-        observation.event_size,
-    )
+def build(config: ExperimentConfig, observation: Observation, seed: int) -> Model:
+    """A model of an observation, with weights drawn from `seed`.
+
+    Raises:
+        ConfigError: the distribution does not fit the observation.
+    """
+    distribution = build_distribution(config.distribution, config.distribution_conf, observation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(config.model, config.model_conf, observation.channels, distribution)
-    return model, observation
+        return build_model(config.model, config.model_conf, observation.channels, distribution)
 
 
 def load_config(directory: Path) -> ExperimentConfig:
@@ -94,11 +91,11 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
         if not any({coding, config.coding} <= group for group in SAME_INPUTS):
             raise ConfigError(f"--coding {coding}: {directory} was trained with {config.coding}, whose inputs differ")
         config = config.model_copy(update={"coding": coding})
-    observed = {**content["observation"], "coding": config.coding}
-    model, _ = build(config, Statistics(observed["mean"], observed["std"]), content["provenance"]["seed"])
+    observation = Observation.from_dict({**content["observation"], "coding": config.coding}, device)
+    model = build(config, observation, content["provenance"]["seed"])
     load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
     model.to(device).eval().requires_grad_(False)
-    return Experiment(config, model, Observation.from_dict(observed, device), content["provenance"])
+    return Experiment(config, model, observation, content["provenance"])
 
 
 def training_device(ngpu: int) -> torch.device:

@@ -10,9 +10,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from speechlvm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextlib.contextmanager
@@ -92,6 +95,14 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: missing; run the stage that makes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); remove it and run the stage again") from error
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Atomic .npy file, which cannot hold anything that runs."""
+    import numpy as np
+
+    with atomic_write(path, "wb") as stream:
+        np.save(stream, values, allow_pickle=False)
 
 
 def hash_file(path: Path) -> str:

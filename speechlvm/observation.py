@@ -1,22 +1,23 @@
 """Observation: what turns raw data into network inputs and targets, and back. Models never see anything else.
 
 Audio has one channel. With a discrete coding the target is a code, whose cell's mass is a probability; with
-`normalised` it is the globally normalised sample, whose density is in nats.
+`normalised` it is the globally normalised sample, whose density is in nats. Sequences of vectors (pen points, joint
+angles) have a channel for each column, and are always `normalised`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from speechlvm.coding import CODINGS, PCM_OFFSET, build_coding
+from speechlvm.coding import CONTINUOUS, OBSERVATIONS, PCM_OFFSET, build_coding
+from speechlvm.data.dump import Dump, PCMDump
 from speechlvm.errors import ConfigError, UserError
-
-CONTINUOUS = "normalised"
-OBSERVATIONS = (*CODINGS, CONTINUOUS)
+from speechlvm.modules.frames import frame_mask
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,81 @@ class Statistics:
         return Statistics(mean, variance**0.5)
 
 
-class Observation:
-    """The observation of 16-bit PCM under a coding.
+class Observation(ABC):
+    """What a model is shown of raw data, and what it predicts.
+
+    Attributes:
+        coding: one of `OBSERVATIONS`.
+        kinds: "code", "real" or "binary" for each channel; inputs and targets have one number for each.
+        edges: (codes + 1,) cell edges of a discrete coding; None if targets are real numbers.
+    """
+
+    coding: str
+    kinds: tuple[str, ...]
+    edges: np.ndarray | None = None
+
+    @property
+    def channels(self) -> int:
+        """C, numbers in one frame."""
+        return len(self.kinds)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether targets are real numbers, and likelihoods densities."""
+        return self.edges is None
+
+    @staticmethod
+    def of_dump(coding: str, dump: Dump) -> Observation:
+        """The observation of a training set.
+
+        Raises:
+            ConfigError: a coding of audio for what is not audio.
+            UserError: the set is empty or constant.
+        """
+        if isinstance(dump, PCMDump):
+            return AudioObservation(coding, Statistics.of_histogram(dump.histogram))
+        if coding != CONTINUOUS:
+            raise ConfigError(f"coding: '{coding}' is one of audio; expected {CONTINUOUS} for vectors")
+        if constant := [name for name, std in zip(dump.channels, dump.std, strict=True) if std == 0]:
+            raise UserError(
+                f"{dump.directory}: constant in the training set: {', '.join(constant)}; leave them out of the data"
+            )
+        return VectorObservation(dump.channels, dump.mean.tolist(), dump.std.tolist())
+
+    @staticmethod
+    def from_dict(value: dict, device: torch.device | str = "cpu") -> Observation:
+        """Inverse of `to_dict`."""
+        if "channels" in value:
+            return VectorObservation(dict(value["channels"]), value["mean"], value["std"], device)
+        return AudioObservation(value["coding"], Statistics(value["mean"], value["std"]), device)
+
+    @abstractmethod
+    def to_dict(self) -> dict:
+        """What a checkpoint keeps."""
+
+    @abstractmethod
+    def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
+        """Network inputs (B, T, C) of raw data (B, T, ...), zero beyond the lengths (B,)."""
+
+    @abstractmethod
+    def target(self, data: Tensor) -> Tensor:
+        """Targets (B, T, C) of raw data (B, T, ...)."""
+
+    @abstractmethod
+    def inputs_of(self, target: Tensor) -> Tensor:
+        """Network inputs (..., C) of sampled targets (..., C)."""
+
+    @abstractmethod
+    def decode(self, target: Tensor) -> Tensor:
+        """Raw data of targets (..., C)."""
+
+    @abstractmethod
+    def marginal(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Distinct targets (N, C) and counts (N,) of what `Dump.marginal` gives, for `Distribution.initial_bias`."""
+
+
+class AudioObservation(Observation):
+    """The observation of 16-bit PCM (B, T) under a coding.
 
     Args:
         coding: one of `OBSERVATIONS`.
@@ -53,22 +127,20 @@ class Observation:
         device: of the lookup tables.
     """
 
-    channels = 1
-    event_size = 1
-
     def __init__(self, coding: str, statistics: Statistics, device: torch.device | str = "cpu") -> None:
         if coding not in OBSERVATIONS:
             raise ConfigError(f"coding: '{coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
         self.coding = coding
         self.statistics = statistics
-        self.continuous = coding == CONTINUOUS
+        self.kinds = ("real",) if coding == CONTINUOUS else ("code",)
         pcm = np.arange(65536, dtype=np.float64) - PCM_OFFSET
-        if self.continuous:
+        if coding == CONTINUOUS:
             self.tables = None
             normalised = (pcm / PCM_OFFSET - statistics.mean) / statistics.std
             self._inputs = torch.from_numpy(normalised.astype(np.float32)).to(device)
         else:
             self.tables = build_coding(coding)
+            self.edges = self.tables.edges
             self._codes = torch.from_numpy(self.tables.codes.astype(np.int64)).to(device)
             self._values = torch.from_numpy(self.tables.values).to(device)
             self._inputs = self._values[self._codes]
@@ -78,20 +150,14 @@ class Observation:
         """What a checkpoint keeps."""
         return {"coding": self.coding, "mean": self.statistics.mean, "std": self.statistics.std}
 
-    @staticmethod
-    def from_dict(value: dict, device: torch.device | str = "cpu") -> Observation:
-        """Inverse of `to_dict`."""
-        return Observation(value["coding"], Statistics(value["mean"], value["std"]), device)
-
-    def inputs(self, pcm: Tensor, lengths: Tensor) -> Tensor:
+    def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
         """Network inputs (B, T, 1) of int16 PCM (B, T), zero beyond the lengths (B,)."""
-        values = self._inputs[pcm.to(torch.int64) + PCM_OFFSET]
-        mask = torch.arange(pcm.shape[1], device=pcm.device)[None, :] < lengths[:, None]
-        return (values * mask).unsqueeze(-1)
+        values = self._inputs[data.to(torch.int64) + PCM_OFFSET]
+        return (values * frame_mask(lengths, data.shape[1])).unsqueeze(-1)
 
-    def target(self, pcm: Tensor) -> Tensor:
+    def target(self, data: Tensor) -> Tensor:
         """Targets (B, T, 1) of int16 PCM (B, T): int64 codes, or normalised samples."""
-        index = pcm.to(torch.int64) + PCM_OFFSET
+        index = data.to(torch.int64) + PCM_OFFSET
         return (self._inputs[index] if self.continuous else self._codes[index]).unsqueeze(-1)
 
     def inputs_of(self, target: Tensor) -> Tensor:
@@ -106,8 +172,55 @@ class Observation:
         pcm = torch.round((target * self.statistics.std + self.statistics.mean) * PCM_OFFSET)
         return pcm.clamp(-PCM_OFFSET, PCM_OFFSET - 1).to(torch.int16)
 
-    def marginal(self, histogram: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Distinct targets (N, 1) and counts (N,) of a histogram of PCM values, for `Distribution.initial_bias`."""
-        present = np.flatnonzero(histogram)
+    def marginal(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Distinct targets (N, 1) and counts (N,) of a histogram of PCM values (65536,)."""
+        present = np.flatnonzero(frames)
         pcm = torch.from_numpy((present - PCM_OFFSET).astype(np.int16))
-        return self.target(pcm[None].to(self._inputs.device))[0].cpu(), torch.from_numpy(histogram[present])
+        return self.target(pcm[None].to(self._inputs.device))[0].cpu(), torch.from_numpy(frames[present])
+
+
+class VectorObservation(Observation):
+    """The observation of vectors (B, T, C): real channels normalised over the training set, binary ones as they are.
+
+    Args:
+        channels: name -> real | binary, in the order of the columns.
+        mean: of each channel over the training set.
+        std: of each channel over the training set.
+        device: of these.
+    """
+
+    coding = CONTINUOUS
+
+    def __init__(
+        self, channels: dict[str, str], mean: list[float], std: list[float], device: torch.device | str = "cpu"
+    ) -> None:
+        self.names, self.kinds = tuple(channels), tuple(channels.values())
+        self.mean, self.std = list(mean), list(std)
+        binary = torch.tensor([kind == "binary" for kind in self.kinds])
+        self._shift = torch.where(binary, 0.0, torch.tensor(mean, dtype=torch.float64)).float().to(device)
+        self._scale = torch.where(binary, 1.0, torch.tensor(std, dtype=torch.float64)).float().to(device)
+
+    def to_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        channels = list(map(list, zip(self.names, self.kinds, strict=True)))
+        return {"coding": self.coding, "channels": channels, "mean": self.mean, "std": self.std}
+
+    def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
+        """Network inputs (B, T, C) of vectors (B, T, C), zero beyond the lengths (B,)."""
+        return self.target(data) * frame_mask(lengths, data.shape[1]).unsqueeze(-1)
+
+    def target(self, data: Tensor) -> Tensor:
+        """Normalised vectors (B, T, C)."""
+        return (data - self._shift) / self._scale
+
+    def inputs_of(self, target: Tensor) -> Tensor:
+        """The targets themselves."""
+        return target
+
+    def decode(self, target: Tensor) -> Tensor:
+        """Vectors (..., C) in the units of the data, float32."""
+        return target.float() * self._scale + self._shift
+
+    def marginal(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Normalised frames (N, C), each counted once."""
+        return self.target(torch.from_numpy(frames).to(self._shift.device)).cpu(), torch.ones(len(frames))

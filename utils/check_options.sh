@@ -54,7 +54,7 @@ mapfile -t known_models < <(yaml_names conf)
 mapfile -t known_tables < <(yaml_names conf/tables)
 check_words tables "${known_tables[@]}"
 [ "${models}" = all ] || check_words models "${known_models[@]}"
-check_words dumps pcm16 mulaw logmel
+check_words dumps mulaw logmel
 check_words codings mulaw mulaw8 linear mulaw-pcm
 
 # The experiments in the rows of the chosen tables, one to a line; those with a root are not of this recipe.

@@ -2,6 +2,10 @@
 # Sourced by each run.sh after parse_options.sh: the stages, the same in every recipe. A recipe sets
 #   train_set valid_set test_sets      names of its sets
 #   download_args data_args            arrays: arguments of local/download.sh and local/data.sh
+# and, where the defaults do not fit,
+#   material                           dumps that models are trained on: pcm16 (audio) or vectors
+#   dump_args                          array: further arguments of the dump program
+#   sample_args                        array: further arguments of the sampling program
 # Each stage is a no-op on what is complete, redoes what is not, and can run alone.
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
 set -euo pipefail
@@ -23,6 +27,9 @@ titles=("download" "data directories" "dumps" "train" "score" "sample and recons
 
 root="${expdir}/${train_set}"
 all_sets="${train_set} ${valid_set} ${test_sets}"
+declare -a dump_args sample_args # empty where a recipe sets none
+material="${material:-pcm16}"
+frames="${dumpdir}/${material}" # what models are trained on
 read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 
 # Calls FUNCTION with model, seed and directory of each experiment.
@@ -38,13 +45,13 @@ each_experiment() {
 dump() {
     log "dump $2 of $1"
     sharded processors "${nj}" "${dumpdir}/logs/$2_$1" \
-        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2"
+        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2" "${dump_args[@]}"
 }
 
 train() {
     log "train $1, seed $2"
     single "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
-        --train "${dumpdir}/pcm16/${train_set}" --valid "${dumpdir}/pcm16/${valid_set}" \
+        --train "${frames}/${train_set}" --valid "${frames}/${valid_set}" \
         --out "$3" --seed "$2" --ngpu "${ngpu}" "${train_words[@]}"
 }
 
@@ -70,7 +77,7 @@ score() {
             out="score_${set}${coding:+_${coding}}"
             [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
             sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
-                --dump "${dumpdir}/pcm16/${set}" --out "$3/${out}" \
+                --dump "${frames}/${set}" --out "$3/${out}" \
                 --samples "${samples}" --ngpu "${ngpu}" ${coding:+--coding "${coding}"}
         done
     done
@@ -79,12 +86,12 @@ score() {
 # Name, coding and number of jobs of a score that needs no network.
 baseline() {
     local set name="$1"
-    in_tables "$1" || return 0
+    [ "${material}" = pcm16 ] && in_tables "$1" || return 0
     [ "$2" = mulaw ] || [ "$1" = flac ] || name="$1_$2"
     for set in ${test_sets}; do
         log "score ${name} on ${set}"
         sharded processors "$3" "${root}/logs/${name}_${set}" python -m speechlvm.bin.baseline --name "$1" \
-            --train "${dumpdir}/pcm16/${train_set}" --dump "${dumpdir}/pcm16/${set}" \
+            --train "${frames}/${train_set}" --dump "${frames}/${set}" \
             --coding "$2" --out "${root}/${name}/score_${set}"
     done
 }
@@ -92,7 +99,7 @@ baseline() {
 sample() {
     log "sample $1, seed $2"
     single "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
-        --dump "${dumpdir}/pcm16/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu "${ngpu}"
+        --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu "${ngpu}" "${sample_args[@]}"
 }
 
 # The command line that this run was given, as it can be given again.
@@ -126,7 +133,7 @@ stage_1() {
 
 stage_2() {
     local set kind
-    for kind in ${dumps}; do
+    for kind in "${material}" ${dumps}; do
         for set in ${all_sets}; do dump "${set}" "${kind}"; done
     done
 }
@@ -140,7 +147,11 @@ stage_4() {
     each_experiment score
 }
 
-stage_5() { each_experiment sample; }
+stage_5() {
+    each_experiment sample
+    [ ! -f local/draw.sh ] || hook local/draw.sh "${root}/logs/draw.log" --exp "${root}" --dump "${frames}/${test_sets%% *}" \
+        --models "${selected[*]/%/${tag:+_${tag}}}" --seeds "${seeds}"
+}
 stage_6() { later; }
 stage_7() { later; }
 stage_8() { later; }

@@ -51,19 +51,19 @@ def _build(arguments: Any) -> Any:
     from importlib import import_module
 
     from speechlvm.coding import build_coding
-    from speechlvm.data.dump import Dump
+    from speechlvm.data.dump import open_dump
 
     module, name = BASELINES[arguments.name]
-    dump = Dump(arguments.train)
+    dump = open_dump(arguments.train)
     return getattr(import_module(module), name).fit(dump.histogram, build_coding(arguments.coding))
 
 
 def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     from speechlvm.accounting import UtteranceScore
-    from speechlvm.data.dump import Dump, share_of
+    from speechlvm.data.dump import open_dump, share_of
     from speechlvm.scoring import results
 
-    baseline, dump = _build(arguments), Dump(arguments.dump)
+    baseline, dump = _build(arguments), open_dump(arguments.dump)
     scores = (
         UtteranceScore(utterance, dump.records[utterance].frames, baseline.nats(dump.read(utterance)))
         for utterance in share_of(sorted(dump.records), job, arguments.nj)

@@ -47,9 +47,9 @@ def _load(arguments: Any) -> dict[str, Any]:
 
     from speechlvm.config import load_experiment
     from speechlvm.data.dataset import load_batches, plan_batches
-    from speechlvm.data.dump import Dump
+    from speechlvm.data.dump import open_dump
 
-    data, dump = load_experiment(arguments.config).data, Dump(arguments.dump)
+    data, dump = load_experiment(arguments.config).data, open_dump(arguments.dump)
     frames = {utterance: record.frames for utterance, record in dump.records.items()}
     seconds, read = [], 0
     batches = load_batches(dump, plan_batches(frames, data, seed=0, epoch=0), data.workers)
@@ -73,7 +73,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
     from speechlvm.config import load_experiment
     from speechlvm.data.dataset import Batch, Segment
     from speechlvm.experiment import build, training_device
-    from speechlvm.observation import Observation, Statistics
+    from speechlvm.observation import AudioObservation, Observation, Statistics
     from speechlvm.scoring.score import score_batch
     from speechlvm.training.benchmarking import (
         gemm_gflops,
@@ -87,7 +87,8 @@ def _measure(arguments: Any) -> dict[str, Any]:
     device = training_device(arguments.ngpu)
     generator = np.random.default_rng(0)
     pcm = (3000 * generator.standard_normal((arguments.batch, arguments.frames))).clip(-32768, 32767).astype(np.int16)
-    model, observation = build(config, Statistics(0.0, 0.1), seed=0)
+    observation = AudioObservation(config.coding, Statistics(0.0, 0.1))
+    model = build(config, observation, seed=0)
     histogram = np.bincount(pcm.reshape(-1).astype(np.int64) + 32768, minlength=65536)
     model.initialise_output(model.distribution.initial_bias(*observation.marginal(histogram)))
     model.to(device)
@@ -137,7 +138,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
 def _suite(arguments: Any) -> int:
     from speechlvm.config import parse_yaml
     from speechlvm.errors import ConfigError, UserError
-    from speechlvm.reporting.tables import markdown_table
+    from speechlvm.reporting.formats import markdown_table
 
     entries = parse_yaml(arguments.suite.read_text(encoding="utf-8"), str(arguments.suite))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

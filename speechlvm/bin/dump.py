@@ -1,10 +1,15 @@
-"""Stage 2: write a set's audio as int16 archives with their histogram, or its mu-law codes or log-mel features."""
+"""Stage 2: write a set's frames where training and scoring read them, or features for other uses.
+
+pcm16: audio as int16 archives with their histogram. vectors: sequences of vectors with their moments. mulaw, logmel:
+codes and log-mel features of audio, which models do not read.
+"""
 
 from pathlib import Path
+from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded, start_logging
 
-KINDS = ("pcm16", "mulaw", "logmel")
+KINDS = ("pcm16", "vectors", "mulaw", "logmel")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,38 +22,89 @@ def main(argv: list[str] | None = None) -> int:
     add_sharding(parser)
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data import features
-    from speechlvm.data.audio import read_audio
     from speechlvm.data.directory import load_data_dir
-    from speechlvm.data.dump import merge, part_is_done, share_of, write_part
-    from speechlvm.files import hash_value
+    from speechlvm.data.dump import part_is_done
+    from speechlvm.errors import UserError
 
     start_logging()
     data = load_data_dir(arguments.data)
-    stamps = [[u, str(path), *_stamp(path)] for u, path in sorted(data.wav.items())]
-    inputs = {"kind": arguments.kind, "rate_hz": arguments.rate_hz, "audio": hash_value(stamps)}
+    if (arguments.kind == "vectors") != bool(data.feats):
+        found = "vectors" if data.feats else "audio"
+        raise UserError(f"{arguments.data}: holds {found}, of which no dump of kind {arguments.kind} can be made")
+    prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
+    inputs, write_part, merge = prepare(arguments, data)
     part_inputs = {**inputs, "jobs": arguments.nj}
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        part_is_done=lambda job: part_is_done(arguments.out, job, part_inputs),
+        write_part=lambda job: write_part(job, part_inputs),
+        merge=merge,
+    )
 
-    def audio(job: int):
-        for utterance in share_of(sorted(data.wav), job, arguments.nj):
-            yield utterance, read_audio(data.wav[utterance], arguments.rate_hz)
 
-    if arguments.kind == "pcm16":
-        steps = {
-            "part_is_done": lambda job: part_is_done(arguments.out, job, part_inputs),
-            "write_part": lambda job: write_part(arguments.out, job, audio(job), arguments.rate_hz, part_inputs),
-            "merge": lambda: merge(arguments.out, arguments.nj, str(arguments.data)),
-        }
-    else:
-        transform = features.TRANSFORMS[arguments.kind](arguments.rate_hz)
-        steps = {
-            "part_is_done": lambda job: part_is_done(arguments.out, job, part_inputs),
-            "write_part": lambda job: features.write_part(
-                arguments.out, job, ((u, transform(samples)) for u, samples in audio(job)), part_inputs
-            ),
-            "merge": lambda: features.merge(arguments.out, arguments.nj),
-        }
-    return run_sharded(arguments, arguments.out, inputs, **steps)
+def _audio(arguments: Any, data: Any, job: int) -> Any:
+    from speechlvm.data.audio import read_audio
+    from speechlvm.data.dump import share_of
+
+    for utterance in share_of(sorted(data.wav), job, arguments.nj):
+        yield utterance, read_audio(data.wav[utterance], arguments.rate_hz)
+
+
+def _audio_inputs(arguments: Any, data: Any) -> dict[str, Any]:
+    from speechlvm.files import hash_value
+
+    stamps = [[u, str(path), *_stamp(path)] for u, path in sorted(data.wav.items())]
+    return {"kind": arguments.kind, "rate_hz": arguments.rate_hz, "audio": hash_value(stamps)}
+
+
+def _pcm16(arguments: Any, data: Any) -> tuple:
+    from speechlvm.data import dump
+
+    def write_part(job: int, inputs: dict) -> None:
+        dump.write_part(arguments.out, job, _audio(arguments, data, job), arguments.rate_hz, inputs)
+
+    def merge() -> None:
+        dump.merge(arguments.out, arguments.nj, str(arguments.data))
+
+    return _audio_inputs(arguments, data), write_part, merge
+
+
+def _features(arguments: Any, data: Any) -> tuple:
+    from speechlvm.data import features
+
+    transform = features.TRANSFORMS[arguments.kind](arguments.rate_hz)
+
+    def write_part(job: int, inputs: dict) -> None:
+        items = ((utterance, transform(samples)) for utterance, samples in _audio(arguments, data, job))
+        features.write_part(arguments.out, job, items, inputs)
+
+    return _audio_inputs(arguments, data), write_part, lambda: features.merge(arguments.out, arguments.nj)
+
+
+def _vectors(arguments: Any, data: Any) -> tuple:
+    from speechlvm.data import vectors
+    from speechlvm.data.dump import share_of
+    from speechlvm.files import hash_value
+
+    stamps = [[u, place, *_stamp(Path(place.rpartition(":")[0]))] for u, place in sorted(data.feats.items())]
+    inputs = {
+        "kind": "vectors",
+        "feats": hash_value(stamps),
+        "channels": list(map(list, data.channels.items())),
+        "rate_hz": data.rate_hz,
+    }
+
+    def write_part(job: int, inputs: dict) -> None:
+        share = share_of(sorted(data.feats), job, arguments.nj)
+        sequences = ((utterance, vectors.read_vectors(data.feats[utterance])) for utterance in share)
+        vectors.write_part(arguments.out, job, sequences, data.channels, inputs)
+
+    def merge() -> None:
+        vectors.merge(arguments.out, arguments.nj, str(arguments.data), data.channels, data.rate_hz)
+
+    return inputs, write_part, merge
 
 
 def _stamp(path: Path) -> tuple[int, int]:

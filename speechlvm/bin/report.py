@@ -1,51 +1,79 @@
 """Stage 10: the papers' tables with our figures beside, and figures, from result.json files alone."""
 
 from pathlib import Path
+from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write RESULTS.md and figures; print the tables."""
+    """Write RESULTS.md, tables as CSV and LaTeX, and figures; print RESULTS.md."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     parser.add_argument("--tables", type=Path, required=True, help="directory of the tables' YAML files")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--only", default="", help="names of the tables to print, for instance 'A1 A3' (default: all)")
+    parser.add_argument("--only", default="", help="names of the tables to write, for instance 'A1 A3' (default: all)")
     parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.coding import PCM_CODINGS
+    from speechlvm.errors import UserError
     from speechlvm.files import atomic_write
-    from speechlvm.reporting import figures, tables
-    from speechlvm.reporting.collect import collect, learning_curves
+    from speechlvm.reporting import formats, render, tables
+    from speechlvm.reporting.collect import collect
+    from speechlvm.reporting.compare import compare
 
     chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
-    cells = collect(arguments.exp)
-    others = [cell for root in tables.roots(chosen) for cell in collect(Path(root), root)]
-    text = tables.render(chosen, cells + others, arguments.exp.name, arguments.command)
+    train_set = arguments.exp.name
+    own, faults = collect(arguments.exp)
+    cells = list(own)
+    for root in tables.roots(chosen):
+        others, more = collect(Path(root), root)
+        cells, faults = cells + others, faults + more
+    comparisons = [compare(table, cells, train_set) for table in chosen]
+    for comparison in comparisons:
+        stem = arguments.exp / "tables" / comparison.table.table
+        for suffix, text in (
+            (".csv", formats.csv_table(render.records(comparison))),
+            (".tex", render.latex(comparison)),
+        ):
+            with atomic_write(stem.with_name(stem.name + suffix)) as stream:
+                stream.write(text)
+    faults += _draw(arguments.exp, own, comparisons)
+    text = render.document(comparisons, own, train_set, arguments.command, faults)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)
-    folder = arguments.exp / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, coding in sorted({(c.set, c.coding) for c in cells if c.first["unit"] == "pmf"}):
-        if coding in PCM_CODINGS:
-            figures.bits_figure(folder / f"bits_{name}_pcm.png", cells, name, PCM_CODINGS)
-        else:
-            figures.bits_figure(folder / f"bits_{name}_{coding}.png", cells, name, [coding])
-    for table in chosen:
-        if table.axis and (results := tables.sweep(table, cells + others)):
-            figures.sweep_figure(folder / f"{table.table}.png", table, results)
-    curves = learning_curves(arguments.exp)
+    print(f"written: {arguments.out}, {arguments.exp / 'tables'}, {arguments.exp / 'figures'}")
+    if faults:
+        more = f" (and {len(faults) - 1} more; {arguments.out} lists all)" if len(faults) > 1 else ""
+        raise UserError(f"{faults[0]}{more}; all else is in {arguments.out}")
+    return 0
+
+
+def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:
+    """Figures of what there is; returns a line for each file that cannot be used."""
+    from speechlvm.coding import PCM_CODINGS
+    from speechlvm.reporting import figures
+    from speechlvm.reporting.collect import learning_curves
+    from speechlvm.reporting.compare import sweep
+
+    folder = exp / "figures"
+    for name, coding in sorted({(cell.set, cell.coding) for cell in cells if cell.first.unit == "pmf"}):
+        if coding not in PCM_CODINGS:
+            figures.bits_figure(folder / f"bits_{name}_{coding}", cells, name, [coding])
+    for name in sorted({cell.set for cell in cells if cell.coding in PCM_CODINGS}):
+        figures.bits_figure(folder / f"bits_{name}_pcm", cells, name, PCM_CODINGS)
+    for comparison in comparisons:
+        if comparison.table.axis and (results := sweep(comparison)):
+            figures.sweep_figure(folder / comparison.table.table, comparison.table, results)
+    curves, faults = learning_curves(exp)
     discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
     densities = {name: curve for name, curve in curves.items() if name not in discrete}
     if discrete:
-        figures.curves_figure(folder / "learning_curves.png", discrete, "bits_per_frame")
+        figures.curves_figure(folder / "learning_curves", discrete, "bits_per_frame")
     if densities:
-        figures.curves_figure(folder / "learning_curves_densities.png", densities, "nats_per_frame")
-    print(f"written: {arguments.out}, figures in {folder}")
-    return 0
+        figures.curves_figure(folder / "learning_curves_densities", densities, "nats_per_frame")
+    return faults
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Stage 5: prior samples, continuations of real speech and reconstructions, as wav files and pictures."""
+"""Stage 5: prior samples, continuations of real data and reconstructions, as files and pictures.
+
+Audio is written as <name>.wav. Vectors are written as <name>.npy, float32 (T, C) in the units of the data.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,20 +15,26 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump that prefixes and originals come from")
-    parser.add_argument("--out", type=Path, required=True, help="directory of wav files and pictures")
+    parser.add_argument("--out", type=Path, required=True, help="directory of samples and pictures")
     parser.add_argument("--count", type=int, default=4, help="samples of each kind")
     parser.add_argument("--seconds", type=float, default=2.0, help="generated length of each")
-    parser.add_argument("--prefix_seconds", type=float, default=1.0, help="real speech before a continuation")
+    parser.add_argument("--prefix_seconds", type=float, default=1.0, help="real data before a continuation")
+    parser.add_argument("--frames", type=int, help="generated length of each, in frames instead of seconds")
+    parser.add_argument("--prefix_frames", type=int, help="real data before a continuation, in frames")
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     arguments = parser.parse_args(argv)
-    if arguments.count < 1 or arguments.seconds <= 0 or arguments.prefix_seconds <= 0:
-        parser.error("--count, --seconds and --prefix_seconds are positive")
+    lengths = [arguments.seconds, arguments.prefix_seconds, arguments.frames, arguments.prefix_frames]
+    if arguments.count < 1 or any(length is not None and length <= 0 for length in lengths):
+        parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
     check_done(arguments.dump)
     inputs = {
         "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
         "dump": hash_file(arguments.dump / "info.json"),
-        **{key: getattr(arguments, key) for key in ("count", "seconds", "prefix_seconds", "seed")},
+        **{
+            key: getattr(arguments, key)
+            for key in ("count", "seconds", "prefix_seconds", "frames", "prefix_frames", "seed")
+        },
     }
     if is_done(arguments.out, inputs):
         print(f"{arguments.out}: complete")
@@ -36,22 +45,34 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _lengths(arguments: Any, rate_hz: float | None) -> tuple[int, int]:
+    """Frames to generate, and frames of real data before a continuation."""
+    from speechlvm.errors import UserError
+
+    frames, prefix = arguments.frames, arguments.prefix_frames
+    if rate_hz is None and (frames is None or prefix is None):
+        raise UserError(f"{arguments.dump}: its frames are not spaced in time; give --frames and --prefix_frames")
+    frames = round(arguments.seconds * rate_hz) if frames is None else frames
+    return frames, round(arguments.prefix_seconds * rate_hz) if prefix is None else prefix
+
+
 def _sample(arguments: Any) -> None:
     from speechlvm.data.audio import write_wav
-    from speechlvm.data.dump import Dump
+    from speechlvm.data.dump import PCMDump, open_dump
     from speechlvm.errors import UserError
     from speechlvm.experiment import load_experiment, training_device
-    from speechlvm.reporting.pictures import waveform_page
+    from speechlvm.files import write_array
+    from speechlvm.reporting.pictures import channels_page, waveform_page
     from speechlvm.sampling import generate
 
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
-    dump = Dump(arguments.dump)
-    rate_hz = dump.rate_hz
-    frames, prefix = round(arguments.seconds * rate_hz), round(arguments.prefix_seconds * rate_hz)
+    dump = open_dump(arguments.dump)
+    audible = isinstance(dump, PCMDump)
+    frames, prefix = _lengths(arguments, dump.rate_hz)
     long_enough = [u for u in sorted(dump.records) if dump.records[u].frames >= prefix]
     if not long_enough:
-        raise UserError(f"{arguments.dump}: no utterance has {arguments.prefix_seconds} s; lower --prefix_seconds")
-    # spread over the set, so that several speakers are heard
+        raise UserError(f"{arguments.dump}: no utterance has the {prefix} frames of a prefix; give a shorter one")
+    # spread over the set, so that several speakers are among them
     chosen = long_enough[:: max(1, len(long_enough) // arguments.count)][: arguments.count]
     kinds = {
         "prior": generate.prior_samples(experiment, arguments.count, frames, arguments.seed),
@@ -64,15 +85,29 @@ def _sample(arguments: Any) -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     index = []
-    for kind, audio in kinds.items():
-        for item in audio:
-            write_wav(arguments.out / f"{item.name}.wav", item.pcm, rate_hz)
-            index.append({"name": item.name, "kind": kind, "log_likelihood_nats": item.log_likelihood_nats})
-        if audio:
-            title = f"{arguments.exp.parent.name}: {kind}"
-            waveform_page(arguments.out / f"{kind}.png", [(a.name, a.pcm, a.marks) for a in audio], rate_hz, title)
+    for kind, items in kinds.items():
+        for item in items:
+            if audible:
+                write_wav(arguments.out / f"{item.name}.wav", item.data, dump.rate_hz)
+            else:
+                write_array(arguments.out / f"{item.name}.npy", item.data)
+            index.append(
+                {
+                    "name": item.name,
+                    "kind": kind,
+                    "log_likelihood_nats": item.log_likelihood_nats,
+                    "marks": item.marks,
+                }
+            )
+        if not items:
+            continue
+        title, page = f"{arguments.exp.parent.name}: {kind}", [(item.name, item.data, item.marks) for item in items]
+        if audible:
+            waveform_page(arguments.out / f"{kind}.png", page, dump.rate_hz, title)
+        else:
+            channels_page(arguments.out / f"{kind}.png", page, list(dump.channels), dump.rate_hz, title)
     write_json(arguments.out / "samples.json", index)
-    print(f"{arguments.out}: {len(index)} wav files")
+    print(f"{arguments.out}: {len(index)} sequences")
 
 
 if __name__ == "__main__":

@@ -56,14 +56,14 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import Dump, share_of
+    from speechlvm.data.dump import open_dump, share_of
     from speechlvm.experiment import load_experiment, training_device
     from speechlvm.scoring import results
     from speechlvm.scoring.score import score_dump
 
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu), arguments.coding)
     model = experiment.model.double() if arguments.double else experiment.model
-    dump = Dump(arguments.dump)
+    dump = open_dump(arguments.dump)
     utterances = share_of(sorted(dump.records), job, arguments.nj)
     scores = score_dump(
         model,

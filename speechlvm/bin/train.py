@@ -63,18 +63,18 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
 
 def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any]) -> None:
     from speechlvm.config import dump_yaml, load_experiment
-    from speechlvm.data.dump import Dump
+    from speechlvm.data.dump import open_dump
     from speechlvm.errors import ConfigError
     from speechlvm.experiment import build, load_config, training_device
     from speechlvm.files import atomic_write, write_json
-    from speechlvm.observation import Statistics
+    from speechlvm.observation import Observation
     from speechlvm.training.checkpoint import Checkpoints, load_weights
     from speechlvm.training.lock import locked
     from speechlvm.training.trainer import Trainer
 
     config = load_experiment(arguments.config, overrides)
     device = training_device(arguments.ngpu)
-    train, valid = Dump(arguments.train), Dump(arguments.valid)
+    train, valid = open_dump(arguments.train), open_dump(arguments.valid)
     origin_path = arguments.out / "origin.json"
     origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
     with locked(arguments.out):
@@ -92,25 +92,29 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
         with atomic_write(arguments.out / "config.yaml") as stream:
             stream.write(dump_yaml(config))
         write_json(origin_path, origin)
-        histogram = train.histogram
-        model, observation = build(config, Statistics.of_histogram(histogram), arguments.seed)
+        observation = Observation.of_dump(config.coding, train)
+        model = build(config, observation, arguments.seed)
         if not Checkpoints(arguments.out / "checkpoints").steps():
             if config.training.initialise_from is None:
-                model.initialise_output(model.distribution.initial_bias(*observation.marginal(histogram)))
+                model.initialise_output(model.distribution.initial_bias(*observation.marginal(train.marginal())))
             else:
                 source = Path(config.training.initialise_from)
                 content = Checkpoints(source / "checkpoints").load_best()
                 load_weights(model, content["model"], str(source))
         model.to(device)
-        observation = type(observation).from_dict(observation.to_dict(), device)
+        observation = Observation.from_dict(observation.to_dict(), device)
         log.info(
-            "%s: %d parameters, %s on %s; training on %d utterances (%.2f h), validating on %d",
+            "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
             config.model, sum(p.numel() for p in model.parameters()), config.training.precision, device,
-            len(train.records), train.frames / train.rate_hz / 3600, len(valid.records),
+            len(train.records), _amount(train), len(valid.records),
         )  # fmt: skip
         Trainer(config, model, observation, train, valid, arguments.out, arguments.seed).run()
         mark_done(arguments.out, inputs)
         log.info("finished: %s", arguments.out)
+
+
+def _amount(dump: Any) -> str:
+    return f"{dump.frames / dump.rate_hz / 3600:.2f} h" if dump.rate_hz else f"{dump.frames} frames"
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

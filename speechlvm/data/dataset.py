@@ -1,4 +1,4 @@
-"""Batches of integer PCM: whole utterances of similar length, or random segments; a pure function of (seed, epoch)."""
+"""Batches of raw data: whole utterances of similar length, or random segments; a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Batch:
 
     Attributes:
         segments: what each row is.
-        data: (B, T) int16 PCM, zero beyond each row's length.
+        data: (B, T) int16 PCM or (B, T, C) float32 vectors, zero beyond each row's length.
         lengths: (B,) int64 frames.
     """
 
@@ -133,9 +133,10 @@ class _Batches(Dataset):
 def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
     """Read and pad some segments."""
     lengths = torch.tensor([segment.frames for segment in segments])
-    data = np.zeros((len(segments), int(lengths.max())), dtype=np.int16)
-    for row, segment in zip(data, segments, strict=True):
-        row[: segment.frames] = dump.read(segment.utterance, segment.start, segment.start + segment.frames)
+    rows = [dump.read(segment.utterance, segment.start, segment.start + segment.frames) for segment in segments]
+    data = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), dtype=rows[0].dtype)
+    for padded, row in zip(data, rows, strict=True):
+        padded[: len(row)] = row
     return Batch(tuple(segments), torch.from_numpy(data), lengths)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechlvm.data.tables import FIXER, TABLES, Contents, Line, read_table, unsafe_id
+from speechlvm.data.vectors import read_channels, write_channels
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors
 
@@ -33,7 +34,8 @@ class Segment(NamedTuple):
 class DataDirectory:
     """The contents of a data directory; utterances and speakers are in the order of LC_ALL=C.
 
-    What the corpus does not have is empty. `phones` and `words` hold segments sorted by their start.
+    What the corpus does not have is empty. `phones` and `words` hold segments sorted by their start. `channels` and
+    `rate_hz` are of vectors only (see `vectors`).
     """
 
     utt2spk: dict[str, str]
@@ -47,6 +49,8 @@ class DataDirectory:
     spk2dialect: dict[str, str] = field(default_factory=dict)
     phones: dict[str, list[Segment]] = field(default_factory=dict)
     words: dict[str, list[Segment]] = field(default_factory=dict)
+    channels: dict[str, str] = field(default_factory=dict)
+    rate_hz: float | None = None
 
     @property
     def utterances(self) -> list[str]:
@@ -97,7 +101,8 @@ def load_data_dir(path: str | Path) -> DataDirectory:
                 column.setdefault(line.key, []).append(Segment(int(start), int(end), label))
             else:
                 column[line.key] = convert(line.rest)
-    return DataDirectory(**values)
+    channels, rate_hz = read_channels(Path(path)) if values["feats"] else ({}, None)
+    return DataDirectory(**values, channels=channels, rate_hz=rate_hz)
 
 
 def write_data_dir(data: DataDirectory, path: str | Path) -> None:
@@ -113,6 +118,8 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
     try:
         for name, lines in _format(data).items():
             _write_lines(temporary / name, lines)
+        if data.feats:
+            write_channels(temporary, data.channels, data.rate_hz)
         faults = validate(temporary, check_audio=False)
         if faults:
             raise UserError(faults[0].replace(str(temporary), str(path)))
@@ -240,6 +247,11 @@ def _examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
         faults.append(f"{path / SEGMENTS}: {NO_SEGMENTS}")
     if "utt2spk" in contents and not any(table.unreadable for table in contents.values()):
         faults += _consistency(contents)
+    if "feats.scp" in contents:
+        try:
+            read_channels(path)
+        except UserError as error:
+            faults.append(str(error))
     return contents, faults
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_json
+from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_array, write_json
 
 RIFF_HEADER_BYTES = 44
 SAMPLE_BYTES = 2
@@ -69,8 +70,7 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
             histogram += np.bincount(samples.astype(np.int32) + 32768, minlength=65536)
             digest = hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
             entries.append([utterance, offset, len(samples), digest])
-    with atomic_write(directory / f"histogram.{job}.npy", "wb") as stream:
-        np.save(stream, histogram, allow_pickle=False)
+    write_array(directory / f"histogram.{job}.npy", histogram)
     write_json(directory / f"part.{job}.json", {"inputs": inputs, "rate_hz": rate_hz, "utterances": entries})
 
 
@@ -94,13 +94,13 @@ def merge(directory: Path, jobs: int, source: str) -> dict:
         for utterance, offset, frames, digest in part["utterances"]
     )
     root = directory.absolute()
-    with atomic_write(directory / "histogram.npy", "wb") as stream:
-        np.save(stream, histogram, allow_pickle=False)
+    write_array(directory / "histogram.npy", histogram)
     with atomic_write(directory / "utt2num_samples") as stream:
         stream.writelines(f"{utterance} {frames}\n" for utterance, _, _, frames, _ in lines)
     with atomic_write(directory / "pcm.scp") as stream:
         stream.writelines(f"{utterance} {root / archive}:{offset}\n" for utterance, archive, offset, _, _ in lines)
     info = {
+        "kind": "pcm16",
         "source": source,
         "rate_hz": parts[0]["rate_hz"],
         "utterances": len(lines),
@@ -133,28 +133,55 @@ def load_histogram(path: Path) -> np.ndarray:
     return histogram
 
 
-class Dump:
-    """Random access to the samples of a dump; reads only what is asked for, by position.
+def open_dump(directory: Path) -> Dump:
+    """The dump in a directory, by what its info.json says it holds.
+
+    Raises:
+        UserError: missing, or not what this program writes.
+    """
+    from speechlvm.data.vectors import VectorDump
+
+    info = read_json(Path(directory) / "info.json")
+    readers = {"pcm16": PCMDump, "vectors": VectorDump}
+    if info.get("kind") not in readers:
+        raise UserError(
+            f"{directory}/info.json: holds '{info.get('kind')}'; expected a dump that models are trained on"
+        )
+    return readers[info["kind"]](directory, info)
+
+
+class Dump(ABC):
+    """Random access to the frames of a dump; reads only what is asked for, by position.
 
     Attributes:
         records: utterance -> Record, sorted by utterance.
         info: contents of info.json.
+        rate_hz: frames per second; None where frames are not spaced in time.
+        header_bytes: before the frames of each record.
+        frame_bytes: of one frame.
+        index: name of the file with the records' places.
+        counts: name of the file with their frames.
     """
 
-    def __init__(self, directory: Path) -> None:
+    index: str
+    counts: str
+    header_bytes: int
+    frame_bytes: int
+
+    def __init__(self, directory: Path, info: dict) -> None:
         self.directory = Path(directory)
-        self.info = read_json(self.directory / "info.json")
-        self.rate_hz: int = self.info["rate_hz"]
+        self.info = info
+        self.rate_hz: float | None = info["rate_hz"]
         self._descriptors: dict[Path, int] = {}
         self._checked: set[str] = set()
-        frames = dict(self._table("utt2num_samples"))
+        frames = dict(self._table(self.counts))
         self.records: dict[str, Record] = {}
-        for number, (utterance, location) in enumerate(self._table("pcm.scp"), start=1):
+        for number, (utterance, location) in enumerate(self._table(self.index), start=1):
             path, _, offset = location.rpartition(":")
             if utterance not in frames or not frames[utterance].isdigit() or not offset.isdigit():
                 raise UserError(
-                    f"{self.directory / 'pcm.scp'}:{number}: {utterance} has no valid offset or no entry in "
-                    "utt2num_samples; run stage 2 (dumps) again"
+                    f"{self.directory / self.index}:{number}: {utterance} has no valid offset or no entry in "
+                    f"{self.counts}; run stage 2 (dumps) again"
                 )
             # beside its scp first: a dump that was copied or moved reads its own archives
             beside = self.directory / Path(path).name
@@ -162,9 +189,21 @@ class Dump:
             self.records[utterance] = Record(utterance, archive, int(offset), int(frames[utterance]))
         if len(self.records) != self.info["utterances"]:
             raise UserError(
-                f"{self.directory / 'pcm.scp'}: {len(self.records)} utterances, info.json says "
+                f"{self.directory / self.index}: {len(self.records)} utterances, info.json says "
                 f"{self.info['utterances']}; run stage 2 (dumps) again"
             )
+
+    @abstractmethod
+    def marginal(self) -> np.ndarray:
+        """What is known of the distribution of single frames, for `Observation.marginal`."""
+
+    @abstractmethod
+    def _check_header(self, record: Record, descriptor: int) -> None:
+        """Raise `_mismatch` unless the record is what the index says."""
+
+    @abstractmethod
+    def _decode(self, data: bytes) -> np.ndarray:
+        """Frames of bytes."""
 
     def _table(self, name: str) -> list[list[str]]:
         path = self.directory / name
@@ -179,17 +218,12 @@ class Dump:
         return rows
 
     @property
-    def histogram(self) -> np.ndarray:
-        """(65536,) int64 counts of the set's PCM values."""
-        return load_histogram(self.directory / "histogram.npy")
-
-    @property
     def frames(self) -> int:
         """Frames of the whole set."""
         return sum(record.frames for record in self.records.values())
 
     def read(self, utterance: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Samples start .. stop - 1 of an utterance, int16.
+        """Frames start .. stop - 1 of an utterance: (T,) int16 of PCM, (T, C) float32 of vectors.
 
         Raises:
             UserError: the archive does not hold what its index says.
@@ -198,13 +232,16 @@ class Dump:
         stop = record.frames if stop is None else min(stop, record.frames)
         descriptor = self._open(record)
         if utterance not in self._checked:
+            name = utterance.encode() + b" "
+            if os.pread(descriptor, len(name), max(0, record.offset - len(name))) != name:
+                raise self._mismatch(record, f"no record of {utterance}")
             self._check_header(record, descriptor)
             self._checked.add(utterance)
-        count = (stop - start) * SAMPLE_BYTES
-        data = os.pread(descriptor, count, record.offset + RIFF_HEADER_BYTES + start * SAMPLE_BYTES)
+        count = (stop - start) * self.frame_bytes
+        data = os.pread(descriptor, count, record.offset + self.header_bytes + start * self.frame_bytes)
         if len(data) != count:
             raise self._mismatch(record, f"ends after {len(data)} of {count} bytes")
-        return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
+        return self._decode(data)
 
     def _open(self, record: Record) -> int:
         if record.archive not in self._descriptors:
@@ -214,12 +251,44 @@ class Dump:
                 raise UserError(f"{record.archive}: {error.strerror}; run stage 2 (dumps) again") from error
         return self._descriptors[record.archive]
 
+    def _mismatch(self, record: Record, reason: str) -> UserError:
+        return UserError(
+            f"{record.archive}:{record.offset}: {record.utterance}: {reason}; "
+            f"the archive does not belong to {self.directory / self.index}; run stage 2 (dumps) again"
+        )
+
+    def close(self) -> None:
+        """Close the archives."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def __getstate__(self) -> dict:
+        # loader workers open the archives for themselves
+        return {**self.__dict__, "_descriptors": {}}
+
+
+class PCMDump(Dump):
+    """Random access to the int16 samples of a dump of audio."""
+
+    index, counts = "pcm.scp", "utt2num_samples"
+    header_bytes, frame_bytes = RIFF_HEADER_BYTES, SAMPLE_BYTES
+
+    @property
+    def histogram(self) -> np.ndarray:
+        """(65536,) int64 counts of the set's PCM values."""
+        return load_histogram(self.directory / "histogram.npy")
+
+    def marginal(self) -> np.ndarray:
+        """The histogram: exact."""
+        return self.histogram
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
+
     def _check_header(self, record: Record, descriptor: int) -> None:
-        name = record.utterance.encode() + b" "
-        start = max(0, record.offset - len(name))
-        data = os.pread(descriptor, len(name) + RIFF_HEADER_BYTES, start)
-        header = data[len(name) :]
-        if data[: len(name)] != name or len(header) != RIFF_HEADER_BYTES:
+        header = os.pread(descriptor, RIFF_HEADER_BYTES, record.offset)
+        if len(header) != RIFF_HEADER_BYTES:
             raise self._mismatch(record, f"no record of {record.utterance}")
         riff, _, wave, fmt, _, tag, channels, rate, _, _, bits, data_tag, size = struct.unpack(
             "<4sI4s4sIHHIIHH4sI", header
@@ -232,19 +301,3 @@ class Dump:
                 f"header says {size // SAMPLE_BYTES} frames at {rate} Hz, "
                 f"the index {record.frames} at {self.rate_hz} Hz",
             )
-
-    def _mismatch(self, record: Record, reason: str) -> UserError:
-        return UserError(
-            f"{record.archive}:{record.offset}: {record.utterance}: {reason}; "
-            f"the archive does not belong to {self.directory / 'pcm.scp'}; run stage 2 (dumps) again"
-        )
-
-    def close(self) -> None:
-        """Close the archives."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-
-    def __getstate__(self) -> dict:
-        # loader workers open the archives for themselves
-        return {**self.__dict__, "_descriptors": {}}

@@ -15,6 +15,7 @@ from speechlvm.distributions.categorical import Categorical
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
 from speechlvm.errors import ConfigError
+from speechlvm.observation import Observation
 from speechlvm.settings import Settings
 
 MAX_CATEGORIES = 1024
@@ -50,11 +51,13 @@ class Entry:
         settings: class of its `distribution_conf`.
         continuous: whether its targets are real numbers (coding `normalised`) or codes.
         build: (settings, coding edges or None, event size) -> distribution.
+        kinds: of the channels, where it describes only frames of these (see `Observation.kinds`).
     """
 
     settings: type[Settings]
     continuous: bool
     build: Callable[[Any, np.ndarray | None, int], Distribution]
+    kinds: tuple[str, ...] | None = None
 
 
 DISTRIBUTIONS = {
@@ -67,16 +70,13 @@ DISTRIBUTIONS = {
 }
 
 
-def build_distribution(
-    name: str, settings: dict[str, Any], coding_edges: np.ndarray | None, event_size: int = 1
-) -> Distribution:
-    """The distribution that a configuration names.
+def check_distribution(name: str, settings: dict[str, Any], codes: int | None) -> Settings:
+    """The settings of a distribution, with its defaults.
 
     Args:
         name: key of `DISTRIBUTIONS`.
         settings: its `distribution_conf`.
-        coding_edges: (codes + 1,) cell edges of the coding; None if the observation is continuous.
-        event_size: E, numbers in one target.
+        codes: number of codes of the coding; None if the observation is continuous.
 
     Raises:
         ConfigError: unknown name or settings, or a distribution that does not fit the coding.
@@ -85,16 +85,31 @@ def build_distribution(
         raise ConfigError(f"distribution: '{name}' is unknown; expected one of {', '.join(DISTRIBUTIONS)}")
     entry = DISTRIBUTIONS[name]
     conf = validated(entry.settings, settings, "distribution_conf")
-    if entry.continuous and coding_edges is not None:
+    if entry.continuous and codes is not None:
         raise ConfigError(f"distribution: '{name}' is a density and cannot score codes; use it with coding normalised")
-    if not entry.continuous and coding_edges is None:
+    if not entry.continuous and codes is None:
         raise ConfigError(
             f"distribution: '{name}' gives probabilities of codes, but the observation is continuous; "
             "use it with coding mulaw, mulaw-pcm, linear or mulaw8, or choose gaussian or gmm"
         )
-    if name == "categorical" and len(coding_edges) - 1 > MAX_CATEGORIES:
+    if name == "categorical" and codes > MAX_CATEGORIES:
         raise ConfigError(
-            f"distribution: 'categorical' has one parameter per code, and this coding has {len(coding_edges) - 1} "
-            "codes; use it with coding mulaw8, or choose dmol"
+            f"distribution: 'categorical' has one parameter per code, and this coding has {codes} codes; "
+            "use it with coding mulaw8, or choose dmol"
         )
-    return entry.build(conf, coding_edges, event_size)
+    return conf
+
+
+def build_distribution(name: str, settings: dict[str, Any], observation: Observation) -> Distribution:
+    """The distribution that a configuration names, of one frame of an observation.
+
+    Raises:
+        ConfigError: as `check_distribution`, or it describes frames with other channels.
+    """
+    edges = observation.edges
+    conf = check_distribution(name, settings, None if edges is None else len(edges) - 1)
+    entry = DISTRIBUTIONS[name]
+    if entry.kinds not in (None, observation.kinds):
+        found = f"{len(observation.kinds)} channels" if len(observation.kinds) > 6 else ", ".join(observation.kinds)
+        raise ConfigError(f"distribution: '{name}' describes {', '.join(entry.kinds)} channels; the data have {found}")
+    return entry.build(conf, edges, observation.channels)

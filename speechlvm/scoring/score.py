@@ -42,10 +42,10 @@ def score_batch(
         UserError: a log-likelihood is not finite (the utterance is named).
     """
     reference = next(model.parameters())
-    pcm, lengths = batch.data.to(reference.device), batch.lengths.to(reference.device)
+    data, lengths = batch.data.to(reference.device), batch.lengths.to(reference.device)
     with torch.no_grad():
-        inputs = observation.inputs(pcm, lengths).to(reference.dtype)
-        target = _as(observation.target(pcm), reference)
+        inputs = observation.inputs(data, lengths).to(reference.dtype)
+        target = _as(observation.target(data), reference)
         noise = Noise(batch.noise_keys(seed, "score"), reference.device, reference.dtype)
         features = model.encode(inputs, lengths)
         totals = _score_chunks(model, inputs, target, lengths, features, noise, samples, chunk_frames)

@@ -26,10 +26,10 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        pcm, lengths = batch.data.to(device), batch.lengths.to(device)
+        data, lengths = batch.data.to(device), batch.lengths.to(device)
         noise = Noise(batch.noise_keys(0, 0), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is not None):
-            bound = model.score(observation.inputs(pcm, lengths), observation.target(pcm), lengths, noise)
+            bound = model.score(observation.inputs(data, lengths), observation.target(data), lengths, noise)
         objective(bound, batch.frames, auxiliary_weights=dict.fromkeys(bound.auxiliary, 1.0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

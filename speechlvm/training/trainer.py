@@ -218,8 +218,8 @@ class Trainer:
         auxiliary = auxiliary_weights(training.auxiliary, progress.step)
         nats = 0.0
         for batch in batches:
-            pcm, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
-            inputs, target = self.observation.inputs(pcm, lengths), self.observation.target(pcm)
+            data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
+            inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
             noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
                 bound = self.model.score(inputs, target, lengths, noise)

@@ -9,7 +9,7 @@ import torch
 from speechlvm.bin.baseline import BASELINES
 from speechlvm.config import load_experiment
 from speechlvm.experiment import build
-from speechlvm.observation import Statistics
+from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def of(path):
 def test_a_configuration_builds_and_fits_the_tables_it_is_in(path):
     config = load_experiment(path)
     with torch.device("meta"):  # shapes without memory
-        model, _ = build(config, Statistics(0.0, 0.1), seed=1)
+        model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=1)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1000
     places = of(path)
     assert places, "in no table"

@@ -8,7 +8,7 @@ from speechlvm.bin import dump as program
 from speechlvm.coding import build_coding
 from speechlvm.data.audio import write_wav
 from speechlvm.data.directory import DataDirectory, write_data_dir
-from speechlvm.data.dump import Dump
+from speechlvm.data.dump import open_dump
 from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
 from speechlvm.errors import ConfigError, UserError
 
@@ -37,7 +37,7 @@ def test_pcm_in_jobs(data, tmp_path, capsys):
     assert run(directory, out, "pcm16", "--nj", 2, "--check") == 1
     for step in (["--job", 1], ["--job", 2], ["--merge"]):
         assert run(directory, out, "pcm16", "--nj", 2, *step) == 0
-    dump = Dump(out)
+    dump = open_dump(out)
     for name, samples in utterances.items():
         np.testing.assert_array_equal(dump.read(name), samples)
     assert run(directory, out, "pcm16", "--check") == 0
@@ -73,11 +73,11 @@ def test_what_changed_is_dumped_again(data, tmp_path, speech_like):
     directory, _ = data
     out = tmp_path / "pcm16"
     run(directory, out, "pcm16")
-    before = Dump(out).info["data_hash"]
+    before = open_dump(out).info["data_hash"]
     write_wav(tmp_path / "spk_u0.wav", speech_like(1500, 77), 16000)
     assert run(directory, out, "pcm16", "--check") == 1
     run(directory, out, "pcm16")
-    assert Dump(out).info["data_hash"] != before
+    assert open_dump(out).info["data_hash"] != before
 
 
 def test_another_rate_and_missing_audio(data, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from speechlvm.data import dataset
-from speechlvm.data.dump import Dump
+from speechlvm.data.dump import open_dump
 
 FRAMES = {f"u{i:02d}": 500 + 37 * i for i in range(40)}
 
@@ -60,7 +60,7 @@ def test_scoring_batches_start_with_the_largest():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_padded_with_zeros_and_read_in_order(make_dump, workers):
-    dump = Dump(make_dump("train", [50, 80, 20]))
+    dump = open_dump(make_dump("train", [50, 80, 20]))
     plan = [
         [dataset.Segment("u01", 10, 30), dataset.Segment("u02", 0, 20)],
         [dataset.Segment("u00", 0, 50)],

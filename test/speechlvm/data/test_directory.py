@@ -79,7 +79,7 @@ def test_order_is_that_of_bytes(tmp_path):
 
 
 def test_vector_directories_have_feats_and_frames(tmp_path):
-    data = DataDirectory({"A_1": "A"}, feats={"A_1": "/x.ark:12"}, num_frames={"A_1": 7})
+    data = DataDirectory({"A_1": "A"}, feats={"A_1": "/x.ark:12"}, num_frames={"A_1": 7}, channels={"x": "real"})
     write_data_dir(data, tmp_path / "d")
     assert validate(tmp_path / "d") == [] and load_data_dir(tmp_path / "d") == data
     (tmp_path / "d" / "utt2num_frames").unlink()
@@ -275,9 +275,7 @@ MUTATIONS = [
 ]
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(
     st.lists(
         st.tuples(

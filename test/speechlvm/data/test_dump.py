@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from speechlvm.data import dump as dumps
-from speechlvm.data.dump import Dump
+from speechlvm.data.dump import open_dump
 from speechlvm.errors import UserError
 
 
 def test_samples_come_back_whole_and_in_parts(make_dump, speech_like):
-    dump = Dump(make_dump("train", [1000, 1, 333], jobs=2))
+    dump = open_dump(make_dump("train", [1000, 1, 333], jobs=2))
     assert list(dump.records) == ["u00", "u01", "u02"]
     assert [record.frames for record in dump.records.values()] == [1000, 1, 333]
     expected = speech_like(1000, 0)
@@ -22,15 +22,18 @@ def test_samples_come_back_whole_and_in_parts(make_dump, speech_like):
 
 
 def test_histogram_is_exact(make_dump):
-    dump = Dump(make_dump("train", [1000, 500], jobs=2))
+    dump = open_dump(make_dump("train", [1000, 500], jobs=2))
     samples = np.concatenate([dump.read(utterance) for utterance in dump.records]).astype(int)
     np.testing.assert_array_equal(dump.histogram, np.bincount(samples + 32768, minlength=65536))
 
 
 def test_contents_do_not_depend_on_the_number_of_jobs(make_dump):
-    one, three = Dump(make_dump("one", [700, 80, 9, 400])), Dump(make_dump("three", [700, 80, 9, 400], jobs=3))
+    one, three = (
+        open_dump(make_dump("one", [700, 80, 9, 400])),
+        open_dump(make_dump("three", [700, 80, 9, 400], jobs=3)),
+    )
     assert one.info["data_hash"] == three.info["data_hash"]
-    other = Dump(make_dump("other", [700, 80, 9, 400], seed=1))
+    other = open_dump(make_dump("other", [700, 80, 9, 400], seed=1))
     assert one.info["data_hash"] != other.info["data_hash"]
 
 
@@ -39,7 +42,7 @@ def test_kaldiio_reads_the_archives(make_dump):
     loaded = kaldiio.load_scp(str(directory / "pcm.scp"))
     rate, samples = loaded["u01"]
     assert rate == 16000
-    np.testing.assert_array_equal(samples, Dump(directory).read("u01"))
+    np.testing.assert_array_equal(samples, open_dump(directory).read("u01"))
 
 
 def test_two_bytes_per_frame_and_a_header(make_dump):
@@ -83,7 +86,7 @@ def test_an_archive_that_does_not_match_its_index_is_refused(make_dump, damage):
     directory = make_dump("train", [1000, 333])
     utterance, message = damage(directory)
     with pytest.raises(UserError, match=message) as error:
-        Dump(directory).read(utterance)
+        open_dump(directory).read(utterance)
     assert "run stage 2" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -92,14 +95,14 @@ def test_an_index_line_without_offset_names_its_line(make_dump):
     scp = directory / "pcm.scp"
     scp.write_text(scp.read_text().replace("u01 ", "u01 x").rsplit(":", 1)[0] + "\n")
     with pytest.raises(UserError, match=r"pcm.scp:2: u01"):
-        Dump(directory)
+        open_dump(directory)
 
 
 def test_a_pickled_histogram_is_not_loaded(make_dump):
     directory = make_dump("train", [100])
     np.save(directory / "histogram.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="not a histogram"):
-        _ = Dump(directory).histogram
+        _ = open_dump(directory).histogram
 
 
 def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, speech_like):
@@ -122,10 +125,10 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
     assert "pcm.1.ark" in result.stdout and "bytes are free" in result.stdout, result.stderr
     assert (directory / "pcm.1.ark").read_bytes() == before
     assert not list(directory.glob(".*.tmp"))
-    np.testing.assert_array_equal(Dump(directory).read("u01"), speech_like(333, 1))
+    np.testing.assert_array_equal(open_dump(directory).read("u01"), speech_like(333, 1))
     dumps.write_part(directory, 1, [("u00", np.ones(9000, np.int16))], 16000, {})
     dumps.merge(directory, 1, "data")
-    assert Dump(directory).frames == 9000
+    assert open_dump(directory).frames == 9000
 
 
 def test_merge_needs_every_part(make_dump):
@@ -143,8 +146,8 @@ def test_parts_of_a_run_with_more_jobs_are_removed(make_dump):
 
 def test_a_copied_dump_reads_its_own_archives(make_dump, tmp_path):
     original = make_dump("train", [500])
-    expected = Dump(original).read("u00")
+    expected = open_dump(original).read("u00")
     copy = tmp_path / "copy"
     shutil.copytree(original, copy)
     make_dump("train", [500], seed=9)
-    np.testing.assert_array_equal(Dump(copy).read("u00"), expected)
+    np.testing.assert_array_equal(open_dump(copy).read("u00"), expected)

@@ -2,9 +2,13 @@
 
 import pytest
 
-from speechlvm.coding import build_coding
 from speechlvm.distributions import DISTRIBUTIONS, build_distribution
 from speechlvm.errors import ConfigError
+from speechlvm.observation import CONTINUOUS, AudioObservation, Statistics, VectorObservation
+
+
+def of_audio(coding):
+    return AudioObservation(coding or CONTINUOUS, Statistics(0.0, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -17,8 +21,7 @@ from speechlvm.errors import ConfigError
     ],
 )
 def test_build(name, coding, settings, size):
-    edges = None if coding is None else build_coding(coding).edges
-    distribution = build_distribution(name, settings, edges, 1)
+    distribution = build_distribution(name, settings, of_audio(coding))
     assert distribution.parameter_size == size
     assert distribution.event_size == 1
     assert distribution.continuous == DISTRIBUTIONS[name].continuous == (coding is None)
@@ -40,6 +43,11 @@ def test_build(name, coding, settings, size):
     ],
 )
 def test_refusals(name, coding, settings, message):
-    edges = None if coding is None else build_coding(coding).edges
     with pytest.raises(ConfigError, match=message):
-        build_distribution(name, settings, edges, 1)
+        build_distribution(name, settings, of_audio(coding))
+
+
+def test_a_density_has_the_size_of_the_vectors():
+    observation = VectorObservation({"x": "real", "y": "real", "z": "real"}, [0.0] * 3, [1.0] * 3)
+    distribution = build_distribution("gmm", {"components": 5}, observation)
+    assert (distribution.event_size, distribution.parameter_size) == (3, 5 * 7)

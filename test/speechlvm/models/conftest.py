@@ -9,7 +9,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.noise import Noise
-from speechlvm.observation import Observation, Statistics
+from speechlvm.observation import AudioObservation, Observation, Statistics
 
 STACK = 4
 EXACT = {
@@ -70,10 +70,9 @@ class System:
 
 def build(name, conf, coding="mulaw8", distribution="dmol", distribution_conf=None):
     """A model in float64 with the weights it starts from, and its observation."""
-    observation = Observation(coding, Statistics(0.0, 0.1))
+    observation = AudioObservation(coding, Statistics(0.0, 0.1))
     torch.manual_seed(0)
-    edges = None if observation.continuous else observation.tables.edges
-    of_frames = build_distribution(distribution, distribution_conf or {}, edges, 1)
+    of_frames = build_distribution(distribution, distribution_conf or {}, observation)
     return build_model(name, conf, 1, of_frames).double(), observation
 
 

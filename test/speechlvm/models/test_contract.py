@@ -12,7 +12,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.models import MODELS, build_model
 from speechlvm.models.base import LatentModel, slice_features
 from speechlvm.noise import Noise
-from speechlvm.observation import Observation, Statistics
+from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {
@@ -71,9 +71,9 @@ def audio():
 def system(request, audio):
     """A model after 15 optimiser steps, and its observation."""
     name, conf = SYSTEMS[request.param]
-    observation = Observation("mulaw", Statistics(0.0, 0.1))
+    observation = AudioObservation("mulaw", Statistics(0.0, 0.1))
     torch.manual_seed(0)
-    distribution = build_distribution("dmol", {"components": 3}, observation.tables.edges, 1)
+    distribution = build_distribution("dmol", {"components": 3}, observation)
     model = build_model(name, conf, 1, distribution)
     lengths = torch.tensor(LENGTHS)
     histogram = np.bincount(audio.numpy().reshape(-1).astype(int) + 32768, minlength=65536)

@@ -4,19 +4,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from speechlvm.coding import build_coding
 from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
 from speechlvm.modules.frames import stack_frames
 from speechlvm.noise import Noise
+from speechlvm.observation import AudioObservation, Statistics
 
-CODING = build_coding("mulaw8")
+OBSERVATION = AudioObservation("mulaw8", Statistics(0.0, 0.1))
+CODING = OBSERVATION.tables
 VALUES = torch.from_numpy(CODING.values)
 
 
 def make_lstm(stack, dtype=torch.float64, **settings):
     torch.manual_seed(0)
-    distribution = build_distribution("dmol", {"components": 2}, CODING.edges)
+    distribution = build_distribution("dmol", {"components": 2}, OBSERVATION)
     model = build_model("lstm", {"stack": stack, "hidden": 8, **settings}, 1, distribution)
     with torch.no_grad():
         model.start_stack.normal_()
@@ -143,4 +144,4 @@ def test_one_step_of_training_lowers_the_loss_in_bfloat16_too():
 @pytest.mark.parametrize("settings", [{}, {"stack": 0}, {"stack": 1, "layers": 10**9}, {"stack": 4.0}])
 def test_impossible_sizes_are_refused(settings):
     with pytest.raises(ValidationError):
-        build_model("lstm", settings, 1, build_distribution("dmol", {}, CODING.edges))
+        build_model("lstm", settings, 1, build_distribution("dmol", {}, OBSERVATION))

@@ -9,7 +9,7 @@ import torch
 from speechlvm.accounting import corpus_score, objective, row_terms
 from speechlvm.bin import train
 from speechlvm.data.dataset import Batch, Segment
-from speechlvm.data.dump import Dump
+from speechlvm.data.dump import open_dump
 from speechlvm.distributions.latent import kl
 from speechlvm.experiment import load_experiment
 from speechlvm.noise import Noise
@@ -129,7 +129,7 @@ def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, ma
     arguments = ["--config", config, "--train", dumps[0], "--valid", dumps[1], "--out", out]
     assert train.main([str(argument) for argument in arguments]) == 0
     experiment = load_experiment(out)
-    score = corpus_score(score_dump(experiment.model, experiment.observation, Dump(dumps[1])))
+    score = corpus_score(score_dump(experiment.model, experiment.observation, open_dump(dumps[1])))
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     best = max(history, key=lambda entry: entry["nats_per_frame"])
     assert best["step"] == experiment.provenance["step"]

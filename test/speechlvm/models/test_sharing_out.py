@@ -2,14 +2,14 @@
 
 import pytest
 
-from speechlvm.data.dump import Dump, share_of
+from speechlvm.data.dump import open_dump, share_of
 from speechlvm.scoring.score import score_dump
 
 LENGTHS = [61, 33, 16, 90, 1, 47]
 
 
 def test_batches_chunks_order_and_shards_change_nothing(tiny, make_dump):
-    dump = Dump(make_dump("test", LENGTHS))
+    dump = open_dump(make_dump("test", LENGTHS))
     for samples in (1,) if tiny.model.bound == "exact" else (1, 3):
         _check(tiny, dump, samples)
 

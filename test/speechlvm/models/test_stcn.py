@@ -13,9 +13,9 @@ from speechlvm.models import build_model, model_class
 from speechlvm.models.stcn import STCN, Config
 from speechlvm.modules.initialise import cosine_transform
 from speechlvm.noise import Noise
-from speechlvm.observation import Observation, Statistics
+from speechlvm.observation import AudioObservation, Statistics
 
-OBSERVATION = Observation("mulaw8", Statistics(0.0, 0.1))
+OBSERVATION = AudioObservation("mulaw8", Statistics(0.0, 0.1))
 SIZES = {"channels": 5, "latents": [4, 3, 2], "dilations": [1, 2], "output_layers": 2}
 VARIANTS = pytest.mark.parametrize(("stack", "dense"), [(1, False), (1, True), (3, False), (3, True)])
 
@@ -24,9 +24,9 @@ def make_stcn(stack=3, dense=True, dtype=torch.float64, distribution="dmol", **s
     """A tiny model with weights that are large enough for everything to matter; no start is zero."""
     torch.manual_seed(0)
     conf = {"dmol": {"components": 2}, "gmm": {"components": 2}}.get(distribution, {})
-    edges = OBSERVATION.tables.edges if distribution == "dmol" else None
+    observation = OBSERVATION if distribution == "dmol" else AudioObservation("normalised", Statistics(0.0, 0.1))
     settings = {"stack": stack, "dense": dense, **SIZES, **sizes}
-    model = build_model("stcn", settings, 1, build_distribution(distribution, conf, edges, 1)).to(dtype)
+    model = build_model("stcn", settings, 1, build_distribution(distribution, conf, observation)).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -238,7 +238,7 @@ def test_latents_start_narrow_and_cheap():
     """Otherwise nothing of the past gets through them, and they are given up (see the module)."""
     torch.manual_seed(0)
     settings = {"stack": 64, "channels": 32, "latents": [16, 8], "dilations": [1, 2]}
-    model = build_model("stcn", settings, 1, build_distribution("dmol", {}, OBSERVATION.tables.edges, 1))
+    model = build_model("stcn", settings, 1, build_distribution("dmol", {}, OBSERVATION))
     inputs, target, lengths = make_batch([640], torch.float32)
     noise = make_noise([0], torch.float32)
     with torch.no_grad():
@@ -257,7 +257,7 @@ def test_latents_start_narrow_and_cheap():
 def test_first_latents_start_as_cosine_coefficients_that_the_decoder_holds(stack, dense):
     torch.manual_seed(0)
     settings = {"stack": stack, "channels": 48, "latents": [16, 8], "dilations": [1, 2], "dense": dense}
-    model = build_model("stcn", settings, 1, build_distribution("dmol", {}, OBSERVATION.tables.edges, 1))
+    model = build_model("stcn", settings, 1, build_distribution("dmol", {}, OBSERVATION))
     inputs, _, lengths = make_batch([40 * stack], torch.float32)
     numbers = min(12, stack)
     held = []

@@ -8,7 +8,7 @@ from speechlvm.models import build_model
 from speechlvm.models.base import slice_features
 from speechlvm.modules.initialise import cosine_transform
 from speechlvm.noise import Noise
-from speechlvm.observation import Observation, Statistics
+from speechlvm.observation import AudioObservation, Statistics
 
 SYSTEMS = {
     "vrnn": ("vrnn", {}),
@@ -21,9 +21,9 @@ SYSTEMS = {
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_first_means_are_cosine_coefficients(name, stack, hidden):
     registered, conf = SYSTEMS[name]
-    observation = Observation("mulaw", Statistics(0.0, 0.1))
+    observation = AudioObservation("mulaw", Statistics(0.0, 0.1))
     torch.manual_seed(0)
-    distribution = build_distribution("dmol", {"components": 2}, observation.tables.edges)
+    distribution = build_distribution("dmol", {"components": 2}, observation)
     sizes = {"stack": stack, "latent": 20, "hidden": hidden, "state": 2 * hidden, "mlp_layers": 3}
     model = build_model(registered, {**conf, **sizes}, 1, distribution)
     generator = torch.Generator().manual_seed(0)
@@ -59,9 +59,7 @@ def test_first_means_are_cosine_coefficients(name, stack, hidden):
     ],
 )
 def test_sizes_too_small_for_coefficients_still_make_a_model(name, sizes):
-    distribution = build_distribution(
-        "dmol", {"components": 2}, Observation("mulaw", Statistics(0.0, 0.1)).tables.edges
-    )
+    distribution = build_distribution("dmol", {"components": 2}, AudioObservation("mulaw", Statistics(0.0, 0.1)))
     model = build_model(name, {"stack": 16, **sizes}, 1, distribution)
     if name == "srnn" and sizes["state"] == 3:  # what carries coefficients ends with the state
         assert not model.posterior.hidden[0].weight[:6, 3:].any()

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from speechlvm.bin import report
-from speechlvm.distributions.gaussian import Gaussian, GaussianMixture, largest_log_density
+from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
 from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import collect
-from speechlvm.reporting.tables import choose, load_tables, overview_table, published_table, sweep
+from speechlvm.reporting.compare import compare, sweep
+from speechlvm.reporting.render import bits_overview, published_table
+from speechlvm.reporting.tables import Row, choose, load_tables
 
 TIMIT_TABLES = Path(__file__).resolve().parents[3] / "egs/timit/conf/tables"
 # Source A, Table 5, as printed, by minimal standard deviation.
@@ -55,7 +57,13 @@ def lines_of(text):
 
 
 def shown(tmp_path, chosen):
-    return lines_of(published_table(chosen, collect(tmp_path / "exp" / "train"), "train"))
+    return lines_of(published_table(compare(chosen, cells_of(tmp_path), "train")))
+
+
+def cells_of(tmp_path):
+    cells, faults = collect(tmp_path / "exp" / "train")
+    assert faults == []
+    return cells
 
 
 def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
@@ -112,7 +120,7 @@ def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
     for seed, nats in ((1, 10.0), (2, 30.0)):
         for folder in ("score_test", "score_test_iwae64"):
             write_result("a", nats, seed, folder=folder)
-    [cell] = collect(tmp_path / "exp" / "train")
+    [cell] = cells_of(tmp_path)
     assert [result["seed"] for result in cell.results] == [1, 2]
     assert cell.deviation("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
 
@@ -145,7 +153,7 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
     codings = {"worse": "mulaw", "pcm": "linear", "softmax": "mulaw8", "better": "mulaw"}
     for (name, coding), nats in zip(codings.items(), (-1500.0, -900.0, -300.0, -1400.0), strict=True):
         write_result(name, nats, coding=coding)
-    lines = lines_of(overview_table(collect(tmp_path / "exp" / "train"), "test"))
+    lines = lines_of(bits_overview(cells_of(tmp_path)))
     assert [line["experiment"] for line in lines] == ["pcm", "better", "worse", "softmax"]
 
 
@@ -184,13 +192,13 @@ def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result):
     (tmp_path / "exp" / "train").mkdir(parents=True)
     options = ["--exp", tmp_path / "exp" / "train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
     report.main([str(option) for option in options])
-    assert sweep(chosen, []) == {} and list(folder.iterdir()) == []
+    assert sweep(compare(chosen, [], "train")) == {} and not folder.exists()
     write_result("s3", 30.0, bound="elbo")
     write_result("s1", 10.0, bound="elbo")
     write_result("s2", -99.0, coding="mulaw")  # not of this table
     report.main([str(option) for option in options])
     assert (folder / "T.png").read_bytes().startswith(b"\x89PNG")
-    [(name, places)] = sweep(chosen, collect(tmp_path / "exp" / "train")).items()
+    [(name, places)] = sweep(compare(chosen, cells_of(tmp_path), "train")).items()
     assert name == "test"
     assert [(at, cell.mean("nats_per_utterance")) for at, cell in places] == [(1, 10.0), (3, 30.0)]
 
@@ -217,7 +225,7 @@ def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_re
 def test_table_5_is_that_of_the_paper(tmp_path):
     [chosen] = choose(load_tables(TIMIT_TABLES), ["A5"])
     assert {row.minimum_std: row.published["paper"] for row in chosen.rows} == PRINTED
-    rows = lines_of(published_table(chosen, [], "train"))
+    rows = lines_of(published_table(compare(chosen, [], "train")))
     label = "paper (49367.3 frames per utterance): published"
     assert [int(row[label]) for row in rows] == list(PRINTED.values())
     ours = [float(row["ours"]) for row in rows]
@@ -239,7 +247,7 @@ def test_table_5_of_our_own_data_takes_their_length(tmp_path, write_result):
 @pytest.mark.parametrize("minimum_std", [1.0, 0.01, 0.001])
 def test_no_gaussian_and_no_mixture_exceeds_the_largest_density(minimum_std):
     target = torch.linspace(-3, 3, 31, dtype=torch.float64)[:, None]
-    largest = largest_log_density(minimum_std)
+    largest = Row(system="x", minimum_std=minimum_std).largest_log_density
     for distribution, parts in ((Gaussian(1, minimum_std), 1), (GaussianMixture(2, 1, minimum_std), 2)):
         logits = torch.zeros(31, parts if parts > 1 else 0, dtype=torch.float64)
         for raw in (-50.0, -18.0, -5.0, 0.0):

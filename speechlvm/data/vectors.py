@@ -1,0 +1,267 @@
+"""Sequences of real vectors (pen points, joint angles): Kaldi float32 matrices in archives, their channels, their dump.
+
+    <archive>.ark   records "<utt> \\0BFM <rows><columns><float32 values>", as Kaldi and kaldiio write them
+
+A data directory of such sequences has, beside feats.scp and utt2num_frames, two files of its own:
+
+    channels        name real|binary    a line for each column of the matrices, in their order
+    rate_hz         frames per second, one number; absent where frames are not spaced in time, as strokes
+
+Real channels are normalised with mean and deviation of the training set before a model sees them; binary ones stay 0
+or 1. The dump of a set:
+
+    <dump>/feats.<job>.ark      what job <job> wrote
+    <dump>/part.<job>.json      offsets, frames, moments and a hash of each utterance
+    <dump>/feats.scp utt2num_frames info.json      of the whole set, written by `merge`
+
+The reader opens archives only as headers followed by float32 values: nothing that is read can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.data.dump import Dump, Record
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_json
+
+KINDS = ("real", "binary")
+VALUE_BYTES = 4
+_HEADER = struct.Struct("<5sbibi")
+HEADER_BYTES = _HEADER.size
+MARGINAL_FRAMES = 65_536
+"""Most frames from which the marginal distribution is fitted."""
+
+
+def write_vectors(
+    directory: Path, name: str, sequences: Iterable[tuple[str, np.ndarray]]
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Write sequences to <directory>/<name>.ark, complete or not at all.
+
+    Args:
+        directory: made if it is not there.
+        name: stem of the archive.
+        sequences: (utterance, (T, C) values).
+
+    Returns:
+        The columns `feats` and `num_frames` of a `DataDirectory`.
+    """
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    path = (directory / f"{name}.ark").absolute()
+    feats, num_frames = {}, {}
+    with atomic_write(path, "wb") as stream:
+        for utterance, values in sequences:
+            feats[utterance] = f"{path}:{_write_record(stream, utterance, values)}"
+            num_frames[utterance] = len(values)
+    return feats, num_frames
+
+
+def _write_record(stream, utterance: str, values: np.ndarray) -> int:
+    """Append a record; returns the offset of its header, as in scp files."""
+    stream.write(utterance.encode() + b" ")
+    offset = stream.tell()
+    rows, columns = values.shape
+    stream.write(_HEADER.pack(b"\0BFM ", 4, rows, 4, columns))
+    stream.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
+    return offset
+
+
+def read_vectors(location: str) -> np.ndarray:
+    """(T, C) float32 of an entry "path:offset" of feats.scp.
+
+    Raises:
+        UserError: no such file, or no float32 matrix there.
+    """
+    path, _, offset = location.rpartition(":")
+    if not path or not offset.isdecimal():
+        raise UserError(f"feats.scp: '{location}': expected path.ark:offset; prepare the data again")
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(int(offset))
+            rows, columns = _parse_header(stream.read(HEADER_BYTES), location)
+            data = stream.read(rows * columns * VALUE_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; prepare the data again") from error
+    if len(data) != rows * columns * VALUE_BYTES:
+        raise UserError(f"{location}: ends after {len(data)} of {rows * columns * VALUE_BYTES} bytes; prepare it again")
+    return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
+
+
+def _parse_header(data: bytes, where: str) -> tuple[int, int]:
+    if len(data) == HEADER_BYTES:
+        magic, size_of_rows, rows, size_of_columns, columns = _HEADER.unpack(data)
+        if (magic, size_of_rows, size_of_columns) == (b"\0BFM ", 4, 4) and rows > 0 and columns > 0:
+            return rows, columns
+    raise UserError(f"{where}: no float32 matrix in Kaldi's binary form; prepare the data again")
+
+
+# --- The files `channels` and `rate_hz` of a data directory -----------------------------------------------------------
+
+
+def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
+    """Channels, name -> real | binary in the order of the columns, and frames per second or None.
+
+    Raises:
+        UserError: the files are missing or malformed.
+    """
+    path = directory / "channels"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected a line 'name real|binary' a channel") from error
+    channels: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        parts = line.split(" ")
+        if len(parts) != 2 or parts[1] not in KINDS or not parts[0] or parts[0] in channels:
+            raise UserError(f"{path}:{number}: '{line}'; expected 'name real' or 'name binary', each name once")
+        channels[parts[0]] = parts[1]
+    if not channels:
+        raise UserError(f"{path}:1: empty file; expected a line 'name real|binary' a channel")
+    path = directory / "rate_hz"
+    if not path.exists():
+        return channels, None
+    text = path.read_text(encoding="utf-8").strip()
+    try:
+        rate_hz = float(text)
+    except ValueError:
+        rate_hz = math.nan
+    if not 0 < rate_hz < math.inf:
+        raise UserError(f"{path}:1: '{text}'; expected frames per second, a positive number")
+    return channels, rate_hz
+
+
+def write_channels(directory: Path, channels: dict[str, str], rate_hz: float | None) -> None:
+    """Inverse of `read_channels`."""
+    with atomic_write(directory / "channels") as stream:
+        stream.writelines(f"{name} {kind}\n" for name, kind in channels.items())
+    if rate_hz is not None:
+        with atomic_write(directory / "rate_hz") as stream:
+            stream.write(f"{rate_hz:g}\n")
+
+
+# --- The dump ---------------------------------------------------------------------------------------------------------
+
+
+def write_part(
+    directory: Path, job: int, sequences: Iterable[tuple[str, np.ndarray]], channels: dict[str, str], inputs: dict
+) -> None:
+    """Write one job's archive and, last, its JSON.
+
+    Raises:
+        UserError: a sequence with another number of channels, a value that is not finite, or one of a binary channel
+            that is not 0 or 1.
+    """
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"part.{job}.json").unlink(missing_ok=True)
+    entries = []
+    with atomic_write(directory / f"feats.{job}.ark", "wb") as stream:
+        for utterance, values in sequences:
+            _check_values(utterance, values, channels)
+            offset = _write_record(stream, utterance, values)
+            wide = values.astype(np.float64)
+            mean = wide.mean(0)
+            squares = ((wide - mean) ** 2).sum(0)
+            digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+            entries.append([utterance, offset, len(values), digest, mean.tolist(), squares.tolist()])
+    write_json(directory / f"part.{job}.json", {"inputs": inputs, "utterances": entries})
+
+
+def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) -> None:
+    if values.shape[1] != len(channels):
+        raise UserError(f"{utterance}: {values.shape[1]} columns; expected {len(channels)} ({', '.join(channels)})")
+    for column, (name, kind) in enumerate(channels.items()):
+        wrong = ~np.isfinite(values[:, column])
+        if kind == "binary":
+            wrong |= (values[:, column] != 0) & (values[:, column] != 1)
+        if wrong.any():
+            frame = int(wrong.argmax())
+            expected = "0 or 1" if kind == "binary" else "a finite number"
+            raise UserError(
+                f"{utterance}: frame {frame}: {name} is {values[frame, column]}; expected {expected}; "
+                "mend or leave out the sequence and prepare the data again"
+            )
+
+
+def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rate_hz: float | None) -> dict:
+    """Join the parts; returns what info.json says. Moments do not depend on how many parts there were."""
+    lines = sorted(
+        (entry[0], job, *entry[1:])
+        for job in range(1, jobs + 1)
+        for entry in read_json(directory / f"part.{job}.json")["utterances"]
+    )
+    frames, mean, squares = 0, np.zeros(len(channels)), np.zeros(len(channels))
+    for _, _, _, count, _, own_mean, own_squares in lines:
+        # pairwise update of mean and squared deviations: nothing cancels, however large the mean
+        difference = np.array(own_mean) - mean
+        share = count / (frames + count)
+        squares = squares + np.array(own_squares) + difference**2 * frames * share
+        mean = mean + difference * share
+        frames += count
+    root = directory.absolute()
+    with atomic_write(directory / "utt2num_frames") as stream:
+        stream.writelines(f"{line[0]} {line[3]}\n" for line in lines)
+    with atomic_write(directory / "feats.scp") as stream:
+        stream.writelines(f"{line[0]} {root}/feats.{line[1]}.ark:{line[2]}\n" for line in lines)
+    info = {
+        "kind": "vectors",
+        "source": source,
+        "rate_hz": rate_hz,
+        "channels": list(map(list, channels.items())),  # keys of a JSON file have no order
+        "mean": mean.tolist(),
+        "std": np.sqrt(squares / frames).tolist(),
+        "utterances": len(lines),
+        "frames": frames,
+        "data_hash": hash_value([[line[0], line[4]] for line in lines]),
+    }
+    write_json(directory / "info.json", info)
+    return info
+
+
+class VectorDump(Dump):
+    """Random access to the sequences of a dump.
+
+    Attributes:
+        channels: name -> real | binary, in the order of the columns.
+        mean: (C,) over all frames.
+        std: (C,) over all frames.
+    """
+
+    index, counts = "feats.scp", "utt2num_frames"
+
+    def __init__(self, directory: Path, info: dict) -> None:
+        super().__init__(directory, info)
+        self.channels: dict[str, str] = dict(info["channels"])
+        self.mean, self.std = np.array(info["mean"]), np.array(info["std"])
+        self.header_bytes, self.frame_bytes = HEADER_BYTES, VALUE_BYTES * len(self.channels)
+
+    def marginal(self) -> np.ndarray:
+        """(N, C) float32: frames at equal distances over the whole set, at most `MARGINAL_FRAMES`."""
+        every = -(-self.frames // MARGINAL_FRAMES)
+        return np.concatenate(list(self._every(every)))
+
+    def _every(self, every: int) -> Iterator[np.ndarray]:
+        start = 0
+        for utterance, record in self.records.items():
+            yield self.read(utterance)[start::every]
+            start = (start - record.frames) % every
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        return np.frombuffer(data, dtype="<f4").reshape(-1, len(self.channels)).astype(np.float32, copy=False)
+
+    def _check_header(self, record: Record, descriptor: int) -> None:
+        data = os.pread(descriptor, HEADER_BYTES, record.offset)
+        try:
+            shape = _parse_header(data, "")
+        except UserError:
+            raise self._mismatch(record, "no float32 matrix") from None
+        if shape != (record.frames, len(self.channels)):
+            raise self._mismatch(record, f"holds {shape[0]} x {shape[1]} values, the index says {record.frames} frames")

@@ -1,0 +1,109 @@
+"""Stages 2 to 5 on sequences of vectors, by the same programs as for audio."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from speechlvm.bin import dump, sample, score, train
+from speechlvm.data.directory import DataDirectory, write_data_dir
+from speechlvm.data.vectors import write_vectors
+from speechlvm.errors import UserError
+
+CHANNELS = {"contact": "binary", "x": "real", "y": "real"}
+
+
+def circles(frames: int, seed: int) -> np.ndarray:
+    """Points on a circle with noise, far from the origin; contact in its upper half."""
+    generator = np.random.default_rng(seed)
+    angle = 0.2 * np.arange(frames) + generator.uniform(0, 6)
+    x, y = 500 + 30 * np.cos(angle), -20 + 30 * np.sin(angle)
+    noise = generator.normal(0, 1, (frames, 2))
+    return np.column_stack([np.sin(angle) > 0, x + noise[:, 0], y + noise[:, 1]]).astype(np.float32)
+
+
+def run(program, *arguments):
+    return program.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module", params=["lstm", "vrnn"])
+def trained(request, tmp_path_factory):
+    """(experiment, dump of the test set) after 60 steps."""
+    home = tmp_path_factory.mktemp("vectors")
+    for name, count in (("train", 12), ("valid", 2), ("test", 3)):
+        items = {f"{name}{i}": circles(40 + 7 * i, 100 * len(name) + i) for i in range(count)}
+        feats, num_frames = write_vectors(home / "vectors", name, items.items())
+        data = DataDirectory(
+            dict.fromkeys(items, name), feats=feats, num_frames=num_frames, channels=CHANNELS, rate_hz=25.0
+        )
+        write_data_dir(data, home / "data" / name)
+        for extra in (["--job", 1], ["--job", 2], ["--merge"]):
+            run(dump, "--kind", "vectors", "--data", home / "data" / name, "--out", home / name, "--nj", 2, *extra)
+    sizes = {"lstm": {"hidden": 16}, "vrnn": {"hidden": 16, "state": 16, "latent": 3, "mlp_layers": 2}}
+    config = {
+        "model": request.param,
+        "model_conf": {"stack": 2, **sizes[request.param]},
+        "coding": "normalised",
+        "distribution": "gaussian",
+        "data": {"batch_frames": 400},
+        "training": {"learning_rate": {"peak": 0.01}},
+        "validation": {"every_steps": 30},
+        "limits": {"steps": 60},
+    }
+    (home / "tiny.yaml").write_text(yaml.safe_dump(config))
+    out = home / "exp/train/tiny/seed1"
+    run(train, "--config", home / "tiny.yaml", "--train", home / "train", "--valid", home / "valid", "--out", out)
+    return out, home / "test"
+
+
+def test_training_learns_and_scores_do_not_depend_on_chunks(trained):
+    out, test = trained
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert history[0]["bits_per_frame"] is None
+    assert history[-1]["nats_per_frame"] > history[0]["nats_per_frame"] + 0.5
+    results = []
+    for name, extra in (("a", []), ("b", ["--chunk_frames", 6, "--batch_frames", 50])):
+        run(score, "--exp", out, "--dump", test, "--out", out / name, "--double", *extra)
+        results.append(json.loads((out / name / "result.json").read_text()))
+    assert results[0]["unit"] == "density" and results[0]["bits_per_frame"] is None
+    assert results[0]["frames"] == 40 + 47 + 54
+    assert results[0]["nats_per_utterance"] == pytest.approx(results[1]["nats_per_utterance"], rel=1e-9)
+    assert math.isfinite(results[0]["nats_per_utterance"])
+
+
+def test_samples_are_in_the_units_of_the_data(trained):
+    out, test = trained
+    run(sample, "--exp", out, "--dump", test, "--out", out / "samples", "--frames", 30, "--prefix_seconds", 0.8)
+    index = json.loads((out / "samples/samples.json").read_text())
+    kinds = {entry["kind"] for entry in index}
+    first = json.loads((out / "history.jsonl").read_text().splitlines()[0])
+    latents = "kl_z1" in first["terms_nats_per_frame"]
+    assert kinds == {"prior", "continuation", *(["reconstruction"] if latents else [])}
+    for entry in index:
+        values = np.load(out / "samples" / f"{entry['name']}.npy", allow_pickle=False)
+        assert values.dtype == np.float32 and values.shape[1] == 3
+        assert len(values) == {"prior": 30, "continuation": 50, "reconstruction": 30}[entry["kind"]]
+        assert 400 < values[:, 1].mean() < 600 and -120 < values[:, 2].mean() < 80
+        if entry["kind"] == "continuation":
+            assert entry["marks"] == [20]
+    for kind in kinds:
+        assert (out / "samples" / f"{kind}.png").stat().st_size > 5000
+
+
+def test_lengths_in_seconds_need_a_rate(trained, tmp_path):
+    out, test = trained
+    info = json.loads((test / "info.json").read_text())
+    for path in test.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "info.json").write_text(json.dumps({**info, "rate_hz": None}))
+    with pytest.raises(UserError, match="not spaced in time; give --frames"):
+        run(sample, "--exp", out, "--dump", tmp_path, "--out", tmp_path / "samples")
+
+
+def test_a_dump_of_another_kind_is_refused(trained, tmp_path):
+    out, _ = trained
+    data = out.parents[3] / "data/test"
+    with pytest.raises(UserError, match="holds vectors, of which no dump of kind pcm16"):
+        run(dump, "--kind", "pcm16", "--data", data, "--out", tmp_path / "dump")
