@@ -11,6 +11,7 @@ from pydantic import Field
 
 from speechlvm.config import validated
 from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.bivariate import BernoulliBivariate
 from speechlvm.distributions.categorical import Categorical
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
@@ -43,6 +44,12 @@ class CategoricalSettings(Settings):
     """One logit per code."""
 
 
+class BernoulliBivariateSettings(GaussianMixtureSettings):
+    """Bernoulli for the pen, mixture of bivariate Gaussians for its offset."""
+
+    correlated: bool = Field(default=True, description="whether dx and dy are correlated within a component")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A distribution that configurations can name.
@@ -65,6 +72,12 @@ DISTRIBUTIONS = {
     "gaussian": Entry(GaussianSettings, True, lambda conf, _, size: Gaussian(size, conf.minimum_std)),
     "gmm": Entry(
         GaussianMixtureSettings, True, lambda conf, _, size: GaussianMixture(conf.components, size, conf.minimum_std)
+    ),
+    "bernoulli_bivariate": Entry(
+        BernoulliBivariateSettings,
+        True,
+        lambda conf, _, __: BernoulliBivariate(conf.components, conf.minimum_std, conf.correlated),
+        ("binary", "real", "real"),
     ),
     "categorical": Entry(CategoricalSettings, False, lambda _, edges, __: Categorical(len(edges) - 1)),
 }

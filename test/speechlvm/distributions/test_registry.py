@@ -35,7 +35,7 @@ def test_build(name, coding, settings, size):
         ("gaussian", "mulaw", {}, "use it with coding normalised"),
         ("gmm", "linear", {}, "use it with coding normalised"),
         ("categorical", "mulaw", {}, "use it with coding mulaw8"),
-        ("softmax", "mulaw", {}, "expected one of dmol, gaussian, gmm, categorical"),
+        ("softmax", "mulaw", {}, "expected one of dmol, gaussian, gmm, bernoulli_bivariate, categorical"),
         ("dmol", "mulaw", {"component": 3}, "did you mean 'components'"),
         ("dmol", "mulaw", {"components": 0}, "components"),
         ("dmol", "mulaw", {"components": "10"}, "components"),
@@ -47,7 +47,21 @@ def test_refusals(name, coding, settings, message):
         build_distribution(name, settings, of_audio(coding))
 
 
+def of_vectors(*kinds):
+    return VectorObservation({f"c{i}": kind for i, kind in enumerate(kinds)}, [0.0] * len(kinds), [1.0] * len(kinds))
+
+
+@pytest.mark.parametrize(
+    ("observation", "found"),
+    [(of_vectors("real", "real", "real"), "real, real, real"), (of_vectors(*["real"] * 60), "60 channels")],
+)
+def test_a_pen_needs_its_channels(observation, found):
+    with pytest.raises(ConfigError, match=f"describes binary, real, real channels; the data have {found}"):
+        build_distribution("bernoulli_bivariate", {}, observation)
+    pen = build_distribution("bernoulli_bivariate", {"components": 3}, of_vectors("binary", "real", "real"))
+    assert pen.event_size == 3 and pen.continuous
+
+
 def test_a_density_has_the_size_of_the_vectors():
-    observation = VectorObservation({"x": "real", "y": "real", "z": "real"}, [0.0] * 3, [1.0] * 3)
-    distribution = build_distribution("gmm", {"components": 5}, observation)
+    distribution = build_distribution("gmm", {"components": 5}, of_vectors("real", "real", "real"))
     assert (distribution.event_size, distribution.parameter_size) == (3, 5 * 7)
