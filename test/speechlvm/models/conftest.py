@@ -9,7 +9,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.noise import Noise
-from speechlvm.observation import AudioObservation, Observation, Statistics
+from speechlvm.observation import AudioObservation, Observation, Statistics, VectorObservation
 
 STACK = 4
 EXACT = {
@@ -79,12 +79,26 @@ def build(name, conf, coding="mulaw8", distribution="dmol", distribution_conf=No
 def tiny_system(key):
     """No weight that starts at zero or small hides anything; the output stays small: no extreme likelihood."""
     model, observation = build(*SYSTEMS[key], distribution_conf={"components": 2})
+    return System(key, perturbed(model), observation)
+
+
+def perturbed(model):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     model.initialise_output(0.3 * torch.randn(model.distribution.parameter_size, generator=generator))
-    return System(key, model.eval().requires_grad_(False), observation)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_pen(key, stack):
+    """A system of pen points: three channels, the first binary."""
+    name, conf = SYSTEMS[key]
+    conf = {**conf, "stride": max(2, stack)} if name == "cwvae" else {**conf, "stack": stack}
+    observation = VectorObservation({"pen": "binary", "dx": "real", "dy": "real"}, [0.1, 3.0, -2.0], [0.3, 10.0, 4.0])
+    distribution = build_distribution("bernoulli_bivariate", {"components": 2}, observation)
+    torch.manual_seed(0)
+    return System(key, perturbed(build_model(name, conf, 3, distribution).double()), observation)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +117,12 @@ def build_system():
 def tiny(request):
     """Every system."""
     return tiny_system(request.param)
+
+
+@pytest.fixture(scope="module", params=[(key, stack) for key in SYSTEMS for stack in (1, STACK)], ids=str)
+def tiny_of_pens(request):
+    """Every system, of pen points one by one and in stacks."""
+    return tiny_pen(*request.param)
 
 
 @pytest.fixture(scope="module", params=list(LATENT))
