@@ -4,6 +4,7 @@ pcm16: audio as int16 archives with their histogram. vectors: sequences of vecto
 codes and log-mel features of audio, which models do not read.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="data directory")
     parser.add_argument("--out", type=Path, required=True, help="directory of the dump")
     parser.add_argument("--kind", choices=KINDS, default="pcm16", help="what to write")
-    parser.add_argument("--rate_hz", type=int, default=16000, help="sampling rate the audio must have")
+    parser.add_argument(
+        "--rate_hz", type=int, help="sampling rate the audio must have; not given: that of the first file"
+    )
+    parser.add_argument(
+        "--segment_frames",
+        type=int,
+        help="cut each recording into consecutive utterances of so many frames, of which the last may be shorter",
+    )
     add_sharding(parser)
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.directory import load_data_dir
     from speechlvm.data.dump import part_is_done
-    from speechlvm.errors import UserError
+    from speechlvm.errors import ConfigError, UserError
 
     start_logging()
     data = load_data_dir(arguments.data)
     if (arguments.kind == "vectors") != bool(data.feats):
         found = "vectors" if data.feats else "audio"
         raise UserError(f"{arguments.data}: holds {found}, of which no dump of kind {arguments.kind} can be made")
+    if arguments.segment_frames is not None and (arguments.segment_frames < 1 or data.feats):
+        raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
     inputs, write_part, merge = prepare(arguments, data)
     part_inputs = {**inputs, "jobs": arguments.nj}
@@ -44,29 +54,47 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
+def _rate_hz(arguments: Any, data: Any) -> int:
+    from speechlvm.data.audio import audio_info
+
+    return arguments.rate_hz or audio_info(data.wav[min(data.wav)]).rate_hz
+
+
 def _audio(arguments: Any, data: Any, job: int) -> Any:
-    from speechlvm.data.audio import read_audio
+    from speechlvm.data.audio import audio_blocks, read_audio
     from speechlvm.data.dump import share_of
 
+    rate_hz, length = _rate_hz(arguments, data), arguments.segment_frames
     for utterance in share_of(sorted(data.wav), job, arguments.nj):
-        yield utterance, read_audio(data.wav[utterance], arguments.rate_hz)
+        if length is None:
+            yield utterance, read_audio(data.wav[utterance], rate_hz)
+        else:
+            for number, samples in enumerate(audio_blocks(data.wav[utterance], rate_hz, length)):
+                yield f"{utterance}-{number * length:010d}", samples
 
 
 def _audio_inputs(arguments: Any, data: Any) -> dict[str, Any]:
     from speechlvm.files import hash_value
 
     stamps = [[u, str(path), *_stamp(path)] for u, path in sorted(data.wav.items())]
-    return {"kind": arguments.kind, "rate_hz": arguments.rate_hz, "audio": hash_value(stamps)}
+    settings = {name: getattr(arguments, name) for name in ("kind", "rate_hz", "segment_frames")}
+    return {**settings, "audio": hash_value(stamps)}
 
 
 def _pcm16(arguments: Any, data: Any) -> tuple:
     from speechlvm.data import dump
 
     def write_part(job: int, inputs: dict) -> None:
-        dump.write_part(arguments.out, job, _audio(arguments, data, job), arguments.rate_hz, inputs)
+        dump.write_part(arguments.out, job, _audio(arguments, data, job), _rate_hz(arguments, data), inputs)
 
     def merge() -> None:
-        dump.merge(arguments.out, arguments.nj, str(arguments.data))
+        info = dump.merge(arguments.out, arguments.nj, str(arguments.data))
+        if arguments.segment_frames:
+            shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
+            logging.info(
+                f"{len(data.wav)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} frames, "
+                f"{shorter} of them shorter, where a recording ends"
+            )
 
     return _audio_inputs(arguments, data), write_part, merge
 
@@ -74,9 +102,8 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
 def _features(arguments: Any, data: Any) -> tuple:
     from speechlvm.data import features
 
-    transform = features.TRANSFORMS[arguments.kind](arguments.rate_hz)
-
     def write_part(job: int, inputs: dict) -> None:
+        transform = features.TRANSFORMS[arguments.kind](_rate_hz(arguments, data))
         items = ((utterance, transform(samples)) for utterance, samples in _audio(arguments, data, job))
         features.write_part(arguments.out, job, items, inputs)
 

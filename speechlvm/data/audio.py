@@ -14,6 +14,7 @@ import os
 import shlex
 import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -111,18 +112,52 @@ def read_audio(path: str | Path, rate_hz: int = 16000) -> np.ndarray:
     Raises:
         UserError: see `audio_info` and `check_format`; also if FLAC data does not decode to what its header promises.
     """
+    blocks = list(audio_blocks(path, rate_hz, None))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def audio_blocks(path: str | Path, rate_hz: int, block_frames: int | None) -> Iterator[np.ndarray]:
+    """Reads a 16-bit mono file in consecutive blocks, so that hours need not be held at once.
+
+    Args:
+        path: as for `read_audio`.
+        rate_hz: the rate that the file must have.
+        block_frames: samples in each block but the last, which may be shorter; None: as is quickest for all of them.
+
+    Raises:
+        UserError: as `read_audio`; what only the whole file shows, after its last block.
+    """
     path = Path(path)
     with open_regular(path) as file:
         info = _read_header(path, file)
         check_format(info, rate_hz)
-        if info.container == "flac":
-            return _decode_flac(info, file)
-        file.seek(info.data_offset)
-        samples = np.fromfile(file, dtype=">i2" if info.big_endian else "<i2", count=info.num_samples)
-    if len(samples) != info.num_samples:
-        raise _truncated(path, info.num_samples, len(samples))
-    _check_byte_order(info, samples)
-    return samples.astype(np.int16, copy=False)
+        yield from (
+            _flac_blocks(info, file, block_frames)
+            if info.container == "flac"
+            else _pcm_blocks(info, file, block_frames)
+        )
+
+
+def _pcm_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:
+    file.seek(info.data_offset)
+    found, extrema, swapped_extrema = 0, [], []
+    while found < info.num_samples:
+        count = min(block_frames or info.num_samples, info.num_samples - found)
+        samples = np.fromfile(file, dtype=">i2" if info.big_endian else "<i2", count=count)
+        found += len(samples)
+        if len(samples) < count:
+            raise _truncated(info.path, info.num_samples, found)
+        if info.extrema is not None:
+            extrema += [samples.min(), samples.max()]
+            swapped_extrema += [(swapped := samples.byteswap()).min(), swapped.max()]
+        yield samples.astype(np.int16, copy=False)
+    # Extrema that agree neither way are common (files cut or scaled after recording) and prove nothing.
+    if info.extrema is not None and (min(extrema), max(extrema)) != info.extrema:
+        if (min(swapped_extrema), max(swapped_extrema)) == info.extrema:
+            raise UserError(
+                f"{info.path}: samples are in the other byte order than sample_byte_format says "
+                f"(sample_min and sample_max agree only with swapped bytes); {COPY_AGAIN}"
+            )
 
 
 def misaligned_frames(samples: np.ndarray) -> int:
@@ -280,21 +315,6 @@ def _sphere_integer(path: Path, fields: dict[str, str], name: str, least: int | 
     return value
 
 
-def _check_byte_order(info: AudioInfo, samples: np.ndarray) -> None:
-    """Refuses samples whose extrema are the header's only once their bytes are swapped.
-
-    Extrema that agree neither way are common (files cut or scaled after recording) and prove nothing.
-    """
-    if info.extrema is None or (samples.min(), samples.max()) == info.extrema:
-        return
-    swapped = samples.byteswap()
-    if (swapped.min(), swapped.max()) == info.extrema:
-        raise UserError(
-            f"{info.path}: samples are in the other byte order than sample_byte_format says "
-            f"(sample_min and sample_max agree only with swapped bytes); {COPY_AGAIN}"
-        )
-
-
 def _wave_header(path: Path, file: BinaryIO) -> AudioInfo:
     """RIFF WAVE: walks over the chunks up to ``data``."""
     file_size, position, layout = _file_size(file), 12, None
@@ -361,25 +381,24 @@ def _flac_header(path: Path, file: BinaryIO) -> AudioInfo:
     return AudioInfo(path, "flac", "pcm", bits, channels, rate_hz, packed & (1 << 36) - 1)
 
 
-def _decode_flac(info: AudioInfo, file: BinaryIO) -> np.ndarray:
+def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:
     import soundfile
 
-    blocks, digest = [], hashlib.md5(usedforsecurity=False)
+    found, digest = 0, hashlib.md5(usedforsecurity=False)
     file.seek(26)
     expected_digest = file.read(16)
     file.seek(0)
     try:
         with soundfile.SoundFile(file) as decoder:
-            while len(block := decoder.read(BLOCK_FRAMES, dtype="int16")):
-                blocks.append(block)
+            while len(block := decoder.read(block_frames or BLOCK_FRAMES, dtype="int16")):
+                found += len(block)
                 digest.update(block.astype("<i2", copy=False).tobytes())
+                yield block
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UserError(f"{info.path}: damaged FLAC ({' '.join(str(error).split())}); {COPY_AGAIN}") from None
-    found = sum(map(len, blocks))
     if info.num_samples and found != info.num_samples:
         raise _truncated(info.path, info.num_samples, found)
     if not found:
         raise UserError(f"{info.path}: no samples; {COPY_AGAIN}, or remove it")
     if any(expected_digest) and digest.digest() != expected_digest:
         raise UserError(f"{info.path}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
-    return np.concatenate(blocks)

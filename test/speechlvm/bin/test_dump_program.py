@@ -90,3 +90,32 @@ def test_another_rate_and_missing_audio(data, tmp_path):
     with pytest.raises(UserError, match=r"spk_u1\.wav: No such file"):
         run(directory, tmp_path / "pcm16", "pcm16")
     assert not (tmp_path / "pcm16" / "done.json").exists()
+
+
+def test_recordings_are_cut_into_segments(data, tmp_path, capsys):
+    directory, utterances = data  # of 1500, 1600 and 1700 frames
+    for jobs in (1, 2):
+        out = tmp_path / f"pcm{jobs}"
+        run(directory, out, "pcm16", "--segment_frames", 500, "--nj", jobs)
+        dump = open_dump(out)
+        assert len(dump.records) == 3 + 4 + 4 and dump.frames == 1500 + 1600 + 1700
+        for name, samples in utterances.items():
+            for start in range(0, len(samples), 500):
+                np.testing.assert_array_equal(dump.read(f"{name}-{start:010d}"), samples[start : start + 500])
+    assert (tmp_path / "pcm1/utt2num_samples").read_text() == (tmp_path / "pcm2/utt2num_samples").read_text()
+    shown = capsys.readouterr().out
+    assert "3 recordings cut into 11 segments of 500 frames, 2 of them shorter, where a recording ends" in shown
+    assert run(directory, tmp_path / "pcm1", "pcm16", "--check") == 1
+    with pytest.raises(ConfigError, match="--segment_frames 0: expected at least 1"):
+        run(directory, tmp_path / "x", "pcm16", "--segment_frames", 0)
+
+
+def test_the_rate_is_that_of_the_audio_and_one_for_all(data, tmp_path, speech_like):
+    directory, _ = data
+    for name in ("spk_u0", "spk_u1", "spk_u2"):
+        write_wav(tmp_path / f"{name}.wav", speech_like(1500, 1), 22050)
+    run(directory, tmp_path / "pcm16", "pcm16")
+    assert open_dump(tmp_path / "pcm16").rate_hz == 22050
+    write_wav(tmp_path / "spk_u2.wav", speech_like(1500, 1), 16000)
+    with pytest.raises(UserError, match=r"spk_u2\.wav: sampling rate 16000 Hz; expected 22050 Hz"):
+        run(directory, tmp_path / "pcm16", "pcm16")
