@@ -92,8 +92,8 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
         if arguments.segment_frames:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
-                f"{len(data.wav)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} frames, "
-                f"{shorter} of them shorter, where a recording ends"
+                f"{len(data.wav)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} "
+                f"frames, {shorter} of them shorter, where a recording ends"
             )
 
     return _audio_inputs(arguments, data), write_part, merge

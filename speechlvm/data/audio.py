@@ -131,11 +131,8 @@ def audio_blocks(path: str | Path, rate_hz: int, block_frames: int | None) -> It
     with open_regular(path) as file:
         info = _read_header(path, file)
         check_format(info, rate_hz)
-        yield from (
-            _flac_blocks(info, file, block_frames)
-            if info.container == "flac"
-            else _pcm_blocks(info, file, block_frames)
-        )
+        blocks = _flac_blocks if info.container == "flac" else _pcm_blocks
+        yield from blocks(info, file, block_frames)
 
 
 def _pcm_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:
@@ -152,12 +149,13 @@ def _pcm_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> It
             swapped_extrema += [(swapped := samples.byteswap()).min(), swapped.max()]
         yield samples.astype(np.int16, copy=False)
     # Extrema that agree neither way are common (files cut or scaled after recording) and prove nothing.
-    if info.extrema is not None and (min(extrema), max(extrema)) != info.extrema:
-        if (min(swapped_extrema), max(swapped_extrema)) == info.extrema:
-            raise UserError(
-                f"{info.path}: samples are in the other byte order than sample_byte_format says "
-                f"(sample_min and sample_max agree only with swapped bytes); {COPY_AGAIN}"
-            )
+    if info.extrema is None or (min(extrema), max(extrema)) == info.extrema:
+        return
+    if (min(swapped_extrema), max(swapped_extrema)) == info.extrema:
+        raise UserError(
+            f"{info.path}: samples are in the other byte order than sample_byte_format says "
+            f"(sample_min and sample_max agree only with swapped bytes); {COPY_AGAIN}"
+        )
 
 
 def misaligned_frames(samples: np.ndarray) -> int:
