@@ -20,6 +20,19 @@ def _importable(package: Path) -> None:
 _importable(Path(__file__).parent / "imitations")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--recipes: the tests marked so, too."""
+    parser.addoption("--recipes", action="store_true", help="also run every recipe on an imitation of its corpus")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --recipes, say why whole recipes are not run."""
+    if not config.getoption("--recipes"):
+        for item in items:
+            if item.get_closest_marker("recipe"):
+                item.add_marker(pytest.mark.skip(reason="a whole recipe, about a minute: give --recipes"))
+
+
 @pytest.fixture(scope="session")
 def timit_sample() -> Path:
     """A corpus in TIMIT's layout: $SPEECHLVM_TIMIT, or shared/corpora/timit beside the repository."""
