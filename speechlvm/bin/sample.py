@@ -59,7 +59,6 @@ def _lengths(arguments: Any, rate_hz: float | None) -> tuple[int, int]:
 def _sample(arguments: Any) -> None:
     from speechlvm.data.audio import write_wav
     from speechlvm.data.dump import PCMDump, open_dump
-    from speechlvm.errors import UserError
     from speechlvm.experiment import load_experiment, training_device
     from speechlvm.files import write_array
     from speechlvm.reporting.pictures import channels_page, waveform_page
@@ -69,9 +68,11 @@ def _sample(arguments: Any) -> None:
     dump = open_dump(arguments.dump)
     audible = isinstance(dump, PCMDump)
     frames, prefix = _lengths(arguments, dump.rate_hz)
+    longest = max(record.frames for record in dump.records.values())
+    if longest < prefix:
+        print(f"no utterance has {prefix} frames: continuations start after {longest // 2}, half of the longest")
+        prefix = longest // 2
     long_enough = [u for u in sorted(dump.records) if dump.records[u].frames >= prefix]
-    if not long_enough:
-        raise UserError(f"{arguments.dump}: no utterance has the {prefix} frames of a prefix; give a shorter one")
     # spread over the set, so that several speakers are among them
     chosen = long_enough[:: max(1, len(long_enough) // arguments.count)][: arguments.count]
     kinds = {
