@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             with atomic_write(stem.with_name(stem.name + suffix)) as stream:
                 stream.write(text)
     faults += _draw(arguments.exp, own, comparisons)
-    text = render.document(comparisons, own, train_set, arguments.command, faults)
+    text = render.document(comparisons, cells, train_set, arguments.command, faults)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)

@@ -9,7 +9,7 @@ as in `gaussian`) and c:
 so that its standard deviations are those of `gaussian`. A floor on them alone would not bound the density: at equal
 deviations s the smaller eigenvalue is s^2 (1 - |rho|), the square of a line's thickness. Here no eigenvalue is below
 minimum_std^2, whatever the correlation, and the log-density of an offset never exceeds -log(2 pi) - 2 log(minimum_std),
-twice `gaussian.largest_log_density`. With minimum_std = 0 the clamps of r and MAX_CORRELATION bound it.
+twice that of a Gaussian of one number. With minimum_std = 0 the clamps of r and MAX_CORRELATION bound it.
 
 Without correlation it is the diagonal Gaussian that source B names (and its code has, commented out), with the pen's
 Bernoulli: a Gaussian density of a number that is 0 or 1 has no largest value, and means nothing.

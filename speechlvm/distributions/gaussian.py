@@ -22,17 +22,6 @@ MAX_LOG_STD = 8.0
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-def largest_log_density(minimum_std: float) -> float:
-    """Nats of one frame that no Gaussian, and no mixture of them, exceeds (source A, eq. 12 and 13, and its Table 5).
-
-    The value at the mean with the smallest standard deviation: -log(2 pi) / 2 - log(minimum_std).
-
-    Args:
-        minimum_std: floor of the standard deviation, above 0.
-    """
-    return -_HALF_LOG_TWO_PI - math.log(minimum_std)
-
-
 def floored_log_std(raw: Tensor, minimum_std: float) -> Tensor:
     """Log standard deviations of raw network outputs, elementwise."""
     raw = raw.clamp(MIN_LOG_STD, MAX_LOG_STD)

@@ -1,15 +1,44 @@
-"""Results found on disk, averaged over seeds."""
+"""Results found on disk, averaged over seeds. No torch in here: it works in seconds, from result.json files alone."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speechlvm.errors import UserError
 from speechlvm.files import read_json
+from speechlvm.scoring.results import EXACT_BOUNDS
+
+
+class Result(BaseModel):
+    """What tables and figures need of a result.json; `speechlvm.bin.score` and `baseline` say what the fields are."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    model: str
+    system: str
+    set: str
+    coding: str
+    unit: Literal["pmf", "density"]
+    bound: str
+    distribution: dict[str, Any] = {}
+    bits_per_frame: float | None
+    bits_per_frame_interval: list[float] | None
+    nats_per_frame: float
+    nats_per_utterance: float
+    terms_nats_per_frame: dict[str, float]
+    frames: int
+    utterances: int
+    parameters: int | None
+    steps: int | None
+    hours: float | None
+    data_hash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -21,41 +50,51 @@ class Cell:
         experiment: directory name below exp/<train_set>.
         set: that was scored.
         coding: whose cells were scored.
-        results: result.json of each seed (of one for baselines).
+        results: result.json of each seed (of one for baselines), all with the same bound.
     """
 
     root: str
     experiment: str
     set: str
     coding: str
-    results: tuple[dict[str, Any], ...]
+    results: tuple[Result, ...]
 
     def mean(self, field: str) -> float | None:
         """Mean over seeds; None where the field does not apply."""
-        values = [result[field] for result in self.results]
+        values = [getattr(result, field) for result in self.results]
         return None if None in values else statistics.fmean(values)
 
     def deviation(self, field: str) -> float | None:
         """Standard deviation over seeds, if there are several."""
-        values = [result[field] for result in self.results]
+        values = [getattr(result, field) for result in self.results]
         return statistics.stdev(values) if len(values) > 1 and None not in values else None
 
     @property
-    def samples(self) -> int:
-        """Samples of the latents that each likelihood is bounded with; 1 for the ELBO and for what is exact."""
-        return _samples(self.first["bound"])
-
-    @property
-    def first(self) -> dict[str, Any]:
+    def first(self) -> Result:
         """One of the results, for what does not vary with the seed."""
         return self.results[0]
 
+    @property
+    def bound(self) -> str:
+        """Type of bound, in words."""
+        names = {"exact": "exact", "elbo": "ELBO", "code-length": "code length"}
+        return names.get(self.first.bound, self.first.bound.upper())
 
-def _samples(bound: str) -> int:
-    return int(bound.removeprefix("iwae-")) if bound.startswith("iwae-") else 1
+    @property
+    def sign(self) -> str:
+        """What stands before a value that is not exact: <= of bits, >= of densities."""
+        if self.first.bound in EXACT_BOUNDS:
+            return ""
+        return "<=" if self.first.unit == "pmf" else ">="
+
+    @property
+    def kl_nats_per_frame(self) -> float | None:
+        """Mean over seeds of the sum over levels; None where there are no latents."""
+        sums = [[v for k, v in r.terms_nats_per_frame.items() if k.startswith("kl_")] for r in self.results]
+        return statistics.fmean(map(sum, sums)) if all(sums) else None
 
 
-def collect(root: Path, name: str = "") -> list[Cell]:
+def collect(root: Path, name: str = "") -> tuple[list[Cell], list[str]]:
     """All complete results below exp/<train_set>, sorted by experiment, set and coding; none if it is not there.
 
     The bound with the most samples stands for a system: an importance-weighted one for the ELBO where there is one.
@@ -64,29 +103,61 @@ def collect(root: Path, name: str = "") -> list[Cell]:
         root: exp/<train_set>.
         name: what rows call it, if it is another recipe's.
 
-    Raises:
-        UserError: a result lacks a field.
+    Returns:
+        The cells, and a line for each result that cannot be used: which, why, and what to do.
     """
     # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
-    groups: dict[tuple[str, str, str], dict[int, dict[Path, dict[str, Any]]]] = {}
-    for path in sorted(Path(root).glob("*/**/score_*/result.json")):
-        if not (path.parent / "done.json").exists():
-            continue
-        result = read_json(path)
+    groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
+    faults = []
+    for path in _complete_results(Path(root)):
         try:
-            key = (path.relative_to(root).parts[0], result["set"], result["coding"])
-            samples = _samples(result["bound"])
-        except KeyError as error:
-            raise UserError(f"{path}: lacks {error}; remove {path.parent} and score again") from error
+            result, samples = _read(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        key = (path.relative_to(root).parts[0], result.set, result.coding)
         groups.setdefault(key, {}).setdefault(samples, {})[path.parent.parent] = result
-    return [Cell(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
+    cells = [Cell(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
+    return cells, faults
 
 
-def learning_curves(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """Validations of history.jsonl by "experiment/seed"."""
-    curves = {}
+def _complete_results(root: Path) -> Iterator[Path]:
+    for pattern in ("*/score_*/result.json", "*/seed*/score_*/result.json"):  # baselines, experiments
+        yield from (path for path in sorted(root.glob(pattern)) if (path.parent / "done.json").exists())
+
+
+def _read(path: Path) -> tuple[Result, int]:
+    """A result, and the samples of the latents that bound its likelihood: 1 for the ELBO and for what is exact."""
+    again = f"remove {path.parent} and score again"
+    try:
+        value = read_json(path)
+    except UserError as error:
+        raise UserError(f"{str(error).split(';')[0]}; {again}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(value).__name__}; {again}")
+    try:
+        result = Result(**value)
+        kind, _, samples = result.bound.partition("-")
+        return result, int(samples) if kind == "iwae" else 1
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {again}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: bound '{result.bound}'; expected iwae-K; {again}") from error
+
+
+def learning_curves(root: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Validations of history.jsonl by "experiment/seed", and a line for each file that cannot be used."""
+    curves, faults = {}, []
     for path in sorted(Path(root).glob("*/seed*/history.jsonl")):
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        try:
+            entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            for entry in entries:
+                entry["seconds"], entry["bits_per_frame"], entry["nats_per_frame"] + 0.0
+        except (ValueError, KeyError, TypeError) as error:
+            faults.append(f"{path}: not a history of validations ({error!r}); continue the training, which writes it")
+            continue
         if entries:
             curves["/".join(path.relative_to(root).parts[:2])] = entries
-    return curves
+    return curves, faults

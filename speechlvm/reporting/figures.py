@@ -1,7 +1,8 @@
-"""Figures over experiments: bits per frame of each, and learning curves over time."""
+"""Figures over experiments: bits per frame of each, sweeps, and learning curves over time; each as PNG and PDF."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -9,78 +10,122 @@ from typing import Any
 from speechlvm.reporting.collect import Cell
 from speechlvm.reporting.pictures import new_figure, save_figure
 from speechlvm.reporting.tables import Table
-from speechlvm.scoring.results import EXACT_BOUNDS
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
+LEGEND_ROWS = 26
+LINE_STYLES = ("-", "--", "-.", ":")
+SIGNS = {"": "", "<=": "≤ ", ">=": "≥ "}
 
 
-def bits_figure(path: Path, cells: list[Cell], name: str, codings: Collection[str]) -> None:
-    """Horizontal bars of bits per frame on one set, best on top; baselines in grey, 95 % intervals.
-
-    `codings` are those whose bits compare with each other.
-    """
-    chosen = [c for c in cells if c.set == name and c.coding in codings and c.first["unit"] == "pmf"]
-    chosen.sort(key=lambda c: c.mean("bits_per_frame"), reverse=True)
-    figure = new_figure(figsize=(7, 0.6 + 0.32 * len(chosen)))
-    axis = figure.add_subplot()
-    for row, cell in enumerate(chosen):
-        value = cell.mean("bits_per_frame")
-        low, high = cell.first["bits_per_frame_interval"]
-        grey = cell.first["system"] in BASELINE_SYSTEMS
-        axis.barh(row, value, color="0.75" if grey else "tab:blue", height=0.7)
-        axis.errorbar(value, row, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], color="0.2", capsize=2)
-        axis.text(high + 0.03, row, f"{'' if cell.first['bound'] in EXACT_BOUNDS else '≤ '}{value:.2f}",
-                  va="center", fontsize=8)  # fmt: skip
-    axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
-    values = [c.mean("bits_per_frame") for c in chosen]
-    axis.set_xlim(max(0.0, min(values) - 1.0), max(values) + 0.6)
-    axis.set_xlabel(f"bits per frame on {name} ({' and '.join(sorted({c.coding for c in chosen}))} cells)")
-    axis.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, path)
+def save(figure, stem: Path) -> None:
+    """<stem>.png and <stem>.pdf."""
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, stem.with_name(stem.name + suffix))
 
 
-def sweep_figure(path: Path, table: Table, results: dict[str, list[tuple[float, Cell]]]) -> None:
-    """A table's unit over its axis, one line per set; bars are standard deviations over seeds.
+def bits_figure(stem: Path, cells: list[Cell], name: str, codings: Collection[str]) -> None:
+    """Horizontal bars of bits per frame on one set, best on top; baselines in grey.
+
+    Whiskers are standard deviations over seeds, or the 95 % interval over utterances where there is one seed.
 
     Args:
-        path: PNG or PDF.
+        stem: path without ending.
+        cells: results.
+        name: of the set.
+        codings: those whose bits compare with each other.
+    """
+    chosen = [c for c in cells if c.set == name and c.coding in codings and c.first.unit == "pmf"]
+    chosen.sort(key=lambda c: (-c.mean("bits_per_frame"), c.experiment))
+    figure = new_figure(figsize=(7, 1.0 + 0.26 * len(chosen)))
+    axis = figure.add_subplot()
+    values = [c.mean("bits_per_frame") for c in chosen]
+    width = max(values) - max(0.0, min(values) - 1.0)
+    whiskers = [_whiskers(cell) for cell in chosen]
+    colours = ["0.75" if cell.first.system in BASELINE_SYSTEMS else "tab:blue" for cell in chosen]
+    axis.barh(range(len(chosen)), values, color=colours, height=0.7)
+    axis.errorbar(
+        values, range(len(chosen)), xerr=list(zip(*whiskers, strict=True)), fmt="none", color="0.2", capsize=2
+    )
+    for row, (cell, value, (_, above)) in enumerate(zip(chosen, values, whiskers, strict=True)):
+        axis.text(value + above + 0.015 * width, row, f"{SIGNS[cell.sign]}{value:.2f}", va="center", fontsize=8)
+    axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
+    axis.set_ylim(-0.7, len(chosen) - 0.3)
+    axis.set_xlim(max(values) - width, max(values) + 0.15 * width)
+    axis.set_xlabel(f"bits per frame on {name} ({' and '.join(sorted({c.coding for c in chosen}))} cells)")
+    axis.spines[["top", "right"]].set_visible(False)
+    save(figure, stem)
+
+
+def _whiskers(cell: Cell) -> tuple[float, float]:
+    """How far they reach below and above the mean."""
+    deviation = cell.deviation("bits_per_frame")
+    if deviation is not None:
+        return deviation, deviation
+    value, interval = cell.first.bits_per_frame, cell.first.bits_per_frame_interval or [cell.first.bits_per_frame] * 2
+    return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
+
+
+def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, Cell]]]) -> None:
+    """A table's unit over its axis, one line per set; whiskers are standard deviations over seeds.
+
+    Args:
+        stem: path without ending.
         table: with an axis.
-        results: by set, from `tables.sweep`.
+        results: by set, from `compare.sweep`.
     """
     figure = new_figure(figsize=(5, 3.6))
     axis = figure.add_subplot()
     for name, places in results.items():
-        values = [cell.mean(table.unit) for _, cell in places]
-        deviations = [cell.deviation(table.unit) or 0.0 for _, cell in places]
-        axis.errorbar([at for at, _ in places], values, yerr=deviations, marker="o", capsize=3, label=name)
+        at, values = [at for at, _ in places], [cell.mean(table.unit) for _, cell in places]
+        [line] = axis.plot(at, values, marker="o", label=name)
+        several = [(at, value, cell.deviation(table.unit)) for (at, cell), value in zip(places, values, strict=True)]
+        several = [place for place in several if place[2] is not None]
+        if several:
+            axis.errorbar(*zip(*several, strict=True), fmt="none", color=line.get_color(), capsize=3)
     axis.set_xticks(sorted({row.at for row in table.rows}))
-    bounds = {cell.first["bound"] in EXACT_BOUNDS for places in results.values() for _, cell in places}
-    mark = "" if bounds == {True} else "≥ " if table.densities else "≤ "
+    axis.margins(x=0.08)
+    signs = {cell.sign for places in results.values() for _, cell in places}
     axis.set_xlabel(table.axis)
-    axis.set_ylabel(mark + table.unit.replace("_", " "))
+    axis.set_ylabel(SIGNS[max(signs)] + table.unit.replace("_", " "))
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
-    save_figure(figure, path)
+    save(figure, stem)
 
 
-def curves_figure(path: Path, curves: dict[str, list[dict[str, Any]]], field: str) -> None:
+def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: str) -> None:
     """Validation over minutes of training, one line per run, lower is better.
 
+    Runs stand in the legend in the order of their last values, so the worst on top as in the picture; runs of one
+    experiment have one colour.
+
     Args:
-        path: PNG or PDF.
+        stem: path without ending.
         curves: entries of history.jsonl by run.
         field: bits_per_frame, or nats_per_frame, whose negative is drawn.
     """
+    from matplotlib import colormaps
+
     sign = 1 if field == "bits_per_frame" else -1
-    figure = new_figure(figsize=(7, 4.2))
+    experiments: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in sorted(curves, key=lambda run: -sign * curves[run][-1][field]):
+        experiments.setdefault(run.partition("/")[0], []).append(curves[run])
+    figure = new_figure(figsize=(7, 4.6))
     axis = figure.add_subplot()
-    for name, curve in curves.items():
-        axis.plot([e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve], marker=".", label=name)
+    for place, (experiment, runs) in enumerate(experiments.items()):
+        colour = colormaps["turbo"](0.05 + 0.9 * place / max(1, len(experiments) - 1))
+        label = f"{experiment} ({len(runs)} seeds)" if len(runs) > 1 else experiment
+        for curve, name in zip(runs, [label, *[None] * len(runs)], strict=False):
+            minutes, values = [e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve]
+            style = LINE_STYLES[place % len(LINE_STYLES)]
+            axis.plot(minutes, values, style, marker=".", markersize=3, linewidth=1, color=colour, label=name)
     first, last = ([sign * curve[place][field] for curve in curves.values()] for place in (0, -1))
+    least = min(sign * entry[field] for curve in curves.values() for entry in curve)
     # the marginal at the start is far above what matters
-    axis.set_ylim(min(last) - 0.1, min(max(first), max(last) + 2.0) + 0.1)
+    height = max(max(last) - least, 0.25 * (statistics.median(first) - least), 1e-3)
+    axis.set_ylim(least - 0.05 * height, min(max(first), max(last) + height) + 0.05 * height)
     axis.set_xlabel("training time [min]")
     axis.set_ylabel("validation bits per frame" if sign == 1 else "negative validation nats per frame")
-    axis.legend(fontsize=7)
+    columns = -(-len(experiments) // LEGEND_ROWS)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.01), borderaxespad=0, ncols=columns)
     axis.grid(alpha=0.3)
-    save_figure(figure, path)
+    save(figure, stem)

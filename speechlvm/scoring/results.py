@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from speechlvm.accounting import UtteranceScore, corpus_score
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, read_json, write_json
+
+if TYPE_CHECKING:
+    from speechlvm.accounting import UtteranceScore
 
 EXACT_BOUNDS = ("exact", "code-length")
 
@@ -38,6 +40,9 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
     Raises:
         UserError: an utterance is scored twice.
     """
+    # imports torch, which tables and checks of what is complete do without
+    from speechlvm.accounting import UtteranceScore, corpus_score
+
     scores = [
         UtteranceScore(**score)
         for job in range(1, jobs + 1)
