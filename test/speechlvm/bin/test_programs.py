@@ -168,8 +168,10 @@ def test_report_shows_ours_beside_the_published(trained, tmp_path):
     assert "| 13.50 " in line and f"{bits:.3f}" in line and f"{bits - 13.5:+.3f}" in line
     blank = next(line for line in text.splitlines() if "VRNN" in line)
     assert [cell.strip() for cell in blank.split("|")][4:7] == ["11.00", "", ""]
-    figures = sorted(path.name for path in (root / "figures").iterdir())
-    assert figures == ["bits_test_mulaw.png", "bits_test_pcm.png", "learning_curves.png"]
+    figures = {path.name for path in (root / "figures").iterdir()}
+    assert figures == {
+        f"{n}.{e}" for n in ("bits_test_mulaw", "bits_test_pcm", "learning_curves") for e in ("png", "pdf")
+    }
     (tables / "T1.yaml").write_text(TABLE.replace("unit: bits_per_frame", "unit: bits"))
     with pytest.raises(ConfigError, match=r"T1.yaml: unit: .*'bits'"):
         run(report, "--exp", root, "--tables", tables, "--out", results)
