@@ -14,9 +14,10 @@ import hashlib
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,8 @@ RIFF_HEADER_BYTES = 44
 SAMPLE_BYTES = 2
 
 
-@dataclass(frozen=True)
-class Record:
-    """Where an utterance's samples lie: `offset` is the RIFF header's, as in the scp file."""
+class Record(NamedTuple):
+    """Where an utterance's frames lie: `offset` is the record's header's, as in the scp file."""
 
     utterance: str
     archive: Path
@@ -174,19 +174,21 @@ class Dump(ABC):
         self.rate_hz: float | None = info["rate_hz"]
         self._descriptors: dict[Path, int] = {}
         self._checked: set[str] = set()
-        frames = dict(self._table(self.counts))
+        archives: dict[str, Path] = {}
         self.records: dict[str, Record] = {}
-        for number, (utterance, location) in enumerate(self._table(self.index), start=1):
+        both = zip_longest(self._table(self.index), self._table(self.counts), fillvalue=("", ""))
+        for number, ((utterance, location), (counted, frames)) in enumerate(both, start=1):
             path, _, offset = location.rpartition(":")
-            if utterance not in frames or not frames[utterance].isdigit() or not offset.isdigit():
+            if utterance != counted or not frames.isdigit() or not offset.isdigit():
                 raise UserError(
-                    f"{self.directory / self.index}:{number}: {utterance} has no valid offset or no entry in "
-                    f"{self.counts}; run stage 2 (dumps) again"
+                    f"{self.directory / self.index}:{number}: {utterance} has no valid offset, or {self.counts} has "
+                    f"'{counted} {frames}' in this line; run stage 2 (dumps) again"
                 )
-            # beside its scp first: a dump that was copied or moved reads its own archives
-            beside = self.directory / Path(path).name
-            archive = beside if beside.exists() else Path(path)
-            self.records[utterance] = Record(utterance, archive, int(offset), int(frames[utterance]))
+            if path not in archives:
+                # beside its scp first: a dump that was copied or moved reads its own archives
+                beside = self.directory / Path(path).name
+                archives[path] = beside if beside.exists() else Path(path)
+            self.records[utterance] = Record(utterance, archives[path], int(offset), int(frames))
         if len(self.records) != self.info["utterances"]:
             raise UserError(
                 f"{self.directory / self.index}: {len(self.records)} utterances, info.json says "
@@ -205,17 +207,19 @@ class Dump(ABC):
     def _decode(self, data: bytes) -> np.ndarray:
         """Frames of bytes."""
 
-    def _table(self, name: str) -> list[list[str]]:
+    def _table(self, name: str) -> Iterator[tuple[str, str]]:
         path = self.directory / name
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            with open(path, encoding="utf-8") as stream:
+                for number, line in enumerate(stream, start=1):
+                    utterance, blank, value = line.rstrip("\n").partition(" ")
+                    if not blank:
+                        raise UserError(
+                            f"{path}:{number}: expected an utterance and a value; run stage 2 (dumps) again"
+                        )
+                    yield utterance, value
         except FileNotFoundError as error:
             raise UserError(f"{path}: missing; run stage 2 (dumps)") from error
-        rows = [line.split(" ", 1) for line in lines]
-        for number, row in enumerate(rows, start=1):
-            if len(row) != 2:
-                raise UserError(f"{path}:{number}: expected an utterance and a value; run stage 2 (dumps) again")
-        return rows
 
     @property
     def frames(self) -> int:
