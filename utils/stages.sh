@@ -6,6 +6,7 @@
 #   material                           dumps that models are trained on: pcm16 (audio) or vectors
 #   dump_args                          array: further arguments of the dump program
 #   sample_args                        array: further arguments of the sampling program
+#   speaker                            whose durations of phones stand above those of all
 # Each stage is a no-op on what is complete, redoes what is not, and can run alone.
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
 set -euo pipefail
@@ -114,6 +115,20 @@ report() {
     single "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)"
     grep -E '^(#|\|)' "${results}" || true
+    phone_durations
+}
+
+# Where the data have phones: how long they last, for one speaker (the first, if the recipe names none) and for all.
+phone_durations() {
+    local set
+    local -a directories=()
+    for set in ${all_sets}; do
+        [ ! -f "${datadir}/${set}/phones" ] || directories+=("${datadir}/${set}")
+    done
+    [ "${#directories[@]}" -gt 0 ] || return 0
+    log "durations of phones"
+    single "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
+        --speaker "${speaker:-}" --exp "${root}"
 }
 
 # --- The stages --------------------------------------------------------------------------------------------------------

@@ -186,6 +186,16 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
     ]
 
 
+def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
+    for name in ("train", "test"):
+        (tree.recipe / "data" / name).mkdir(parents=True)
+        (tree.recipe / "data" / name / "phones").touch()
+    assert tree.run("--stage", "10")[0] == 0
+    calls = [call[2:] for call in tree.calls()]
+    assert [call[0] for call in calls] == ["--exp", "--data"]
+    assert calls[1] == ["--data", "data/train", "data/test", "--speaker", "", "--exp", "exp/train"]
+
+
 def test_tables_restrict_scores_that_need_no_network(tree):
     for stage in ("4", "9"):
         assert tree.run("--stage", stage, "--stop_stage", stage, "--tables", "T1", "--models", "c", "--nj", "1")[0] == 0
