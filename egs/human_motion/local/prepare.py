@@ -1,0 +1,344 @@
+"""Makes the data directories train, valid and test from motion capture: ASF and AMC, or BVH files.
+
+Looks through the whole directory for files SUBJECT_TRIAL.amc, each with a skeleton SUBJECT.asf beside it, or
+SUBJECT_TRIAL.bvh, in upper or lower case. All are read and checked before anything is written; each fault is one line
+with file and line number. All trials must have the same joints and angles.
+
+Frames are those of `motion_features`, each k-th of the recording. Angles that do not move in the training set are left
+out, as a density of them would be as high as one likes. With at least MANY_SUBJECTS subjects, a tenth of them each is
+kept for validation and test; with fewer, a tenth of the trials. motion.json, beside the sets, holds what pictures need
+to turn frames back into bodies.
+"""
+
+import argparse
+import functools
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from asf_amc import read_amc, read_asf
+from bvh import read_bvh
+from motion_features import ROOT, encode
+from skeleton import Skeleton
+
+from speechlvm.bin.cli import run_main
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, prepare_sets, shuffled
+from speechlvm.data.vectors import write_vectors
+from speechlvm.errors import ConfigError, UserError
+from speechlvm.files import hash_file, hash_value, write_json
+
+SETS = ("train", "valid", "test")
+TRIAL = re.compile(r"([A-Za-z0-9]+)_([A-Za-z0-9_-]+)")
+MANY_SUBJECTS = 10
+HELD_OUT_SHARE = 0.1
+LEAST_FRAMES = 2
+MOVING_DEGREES = 0.01
+RATE_TOLERANCE = 0.005
+
+
+@dataclass
+class Trial:
+    """A recording, and what was read from it.
+
+    Attributes:
+        name: SUBJECT_TRIAL in lower case.
+        path: of the AMC or BVH file.
+        asf: its skeleton's file; None for BVH.
+        skeleton: None until it is read.
+        frames: that its motion gives.
+        lowest: (C,) of each channel.
+        highest: (C,) of each channel.
+        mean: (C,) of each channel.
+        log: what is wrong with it.
+    """
+
+    name: str
+    path: Path
+    asf: Path | None
+    skeleton: Skeleton | None = None
+    frames: int = 0
+    lowest: np.ndarray | None = None
+    highest: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    log: Log = field(default_factory=Log)
+
+    @property
+    def subject(self) -> str:
+        """Id of whoever moves."""
+        return self.name.partition("_")[0]
+
+
+def find_trials(root: Path, log: Log) -> list[Trial]:
+    """All trials below a directory, sorted by name.
+
+    Raises:
+        UserError: no such directory, or no trials in it; says what was looked for.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"{root}: no such directory; give the one that holds the motion capture files (subjects/01 ...)"
+        )
+    trials: dict[str, Trial] = {}
+    skeletons: dict[tuple[Path, str], Path] = {}
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    for path in files:
+        if path.suffix.lower() == ".asf":
+            skeletons[path.parent, path.stem.lower()] = path
+    used: set[Path] = set()
+    for path in files:
+        kind = path.suffix.lower()
+        if kind == ".asf":
+            continue
+        if kind not in (".amc", ".bvh"):
+            log.tolerate("files are none of .asf, .amc and .bvh and were left out", str(path))
+            continue
+        match = TRIAL.fullmatch(path.stem)
+        if not match:
+            log.fault(f"{path}: not named SUBJECT_TRIAL, as 02_01{kind}; rename or remove it")
+            continue
+        name = path.stem.lower()
+        asf = skeletons.get((path.parent, match[1].lower())) if kind == ".amc" else None
+        if kind == ".amc" and asf is None:
+            log.fault(f"{path}: no skeleton {match[1]}.asf beside it; copy it from the corpus, or remove the trial")
+            continue
+        used.add(asf)
+        if name not in trials:
+            trials[name] = Trial(name, path, asf)
+        elif _same(trials[name], path, asf):
+            log.tolerate("trials are there twice, with the same bytes", str(path))
+        else:
+            log.fault(f"{path}: another recording than {trials[name].path}, of the same name; remove one of the two")
+    for asf in sorted(set(skeletons.values()) - used):
+        log.tolerate("skeletons have no trial", str(asf))
+    if not trials:
+        log.fault(f"{root}: no trials; looked through {len(files)} files for SUBJECT_TRIAL.amc and SUBJECT_TRIAL.bvh")
+        log.report()
+    return [trials[name] for name in sorted(trials)]
+
+
+def _same(trial: Trial, path: Path, asf: Path | None) -> bool:
+    pairs = [(trial.path, path), *([(trial.asf, asf)] if trial.asf and asf else [])]
+    return trial.path.suffix.lower() == path.suffix.lower() and all(hash_file(a) == hash_file(b) for a, b in pairs)
+
+
+def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial, np.ndarray | None]:
+    """The trial with what was read and checked, and its frames; None if something is wrong with it."""
+    try:
+        if trial.asf:
+            asf = read_asf(trial.asf)
+            trial.skeleton, motion, recorded_hz = asf.skeleton, read_amc(trial.path, asf), amc_rate_hz
+        else:
+            file = read_bvh(trial.path)
+            trial.skeleton, motion, recorded_hz = file.skeleton, file.motion, file.rate_hz
+            if file.rest_pose_first:
+                trial.log.tolerate("trials begin with a rest pose that is no motion and was left out", trial.name)
+        every = round(recorded_hz / rate_hz)
+        if every < 1 or abs(every * rate_hz / recorded_hz - 1) > RATE_TOLERANCE:
+            raise UserError(
+                f"{trial.path}: recorded at {recorded_hz:g} Hz, of which {rate_hz:g} Hz is not a whole part; "
+                f"give --rate_hz {recorded_hz / max(1, every):g}, for instance"
+            )
+    except UserError as error:
+        trial.log.fault(str(error))
+        return trial, None
+    values = encode(motion, every)
+    trial.frames = len(values)
+    if trial.frames < LEAST_FRAMES:
+        trial.log.fault(
+            f"{trial.path}: {len(motion.position)} frames at {recorded_hz:g} Hz give {trial.frames} at {rate_hz:g} Hz; "
+            f"expected at least {LEAST_FRAMES}; remove it"
+        )
+        return trial, None
+    trial.lowest, trial.highest, trial.mean = values.min(0), values.max(0), values.mean(0)
+    return trial, values
+
+
+def check_skeletons(trials: list[Trial], log: Log) -> None:
+    """Insists that all trials have the angles that most have."""
+    kinds = Counter(tuple(trial.skeleton.angles) for trial in trials)
+    usual = kinds.most_common(1)[0][0]
+    for trial in trials:
+        own = trial.skeleton.angles
+        if tuple(own) != usual:
+            lacks, adds = [a for a in usual if a not in own], [a for a in own if a not in usual]
+            what = "; ".join(
+                f"{verb} {' '.join(names[:5])}" for verb, names in (("lacks", lacks), ("has", adds)) if names
+            )
+            log.fault(
+                f"{trial.asf or trial.path}: other angles than {kinds[usual]} of {len(trials)} trials "
+                f"({what or 'in another order'}), in trial {trial.name}; remove it, or prepare it by itself"
+            )
+
+
+def divide(trials: list[Trial], seed: int) -> dict[str, list[Trial]]:
+    """Trials of each set: by subject if there are many, else by trial; a tenth each for valid and test.
+
+    Raises:
+        ConfigError: there are too few trials for three sets.
+    """
+    subjects = {trial.subject for trial in trials}
+    by_subject = len(subjects) >= MANY_SUBJECTS
+    groups = shuffled(subjects if by_subject else {trial.name for trial in trials}, seed)
+    held_out = max(1, round(HELD_OUT_SHARE * len(groups)))
+    if len(groups) < 3:
+        raise ConfigError(f"{len(groups)} trials; expected at least 3, one for each of {', '.join(SETS)}")
+    how = "subject" if by_subject else f"trial (by subject from {MANY_SUBJECTS} subjects on), so sets share subjects"
+    print(f"{len(trials)} trials of {len(subjects)} subjects, {held_out} each for valid and test; divided by {how}")
+    place = {group: "test" if rank < held_out else "valid" for rank, group in enumerate(groups[: 2 * held_out])}
+    sets: dict[str, list[Trial]] = {name: [] for name in SETS}
+    for trial in trials:
+        sets[place.get(trial.subject if by_subject else trial.name, "train")].append(trial)
+    return sets
+
+
+def choose_channels(sets: dict[str, list[Trial]], names: list[str], log: Log) -> dict[str, float]:
+    """Channels that do not move in the training set, with their value."""
+
+    def moves(trials: list[Trial]) -> np.ndarray:
+        lowest = np.min([trial.lowest for trial in trials], axis=0)
+        return np.max([trial.highest for trial in trials], axis=0) - lowest > least
+
+    least = np.where(np.arange(len(names)) < len(ROOT), 0.0, MOVING_DEGREES)
+    moving = moves(sets["train"])
+    weights = [trial.frames for trial in sets["train"]]
+    values = np.average([trial.mean for trial in sets["train"]], axis=0, weights=weights)
+    still = {name: float(value) for name, value, kept in zip(names, values, moving, strict=True) if not kept}
+    if still:
+        print(f"{len(still)} of {len(names)} channels left out, as they do not move in train: {' '.join(still)}")
+    for other in ("valid", "test"):
+        for name, kept, also in zip(names, moving, moves(sets[other]), strict=True):
+            if also and not kept:
+                log.tolerate("channels move only outside of train and were left out", f"{name} ({other})")
+    return still
+
+
+def make_sets(trials: list[Trial], log: Log, arguments: argparse.Namespace) -> dict[str, DataDirectory]:
+    """Reads all trials, in `nj` processes, and writes their frames; the sets.
+
+    Raises:
+        UserError: there are faults.
+    """
+    work = arguments.out / ".frames"
+    read = functools.partial(_read_to_file, work=work, rate_hz=arguments.rate_hz, amc_rate_hz=arguments.amc_rate_hz)
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        trials = _read_all(read, trials, arguments.nj)
+        for trial in trials:
+            log.add(trial.log)
+        log.report()
+        check_skeletons(trials, log)
+        log.report()
+        sets = divide(trials, arguments.seed)
+        names = [*ROOT, *trials[0].skeleton.angles]
+        still = choose_channels(sets, names, log)
+        kept = np.array([name not in still for name in names])
+        data = {}
+        for name, members in sets.items():
+            frames = ((trial.name, np.load(work / f"{trial.name}.npy")[:, kept]) for trial in members)
+            feats, num_frames = write_vectors(arguments.out / "frames", name, frames)
+            data[name] = DataDirectory(
+                {trial.name: trial.subject for trial in members},
+                feats=feats,
+                num_frames=num_frames,
+                channels={name: "real" for name in names if name not in still},
+                rate_hz=arguments.rate_hz,
+            )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    write_json(arguments.out / "motion.json", describe_bodies(sets, names, still))
+    return data
+
+
+def _read_all(read: Callable[[Trial], Trial], trials: list[Trial], jobs: int) -> list[Trial]:
+    """Reads trials in processes of their own, since parsing text is Python's own work, one thread at a time."""
+    if jobs == 1:
+        return list(map(read, trials))
+    with ProcessPoolExecutor(jobs, initializer=_leave_signals) as pool:
+        try:
+            return list(pool.map(read, trials, chunksize=4))
+        except BrokenProcessPool:
+            raise UserError("a process that reads trials was killed, for want of memory? try a smaller --nj") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _leave_signals() -> None:
+    # who interrupts the parent means it, and it tells the children by ending
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _read_to_file(trial: Trial, work: Path, rate_hz: float, amc_rate_hz: float) -> Trial:
+    trial, values = read_trial(trial, rate_hz, amc_rate_hz)
+    if values is not None:
+        np.save(work / f"{trial.name}.npy", values.astype(np.float32))
+    return trial
+
+
+def describe_bodies(sets: dict[str, list[Trial]], names: list[str], still: dict[str, float]) -> dict:
+    """What turns frames into bodies again: all channels, the values of those left out, each subject's skeleton."""
+    skeletons = {trial.subject: [asdict(joint) for joint in trial.skeleton.joints] for trial in _all(sets)}
+    return {"channels": names, "left_out": still, "skeletons": skeletons}
+
+
+def _all(sets: dict[str, list[Trial]]) -> Iterator[Trial]:
+    for members in sets.values():
+        yield from members
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Reads the corpus, checks it, divides it and writes the data directories.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    for name in ("rate_hz", "amc_rate_hz", "nj"):
+        if not 0 < getattr(arguments, name) < 1e4:
+            raise ConfigError(f"--{name} {getattr(arguments, name):g}: expected a number above 0")
+    log = Log()
+    trials = find_trials(arguments.corpus, log)
+    stamps = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for trial in trials
+        for file in (trial.path, trial.asf)
+        if file
+    ]
+    inputs = {
+        "options": {name: getattr(arguments, name) for name in ("rate_hz", "amc_rate_hz", "seed")},
+        "corpus": hash_value(stamps),
+    }
+
+    def make(faults: Log) -> dict[str, DataDirectory]:
+        faults.add(log)
+        return make_sets(trials, faults, arguments)
+
+    prepare_sets(arguments.out, inputs, SETS, make, arguments.rate_hz)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
+    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument(
+        "--rate_hz", type=float, default=30, help="frames per second that are kept, a whole part of all"
+    )
+    parser.add_argument("--amc_rate_hz", type=float, default=120, help="of AMC files, which do not say it")
+    parser.add_argument("--seed", type=int, default=0, help="of the division into sets")
+    parser.add_argument("--nj", type=int, default=1, help="processes that read")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    prepare(parser.parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,578 @@
+"""Motion capture: known skeletons stand where they should, frames give the motion back, and each fault is named."""
+
+import contextlib
+import importlib
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imitations import cmu_mocap
+
+from speechlvm.bin.cli import run_main
+from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.vectors import read_vectors
+from speechlvm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "egs/human_motion"
+REAL = ROOT.parent / "shared/corpora/cmu_mocap"
+SETS = ("train", "valid", "test")
+
+# Two bones: an upper arm along x that rotates about z and x, and a forearm that goes on and bends about y.
+ASF = """# made by hand
+:version 1.10
+:name ARM
+:units
+  mass 1.0
+  length 0.45
+  angle deg
+:documentation
+  begin nothing, end nothing
+:root
+  order TX TY TZ RX RY RZ
+  axis XYZ
+  position 0 0 0
+  orientation 0 0 0
+:bonedata
+  begin
+    id 1
+    name upper
+    direction 1 0 0
+    length 2
+    axis 0 0 0 XYZ
+    dof rx rz
+    limits (-180 180)
+           (-inf inf)
+  end
+  begin
+    id 2
+    name fore
+    direction 1 0 0
+    length 1
+    axis 0 0 90 XYZ
+    dof ry
+    limits (-10 170)
+  end
+:hierarchy
+  begin
+    root upper
+    upper fore
+  end
+"""
+AMC = """#!OML:ASF ARM.ASF
+:FULLY-SPECIFIED
+:DEGREES
+1
+root 1 2 3 0 0 0
+upper 0 90
+fore 0
+2
+root 1 2 3 0 90 0
+upper 0 0
+fore 30
+3
+root 1 2 3 0 0 0
+upper 90 90
+fore 0
+"""
+BVH = """HIERARCHY
+ROOT Hips
+{
+\tOFFSET 0 0 0
+\tCHANNELS 6 Xposition Yposition Zposition Zrotation Yrotation Xrotation
+\tJOINT Leg
+\t{
+\t\tOFFSET 0 -1 0
+\t\tCHANNELS 3 Zrotation Xrotation Yrotation
+\t\tEnd Site
+\t\t{
+\t\t\tOFFSET 0 -2 0
+\t\t}
+\t}
+}
+MOTION
+Frames: 2
+Frame Time: 0.01
+0 5 0 0 0 90 90 0 0
+0 5 0 0 90 0 0 90 0
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local():
+    """The recipe's modules, importable as its programs import them."""
+    path = str(RECIPE / "local")
+    names = [file.stem for file in (RECIPE / "local").glob("*.py")]
+    kept = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, path)
+    yield
+    sys.path.remove(path)
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(kept)
+
+
+@pytest.fixture
+def modules():
+    """asf_amc, bvh, motion_features, prepare and skeleton."""
+
+    class Modules:
+        def __getattr__(self, name):
+            return importlib.import_module(name)
+
+    return Modules()
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """A program of local/ with these arguments."""
+    program = importlib.import_module(name)
+    words, output, errors = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            run_main(lambda: program.main(words))
+        except SystemExit as end:
+            status = end.code
+    return subprocess.CompletedProcess(words, status, output.getvalue(), errors.getvalue())
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def arm(modules, folder: Path, asf: str = ASF, amc: str = AMC):
+    skeleton = modules.asf_amc.read_asf(write(folder / "arm.asf", asf))
+    return skeleton, modules.asf_amc.read_amc(write(folder / "arm_1.amc", amc), skeleton)
+
+
+# --- Positions against known answers ----------------------------------------------------------------------------------
+
+
+def test_a_two_bone_arm_stands_where_it_should(modules, tmp_path):
+    asf, motion = arm(modules, tmp_path)
+    positions = modules.skeleton.joint_positions(asf.skeleton, motion)
+    assert [joint.name for joint in asf.skeleton.joints] == ["root", "upper", "fore", "fore_end"]
+    assert asf.skeleton.angles == ["upper_rz", "upper_rx", "fore_ry"]
+    shoulder = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(positions[:, 0], np.tile(shoulder, (3, 1)), atol=1e-12)
+    # 1: rz turns x to y. 2: the root's ry turns x to -z; the forearm's axis is turned by 90 degrees about z, so that
+    # its ry bends about the world's -x and does not move a bone along x. 3: rx, listed first, is applied first and
+    # turns the bone about itself.
+    for frame, elbow, hand in ((0, (0, 2, 0), (0, 3, 0)), (1, (0, 0, -2), (0, 0, -3)), (2, (0, 2, 0), (0, 3, 0))):
+        np.testing.assert_allclose(positions[frame, 2], shoulder + elbow, atol=1e-12)
+        np.testing.assert_allclose(positions[frame, 3], shoulder + hand, atol=1e-12)
+
+
+def test_an_axis_turns_what_a_joint_turns_about(modules, tmp_path):
+    # about the axis turned by 90 degrees around z, rx is a turn about the world's y: x to -z
+    asf, motion = arm(modules, tmp_path, ASF.replace("dof ry", "dof rx"), AMC.replace("fore 0", "fore 90"))
+    positions = modules.skeleton.joint_positions(asf.skeleton, motion)
+    bent = positions[0, 3] - positions[0, 2]
+    # frame 1: the upper arm turned the forearm's frame by 90 degrees about z, so world y is -x there
+    np.testing.assert_allclose(bent, (0, 0, -1), atol=1e-12)
+
+
+def test_a_bvh_leg_stands_where_it_should(modules, tmp_path):
+    file = modules.bvh.read_bvh(write(tmp_path / "1_1.bvh", BVH))
+    positions = modules.skeleton.joint_positions(file.skeleton, file.motion)
+    assert file.rate_hz == pytest.approx(100) and not file.rest_pose_first
+    assert [joint.name for joint in file.skeleton.joints] == ["hips", "leg", "leg_end"]
+    # 1: x by 90 degrees turns -y to -z; the leg's z by 90 turns its own -y to x
+    np.testing.assert_allclose(positions[0], [(0, 5, 0), (0, 5, -1), (2, 5, -1)], atol=1e-12)
+    # 2: y leaves -y alone; the leg's x turns -y to -z, which the root's y turned to -x
+    np.testing.assert_allclose(positions[1], [(0, 5, 0), (0, 4, 0), (-2, 4, 0)], atol=1e-12)
+
+
+def test_asf_and_bvh_of_the_same_motion_agree(modules, tmp_path):
+    corpora = [cmu_mocap.make(tmp_path, subjects=1, frames=100, kind=kind) for kind in ("amc", "bvh")]
+    asf = modules.asf_amc.read_asf(corpora[0] / "01/01.asf")
+    acclaim = modules.skeleton.joint_positions(asf.skeleton, modules.asf_amc.read_amc(corpora[0] / "01/01_01.amc", asf))
+    file = modules.bvh.read_bvh(corpora[1] / "01/01_01.bvh")
+    assert file.rest_pose_first
+    assert [joint.name for joint in file.skeleton.joints] == [joint.name for joint in asf.skeleton.joints]
+    np.testing.assert_allclose(modules.skeleton.joint_positions(file.skeleton, file.motion), acclaim, atol=1e-3, rtol=0)
+    assert np.ptp(acclaim[:, :, 1]) > 20  # it stands
+
+
+# --- Angles and frames ------------------------------------------------------------------------------------------------
+
+
+def test_angles_do_not_jump(modules):
+    skeleton = modules.skeleton
+    truth = np.stack([np.linspace(0, 500, 200), 80 * np.sin(np.linspace(0, 9, 200)), np.linspace(30, -400, 200)], 1)
+    same = np.where((np.arange(200) % 7 < 3)[:, None], truth * [1, -1, 1] + 180, truth)
+    broken = (same + 180) % 360 - 180
+    mended = skeleton.continuous(broken)
+    assert abs(np.diff(mended, axis=0)).max() < 5
+    np.testing.assert_allclose(skeleton.rotation("zyx", mended), skeleton.rotation("zyx", truth), atol=1e-12)
+    assert (abs(np.median(mended, axis=0)) <= 180).all()
+
+
+def test_frames_give_the_motion_back(modules, tmp_path):
+    skeleton, features = modules.skeleton, modules.motion_features
+    corpus = cmu_mocap.make(tmp_path, subjects=1, frames=900)
+    asf = modules.asf_amc.read_asf(corpus / "01/01.asf")
+    motion = modules.asf_amc.read_amc(corpus / "01/01_01.amc", asf)
+    values = features.encode(motion, 4)
+    assert values.shape == (math.ceil(len(motion.position) / 4) - 1, 6 + len(asf.skeleton.angles))
+    back = features.decode(values)
+    np.testing.assert_allclose(features.encode(back, 1), values[1:], atol=1e-9)
+    was = skeleton.joint_positions(asf.skeleton, motion)[::4][1:]
+    now = skeleton.joint_positions(asf.skeleton, back)
+    # the same but for place and heading of the beginning: one turn about the vertical and one shift fit all frames
+    yaw = skeleton.heading(motion.rotation)[0, 0]
+    turned = was @ skeleton.rotation("y", np.array([[-yaw]]))[0].T
+    shift = (now - turned)[0, 0] * [1, 0, 1]
+    np.testing.assert_allclose(now, turned + shift, atol=1e-9)
+    assert values[:, 3].min() > 0 and values[:, 3].sum() > 360  # walked round, without a jump
+
+
+def test_frames_do_not_depend_on_place_and_heading(modules):
+    skeleton, features = modules.skeleton, modules.motion_features
+    generator = np.random.default_rng(3)
+    walk = np.cumsum(generator.normal(size=(50, 6)), axis=0)
+    motion = skeleton.Motion(walk[:, :3], skeleton.rotation("zyx", walk[:, 3:]), np.zeros((50, 0)))
+    turn = skeleton.rotation("y", np.array([[77.0]]))[0]
+    other = skeleton.Motion(walk[:, :3] @ turn.T + [5, 0, -9], turn @ motion.rotation, motion.angles)
+    np.testing.assert_allclose(features.encode(other, 1), features.encode(motion, 1), atol=1e-9)
+
+
+def test_radians_become_degrees(modules, tmp_path):
+    _, motion = arm(modules, tmp_path)
+    radians = AMC.replace(":DEGREES", ":RADIANS").replace("90", f"{math.pi / 2}").replace("30", f"{math.pi / 6}")
+    _, other = arm(modules, tmp_path, amc=radians)
+    np.testing.assert_allclose(other.angles, motion.angles, atol=1e-9)
+    np.testing.assert_allclose(other.rotation, motion.rotation, atol=1e-12)
+    assert np.ptp(motion.angles) == 90
+
+
+def test_five_thousand_frames_take_less_than_a_second(modules, tmp_path):
+    text = cmu_mocap.amc_text(cmu_mocap.motion(1, 1, 1000))
+    head, _, body = text.partition("\n1\n")
+    blocks = ("\n" + body).split("\nroot ")[1:]
+    frames = [block.rpartition("\n")[0] if block is not blocks[-1] else block.rstrip("\n") for block in blocks]
+    many = "".join(f"\n{number}\nroot {frames[number % 1000]}" for number in range(1, 5001))
+    asf = modules.asf_amc.read_asf(write(tmp_path / "01.asf", cmu_mocap.asf_text(1)))
+    path = write(tmp_path / "01_01.amc", f"{head}{many}\n")
+    began = time.process_time()
+    motion = modules.asf_amc.read_amc(path, asf)
+    assert len(motion.position) == 5000
+    assert time.process_time() - began < 2  # 0.4 s on one core of 2024; the machine may be busy
+
+
+# --- What is wrong with a file ----------------------------------------------------------------------------------------
+
+BAD_ASF = {
+    "empty": ("", ":?.*empty"),
+    "binary": ("\x00\x01\x02 stuff\n", ":1: .*before any section; expected an ASF file"),
+    "cut after the bones": (ASF[: ASF.index(":hierarchy")], ":34: no section :hierarchy"),
+    "cut in a bone": (ASF[: ASF.index("    dof ry")] + ":hierarchy\n", ":31: .*no 'end'"),
+    "cut in the hierarchy": (ASF.replace("    upper fore\n  end\n", ""), ":37: no parent .* for fore; the file is cut"),
+    "a section twice": (ASF + ":root\n", ":40: section :root is given twice"),
+    "radians": (ASF.replace("angle deg", "angle rad"), ":7: angles in 'rad'; expected deg"),
+    "root order": (ASF.replace("order TX TY", "order TX TX"), ":11: root order .* expected each of tx ty tz rx ry rz"),
+    "no root order": (ASF.replace("  order TX TY TZ RX RY RZ\n", ""), ":13: no order in :root"),
+    "root turned": (
+        ASF.replace("orientation 0 0 0", "orientation 0 9 0"),
+        ":14: root orientation 0 9 0; expected 0 0 0",
+    ),
+    "direction": (ASF.replace("direction 1 0 0", "direction 1 0", 1), ":19: direction has 2 values; expected 3"),
+    "long direction": (ASF.replace("direction 1 0 0", "direction 3 0 0", 1), ":19: .* not of length 1"),
+    "NaN": (ASF.replace("length 2", "length nan"), ":20: length is 'nan'; expected 1 finite numbers"),
+    "axis": (ASF.replace("axis 0 0 90 XYZ", "axis 0 0 90"), ":31: axis 0 0 90; expected three angles and their order"),
+    "stretching": (ASF.replace("dof ry", "dof l"), ":32: dof l; expected some of rx ry rz"),
+    "limits": (ASF.replace("    limits (-10 170)\n", "    limits (-10 170) (1 2)\n"), ":34: bone fore has 4 limits"),
+    "no length": (ASF.replace("    length 2\n", ""), ":24: bone upper has no length"),
+    "no name": (ASF.replace("    name fore\n", ""), ":33: the bone of line 26 has no name"),
+    "a name twice": (ASF.replace("name fore", "name upper"), ":28: bone name 'upper'"),
+    "unknown word": (ASF.replace("    id 2", "    colour red"), ":27: 'colour' in a bone"),
+    "unknown bone": (ASF.replace("    upper fore", "    upper foot"), ":38: 'foot' is in no section :bonedata"),
+    "no parent": (ASF.replace("    root upper\n", ""), ":37: 'upper' has no parent above this line"),
+    "two parents": (ASF.replace("    upper fore", "    upper fore fore"), ":38: 'fore' has a parent already"),
+}
+BAD_AMC = {
+    "empty": (" \r\n", ": empty"),
+    "headers only": (AMC[: AMC.index("1\nroot")], ":3: no frames up to the end"),
+    "no unit": (AMC.replace(":DEGREES\n", ""), ": does not say the unit of its angles; expected a line :DEGREES"),
+    "radians that say degrees": (
+        AMC.replace("90", "1.5").replace("30", "0.5"),
+        ": says :DEGREES, but no angle exceeds 2",
+    ),
+    "too few values": (AMC.replace("upper 0 0\n", "upper 0\n"), ":10: bone upper has 1 values; expected 2"),
+    "too many values": (AMC.replace("fore 30", "fore 30 1"), ":11: bone fore has 2 values; expected 1"),
+    "NaN": (AMC.replace("fore 30", "fore nan"), ":11: bone fore is 'nan'; expected 1 finite numbers"),
+    "Windows NaN": (AMC.replace("fore 30", "fore -1.#IND"), ":11: bone fore is '-1.#ind'; expected 1 finite"),
+    "infinite": (AMC.replace("root 1 2 3 0 90 0", "root 1 inf 3 0 90 0"), ":9: bone root is '1 inf 3 0 90 0'"),
+    "no number": (AMC.replace("fore 30", "fore 3o"), ":11: bone fore is '3o'"),
+    "unknown bone": (AMC.replace("fore 30", "foot 30"), ":11: 'foot 30'; expected a bone of the skeleton"),
+    "missing bone": (AMC.replace("fore 30\n", ""), ":11: frame 2 has no fore; the file is cut or belongs to another"),
+    "a bone twice": (AMC.replace("fore 30", "upper 1 2"), ":11: bone upper twice in frame 2"),
+    "a jump": (AMC.replace("\n3\n", "\n4\n"), ":12: frame 4 after frame 2; expected the next one"),
+    "a repeated frame": (AMC.replace("\n3\n", "\n2\n"), ":12: frame 2 after frame 2"),
+    "cut": (AMC[: AMC.rindex("fore")], ":14: frame 3 has no fore; the file is cut"),
+    "cut in a name": (AMC[: AMC.rindex("re 0")], ":15: 'fo'; expected a bone"),
+    "data before a frame": (
+        AMC.replace("\n1\nroot", "\nroot"),
+        ":4: 'root 1 2 3 0 0 0'; expected a keyword or a frame",
+    ),
+}
+BAD_BVH = {
+    "empty": ("\n", ": empty"),
+    "no BVH file": ("hello\n", ":1: 'hello'; expected hierarchy"),
+    "cut hierarchy": (BVH[: BVH.index("\t\tEnd")], ":9: the hierarchy ends here; the file is cut"),
+    "no motion": (BVH[: BVH.index("MOTION")], ":15: no line MOTION"),
+    "cut after MOTION": (BVH[: BVH.index("Frames")], ":16: no 'Frames:' and 'Frame Time:'"),
+    "two roots": (BVH.replace("MOTION", "ROOT Other\nMOTION"), ":16: 'root' after the root's end"),
+    "offset": (BVH.replace("OFFSET 0 -1 0", "OFFSET 0 nan 0"), ":8: OFFSET has 'nan'; expected finite numbers"),
+    "short offset": (BVH.replace("OFFSET 0 -1 0", "OFFSET 0 -1"), ":8: OFFSET has 'channels'"),
+    "channels": (BVH.replace("CHANNELS 3", "CHANNELS 2"), ":9: 'Yrotation'; expected joint or end or }"),
+    "channel's name": (BVH.replace("Xrotation Yrotation\n\t\tEnd", "Xturn Yrotation\n\t\tEnd"), ":9: CHANNELS 3"),
+    "moving joint": (
+        BVH.replace("CHANNELS 3 Zrotation", "CHANNELS 3 Zposition"),
+        ":9: joint leg has channels .* only rot",
+    ),
+    "fixed root": (BVH.replace("6 Xposition Yposition Zposition", "3"), ":5: joint hips has channels"),
+    "a name twice": (BVH.replace("JOINT Leg", "JOINT Hips"), ":6: joint name 'hips'"),
+    "frames": (BVH.replace("Frames: 2", "Frames: many"), ":17: 'Frames: many'; expected a number above 0"),
+    "no frames line": (BVH.replace("Frames: 2\n", ""), ":17: 'Frame Time: 0.01'; expected 'Frames: N'"),
+    "frame time": (BVH.replace("0.01", "0"), ":18: 'Frame Time: 0'; expected a number above 0"),
+    "fewer frames": (BVH.replace("Frames: 2", "Frames: 3"), ":17: says 3 frames, but 2 follow"),
+    "more frames": (BVH.replace("Frames: 2", "Frames: 1"), ":17: says 1 frames, but 2 follow"),
+    "cut line": (BVH.rstrip()[:-2] + "\n", ":20: 8 values; expected 9"),
+    "NaN": (BVH.replace("0 5 0 0 90", "0 5 nan 0 90"), ":20: frame 2 has 'nan'; expected finite numbers"),
+}
+
+
+def refused(read, path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read()
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message.removeprefix(str(path))
+
+
+@pytest.mark.parametrize("case", BAD_ASF)
+def test_a_bad_skeleton_is_one_line(case, modules, tmp_path):
+    text, expected = BAD_ASF[case]
+    path = write(tmp_path / "arm.asf", text)
+    assert _matches(expected, refused(lambda: modules.asf_amc.read_asf(path), path))
+
+
+@pytest.mark.parametrize("case", BAD_AMC)
+def test_a_bad_motion_is_one_line(case, modules, tmp_path):
+    text, expected = BAD_AMC[case]
+    asf = modules.asf_amc.read_asf(write(tmp_path / "arm.asf", ASF))
+    path = write(tmp_path / "arm_1.amc", text)
+    assert _matches(expected, refused(lambda: modules.asf_amc.read_amc(path, asf), path))
+
+
+@pytest.mark.parametrize("case", BAD_BVH)
+def test_a_bad_bvh_file_is_one_line(case, modules, tmp_path):
+    text, expected = BAD_BVH[case]
+    path = write(tmp_path / "1_1.bvh", text)
+    assert _matches(expected, refused(lambda: modules.bvh.read_bvh(path), path))
+
+
+def _matches(pattern: str, message: str) -> bool:
+    assert re.match(pattern, message), f"{message!r} does not begin with {pattern!r}"
+    return True
+
+
+def test_oddities_of_good_files_are_read(modules, tmp_path):
+    asf, motion = arm(modules, tmp_path)
+    odd = AMC.replace("fore", "FORE").replace("\n2\n", "\n\n# a comment\n2   # frame\n").replace("\n", "\r\n")
+    other_asf, other = arm(modules, tmp_path, ASF.upper().replace("\n", "\r\n"), odd.rstrip() + "\r\n\r\n")
+    assert other_asf.skeleton == asf.skeleton
+    np.testing.assert_array_equal(other.angles, motion.angles)
+    # bones may stand in any order
+    swapped = AMC.replace("upper 0 0\nfore 30\n", "fore 30\nupper 0 0\n")
+    np.testing.assert_array_equal(arm(modules, tmp_path, amc=swapped)[1].angles, motion.angles)
+
+
+# --- Preparation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mocap with blanks")
+    corpus = cmu_mocap.make(root, trials=2, frames=240)
+    return corpus, root / "data", run("prepare", "--corpus", corpus, "--out", root / "data", "--nj", 2)
+
+
+def test_the_imitation_is_prepared(prepared):
+    _, out, done = prepared
+    assert done.returncode == 0, done.stderr
+    sets = {name: load_data_dir(out / name) for name in SETS}
+    assert [len(data.utt2spk) for data in sets.values()] == [18, 2, 2]
+    assert "22 trials of 11 subjects, 1 each for valid and test; divided by subject" in done.stdout
+    speakers = [set(data.utt2spk.values()) for data in sets.values()]
+    assert not any(a & b for a in speakers for b in speakers if a is not b)
+    for name, data in sets.items():
+        assert validate(out / name) == []
+        assert data.rate_hz == 30 and set(data.channels.values()) == {"real"}
+        for utterance, place in data.feats.items():
+            values = read_vectors(place)
+            assert values.shape == (data.num_frames[utterance], len(data.channels))
+            assert np.isfinite(values).all()
+    # 240 + 8 + 1 frames at 120 Hz: every 4th gives 63, whose first starts the others
+    assert next(d for d in sets.values() if "01_01" in d.num_frames).num_frames["01_01"] == 62
+
+
+def test_what_does_not_move_is_left_out_and_named(prepared):
+    _, out, done = prepared
+    still = "lclavicle_rz lclavicle_ry lfingers_rx rclavicle_rz rclavicle_ry rfingers_rx"
+    assert f"6 of 62 channels left out, as they do not move in train: {still}" in done.stdout
+    bodies = json.loads((out / "motion.json").read_text(encoding="utf-8"))
+    assert bodies["left_out"]["lfingers_rx"] == pytest.approx(7.12502)
+    channels = list(load_data_dir(out / "train").channels)
+    assert channels == [name for name in bodies["channels"] if name not in bodies["left_out"]]
+    assert set(bodies["skeletons"]) == {f"{subject:02d}" for subject in range(1, 12)}
+
+
+def test_oddities_are_counted(prepared):
+    _, _, done = prepared
+    for warning in (
+        "warning: 1 files are none of .asf, .amc and .bvh and were left out: ",
+        "warning: 2 trials are there twice, with the same bytes: ",
+        "warning: 1 skeletons have no trial: ",
+    ):
+        assert warning in done.stderr
+
+
+def test_again_is_nothing_and_jobs_change_nothing(prepared, tmp_path):
+    corpus, out, _ = prepared
+    again = run("prepare", "--corpus", corpus, "--out", out)
+    assert (again.returncode, again.stdout, again.stderr) == (0, f"{out}: complete\n", "")
+    alone = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert alone.returncode == 0
+    for name in SETS:
+        assert (tmp_path / "data/frames" / f"{name}.ark").read_bytes() == (out / "frames" / f"{name}.ark").read_bytes()
+
+
+def test_another_rate_is_prepared_again(prepared, tmp_path):
+    corpus, _, _ = prepared
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path, "--rate_hz", 60)
+    assert done.returncode == 0 and load_data_dir(tmp_path / "train").rate_hz == 60
+
+
+def test_bvh_files_are_prepared(tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=4, frames=120, kind="bvh")
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "4 trials of 4 subjects, 1 each for valid and test; divided by trial" in done.stdout
+    assert "warning: 4 trials begin with a rest pose that is no motion and was left out: 01_01" in done.stderr
+    data = load_data_dir(tmp_path / "data/train")
+    assert len(data.channels) + done.stdout.count("_r") == 6 + 3 * 30
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda c: (c / "02/02.asf").unlink(), "02_01.amc: no skeleton 02.asf beside it; copy it from the corpus"),
+        (lambda c: write(c / "02/02_01.amc", ""), "02_01.amc: empty"),
+        (lambda c: write(c / "02/walk.amc", "x"), "walk.amc: not named SUBJECT_TRIAL, as 02_01.amc; rename"),
+        (lambda c: write(c / "02_01.bvh", BVH), "another recording than"),
+        (lambda c: write(c / "05_01.bvh", BVH), "05_01.bvh: recorded at 100 Hz, of which 30 Hz is not a whole part"),
+        (lambda c: write(c / "05_01.bvh", BVH.replace("0.01", "0.0333333")), "2 frames at 30 Hz give 1 at 30 Hz"),
+        (
+            lambda c: write(
+                c / "05_01.bvh", BVH.replace("Frames: 2", "Frames: 3").replace("0.01", "0.0333333") + "0 " * 9
+            ),
+            "05_01.bvh: other angles than 4 of 5 trials (lacks lfemur_rz",
+        ),
+    ],
+)
+def test_a_spoilt_corpus_is_refused_whole(spoil, expected, tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=4, frames=60)
+    spoil(corpus)
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert expected in done.stderr
+    assert not (tmp_path / "data/train").exists() and not (tmp_path / "data/.frames").exists()
+
+
+def test_all_faults_are_named_at_once(tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=4, frames=60)
+    for subject in ("02", "04"):
+        path = corpus / subject / f"{subject}_01.amc"
+        write(path, path.read_text(encoding="latin-1").replace("\n7\n", "\n8\n").replace("\n7\r\n", "\n8\r\n"))
+    (corpus / "01/01.asf").unlink()
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert done.returncode == 1
+    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(3 faults in all"):
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (["--rate_hz", "50"], 1, "recorded at 120 Hz, of which 50 Hz is not a whole part; give --rate_hz 60"),
+        (["--rate_hz", "240"], 1, "of which 240 Hz is not a whole part; give --rate_hz 120"),
+        (["--rate_hz", "0"], 2, "--rate_hz 0: expected a number above 0"),
+        (["--nj", "0"], 2, "--nj 0: expected a number above 0"),
+    ],
+)
+def test_options_are_checked(arguments, status, expected, tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=3, frames=40)
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data", *arguments)
+    assert done.returncode == status and expected in done.stderr
+
+
+def test_a_wrong_root_says_what_was_looked_for(tmp_path):
+    (tmp_path / "empty").mkdir()
+    missing = run("prepare", "--corpus", tmp_path / "nothing", "--out", tmp_path / "data")
+    assert missing.returncode == 1 and "no such directory; give the one that holds" in missing.stderr
+    empty = run("prepare", "--corpus", tmp_path / "empty", "--out", tmp_path / "data")
+    assert empty.returncode == 1 and "no trials; looked through 0 files for SUBJECT_TRIAL.amc" in empty.stderr
+    corpus = cmu_mocap.make(tmp_path, subjects=2, frames=40)
+    few = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert few.returncode == 2 and "2 trials; expected at least 3, one for each of train, valid, test" in few.stderr
+
+
+# --- The real trials --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real() -> Path:
+    if not REAL.is_dir():
+        pytest.skip(f"no motion capture at {REAL}")
+    return REAL / "subjects"
+
+
+def test_real_people_stand_on_the_floor_and_keep_their_bones(real, modules):
+    skeleton = modules.skeleton
+    trials = sorted(real.rglob("*.amc"))
+    assert len(trials) >= 6
+    for path in trials:
+        asf = modules.asf_amc.read_asf(path.parent / f"{path.parent.name}.asf")
+        motion = modules.asf_amc.read_amc(path, asf)
+        positions = skeleton.joint_positions(asf.skeleton, motion)
+        joints = asf.skeleton.joints
+        assert len(joints) == 31 + 7 and len(asf.skeleton.angles) == 56
+        for index, joint in enumerate(joints[1:], 1):
+            lengths = np.linalg.norm(positions[:, index] - positions[:, joint.parent], axis=1)
+            np.testing.assert_allclose(lengths, np.linalg.norm(joint.offset), atol=1e-9)
+        names = [joint.name for joint in joints]
+        toes, head = names.index("ltoes_end"), names.index("head_end")
+        assert -1.5 < positions[:, toes, 1].min() < 1.5  # 0.056 m to the unit
+        assert 25 < np.median(positions[:, head, 1]) < 32
+        back = modules.motion_features.decode(modules.motion_features.encode(motion, 4))
+        np.testing.assert_allclose(
+            skeleton.joint_positions(asf.skeleton, back)[..., 1], positions[::4][1:, :, 1], atol=1e-9
+        )
+
+
+def test_real_trials_are_prepared(real, tmp_path):
+    done = run("prepare", "--corpus", real, "--out", tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert (
+        "6 of 62 channels left out, as they do not move in train: lclavicle_rz lclavicle_ry lfingers_rx" in done.stdout
+    )
+    assert sum(len(load_data_dir(tmp_path / name).utt2spk) for name in SETS) >= 6
