@@ -105,13 +105,13 @@ def write_array(path: Path, values: np.ndarray) -> None:
         np.save(stream, values, allow_pickle=False)
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file's bytes, in hexadecimal.
 
     Raises:
         UserError: missing.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with open(path, "rb") as stream:
             while block := stream.read(1 << 20):

@@ -29,15 +29,23 @@ marker ``<name>/done.json`` with size and checksum.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import shutil
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from speechlvm.config import load_yaml, validated
-from speechlvm.errors import ConfigError
+from speechlvm.data.transfer import Unavailable, check_space, discard, transfer
+from speechlvm.data.unpack import move_into, unpack
+from speechlvm.errors import ConfigError, UserError
+from speechlvm.files import hash_file, is_done, mark_done, read_json, sync_directory
 from speechlvm.settings import Settings
+
+log = logging.getLogger(__name__)
 
 UNPUBLISHED = "unpublished"
 DIGITS = {"md5": 32, "sha256": 64}
@@ -135,3 +143,148 @@ def choose(listed: ArchiveList, names: list[str], source: str) -> list[Archive]:
         if name not in known:
             raise ConfigError(f"--only {name}: not in {source}; expected some of {' '.join(known)}")
     return [archive for archive in listed.archives if not names or archive.name in names]
+
+
+def is_complete(archive: Archive, to: Path) -> bool:
+    """Whether what the archive contains is there, and from this archive."""
+    return _record(archive, _Places(archive, to).marker) is not None and all(
+        (to / name).exists() for name in archive.contents
+    )
+
+
+def download(listed: ArchiveList, archives: list[Archive], to: Path, keep: bool) -> None:
+    """Fetches, verifies and unpacks archives; interrupted at any moment, the same call finishes it.
+
+    Args:
+        listed: the list that they are of.
+        archives: those to have; none of them complete.
+        to: the directory below which their contents will be.
+        keep: whether the archives stay when they have been unpacked.
+
+    Raises:
+        UserError: an archive cannot be had or is not what was promised, something is in the way, or there is no space;
+            the archives before it are complete.
+    """
+    missing = [archive for archive in archives if _record(archive, _Places(archive, to).staging) is None]
+    for archive in missing:
+        for name in archive.contents:
+            if os.path.lexists(to / name):
+                raise UserError(
+                    f"{to / name}: is there, but no mark says that {archive.name} was downloaded completely; move it "
+                    "away to have it downloaded, or leave the download out if you know it to be complete"
+                )
+    log.info("%s: %s", " ".join(archive.name for archive in archives), listed.licence)
+    transfers = [_Places(archive, to).bytes_to_come(archive) for archive in missing]
+    packed = sum(transfers) if keep else max(transfers, default=0)
+    check_space(to, packed + sum(archive.max_unpacked_bytes for archive in missing))
+    for archive in archives:
+        _get(archive, f"{listed.base.rstrip('/')}/{archive.path}", to, keep)
+
+
+class _Places:
+    """Where an archive and what is known about it are."""
+
+    def __init__(self, archive: Archive, to: Path) -> None:
+        self.file = to / "archives" / archive.file
+        self.part = self.file.with_name(f"{archive.file}.part")
+        self.marker = to / "archives" / archive.name
+        self.staging = self.marker / "unpacked"
+
+    def bytes_to_come(self, archive: Archive) -> int:
+        if self.file.exists() or archive.bytes is None:
+            return 0
+        return max(0, archive.bytes - (self.part.stat().st_size if self.part.exists() else 0))
+
+
+def _record(archive: Archive, directory: Path) -> dict[str, Any] | None:
+    """What `directory` is marked as complete with, if that is this archive."""
+    if archive.checksum != UNPUBLISHED:
+        record = {"bytes": archive.bytes, "checksum": archive.checksum}
+        return record if is_done(directory, record) else None
+    if not (directory / "done.json").exists():
+        return None
+    record = read_json(directory / "done.json")
+    return record if archive.bytes in (None, record["bytes"]) else None
+
+
+def _get(archive: Archive, url: str, to: Path, keep: bool) -> None:
+    places = _Places(archive, to)
+    record, tree = _record(archive, places.staging), places.staging / "files"
+    if record is None:
+        record = _have(archive, url, places)
+        log.info("%s: unpacking", places.file)
+        shutil.rmtree(places.staging, ignore_errors=True)
+        try:
+            unpack(places.file, tree, archive.max_unpacked_bytes, archive.max_members)
+            for name in archive.contents:
+                if not (tree / name).exists():
+                    raise UserError(f"{places.file}: there is no {name} in it; correct the list of archives")
+            mark_done(places.staging, record)
+        except BaseException:  # an interrupt too
+            shutil.rmtree(places.staging, ignore_errors=True)
+            raise
+    for name in move_into(tree, to, archive.contents):
+        log.warning("%s: has other bytes in %s; the one that is there stays", to / name, archive.file)
+    if not keep:
+        places.file.unlink(missing_ok=True)
+    # the mark of staging goes last: with none of the two, the contents would seem to be somebody else's
+    shutil.rmtree(tree, ignore_errors=True)
+    mark_done(places.marker, record)
+    shutil.rmtree(places.staging)
+    log.info("%s: complete", archive.name)
+
+
+def _have(archive: Archive, url: str, places: _Places) -> dict[str, Any]:
+    """The record of the archive's file, which is there and right on return, fetched if need be."""
+    if places.file.exists():
+        try:
+            return _verify(archive, places.file, places)
+        except _Wrong as error:
+            raise UserError(f"{error}; remove it to have it downloaded") from error
+    by_hand = f"fetch {url} by hand, put it at {places.file} and run the same command again"
+    if archive.checksum == UNPUBLISHED and not url.startswith("https:"):
+        raise UserError(f"{url}: without a published checksum only https is good enough; give --mirror, or {by_hand}")
+    while True:
+        resumed = places.part.exists()
+        try:
+            transfer(url, places.part, archive.bytes, archive.checksum != UNPUBLISHED)
+            record = _verify(archive, places.part, places)
+        except Unavailable as error:
+            raise UserError(f"{error}; try another --mirror, or {by_hand}") from error
+        except _Wrong as error:
+            discard(places.part)
+            if not resumed:
+                raise UserError(f"{error}; removed; try another --mirror, or {by_hand}") from error
+            log.warning("%s; removed; starting again, as it was put together from several runs", error)
+        else:
+            os.replace(places.part, places.file)
+            sync_directory(places.file.parent)
+            discard(places.part)
+            return record
+
+
+class _Wrong(UserError):
+    """A file is not the archive it should be."""
+
+
+def _verify(archive: Archive, file: Path, places: _Places) -> dict[str, Any]:
+    """The record of a file that is the archive.
+
+    Raises:
+        _Wrong: it is not.
+    """
+    size, expected, source = file.stat().st_size, archive.checksum, "published"
+    if archive.bytes not in (None, size):
+        raise _Wrong(f"{file}: {size} bytes, expected {archive.bytes}")
+    if expected == UNPUBLISHED:
+        earlier = _record(archive, places.marker)
+        expected = earlier["checksum"] if earlier else None
+        source = f"of an earlier download, recorded in {places.marker / 'done.json'}"
+    algorithm = expected.partition(":")[0] if expected else "sha256"
+    log.info("%s: verifying %d bytes", file, size)
+    found = f"{algorithm}:{hash_file(file, algorithm)}"
+    if expected is None:
+        log.warning("%s: nobody publishes its checksum; it is %s, which is recorded", file, found)
+    elif found != expected:
+        raise _Wrong(f"{file}: {found}, expected {expected} ({source})")
+    return {"bytes": size, "checksum": found}

@@ -1,0 +1,39 @@
+"""Stage 0: fetch, verify and unpack archives of corpora whose licences allow it."""
+
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main, start_logging
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Downloads what is not complete yet."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--archives", type=Path, required=True, help="list of archives (YAML)")
+    parser.add_argument("--only", default="", help="names of archives, blank separated; empty: all of the list")
+    parser.add_argument("--to", type=Path, required=True, help="directory to unpack into")
+    parser.add_argument("--mirror", default="", help="URL that takes the place of the list's base; empty: as listed")
+    parser.add_argument("--keep", action="store_true", help="do not remove archives after unpacking")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.config import validated
+    from speechlvm.data.download import ArchiveList, choose, download, is_complete, load_archives
+    from speechlvm.training.lock import locked
+
+    start_logging()
+    listed = load_archives(arguments.archives)
+    if arguments.mirror:
+        listed = validated(ArchiveList, {**listed.model_dump(), "base": arguments.mirror}, "--mirror")
+    missing = []
+    for archive in choose(listed, arguments.only.split(), str(arguments.archives)):
+        if is_complete(archive, arguments.to):
+            print(f"{arguments.to}: {archive.name}: complete")
+        else:
+            missing.append(archive)
+    if missing:
+        with locked(arguments.to / "archives"):
+            download(listed, missing, arguments.to, arguments.keep)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
