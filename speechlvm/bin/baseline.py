@@ -30,19 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         "train": hash_file(arguments.train / "info.json"),
         "dump": hash_file(arguments.dump / "info.json"),
     }
-    part_inputs = {**inputs, "jobs": arguments.nj}
-
-    def part_is_done(job: int) -> bool:
-        from speechlvm.scoring import results
-
-        return results.part_is_done(arguments.out, job, part_inputs)
 
     return run_sharded(
         arguments,
         arguments.out,
         inputs,
-        part_is_done=part_is_done,
-        write_part=lambda job: _score(arguments, job, part_inputs),
+        write_part=lambda job, inputs: _score(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 

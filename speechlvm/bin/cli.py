@@ -1,6 +1,7 @@
 """How every program of this package starts and ends: common options, errors on one line, documented exit statuses."""
 
 import argparse
+import json
 import logging
 import signal
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.files import is_done, mark_done, mark_undone
+from speechlvm.files import is_done, mark_done, mark_undone, read_json
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -51,8 +52,7 @@ def run_sharded(
     out: Path,
     inputs: dict[str, Any],
     *,
-    part_is_done: Callable[[int], bool],
-    write_part: Callable[[int], None],
+    write_part: Callable[[int, dict[str, Any]], None],
     merge: Callable[[], None],
 ) -> int:
     """Do one job, or merge, or (with neither option) all of it; nothing that is complete is done again.
@@ -61,8 +61,7 @@ def run_sharded(
         arguments: with the options of `add_sharding`.
         out: directory of the results.
         inputs: what the results are a function of; recorded in done.json.
-        part_is_done: whether job j has been done with these inputs.
-        write_part: does job j.
+        write_part: (job, inputs) does a job; the last thing it writes is <out>/part.<job>.json with these inputs in it.
         merge: joins all parts.
     """
     if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
@@ -74,11 +73,13 @@ def run_sharded(
     if arguments.check:
         return 1
     mark_undone(out)
+    part_inputs = json.loads(json.dumps({**inputs, "jobs": arguments.nj}))
     for job in [arguments.job] if arguments.job else range(1, arguments.nj + 1):
-        if not part_is_done(job):
+        part = out / f"part.{job}.json"
+        if not part.exists() or read_json(part).get("inputs") != part_inputs:
             if arguments.merge:
                 raise UserError(f"{out}: job {job} of {arguments.nj} has not been done; run it first")
-            write_part(job)
+            write_part(job, part_inputs)
     if not arguments.job:
         merge()
         mark_done(out, inputs)

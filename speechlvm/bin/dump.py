@@ -31,7 +31,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.directory import load_data_dir
-    from speechlvm.data.dump import part_is_done
     from speechlvm.errors import ConfigError, UserError
 
     start_logging()
@@ -43,15 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
     inputs, write_part, merge = prepare(arguments, data)
-    part_inputs = {**inputs, "jobs": arguments.nj}
-    return run_sharded(
-        arguments,
-        arguments.out,
-        inputs,
-        part_is_done=lambda job: part_is_done(arguments.out, job, part_inputs),
-        write_part=lambda job: write_part(job, part_inputs),
-        merge=merge,
-    )
+    return run_sharded(arguments, arguments.out, inputs, write_part=write_part, merge=merge)
 
 
 def _rate_hz(arguments: Any, data: Any) -> int:

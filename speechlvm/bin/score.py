@@ -34,19 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         "seed": arguments.seed,
         "double": arguments.double,
     }
-    part_inputs = {**inputs, "jobs": arguments.nj}
-
-    def part_is_done(job: int) -> bool:
-        from speechlvm.scoring import results
-
-        return results.part_is_done(arguments.out, job, part_inputs)
 
     return run_sharded(
         arguments,
         arguments.out,
         inputs,
-        part_is_done=part_is_done,
-        write_part=lambda job: _score(arguments, job, part_inputs),
+        write_part=lambda job, inputs: _score(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 

@@ -50,7 +50,7 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
         job: number of this part, from 1.
         audio: (utterance, int16 samples), sorted.
         rate_hz: sampling rate in the headers.
-        inputs: what the part was made from; `part_is_done` compares it.
+        inputs: what the part was made from, kept in it.
     """
     import kaldiio
 
@@ -72,12 +72,6 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
             entries.append([utterance, offset, len(samples), digest])
     write_array(directory / f"histogram.{job}.npy", histogram)
     write_json(directory / f"part.{job}.json", {"inputs": inputs, "rate_hz": rate_hz, "utterances": entries})
-
-
-def part_is_done(directory: Path, job: int, inputs: dict) -> bool:
-    """Whether part `job` is complete and was made from `inputs`."""
-    path = directory / f"part.{job}.json"
-    return path.exists() and read_json(path).get("inputs") == inputs
 
 
 def merge(directory: Path, jobs: int, source: str) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +19,7 @@ EXACT_BOUNDS = ("exact", "code-length")
 def write_part(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
     """One job's utterances, exactly (JSON keeps all digits of a float64)."""
     value = {"inputs": inputs, "scores": [asdict(score) for score in scores]}
-    write_json(directory / "parts" / f"{job}.json", value)
-
-
-def part_is_done(directory: Path, job: int, inputs: dict[str, Any]) -> bool:
-    """Whether the part is complete and was made from these inputs."""
-    path = directory / "parts" / f"{job}.json"
-    return path.exists() and read_json(path).get("inputs") == json.loads(json.dumps(inputs))
+    write_json(directory / f"part.{job}.json", value)
 
 
 def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +39,7 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
     scores = [
         UtteranceScore(**score)
         for job in range(1, jobs + 1)
-        for score in read_json(directory / "parts" / f"{job}.json")["scores"]
+        for score in read_json(directory / f"part.{job}.json")["scores"]
     ]
     names = {score.utterance for score in scores}
     if len(names) != len(scores):
