@@ -7,7 +7,7 @@ A recipe lists its archives in ``local/archives.yaml``::
     archives:
       - name: dev-clean                  # what --only calls it
         path: 12/dev-clean.tar.gz        # below base; .tar.gz, .tgz or .zip; its last part is the file's name
-        bytes: 337926286                 # exact size of the archive
+        bytes: 337926286                 # exact size of the archive; left out: what the server says
         checksum: md5:42e2234ba48799c1f50f24a7926300a1   # or sha256:..., or unpublished
         contents: [LibriSpeech/dev-clean]   # files or directories that this archive alone brings
         max_unpacked_bytes: 370000000    # upper limit of the sum of its files' bytes, and the space asked for
@@ -18,9 +18,9 @@ there complete, each by one rename. Files of the archive outside of them are sha
 LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with other bytes
 is named in a warning.
 
-``checksum: unpublished`` is for archives of which nobody publishes one. They are then fetched by https only, ``bytes``
-may be left out (the server's word is taken), and every member's CRC must be right. The SHA-256 of what came is shown,
-and recorded: later downloads to the same place must bring the same.
+``checksum: unpublished`` is for archives of which nobody publishes one. They are then fetched by https only, and every
+member's CRC must be right. The SHA-256 of what came is shown, and recorded: later downloads to the same place must
+bring the same.
 
 Below the directory DIR that is downloaded to, ``DIR/archives`` holds what is in transfer (``<file>.part``), archives
 that came complete (``<file>``, until unpacked; files put there by hand are verified and used), and for each name the
@@ -42,7 +42,7 @@ from speechlvm.config import load_yaml, validated
 from speechlvm.data.transfer import Unavailable, check_space, discard, transfer
 from speechlvm.data.unpack import move_into, unpack
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, is_done, mark_done, read_json, sync_directory
+from speechlvm.files import hash_file, mark_done, read_json, sync_directory
 from speechlvm.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -89,12 +89,6 @@ class Archive(Settings):
             if "" in parts or "." in parts or ".." in parts or parts[0] == "archives":
                 raise ValueError(f"'{name}': expected a path of names with single slashes, not below archives")
         return contents
-
-    @model_validator(mode="after")
-    def _has_a_size(self) -> Archive:
-        if self.bytes is None and self.checksum != UNPUBLISHED:
-            raise ValueError(f"bytes: missing; only with checksum {UNPUBLISHED} the server's word is taken")
-        return self
 
     @property
     def file(self) -> str:
@@ -198,13 +192,11 @@ class _Places:
 
 def _record(archive: Archive, directory: Path) -> dict[str, Any] | None:
     """What `directory` is marked as complete with, if that is this archive."""
-    if archive.checksum != UNPUBLISHED:
-        record = {"bytes": archive.bytes, "checksum": archive.checksum}
-        return record if is_done(directory, record) else None
     if not (directory / "done.json").exists():
         return None
     record = read_json(directory / "done.json")
-    return record if archive.bytes in (None, record["bytes"]) else None
+    same = archive.bytes in (None, record["bytes"]) and archive.checksum in (UNPUBLISHED, record["checksum"])
+    return record if same else None
 
 
 def _get(archive: Archive, url: str, to: Path, keep: bool) -> None:
@@ -244,6 +236,7 @@ def _have(archive: Archive, url: str, places: _Places) -> dict[str, Any]:
     by_hand = f"fetch {url} by hand, put it at {places.file} and run the same command again"
     if archive.checksum == UNPUBLISHED and not url.startswith("https:"):
         raise UserError(f"{url}: without a published checksum only https is good enough; give --mirror, or {by_hand}")
+    log.info("%s: fetching", url)
     while True:
         resumed = places.part.exists()
         try:

@@ -97,7 +97,7 @@ def transfer(url: str, part: Path, size: int | None, verifiable: bool) -> None:
 def discard(part: Path) -> None:
     """Removes what `transfer` left."""
     part.unlink(missing_ok=True)
-    _tag_path(part).unlink(missing_ok=True)
+    _told_path(part).unlink(missing_ok=True)
 
 
 def _attempt(url: str, part: Path, size: int | None, verifiable: bool) -> None:
@@ -107,10 +107,8 @@ def _attempt(url: str, part: Path, size: int | None, verifiable: bool) -> None:
         Unavailable: trying again would not help.
         _Temporary: it may.
     """
-    have, tag = _size(part), ""
-    if not verifiable:
-        tag, told_size = _read_tag(part)
-        size = size or told_size
+    have, (tag, told_size) = _size(part), _told(part)
+    size = size or told_size
     if have and have == size:
         return
     if size and have > size:
@@ -141,16 +139,17 @@ def _attempt(url: str, part: Path, size: int | None, verifiable: bool) -> None:
         start, size = _offered(url, response, asked, size)
         blocks = _blocks(url, response)
         first = next(blocks, b"")
+        if not first:  # what is here is worth more than that
+            raise _Temporary("the connection ended before the first byte")
         expected = FIRST_BYTES[part.suffixes[-2]][: len(first)]
         if start == 0 and not first.startswith(expected):
             raise Unavailable(f"{url}: the server sends something else than an archive; it begins {first[:40]!r}")
         if start < have:
             log.warning("%s: cannot go on after %d bytes; starting again", url, have)
         check_space(part, size - start)
-        if not verifiable:
-            tag = response.headers.get("ETag", "")
-            # weak ones (W/"...") do not vouch for every byte
-            write_json(_tag_path(part), {"tag": tag if tag.startswith('"') else "", "bytes": size})
+        tag = response.headers.get("ETag", "")
+        # weak tags (W/"...") do not vouch for every byte
+        write_json(_told_path(part), {"tag": tag if tag.startswith('"') else "", "bytes": size})
         with disk_errors(part), open(part, "ab" if start else "wb") as stream:
             _receive(url, stream, itertools.chain([first], blocks), start, size)
             stream.flush()
@@ -168,8 +167,9 @@ def _offered(url: str, response: http.client.HTTPResponse, asked: int, size: int
         given = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", given)
         start, total = (int(match[1]), None if match[2] == "*" else int(match[2])) if match else (-1, None)
-        if start != asked or total not in (None, size):
-            raise Unavailable(f"{url}: the server sends '{given}'; expected 'bytes {asked}-.../{size}'")
+        size = size or total
+        if start != asked or size is None or total not in (None, size):
+            raise Unavailable(f"{url}: the server sends '{given}'; expected 'bytes {asked}-.../{size or 'size'}'")
         return start, size
     if response.status != 200:
         raise Unavailable(f"{url}: HTTP {response.status}; expected 200")
@@ -236,14 +236,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _tag_path(part: Path) -> Path:
+def _told_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _read_tag(part: Path) -> tuple[str, int | None]:
-    """The entity tag and size of the file that `part` is the beginning of; nothing if they are not known."""
+def _told(part: Path) -> tuple[str, int | None]:
+    """The entity tag and size that the server told of the file which `part` is the beginning of, if they are known."""
     try:
-        tag = read_json(_tag_path(part))
-        return tag["tag"], tag["bytes"]
+        told = read_json(_told_path(part))
+        return told["tag"], told["bytes"]
     except UserError:
         return "", None

@@ -226,7 +226,8 @@ class Place:
     def archives(self):
         """What is in transfer or kept."""
         place = self.to / "archives"
-        return sorted(p.name for p in place.iterdir() if p.is_file() and p.name != "lock") if place.exists() else []
+        names = (p.name for p in place.glob("*") if p.is_file() and p.name != "lock")
+        return sorted(name for name in names if not name.endswith(".part.json"))
 
     def corpus(self):
         return {name: data for name, data in self.files().items() if not name.startswith("archives/")}
@@ -386,6 +387,37 @@ def test_ranges_that_were_not_asked_for(place, given):
     assert (here.to / "archives/a.tar.gz.part").read_bytes() == PACKED["a"][:1000]
     here.run()
     assert here.corpus() == FILES["a"]
+
+
+def test_an_empty_answer_does_not_cost_what_came(place, capsys):
+    here = place([cut(1000), lambda handler, data: handler.answer(200, b"", {"Content-Length": str(len(data))})])
+    here.run()
+    assert here.corpus() == FILES["a"]
+    assert [headers.get("Range") for _, headers in here.server.seen] == [None, "bytes=1000-", "bytes=1000-"]
+
+
+@pytest.mark.parametrize("tricks", [[], [cut(1000)], [cut(1000), status(404)]])
+def test_a_published_checksum_without_a_size(place, tricks):
+    here = place(tricks, bytes=None)
+    if len(tricks) == 2:
+        here.fails("404")
+    here.run()
+    assert here.corpus() == FILES["a"]
+    assert [headers.get("Range") for _, headers in here.server.seen] == [None, *["bytes=1000-"] * len(tricks)]
+    here.run()
+    assert len(here.server.seen) == 1 + len(tricks)
+    here.write([archive("a")], here.server.url)
+    here.run()
+    assert len(here.server.seen) == 1 + len(tricks)
+
+
+def test_a_size_that_nobody_tells_of_a_range(place):
+    here = place([partial("bytes 500-599/*")], bytes=None)
+    (here.to / "archives").mkdir(parents=True)
+    (here.to / "archives/a.tar.gz.part").write_bytes(PACKED["a"][:500])
+    here.fails("expected 'bytes 500-.../size'")
+    here.run()
+    assert here.corpus() == FILES["a"] and here.server.seen[-1][1]["Range"] == "bytes=500-"
 
 
 def test_a_server_without_ranges_sends_all_again(place, capsys):
@@ -810,7 +842,6 @@ def test_a_bar_on_a_terminal(place, capsys, monkeypatch):
         ({"checksum": "md5:12"}, "expected md5: and 32, or sha256: and 64 digits"),
         ({"checksum": "sha1:" + "0" * 40}, "expected md5"),
         ({"checksum": "md5:" + "A" * 32}, "expected md5"),
-        ({"bytes": None}, "bytes: missing"),
         ({"bytes": 0}, "greater than 0"),
         ({"path": "12/a.tar"}, r"ends in \.tar\.gz, \.tgz or \.zip"),
         ({"path": "../a.zip"}, "archives.0.path"),
@@ -841,3 +872,8 @@ def test_bases_that_are_wrong(tmp_path, base):
     here = Place(tmp_path, SimpleNamespace(url=base), [archive("a")])
     with pytest.raises(ConfigError, match="base"):
         load_archives(here.list)
+
+
+def test_the_lists_of_all_recipes():
+    paths = sorted(Path(__file__).resolve().parents[3].glob("egs/*/local/archives.yaml"))
+    assert paths and all(load_archives(path).archives for path in paths)
