@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Stage 1: data directories of Libri-Light's fine-tuning subset and of LibriSpeech's test sets.
+set -euo pipefail
+finetuning=  # the fine-tuning subset
+corpus=      # LibriSpeech
+out=data     # where the sets are made
+hours=10h    # training set: 10h, 1h or 10min
+test_sets="" # sets to score; empty: all
+nj=2         # threads that read
+. ../../utils/parse_options.sh
+
+exec python local/prepare.py --finetuning "${finetuning}" --corpus "${corpus}" --out "${out}" --hours "${hours}" \
+    --test_sets "${test_sets}" --nj "${nj}"

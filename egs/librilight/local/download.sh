@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Stage 0: downloads Libri-Light's fine-tuning subset, and LibriSpeech's test sets as its own recipe does, where missing.
+set -euo pipefail
+finetuning= # the directory librispeech_finetuning, or the one above it
+corpus=     # the directory LibriSpeech, or the one above it
+sets=""     # LibriSpeech's data directories: dev_clean ...
+. ../../utils/parse_options.sh
+
+if [ -d "${finetuning}/9h" ] || [ -d "${finetuning}/librispeech_finetuning/9h" ]; then
+    printf 'corpus: %s holds the fine-tuning subset\n' "${finetuning}"
+else
+    python -m speechlvm.bin.download --archives local/archives.yaml --to "${finetuning}"
+fi
+
+corpus="$(realpath -m -- "${corpus}")"
+cd ../librispeech
+exec bash local/download.sh --corpus "${corpus}" --sets "${sets}"

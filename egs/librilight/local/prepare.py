@@ -1,0 +1,116 @@
+"""Makes the data directories of Libri-Light's fine-tuning subset (10 h, 1 h or 10 min) and of LibriSpeech's test sets.
+
+The subset is in LibriSpeech's layout below ``1h/<fold>/<clean or other>`` and ``9h/<clean or other>``: 10 h is both, 10
+min is the first fold of 1 h. Chapters are divided between 1 h and 9 h, each part with its own transcripts.
+
+Validation holds out two speakers, a woman and a man drawn among those who are not in the first fold: all that they read
+in the 10 h, whatever the training set is. So 10 min lose nothing, and all three training sets have the same validation.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from speechlvm.bin.cli import run_main
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, child, prepare_sets
+from speechlvm.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "librispeech/local"))
+import libri_corpus as libri
+
+ARCHIVE = "librispeech_finetuning.tgz"
+NUMBER_OF_UTTERANCES = {"1h": 286, "9h": 2477}
+HOURS = {"10h": ("1h", "9h"), "1h": ("1h",), "10min": ("1h/0",)}
+FIRST_FOLD = "1h/0"
+VALID_SPEAKERS = 2
+
+
+def find_root(corpus: Path) -> Path:
+    """The directory that holds 1h and 9h: `corpus`, or librispeech_finetuning in it.
+
+    Raises:
+        UserError: saying what was looked for and where, or what is missing.
+    """
+    if not corpus.is_dir():
+        raise UserError(f"{corpus}: no such directory; give the directory librispeech_finetuning, or the one above it")
+    places = [place for place in (corpus, child(corpus, "LIBRISPEECH_FINETUNING")) if place is not None]
+    for place in places:
+        missing = [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (place / name).is_dir()]
+        if not missing:
+            return place.resolve()
+    raise UserError(
+        f"{corpus}: no fine-tuning subset of Libri-Light; looked for directories {FIRST_FOLD} and 9h in "
+        f"{' and '.join(map(str, places))}, which lacks {', '.join(missing)}; unpack {ARCHIVE} there (stage 0 does)"
+    )
+
+
+def read_parts(root: Path, jobs: int, log: Log) -> dict[str, list[libri.Utterance]]:
+    """The utterances of each ``1h/<fold>`` and of ``9h``, counted."""
+    parts: dict[str, list[libri.Utterance]] = {}
+    first: dict[str, Path] = {}
+    for fold in [*sorted((root / "1h").iterdir()), root / "9h"]:
+        utterances = parts.setdefault(str(fold.relative_to(root)), [])
+        for kind in ("clean", "other"):
+            if (fold / kind).is_dir():
+                utterances += libri.read_set(fold / kind, jobs, log)
+        for utterance in utterances:
+            if utterance.name in first:
+                log.fault(f"{utterance.audio}: the same utterance as {first[utterance.name]}; remove one of the two")
+            first.setdefault(utterance.name, utterance.audio)
+    for name, expected in NUMBER_OF_UTTERANCES.items():
+        libri.count_utterances(name, len(select(parts, (name,))), expected, ARCHIVE)
+    return parts
+
+
+def select(parts: dict[str, list[libri.Utterance]], names: tuple[str, ...]) -> list[libri.Utterance]:
+    """The utterances at and below some parts."""
+    return [u for part, utterances in parts.items() if part.startswith(names) for u in utterances]
+
+
+def make_sets(root: Path, librispeech: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+    """The sets, read and checked; what is wrong goes to the log."""
+    tests = libri.chosen_tests(arguments.test_sets, libri.TEST_SETS)
+    sexes = libri.read_speakers(librispeech, log)
+    parts = read_parts(root, arguments.nj, log)
+    everything = select(parts, tuple(NUMBER_OF_UTTERANCES))
+    sets = libri.read_sets(librispeech, tests, arguments.nj, log)
+    libri.check_speakers({root.name: everything, **sets}, log)
+    first_fold = {utterance.speaker for utterance in parts[FIRST_FOLD]}
+    held_out = libri.draw_speakers({u.speaker for u in everything} - first_fold, sexes, VALID_SPEAKERS)
+    divided = {
+        f"train-{arguments.hours}": [u for u in select(parts, HOURS[arguments.hours]) if u.speaker not in held_out],
+        "valid": [u for u in everything if u.speaker in held_out],
+        **sets,
+    }
+    return {libri.directory_name(name): libri.collect(part, sexes, log) for name, part in divided.items()}
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Reads both corpora, checks them, divides them and writes the data directories."""
+    tests = libri.chosen_tests(arguments.test_sets, libri.TEST_SETS)
+    root, librispeech = find_root(arguments.finetuning), libri.find_root(arguments.corpus, tests)
+    names = [f"train_{arguments.hours}", "valid", *map(libri.directory_name, tests)]
+    paths = [root / "1h", root / "9h", *(librispeech / name for name in (*tests, "SPEAKERS.TXT"))]
+    inputs = {"sets": names, "corpora": libri.stamp(paths)}
+    prepare_sets(arguments.out, inputs, names, lambda log: make_sets(root, librispeech, arguments, log), libri.RATE_HZ)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpora."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--finetuning", type=Path, required=True, help="the directory librispeech_finetuning, or the one above it"
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
+    parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
+    parser.add_argument("--hours", choices=tuple(HOURS), default="10h", help="of the training set")
+    parser.add_argument("--test_sets", default="", help="of LibriSpeech's test sets, as 'dev_clean'; all of them")
+    parser.add_argument("--nj", type=int, default=2, help="threads that read")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    prepare(parser.parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

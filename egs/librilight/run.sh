@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Libri-Light's fine-tuning subset: the systems of source A's Table 2 trained on 10 hours of read speech at 16 kHz, scored
+# on LibriSpeech's test sets. Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+. ../../utils/options.sh
+. ./db.sh
+
+# The recipe's own options.
+librilight="${LIBRILIGHT}"   # the directory librispeech_finetuning, or the one above it
+librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; relative paths start at the recipe
+data_root="" # the directory that holds both, under the name that all recipes share
+hours=10h    # training set: 10h, 1h or 10min
+test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
+. ../../utils/parse_options.sh
+
+case "${hours}" in
+10h | 1h | 10min) ;;
+*)
+    . ../../utils/log.sh
+    die "--hours '${hours}': 10h, 1h or 10min is expected (--help lists the options)" 2
+    ;;
+esac
+train_set="train_${hours}"
+valid_set=valid
+test_sets="${test_sets:-dev_clean dev_other test_clean test_other}"
+
+corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${librispeech}}")
+download_args=("${corpora[@]}" --sets "${test_sets}")
+data_args=("${corpora[@]}" --out "${datadir}" --hours "${hours}" --test_sets "${test_sets}" --nj "${nj}")
+
+. ../../utils/stages.sh

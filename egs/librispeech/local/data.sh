@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Stage 1: data directories of LibriSpeech or Mini LibriSpeech.
+set -euo pipefail
+corpus=      # the corpus
+out=data     # where the sets are made
+subset=full  # full or mini
+test_sets="" # sets to score; empty: all
+nj=2         # threads that read
+. ../../utils/parse_options.sh
+
+exec python local/prepare.py --corpus "${corpus}" --out "${out}" --subset "${subset}" --test_sets "${test_sets}" \
+    --nj "${nj}"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Stage 0: downloads those sets of LibriSpeech that are asked for and missing.
+set -euo pipefail
+corpus=   # the directory LibriSpeech, or the one above it
+sets=""   # data directories: train_clean_100 dev_clean ...
+mirror="" # address to download from in place of that in archives.yaml; empty: that one
+. ../../utils/parse_options.sh
+
+missing=
+for set in ${sets//_/-}; do
+    [ -d "${corpus}/${set}" ] || [ -d "${corpus}/LibriSpeech/${set}" ] || missing+="${missing:+ }${set}"
+done
+if [ -z "${missing}" ]; then
+    printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
+    exit 0
+fi
+
+# Archives bring LibriSpeech/<set>.
+to="${corpus}"
+[ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"
+exec python -m speechlvm.bin.download --archives local/archives.yaml --only "${missing}" --to "${to}" \
+    --mirror "${mirror}"

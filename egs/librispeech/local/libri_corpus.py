@@ -1,0 +1,269 @@
+"""Speech in LibriSpeech's layout: ``<set>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac``.
+
+Each chapter has its transcripts beside, ``<speaker>-<chapter>.trans.txt`` with lines ``utterance TEXT``; the sex of all
+speakers stands in SPEAKERS.TXT. So are LibriSpeech itself, Mini LibriSpeech and Libri-Light's fine-tuning subset.
+Nothing is decoded: of each FLAC file the header and its last sample are read, so that a truncated file is found.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speechlvm.data.audio import COPY_AGAIN, audio_info, check_format
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, child, read_all, shuffled, warn
+from speechlvm.errors import ConfigError, UserError
+from speechlvm.files import hash_value
+
+RATE_HZ = 16000
+NUMBER_OF_UTTERANCES = {
+    "train-clean-100": 28539,
+    "dev-clean": 2703,
+    "dev-other": 2864,
+    "test-clean": 2620,
+    "test-other": 2939,
+    "train-clean-5": 1519,
+    "dev-clean-2": 1089,
+}
+TEST_SETS = ("dev-clean", "dev-other", "test-clean", "test-other")
+PLACEHOLDER = "TRANSCRIPT NOT AVAILABLE"
+ID = re.compile(r"[0-9]+")
+UTTERANCE = re.compile(r"([0-9]+)-([0-9]+)-[0-9]+")
+
+
+@dataclass
+class Utterance:
+    """One FLAC file."""
+
+    name: str
+    speaker: str
+    audio: Path
+    text: str = ""
+    num_samples: int = 0
+
+
+@dataclass
+class Chapter:
+    """A directory of utterances, which `read_chapter` fills in."""
+
+    directory: Path
+    speaker: str
+    utterances: dict[str, Utterance] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its utterances start with."""
+        return f"{self.speaker}-{self.directory.name}"
+
+
+def find_root(corpus: Path, names: Iterable[str]) -> Path:
+    """The directory that holds the sets of these names: `corpus`, or LibriSpeech in it.
+
+    Raises:
+        UserError: saying what was looked for and where, or which sets are missing.
+    """
+    names = list(names)
+    if not corpus.is_dir():
+        raise UserError(f"{corpus}: no such directory; give the directory LibriSpeech, or the one above it")
+    places = [place for place in (corpus, child(corpus, "LIBRISPEECH")) if place is not None]
+    for place in places:
+        missing = [name for name in names if not (place / name).is_dir()]
+        if len(missing) < len(names):
+            break
+    else:
+        raise UserError(
+            f"{corpus}: no corpus in LibriSpeech's layout; looked for directories {', '.join(names)} in "
+            f"{' and '.join(map(str, places))}; give the directory that holds them, or the one above it"
+        )
+    if missing:
+        archives = ", ".join(f"{name}.tar.gz" for name in missing)
+        raise UserError(
+            f"{place}: {', '.join(missing)} missing, {len(names) - len(missing)} of {len(names)} sets are there; "
+            f"run stage 0, which fetches {archives}, or leave test sets out with --test_sets"
+        )
+    return place.resolve()
+
+
+def directory_name(name: str) -> str:
+    """A set of the corpus, as its data directory is called."""
+    return name.replace("-", "_")
+
+
+def chosen_tests(words: str, known: tuple[str, ...]) -> list[str]:
+    """The corpus's sets that ``--test_sets`` names; all of them if it names none.
+
+    Raises:
+        ConfigError: a set is unknown.
+    """
+    names = {directory_name(name): name for name in known}
+    for word in words.split():
+        if word not in names:
+            raise ConfigError(f"--test_sets '{word}': unknown set; expected some of {' '.join(names)}")
+    return [names[word] for word in dict.fromkeys(words.split())] or list(known)
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Hash of names, sizes and times of all files at and below some paths."""
+    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.*")))
+    return hash_value([(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]])
+
+
+def read_set(directory: Path, jobs: int, log: Log) -> list[Utterance]:
+    """All utterances of ``<directory>/<speaker>/<chapter>``, sorted by id, read in `jobs` threads."""
+    chapters = []
+    for home in sorted(directory.iterdir()):
+        if not ID.fullmatch(home.name) or not home.is_dir():
+            log.tolerate("entries are not speakers and were left out", str(home))
+            continue
+        for path in sorted(home.iterdir()):
+            if ID.fullmatch(path.name) and path.is_dir():
+                chapters.append(Chapter(path, home.name))
+            else:
+                log.tolerate("entries are not chapters and were left out", str(path))
+    read_all(read_chapter, chapters, jobs, log)
+    return sorted((u for chapter in chapters for u in chapter.utterances.values()), key=lambda u: u.name)
+
+
+def read_chapter(chapter: Chapter) -> Log:
+    """Reads and checks all files of a chapter into it."""
+    log = Log()
+    for path in sorted(chapter.directory.iterdir()):
+        match = UTTERANCE.fullmatch(path.stem) if path.suffix == ".flac" else None
+        if match and f"{match[1]}-{match[2]}" == chapter.prefix:
+            utterance = chapter.utterances[path.stem] = Utterance(path.stem, chapter.speaker, path)
+            try:
+                utterance.num_samples = checked_length(path)
+            except UserError as error:
+                log.fault(str(error))
+        elif match:
+            log.fault(f"{path}: an utterance of speaker {match[1]}, chapter {match[2]}; move it there, or remove it")
+        elif path.name != f"{chapter.prefix}.trans.txt":
+            log.tolerate("files are not of a chapter and were left out", str(path))
+    read_transcripts(chapter, log)
+    return log
+
+
+def checked_length(path: Path) -> int:
+    """Number of samples of a FLAC file in the corpus's format whose last sample can be read.
+
+    Raises:
+        UserError: it has another format, or is damaged or truncated.
+    """
+    import soundfile
+
+    info = audio_info(path)
+    check_format(info, RATE_HZ)
+    if not info.num_samples:
+        raise UserError(f"{path}: its FLAC header gives no number of samples; {COPY_AGAIN}")
+    try:
+        with soundfile.SoundFile(path) as decoder:
+            decoder.seek(info.num_samples - 1)
+            complete = len(decoder.read(1, dtype="int16")) == 1
+    except (soundfile.SoundFileError, RuntimeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{path}: damaged or truncated FLAC, sample {info.num_samples} cannot be read; {COPY_AGAIN}")
+    return info.num_samples
+
+
+def read_transcripts(chapter: Chapter, log: Log) -> None:
+    """Texts from a chapter's ``.trans.txt``; what it lacks is counted, as likelihoods need no text."""
+    path = chapter.directory / f"{chapter.prefix}.trans.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        log.tolerate("chapters have no .trans.txt", str(chapter.directory))
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        log.fault(f"{path}: not a readable text in UTF-8 ({error}); {COPY_AGAIN}")
+        return
+    first: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        name, _, text = line.strip().partition(" ")
+        match = UTTERANCE.fullmatch(name)
+        if not match or not text.strip():
+            log.fault(f"{path}:{number}: '{line.strip()[:40]}'; expected an utterance of {chapter.prefix} and its text")
+        elif f"{match[1]}-{match[2]}" != chapter.prefix:
+            log.fault(f"{path}:{number}: {name} is not of chapter {chapter.prefix}; move the line there, or remove it")
+        elif name in first:
+            log.fault(f"{path}:{number}: {name} has a transcript in line {first[name]} already; remove one of the two")
+        elif name not in chapter.utterances:
+            log.tolerate("transcripts have no audio file", name)
+        elif text.strip() == PLACEHOLDER:
+            log.tolerate("transcripts are a placeholder and were left out", name)
+        else:
+            chapter.utterances[name].text = " ".join(text.split())
+        first.setdefault(name, number)
+    for name in chapter.utterances:
+        if name not in first:
+            log.tolerate("utterances have no transcript", name)
+
+
+def read_speakers(root: Path, log: Log) -> dict[str, str]:
+    """Sex (f or m) of each speaker in SPEAKERS.TXT."""
+    path = root / "SPEAKERS.TXT"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()  # names of readers are not used
+    except FileNotFoundError:
+        log.fault(f"{path}: no such file; copy it from any archive of the corpus, each has it")
+        return {}
+    sexes = {}
+    for number, line in enumerate(lines, 1):
+        columns = [column.strip() for column in line.split("|")]
+        if line.startswith(";") or not line.strip():
+            continue
+        if len(columns) >= 5 and ID.fullmatch(columns[0]) and columns[1] in ("F", "M"):
+            sexes[columns[0]] = columns[1].lower()
+        else:
+            log.fault(f"{path}:{number}: '{line[:40]}'; expected 'speaker | F or M | set | minutes | name'")
+    return sexes
+
+
+def draw_speakers(speakers: Iterable[str], sexes: dict[str, str], count: int) -> set[str]:
+    """The same `count` of some speakers on every machine, women and men in turn; where there are none, fewer."""
+    order = shuffled((speaker for speaker in speakers if speaker in sexes), 0)
+    rank = {speaker: i for sex in "fm" for i, speaker in enumerate(s for s in order if sexes[s] == sex)}
+    return set(sorted(order, key=rank.__getitem__)[:count])
+
+
+def count_utterances(name: str, found: int, expected: int, archive: str) -> None:
+    """Warns of a set that is not complete, or holds more than the corpus does."""
+    if found != expected:
+        warn(f"{name}: {found} utterances; expected {expected}; if it should be complete, unpack {archive} again")
+
+
+def read_sets(root: Path, names: Iterable[str], jobs: int, log: Log) -> dict[str, list[Utterance]]:
+    """The utterances of LibriSpeech's sets of these names, counted."""
+    sets = {}
+    for name in names:
+        sets[name] = read_set(root / name, jobs, log)
+        count_utterances(name, len(sets[name]), NUMBER_OF_UTTERANCES[name], f"{name}.tar.gz")
+    return sets
+
+
+def check_speakers(sets: dict[str, list[Utterance]], log: Log) -> None:
+    """Finds speakers who are in more than one set."""
+    homes: dict[str, str] = {}
+    for name, utterances in sets.items():
+        for speaker in sorted({utterance.speaker for utterance in utterances}, key=int):
+            if speaker in homes:
+                log.fault(
+                    f"speaker {speaker} is in {homes[speaker]} and in {name}; no set shares speakers with another in "
+                    "the corpus: remove the directory that is a copy"
+                )
+            homes.setdefault(speaker, name)
+
+
+def collect(utterances: list[Utterance], sexes: dict[str, str], log: Log) -> DataDirectory:
+    """The data directory of some utterances."""
+    data = DataDirectory({utterance.name: utterance.speaker for utterance in utterances})
+    data.wav = {utterance.name: utterance.audio for utterance in utterances}
+    data.num_samples = {utterance.name: utterance.num_samples for utterance in utterances}
+    data.text = {utterance.name: utterance.text for utterance in utterances if utterance.text}
+    for speaker in data.spk2utt:
+        if speaker in sexes:
+            data.spk2gender[speaker] = sexes[speaker]
+        else:
+            log.tolerate("speakers are not in SPEAKERS.TXT (analyses of gender will lack them)", speaker)
+    return data

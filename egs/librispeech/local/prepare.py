@@ -1,0 +1,94 @@
+"""Makes the data directories of LibriSpeech or of Mini LibriSpeech.
+
+What is wrong with a file stops the preparation, after all files have been looked at; nothing is written then. What is
+merely missing is a warning.
+
+The development sets are test sets here, so validation holds out speakers of the training set: those in
+valid_speakers.txt, or, of Mini LibriSpeech, a woman and a man drawn as they were.
+"""
+
+import argparse
+from pathlib import Path
+
+from libri_corpus import (
+    RATE_HZ,
+    TEST_SETS,
+    check_speakers,
+    chosen_tests,
+    collect,
+    directory_name,
+    draw_speakers,
+    find_root,
+    read_sets,
+    read_speakers,
+    stamp,
+)
+
+from speechlvm.bin.cli import run_main
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, prepare_sets
+
+VALID_SPEAKERS = Path(__file__).with_name("valid_speakers.txt")
+MINI_VALID_SPEAKERS = 2
+# Training set, validation set and the corpus's test sets of each subset.
+SUBSETS = {
+    "full": ("train-clean-100", "valid-clean-100", TEST_SETS),
+    "mini": ("train-clean-5", "valid-clean-5", ("dev-clean-2",)),
+}
+
+
+def listed_speakers() -> set[str]:
+    """The speakers held out of train-clean-100."""
+    lines = VALID_SPEAKERS.read_text(encoding="utf-8").splitlines()
+    return {line.split()[0] for line in lines if line and not line.startswith("#")}
+
+
+def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+    """The sets, read and checked; what is wrong goes to the log."""
+    train, valid, known = SUBSETS[arguments.subset]
+    tests = chosen_tests(arguments.test_sets, known)
+    sexes = read_speakers(root, log)
+    sets = read_sets(root, [train, *tests], arguments.nj, log)
+    check_speakers(sets, log)
+    utterances = sets[train]
+    speakers = {utterance.speaker for utterance in utterances}
+    held_out = listed_speakers() if arguments.subset == "full" else draw_speakers(speakers, sexes, MINI_VALID_SPEAKERS)
+    for speaker in sorted(held_out - speakers, key=int):
+        log.tolerate(f"speakers of {VALID_SPEAKERS.name} are not in {train}", speaker)
+    divided = {
+        train: [utterance for utterance in utterances if utterance.speaker not in held_out],
+        valid: [utterance for utterance in utterances if utterance.speaker in held_out],
+        **{name: sets[name] for name in tests},
+    }
+    return {directory_name(name): collect(part, sexes, log) for name, part in divided.items()}
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Reads the corpus, checks it, divides it and writes the data directories."""
+    train, valid, known = SUBSETS[arguments.subset]
+    names = [train, *chosen_tests(arguments.test_sets, known)]
+    root = find_root(arguments.corpus, names)
+    inputs = {
+        "sets": [valid, *names],
+        "corpus": stamp([root / name for name in (*names, "SPEAKERS.TXT")]),
+        "valid_speakers": sorted(listed_speakers()),
+    }
+    directories = [directory_name(name) for name in (valid, *names)]
+    prepare_sets(arguments.out, inputs, directories, lambda log: make_sets(root, arguments, log), RATE_HZ)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
+    parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
+    parser.add_argument("--subset", choices=tuple(SUBSETS), default="full", help="full, or mini: Mini LibriSpeech")
+    parser.add_argument("--test_sets", default="", help="of the subset's test sets, as 'dev_clean'; all of them")
+    parser.add_argument("--nj", type=int, default=2, help="threads that read")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    prepare(parser.parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

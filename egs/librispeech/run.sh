@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# LibriSpeech: the systems of source A's Table 2 trained on 100 hours of read speech at 16 kHz (egs/librilight: on 10).
+# Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+. ../../utils/options.sh
+. ./db.sh
+
+# The recipe's own options.
+librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; a relative path starts at the recipe
+data_root="" # the same, under the name that all recipes share
+subset=full  # full: train-clean-100 and the four test sets, 7.7 GB to download; mini: Mini LibriSpeech, 0.5 GB
+test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
+mirror=""    # address to download from in place of https://www.openslr.org/resources/
+. ../../utils/parse_options.sh
+
+case "${subset}" in
+full)
+    train_set=train_clean_100
+    valid_set=valid_clean_100
+    test_sets="${test_sets:-dev_clean dev_other test_clean test_other}"
+    ;;
+mini)
+    train_set=train_clean_5
+    valid_set=valid_clean_5
+    test_sets="${test_sets:-dev_clean_2}"
+    ;;
+*)
+    . ../../utils/log.sh
+    die "--subset '${subset}': full or mini is expected (--help lists the options)" 2
+    ;;
+esac
+
+corpus="${data_root:-${librispeech}}"
+download_args=(--corpus "${corpus}" --sets "${train_set} ${test_sets}" --mirror "${mirror}")
+data_args=(--corpus "${corpus}" --out "${datadir}" --subset "${subset}" --test_sets "${test_sets}" --nj "${nj}")
+
+. ../../utils/stages.sh

@@ -1,0 +1,169 @@
+"""The preparation of Libri-Light's fine-tuning subset, and what its recipe shares with librispeech's."""
+
+import contextlib
+import importlib.util
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from imitations import librilight
+
+from speechlvm.bin.cli import run_main
+from speechlvm.config import load_experiment
+from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.download import load_archives
+from speechlvm.reporting.tables import load_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE, OTHER = ROOT / "egs/librilight", ROOT / "egs/librispeech"
+FIRST_FOLD = {"3526", "831", "4262", "978"}
+SECOND_FOLD = {"248", "911", "4959", "1746"}
+
+specification = importlib.util.spec_from_file_location("librilight_prepare", RECIPE / "local/prepare.py")
+prepare = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(prepare)
+
+
+def run(place: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """As a command, with both corpora in `place`, but in this process."""
+    output, errors = io.StringIO(), io.StringIO()
+    command = ["--finetuning", str(place), "--corpus", str(place), "--out", str(out), *arguments]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            run_main(lambda: prepare.main(command))
+        except SystemExit as end:
+            status = end.code
+    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    return librilight.make(tmp_path_factory.mktemp("corpora of mine"), frames=1000).parent
+
+
+@pytest.fixture
+def place(original, tmp_path) -> Path:
+    return shutil.copytree(original, tmp_path / "in")
+
+
+def test_each_training_set_has_the_same_validation(original, tmp_path):
+    found = {}
+    for hours in ("10h", "1h", "10min"):
+        result = run(original, tmp_path / hours, "--hours", hours, "--test_sets", "dev_clean")
+        assert result.returncode == 0, result.stderr
+        names = (f"train_{hours}", "valid", "dev_clean")
+        assert all(validate(tmp_path / hours / name) == [] for name in names)
+        found[hours] = [load_data_dir(tmp_path / hours / name) for name in names]
+    train, valid, dev = (part for part in found["10h"])
+    held_out = set(valid.utt2spk.values())
+    assert len(held_out) == 2 and held_out < SECOND_FOLD and sorted(valid.spk2gender.values()) == ["f", "m"]
+    assert len(valid.utterances) == 8  # of 1h and of 9h
+    assert all(part[1] == valid for part in found.values())
+    speakers = {hours: set(part[0].utt2spk.values()) for hours, part in found.items()}
+    assert speakers == {"10h": FIRST_FOLD | SECOND_FOLD - held_out, "1h": FIRST_FOLD | SECOND_FOLD - held_out,
+                        "10min": FIRST_FOLD}  # fmt: skip
+    assert {hours: len(part[0].utterances) for hours, part in found.items()} == {"10h": 24, "1h": 12, "10min": 8}
+    assert set(found["10min"][0].utterances) < set(found["1h"][0].utterances) < set(train.utterances)
+    assert set(dev.utt2spk.values()) == {"84", "174"}
+
+
+def test_transcripts_of_a_chapter_in_two_parts(original, tmp_path):
+    assert run(original, tmp_path).returncode == 0
+    train = load_data_dir(tmp_path / "train_10h")
+    assert set(train.text) == set(train.utterances)
+    assert [str(train.wav[f"831-175659-000{n}"].relative_to(original)) for n in (1, 2)] == [
+        "librispeech_finetuning/1h/0/clean/831/175659/831-175659-0001.flac",
+        "librispeech_finetuning/9h/clean/831/175659/831-175659-0002.flac",
+    ]
+
+
+def test_counts_are_compared_with_the_corpus(original, tmp_path):
+    errors = run(original, tmp_path).stderr
+    assert (
+        "warning: 1h: 16 utterances; expected 286; if it should be complete, unpack librispeech_finetuning." in errors
+    )
+    assert "warning: 9h: 16 utterances; expected 2477" in errors and "warning: dev-clean: 4 utterances; " in errors
+
+
+FIRST = "librispeech_finetuning/1h/0/clean/831/175659/831-175659-0000.flac"
+
+
+def copy(source: str, target: str):
+    def change(place: Path) -> None:
+        (place / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(place / source, place / target)
+
+    return change
+
+
+FAULTS = {
+    "utterance twice": (copy(FIRST, FIRST.replace("1h/0", "9h")),
+                        "9h/clean/831/175659/831-175659-0000.flac: the same utterance as "),
+    "cut": (lambda place: (place / FIRST).write_bytes((place / FIRST).read_bytes()[:-1]), "damaged or truncated FLAC"),
+    "a test speaker": (lambda place: shutil.copytree(
+        place / "LibriSpeech/dev-other/116", place / "librispeech_finetuning/9h/other/116"),
+                       "speaker 116 is in librispeech_finetuning and in dev-other; no set shares speakers"),
+    "no 9h": (lambda place: shutil.rmtree(place / "librispeech_finetuning/9h"),
+              "which lacks 9h; unpack librispeech_finetuning.tgz there (stage 0 does)"),
+    "no fold": (lambda place: shutil.rmtree(place / "librispeech_finetuning/1h/0"), "which lacks 1h/0; unpack "),
+    "no test set": (lambda place: shutil.rmtree(place / "LibriSpeech/test-other"),
+                    "test-other missing, 3 of 4 sets are there; run stage 0, which fetches test-other.tar.gz"),
+    "no table": (lambda place: (place / "LibriSpeech/SPEAKERS.TXT").unlink(), "SPEAKERS.TXT: no such file"),
+    "nobody to hold out": (lambda place: [shutil.rmtree(path) for name in SECOND_FOLD
+                                          for path in (place / "librispeech_finetuning").rglob(name)],
+                           "valid: no utterances are left for this set"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change,message", FAULTS.values(), ids=FAULTS)
+def test_faults_stop_and_nothing_is_written(place, tmp_path, change, message):
+    change(place)
+    result = run(place, tmp_path / "out")
+    assert result.returncode == 1 and message in result.stderr.splitlines()[-1], result.stderr
+    assert "Traceback" not in result.stderr and not list((tmp_path / "out").glob("*/utt2spk"))
+
+
+def test_wrong_root_says_what_was_looked_for(original, tmp_path):
+    (tmp_path / "x").mkdir()
+    command = ["--finetuning", str(tmp_path / "x"), "--corpus", str(original), "--out", str(tmp_path / "out")]
+    with pytest.raises(prepare.UserError) as error:
+        prepare.main(command)
+    assert str(error.value).startswith(
+        f"{tmp_path}/x: no fine-tuning subset of Libri-Light; looked for directories 1h/0 and 9h in {tmp_path}/x, "
+    )
+
+
+def test_configurations_differ_from_librispeech_only_in_how_long_they_train():
+    names = sorted(path.name for path in RECIPE.glob("conf/*.yaml"))
+    assert names == sorted(path.name for path in OTHER.glob("conf/*.yaml"))
+    for name in names:
+        ours, theirs = (load_experiment(recipe / "conf" / name) for recipe in (RECIPE, OTHER))
+        assert ours.frozen() == theirs.frozen() and ours.limits.epochs == 10 * theirs.limits.epochs
+
+
+def test_both_recipes_show_the_same_table():
+    [ours], [theirs] = (load_tables(recipe / "conf/tables") for recipe in (RECIPE, OTHER))
+    roots = {"": "../librilight/exp/train_10h", "../librispeech/exp/train_clean_100": ""}
+    rows = []
+    for row in ours.rows:
+        trained = row.experiment not in ("uniform", "dmol", "flac")
+        rows.append(row.model_copy(update={"root": roots[row.root] if trained else ""}))
+    assert rows == theirs.rows
+    assert ours.model_dump(exclude={"rows"}) == theirs.model_dump(exclude={"rows"})
+
+
+def test_the_archive_is_that_of_the_subset():
+    [archive] = load_archives(RECIPE / "local/archives.yaml").archives
+    assert archive.file == prepare.ARCHIVE and archive.contents == ["librispeech_finetuning"]
+
+
+def test_download_of_what_is_there_is_a_no_op(original):
+    command = ["bash", "local/download.sh", "--finetuning", str(original), "--corpus", str(original)]
+    done = subprocess.run([*command, "--sets", "dev_clean test_other"], cwd=RECIPE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"corpus: {original} holds the fine-tuning subset",
+        f"corpus: {original} holds dev-clean test-other",
+    ]
