@@ -140,10 +140,10 @@ def choose(listed: ArchiveList, names: list[str], source: str) -> list[Archive]:
 
 
 def is_complete(archive: Archive, to: Path) -> bool:
-    """Whether what the archive contains is there, and from this archive."""
-    return _record(archive, _Places(archive, to).marker) is not None and all(
-        (to / name).exists() for name in archive.contents
-    )
+    """Whether what the archive contains is there, from this archive, and nothing is left to do."""
+    places = _Places(archive, to)
+    there = all((to / name).exists() for name in archive.contents)
+    return there and _record(archive, places.marker) is not None and not (places.staging / "done.json").exists()
 
 
 def download(listed: ArchiveList, archives: list[Archive], to: Path, keep: bool) -> None:
@@ -164,8 +164,8 @@ def download(listed: ArchiveList, archives: list[Archive], to: Path, keep: bool)
         for name in archive.contents:
             if os.path.lexists(to / name):
                 raise UserError(
-                    f"{to / name}: is there, but no mark says that {archive.name} was downloaded completely; move it "
-                    "away to have it downloaded, or leave the download out if you know it to be complete"
+                    f"{to / name}: is in the way of {archive.name}, which is not marked as complete; move it away to "
+                    "have it downloaded, or leave the download out if you know it to be complete"
                 )
     log.info("%s: %s", " ".join(archive.name for archive in archives), listed.licence)
     transfers = [_Places(archive, to).bytes_to_come(archive) for archive in missing]

@@ -680,7 +680,7 @@ def test_what_is_in_the_way_is_found_before_downloading(place):
     mine = here.to / "LibriSpeech/a/mine"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    here.fails("LibriSpeech/a: is there, but no mark says that a was downloaded completely")
+    here.fails("LibriSpeech/a: is in the way of a, which is not marked as complete")
     assert here.server.seen == [] and here.corpus() == {"LibriSpeech/a/mine": b"mine"}
 
 
@@ -699,7 +699,7 @@ def test_a_new_version_of_an_archive_does_not_pass_as_complete(place):
     here = place()
     here.run()
     here.write([archive("a", checksum="md5:" + "0" * 32)], here.server.url)
-    here.fails("no mark says")
+    here.fails("in the way of a")
 
 
 @pytest.mark.parametrize(
@@ -800,6 +800,17 @@ def test_killed_later(place, module, name, when):
     assert here.corpus() == FILES["a"] and here.archives() == []
     assert os.listdir(here.to / "archives/a") == ["done.json"]
     assert len(here.server.seen) == 1  # nothing was fetched twice
+
+
+def test_what_is_left_of_a_download_that_came_again_is_put_in_place(place):
+    here = place()
+    here.run()
+    staging = here.to / "archives/a/unpacked"
+    (staging / "files/LibriSpeech").mkdir(parents=True)
+    (here.to / "LibriSpeech/README.TXT").rename(staging / "files/LibriSpeech/README.TXT")
+    shutil.copy(here.to / "archives/a/done.json", staging)
+    here.run()
+    assert here.corpus() == FILES["a"] and not staging.exists() and len(here.server.seen) == 1
 
 
 @pytest.mark.parametrize(("limit", "where"), [(50_000, "a.tar.gz.part"), (len(PACKED["a"]) + 10, "1.flac")])
