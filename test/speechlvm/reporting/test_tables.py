@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from speechlvm.bin import report
+from speechlvm.distributions import DISTRIBUTIONS
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
 from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import collect
@@ -15,39 +16,16 @@ from speechlvm.reporting.compare import compare, sweep
 from speechlvm.reporting.render import bits_overview, published_table
 from speechlvm.reporting.tables import Row, choose, load_tables
 
-TIMIT_TABLES = Path(__file__).resolve().parents[3] / "egs/timit/conf/tables"
+EGS = Path(__file__).resolve().parents[3] / "egs"
+TIMIT_TABLES = EGS / "timit/conf/tables"
 # Source A, Table 5, as printed, by minimal standard deviation.
 PRINTED = {1: -45367, 0.5: -11146, 0.1: 68307, 0.05: 102525, 0.01: 181979, 0.005: 216198, 0.001: 295651}
 
 
 @pytest.fixture
-def write_result(tmp_path):
-    """write_result(experiment, nats, **fields): one seed's score of `test`, two utterances of 300 frames together."""
-
-    def write(experiment, nats, seed=1, folder="score_test", root="exp/train", **fields):
-        densities = fields.get("coding", "normalised") == "normalised"
-        bits = -nats / 150 / math.log(2)
-        result = {
-            "model": experiment, "set": "test", "coding": "normalised", "bound": "exact", "seed": seed,
-            "system": "lstm", "unit": "density" if densities else "pmf", "steps": 7, "hours": 2.0, "parameters": 10,
-            "distribution": {"name": "gaussian", "minimum_std": 0.01}, "frames": 300, "utterances": 2,
-            "nats_per_utterance": nats, "nats_per_frame": nats / 150, "bits_per_frame": None if densities else bits,
-            "bits_per_frame_interval": None if densities else [bits, bits], "terms_nats_per_frame": {},
-        }  # fmt: skip
-        directory = tmp_path / root / experiment / f"seed{seed}" / folder
-        directory.mkdir(parents=True)
-        (directory / "result.json").write_text(json.dumps({**result, **fields}))
-        (directory / "done.json").write_text("{}")
-
-    return write
-
-
-def table(tmp_path, rows, unit="nats_per_utterance", coding="normalised", **more):
-    directory = tmp_path / "tables"
-    directory.mkdir(exist_ok=True)
-    value = {"table": "T", "title": "t", "unit": unit, "coding": coding, "sets": ["test"], **more, "rows": rows}
-    (directory / "T.yaml").write_text(json.dumps(value))  # JSON is YAML
-    return load_tables(directory)[0]
+def table(write_table):
+    """table(rows, **fields): a table as it is loaded."""
+    return lambda *arguments, **fields: load_tables(write_table(*arguments, **fields))[0]
 
 
 def lines_of(text):
@@ -66,7 +44,7 @@ def cells_of(tmp_path):
     return cells
 
 
-def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
+def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result, table):
     write_result("bound", 812.4, bound="elbo", distribution={"name": "gmm", "minimum_std": 0.0, "components": 20})
     write_result("exact", -90.0)
     rows = [
@@ -74,7 +52,7 @@ def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
         {"s": 1, "system": "WaveNet", "experiment": "exact", "published": {"test": -100}},
         {"s": 1, "system": "SRNN", "experiment": "later", "published": {"test": 900}, "mark": ">="},
     ]
-    bound, exact, later = shown(tmp_path, table(tmp_path, rows))
+    bound, exact, later = shown(tmp_path, table(rows))
     assert (bound["test: published"], bound["ours"], bound["difference"]) == ("~800", ">=812", "+12")
     assert bound["output"] == "gmm(20), no floor"
     assert (exact["test: published"], exact["ours"], exact["difference"]) == ("-100", "-90", "+10")
@@ -83,37 +61,37 @@ def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result):
     assert [later[key] for key in ("ours", "difference", "output", "training", "steps", "seeds")] == [""] * 6
 
 
-def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_result):
+def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_result, table):
     write_result("mulaw", -1500.0, coding="mulaw")
     write_result("normalised", 75.0)
     write_result("flac", -900.0, coding="linear", bound="code-length")
     names = ("mulaw", "normalised", "flac")
     rows = [{"s": 1, "system": "any", "experiment": name} for name in names]
-    nats = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, table(tmp_path, rows))}
+    nats = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, table(rows))}
     assert nats == {"mulaw": "", "normalised": "75", "flac": ""}
-    chosen = table(tmp_path, rows, "bits_per_frame", "mulaw")
+    chosen = table(rows, unit="bits_per_frame", coding="mulaw")
     bits = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, chosen)}
     assert bits == {"mulaw": "14.427", "normalised": "", "flac": "8.656"}  # FLAC has no coding of its own
-    chosen = table(tmp_path, rows, "bits_per_frame", "mulaw8")
+    chosen = table(rows, unit="bits_per_frame", coding="mulaw8")
     assert [row["test: ours"] for row in shown(tmp_path, chosen)] == ["", "", "8.656"]
     rows = [{"system": "any", "experiment": "normalised", "distribution": name} for name in ("gaussian", "gmm")]
-    assert [row["test: ours"] for row in shown(tmp_path, table(tmp_path, rows))] == ["75", ""]
+    assert [row["test: ours"] for row in shown(tmp_path, table(rows))] == ["75", ""]
 
 
-def test_a_tighter_bound_stands_for_the_elbo_and_seeds_are_averaged(tmp_path, write_result):
+def test_a_tighter_bound_stands_for_the_elbo_and_seeds_are_averaged(tmp_path, write_result, table):
     for seed, nats in ((1, 10.0), (2, 30.0)):
         write_result("a", nats - 5, seed, bound="elbo")
         write_result("a", nats, seed, folder="score_test_iwae9", bound="iwae-9")
-    [row] = shown(tmp_path, table(tmp_path, [{"system": "VRNN", "experiment": "a"}]))
+    [row] = shown(tmp_path, table([{"system": "VRNN", "experiment": "a"}]))
     assert (row["test: ours"], row["seeds"]) == (">=20 +-14", "2")
     assert row["bound"] == "IWAE-9"
 
 
-def test_the_tightest_bound_has_the_most_samples(tmp_path, write_result):
+def test_the_tightest_bound_has_the_most_samples(tmp_path, write_result, table):
     for samples, nats in ((5, 20.0), (64, 30.0), (100, 40.0)):  # neither the first nor the last by name
         write_result("a", nats, folder=f"score_test_iwae{samples}", bound=f"iwae-{samples}")
     write_result("a", 10.0, bound="elbo")
-    [row] = shown(tmp_path, table(tmp_path, [{"system": "VRNN", "experiment": "a"}]))
+    [row] = shown(tmp_path, table([{"system": "VRNN", "experiment": "a"}]))
     assert (row["test: ours"], row["bound"], row["seeds"]) == (">=40", "IWAE-100", "1")
 
 
@@ -126,20 +104,20 @@ def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
     assert cell.deviation("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
 
 
-def test_published_figures_have_the_digits_of_the_papers(tmp_path):
+def test_published_figures_have_the_digits_of_the_papers(tmp_path, table):
     published = {"a": 10.88, "b": 8.582, "c": 13.3, "d": 16}
     rows = [{"system": "x", "experiment": name, "published": {"test": bits}} for name, bits in published.items()]
-    lines = shown(tmp_path, table(tmp_path, rows, "bits_per_frame", "mulaw"))
+    lines = shown(tmp_path, table(rows, unit="bits_per_frame", coding="mulaw"))
     assert [line["test: published"] for line in lines] == ["10.88", "8.582", "13.30", "16.00"]
 
 
-def test_rows_of_another_recipe_come_from_there(tmp_path, write_result, monkeypatch):
+def test_rows_of_another_recipe_come_from_there(tmp_path, write_result, monkeypatch, table):
     other = "../light/exp/train_10h"
     write_result("a", 20.0, root="here/exp/train")
     write_result("a", 10.0, root="light/exp/train_10h")
     write_result("b", 30.0, root="light/exp/train_10h")
     rows = [{"system": "x", "experiment": name, "root": root} for name in "ab" for root in ("", other)]
-    table(tmp_path, [*rows, {"system": "x", "experiment": "a", "root": "exp/later"}])
+    table([*rows, {"system": "x", "experiment": "a", "root": "exp/later"}])
     monkeypatch.chdir(tmp_path / "here")
     report.main(["--exp", "exp/train", "--tables", str(tmp_path / "tables"), "--out", "R.md"])
     text = Path("R.md").read_text(encoding="utf-8")
@@ -180,14 +158,14 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
         ),
     ],
 )
-def test_contradictions_are_refused(tmp_path, change, message):
+def test_contradictions_are_refused(change, message, table):
     with pytest.raises(ConfigError, match=message):
-        table(tmp_path, **{"rows": [{"system": "x", "experiment": "a"}], **change})
+        table(**{"rows": [{"system": "x", "experiment": "a"}], **change})
 
 
-def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result):
+def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result, table):
     rows = [{"system": "x", "experiment": f"s{at}", "at": at} for at in (3, 1, 2)]
-    chosen = table(tmp_path, rows, axis="layers")
+    chosen = table(rows, axis="layers")
     folder = tmp_path / "exp" / "train" / "figures"
     (tmp_path / "exp" / "train").mkdir(parents=True)
     options = ["--exp", tmp_path / "exp" / "train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
@@ -203,9 +181,9 @@ def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result):
     assert [(at, cell.mean("nats_per_utterance")) for at, cell in places] == [(1, 10.0), (3, 30.0)]
 
 
-def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_result):
+def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_result, table):
     write_result("a", 10.0)
-    table(tmp_path, [{"system": "x", "experiment": "a"}], note="mind the gap")
+    table([{"system": "x", "experiment": "a"}], note="mind the gap")
     for name, bits in (("a", None), ("b", 3.0)):
         path = tmp_path / "exp" / "train" / name / "seed1" / "history.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +195,19 @@ def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_re
         "learning_curves.pdf", "learning_curves.png",
         "learning_curves_densities.pdf", "learning_curves_densities.png",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("directory", sorted(EGS.glob("*/conf/tables")), ids=lambda path: path.parts[-3])
+def test_tables_of_all_recipes_can_be_read(directory):
+    outputs = {row.distribution for each in load_tables(directory) for row in each.rows}
+    assert outputs <= {None, *DISTRIBUTIONS}
+
+
+def test_a_table_has_the_name_of_its_file(write_table):
+    directory = write_table([{"system": "x", "experiment": "a"}])
+    (directory / "T.yaml").rename(directory / "U.yaml")
+    with pytest.raises(ConfigError, match="U.yaml: table 'T'; expected 'U', as the file is named"):
+        load_tables(directory)
 
 
 # --- Source A, Table 5 ------------------------------------------------------------------------------------------------

@@ -1,0 +1,242 @@
+"""The program of stage 10: what it writes from results in any state, and how it says what is wrong."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from speechlvm.bin import report
+from speechlvm.errors import ConfigError, UserError
+
+BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(*options): stage 10 on exp/train; returns RESULTS.md and a reader of the tables' CSV."""
+
+    def call(*options):
+        exp = tmp_path / "exp" / "train"
+        out = tmp_path / "RESULTS.md"
+        report.main(["--exp", str(exp), "--tables", str(tmp_path / "tables"), "--out", str(out), *options])
+        return out.read_text(encoding="utf-8")
+
+    return call
+
+
+@pytest.fixture
+def records(tmp_path):
+    """records(name): the lines of a table's CSV."""
+
+    def read(name="T"):
+        with open(tmp_path / "exp/train/tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    return read
+
+
+def rows(*experiments, **fields):
+    return [{"system": "x", "experiment": experiment, **fields} for experiment in experiments]
+
+
+def line_of(text, start):
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {start} ")]
+    return [cell.strip() for cell in line[1:-1].split("|")]
+
+
+def test_every_row_and_set_is_a_line_with_all_digits(write_result, write_table, run, records):
+    for seed, bits in ((1, 12.1), (2, 12.3)):
+        write_result("vrnn", -bits * BITS, seed, coding="mulaw", bound="elbo", steps=10 * seed, hours=1.0 * seed,
+                     distribution={"name": "dmol", "components": 10})  # fmt: skip
+    write_result("flac", -8.5 * BITS, coding="linear", bound="code-length", steps=None, hours=None, distribution={})
+    published = {"test": 12.54, "dev": 12.5}
+    table = [
+        {
+            "s": 64,
+            "system": "VRNN",
+            "configuration": "a, b",
+            "experiment": "vrnn",
+            "published": published,
+            "mark": "<=",
+        },
+        {"system": "FLAC", "experiment": "flac"},
+    ]
+    write_table(table, unit="bits_per_frame", coding="mulaw", sets=["test", "dev"])
+    run()
+    test, dev, flac, _ = records()
+    expected = {
+        "table": "T", "s": "64", "system": "VRNN", "configuration": "a, b", "at": "", "experiment": "vrnn",
+        "train_set": "train", "set": "test", "coding": "mulaw", "unit": "bits_per_frame", "published_mark": "<=",
+        "published": "12.54", "bound": "elbo", "seeds": "2", "training_steps": "15.0", "training_hours": "1.5",
+        "parameters": "10", "distribution": "dmol", "components": "10", "minimum_std": "",
+    }  # fmt: skip
+    numbers = {"ours": 12.2, "difference": 12.2 - 12.54, "standard_deviation": 0.2 / math.sqrt(2)}
+    assert {key: value for key, value in test.items() if key not in numbers} == expected
+    assert {key: float(test[key]) for key in numbers} == pytest.approx(numbers, abs=1e-12)
+    assert (dev["set"], dev["published"], dev["published_mark"]) == ("dev", "12.5", "<=")
+    blank = ("bound", "ours", "standard_deviation", "difference", "seeds", "training_hours", "training_steps")
+    assert [dev[key] for key in blank] == [""] * 7
+    assert (flac["coding"], flac["bound"], flac["seeds"], flac["difference"]) == ("linear", "code-length", "", "")
+    assert float(flac["ours"]) == pytest.approx(8.5)
+
+
+def test_latex_has_the_cells_of_markdown(write_result, write_table, run, tmp_path):
+    write_result("vrnn_s64", -7368.4, bound="iwae-64")
+    write_table([{"s": 200, "system": "A & B", "experiment": "vrnn_s64", "published": {"test": -7443}, "mark": ">="}])
+    cells = line_of(run(), 200)
+    assert cells[3:7] == [">=-7443", ">=-7368", "+75", "IWAE-64"]
+    latex = (tmp_path / "exp/train/tables/T.tex").read_text(encoding="utf-8")
+    assert r"200 & A \& B &  & $\geq$$-$7443 & $\geq$$-$7368 & +75 & IWAE-64 & gaussian, std $\geq$ 0.01 &" in latex
+
+
+def test_bounds_are_named_by_set_where_they_differ(write_result, write_table, run):
+    write_result("a", 10.0, bound="elbo")
+    write_result("a", 10.0, folder="score_dev", bound="iwae-5", set="dev")
+    write_table(rows("a"), sets=["test", "dev"])
+    assert "ELBO (test), IWAE-5 (dev)" in line_of(run(), "-")
+
+
+def test_only_the_chosen_tables_are_written(write_table, run, tmp_path):
+    for name in "ABC":
+        write_table(rows("a", at=1.0), name, axis="layers")
+    text = run("--only", "C A")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Table C: t", "## Table A: t"]
+    assert sorted(path.name for path in (tmp_path / "exp/train/tables").iterdir()) == [
+        "A.csv", "A.tex", "C.csv", "C.tex",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="table 'D' is unknown; expected A, B, C"):
+        run("--only", "D")
+
+
+def test_a_sweep_over_seeds_is_drawn_twice(write_result, write_table, run, tmp_path):
+    for at in (1, 2):
+        for seed in (1, 2, 3):
+            write_result(f"s{at}", 10.0 * at + seed, seed)
+    write_table([row for at in (1, 2) for row in rows(f"s{at}", at=float(at))], axis="layers")
+    run()
+    figures = tmp_path / "exp/train/figures"
+    assert sorted(path.name for path in figures.iterdir()) == ["T.pdf", "T.png"]
+    assert (figures / "T.png").read_bytes().startswith(b"\x89PNG")
+    assert (figures / "T.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_densities_are_all_shown_the_most_likely_first(write_result, write_table, run):
+    for seed, nats in ((1, -30.0), (2, -60.0)):
+        distribution = {"name": "gmm", "components": 20, "minimum_std": 0.0}
+        terms = {"log_likelihood": 0.1, "kl_z": 0.25}
+        write_result("worse_tagged", nats, seed, bound="elbo", distribution=distribution, terms_nats_per_frame=terms)
+    write_result("better", 15.0)
+    write_table(rows("better"))
+    text = run()
+    assert "## All densities on `test` (2 utterances, 300 frames)" in text and "## All results" not in text
+    assert text.index("| better ") < text.index("| worse_tagged ")
+    assert line_of(text, "worse_tagged")[1:6] == [
+        ">=-45 +-21", ">=-0.300 +-0.141", "ELBO", "gmm(20), no floor", "0.250",
+    ]  # fmt: skip
+    assert line_of(text, "better")[1:6] == ["15", "0.100", "exact", "gaussian, std >= 0.01", ""]
+
+
+def test_only_what_occurs_is_explained(write_result, write_table, run):
+    write_table(rows("a"))
+    handwriting = run()
+    assert "Nats are of the density of normalised values" in handwriting
+    for word in ("bits", "bpf", "mu-law", "FLAC", "waveform", "`<=`", "`>=`", "ELBO", "`+-`"):
+        assert word not in handwriting
+    write_result("a", 10.0, bound="elbo")
+    assert "`>=`: a lower bound on nats. Bounds are the one-sample ELBO" in run()
+    write_table(rows("b"), unit="bits_per_frame", coding="mulaw")
+    write_result("b", -10 * BITS, coding="mulaw")
+    write_result("b", -11 * BITS, 2, coding="mulaw")
+    speech = run("--only", "T")
+    for word in ("bpf = bits per frame", "`>=`", "`+-`", "Nats are"):  # its overview still has the density
+        assert word in speech
+    assert "`<=`" not in speech and "mulaw8" not in speech and "FLAC" not in speech
+
+
+def test_a_score_with_another_output_is_named_where_its_place_is_blank(write_result, write_table, run):
+    write_result("a", 10.0)
+    write_table(rows("a", distribution="gmm"))
+    assert "Blank, though scored: `a` on `test` has the output gaussian, std >= 0.01." in run()
+    write_table(rows("a", distribution="gmm") + rows("a", distribution="gaussian"))
+    assert "Blank, though" not in run()
+
+
+def test_scores_of_other_data_are_named(write_result, write_table, run):
+    for name in ("a", "b", "c"):
+        write_result(name, 10.0, data_hash="new" if name != "b" else "old")
+    write_table(rows("a"))
+    assert "`test` was other data when b was scored" in run()
+
+
+# --- Any state of completion ------------------------------------------------------------------------------------------
+
+
+def test_nothing_there_at_all(write_table, run, records, tmp_path):
+    write_table([{"system": "x", "experiment": "a", "published": {"test": 5}, "mark": ">="}])
+    assert line_of(run(), "-")[3:5] == [">=5", ""]
+    assert not (tmp_path / "exp/train/figures").exists()
+    assert [record["ours"] for record in records()] == [""]
+
+
+def test_what_is_half_written_is_not_there_yet(write_result, write_table, run, tmp_path):
+    (write_result("a", 10.0) / "done.json").unlink()
+    (write_result("b", 10.0) / "result.json").unlink()
+    (tmp_path / "exp/train/c/seed1").mkdir(parents=True)
+    (tmp_path / "exp/train/c/seed1/history.jsonl").touch()
+    write_table(rows("a", "b", "c"))
+    text = run()
+    assert [line.split("|")[4].strip() for line in text.splitlines() if line.startswith("| - ")] == [""] * 3
+    assert "Left out" not in text and "All densities" not in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text[:40], "not valid JSON"),
+        (lambda text: "[]", "expected a mapping, found list"),
+        (lambda text: text.replace('"steps"', '"stops"'), "steps: field required"),
+        (lambda text: text.replace('"bound": "exact"', '"bound": "iwae-many"'), "bound 'iwae-many'; expected iwae-K"),
+        (lambda text: text.replace('"nats_per_frame": 0.2', '"nats_per_frame": NaN'), "nats_per_frame: "),
+        (lambda text: text.replace('"frames": 300', '"frames": "300"'), "frames: "),
+    ],
+)
+def test_a_damaged_result_is_named_and_all_else_is_written(write_result, write_table, run, tmp_path, damage, reason):
+    write_result("good", 10.0)
+    path = write_result("bad", 30.0) / "result.json"
+    path.write_text(damage(path.read_text()))
+    write_table(rows("good", "bad"))
+    with pytest.raises(UserError) as error:
+        run()
+    message = str(error.value)
+    assert message.startswith(f"{path}: {reason}") and "\n" not in message
+    assert f"remove {path.parent} and score again; all else is in {tmp_path / 'RESULTS.md'}" in message
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert f"Left out: {path}: {reason}" in text
+    assert line_of(text, "good")[1] == "10"
+
+
+def test_several_damaged_files_are_one_line(write_result, write_table, run, tmp_path):
+    paths = [write_result(name, 1.0) / "result.json" for name in "ab"]
+    for path in paths:
+        path.write_text("")
+    history = tmp_path / "exp/train/a/seed1/history.jsonl"
+    history.write_text(json.dumps({"step": 1, "seconds": 2, "bits_per_frame": None, "nats_per_frame": 1}) + '\n{"st')
+    write_table(rows("a"))
+    with pytest.raises(UserError, match=rf"^{paths[0]}: not valid JSON .* \(and 2 more; .*RESULTS.md lists all\)"):
+        run()
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert f"Left out: {paths[1]}" in text and f"Left out: {history}: not a history of validations" in text
+
+
+def test_torch_is_not_imported(write_result, write_table, tmp_path):
+    write_result("a", 10.0)
+    write_table(rows("a"))
+    program = (
+        "import sys\nfrom speechlvm.bin import report\nreport.main(sys.argv[1:])\nsys.exit('torch' in sys.modules)"
+    )
+    options = ["--exp", tmp_path / "exp/train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
+    assert subprocess.run([sys.executable, "-c", program, *options], stdout=subprocess.DEVNULL).returncode == 0
+    assert (tmp_path / "exp/train/tables/T.csv").exists()
