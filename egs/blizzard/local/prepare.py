@@ -1,0 +1,285 @@
+"""Makes the data directories train, valid and test from the audio books of the Blizzard Challenge 2013.
+
+The books are one reader's. They were given out as MP3 files, one to a chapter, below a directory ``unsegmented``; some
+also as recordings without loss and cut into sentences, in zip files. What is there is found at any depth, in any
+container that is read; archives, also in archives, are unpacked under <out>/unpacked. Where there is a directory
+``unsegmented`` only what is in it is used, as all else repeats it. Everything is converted once to 16 kHz, 16 bits and
+one channel under <out>/audio; what has been converted is not converted again.
+
+Sets are drawn by chapter, so that no chapter is in two of them; a speaker is a book. What is wrong with a recording
+stops the preparation, after all have been looked at, and no set is written then.
+"""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.data.convert import Converted, convert_audio
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.unpack import unpack
+from speechlvm.errors import UserError
+from speechlvm.files import existing_parent, hash_value, is_done, mark_done
+
+SETS = ("train", "valid", "test")
+RATE_HZ = 16000
+# Source B's code: 112 640 and 114 304 of 2 267 008 half-second segments.
+VALID_SHARE, TEST_SHARE, RELEASED_HOURS = 0.05, 0.05, 315
+SEED = 0
+# Where a recording is there in several containers, the first of these is taken; the last group is not read.
+ENDINGS = (".wav", ".flac", ".aiff", ".aif", ".sph", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".wma")
+ARCHIVES = re.compile(r"\.(tar\.bz2|tar\.gz|tgz|zip)$", re.IGNORECASE)
+UNSEGMENTED, UNPACKED = "unsegmented", ".unpacked"
+SENTENCE = re.compile(r"(CB-[A-Z]+-[0-9]+)-[0-9]+", re.IGNORECASE)  # book and chapter in names of sentences
+MOST_MEMBERS = 1_000_000
+
+
+@dataclass
+class Recording:
+    """One audio file; `name` is its path without ending, as parts in the letters of ids."""
+
+    path: Path
+    name: tuple[str, ...]
+    converted: Converted | None = None
+
+    @property
+    def book(self) -> str:
+        """Id of the book, which stands for its reader."""
+        return ".".join(self.name[:-1])
+
+    @property
+    def utterance(self) -> str:
+        """Utterance id."""
+        return f"{self.book}-{self.name[-1]}"
+
+    @property
+    def chapter(self) -> str:
+        """What is never divided: the recording, or of a sentence all of its chapter, in whatever archive it came."""
+        sentence = SENTENCE.fullmatch(self.name[-1])
+        return sentence.group(1).upper() if sentence else self.utterance
+
+
+def files_below(directory: Path, apart: Path | None = None) -> list[Path]:
+    """All entries but directories, sorted, without those below `apart`."""
+    return sorted(p for p in directory.rglob("*") if not p.is_dir() and apart not in p.parents)
+
+
+def has_unsegmented(paths: Iterable[Path], root: Path) -> bool:
+    """Whether any of the paths leads through a directory of that name below `root`."""
+    return any(UNSEGMENTED in (part.lower() for part in path.relative_to(root).parts[:-1]) for path in paths)
+
+
+def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[Path]:
+    """Unpacks archives, and those in them, under `out`; returns what came out.
+
+    Nothing is unpacked where the books lie unpacked already, and no archive beside a directory of its name.
+    """
+    archives = archives_among(files)
+    # The archive of all books is a tar; the zip files repeat parts of it.
+    archives.sort(key=lambda path: (path.suffix.lower() == ".zip", path))
+    done = has_unsegmented(files, root)
+    for archive in archives:
+        plain = ARCHIVES.sub("", archive.name)
+        target = out / archive.relative_to(root).parent / (plain + UNPACKED)
+        if done:
+            log.tolerate(f"archives were left packed, as a directory '{UNSEGMENTED}' is there", str(archive))
+        elif archive.with_name(plain).is_dir():
+            log.tolerate("archives were left packed, as they lie beside a directory of their name", str(archive))
+        else:
+            try:
+                unpack_once(archive, target)
+            except UserError as error:
+                log.fault(str(error))
+                continue
+            done = has_unsegmented(files_below(target), target)
+    return files_below(out)
+
+
+def unpack_once(archive: Path, target: Path) -> None:
+    """Unpacks an archive, and those in it, unless that has been done; complete or not at all.
+
+    Raises:
+        UserError: damaged, hostile, or no space.
+    """
+    status = archive.stat()
+    inputs = {"archive": [str(archive), status.st_size, status.st_mtime_ns]}
+    if is_done(target, inputs):
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    unpack(archive, temporary, shutil.disk_usage(existing_parent(temporary)).free, MOST_MEMBERS)
+    for inner in archives_among(files_below(temporary)):
+        unpack_once(inner, inner.with_name(ARCHIVES.sub("", inner.name) + UNPACKED))
+        inner.unlink()
+    mark_done(temporary, inputs)
+    temporary.rename(target)
+
+
+def archives_among(files: Iterable[Path]) -> list[Path]:
+    """Those files that are archives by their names."""
+    return [path for path in files if ARCHIVES.search(path.name) and not is_of_the_system(path)]
+
+
+def is_of_the_system(path: Path) -> bool:
+    """Whether a file was left by an operating system, as ``._name`` beside ``name``."""
+    return path.name.startswith(".") or "__MACOSX" in path.parts
+
+
+def find_recordings(files: Iterable[tuple[Path, Path]], log: Log) -> list[Recording]:
+    """The recordings among some files, each given with its path below the corpus or what was unpacked of it."""
+    found: dict[str, list[Recording]] = {}
+    for path, below in files:
+        parts = [re.sub(r"[^A-Za-z0-9_.]+", "_", part.removesuffix(UNPACKED)) for part in below.parts]
+        parts[-1] = re.sub(r"[^A-Za-z0-9_-]+", "_", below.stem)
+        if is_of_the_system(path):
+            log.tolerate("files of the operating system were left out", str(path))
+        elif path.suffix.lower() in ENDINGS:
+            recording = Recording(path, tuple(parts))
+            found.setdefault(recording.utterance, []).append(recording)
+        elif not ARCHIVES.search(path.name) and path.name != "done.json":
+            log.tolerate("files are not audio and were left out", str(path))
+    for group in found.values():
+        group.sort(key=lambda recording: ENDINGS.index(recording.path.suffix.lower()))
+        for other in group[1:]:
+            if other.path.suffix.lower() == group[0].path.suffix.lower():
+                log.fault(f"{other.path}: no other id than {group[0].path}; rename one of the two")
+            else:
+                log.tolerate("recordings are there in a better container too and were left out", str(other.path))
+    return [group[0] for _, group in sorted(found.items())]
+
+
+def without_copies(recordings: list[Recording], log: Log) -> list[Recording]:
+    """One of all recordings with the same samples, so that none is in two sets."""
+    first: dict[str, Recording] = {}
+    for recording in recordings:
+        other = first.setdefault(recording.converted.digest, recording)
+        if other is not recording:
+            log.tolerate("recordings have the samples of another and were left out", f"{recording.path} ({other.path})")
+    return list(first.values())
+
+
+def divide(frames: Counter[str]) -> dict[str, str]:
+    """The set of each chapter, given the lengths of all: test, then valid, are filled in an order drawn once for all.
+
+    Returns:
+        set by chapter; none is empty if there are three chapters.
+    """
+    order, sets = shuffled(frames, SEED), {}
+    for name, share, others in (("test", TEST_SHARE, 2), ("valid", VALID_SHARE, 1)):
+        filled = 0
+        while filled < share * frames.total() and len(order) > others:
+            chapter = order.pop(0)
+            filled += frames[chapter]
+            sets[chapter] = name
+    return sets | dict.fromkeys(order, "train")
+
+
+def describe_books(recordings: list[Recording], log: Log) -> None:
+    """Prints the hours of each book; names chapters that its numbering suggests and that are not there."""
+    hours: Counter[str] = Counter()
+    numbers: dict[str, list[int]] = {}
+    for recording in recordings:
+        hours[recording.book] += recording.converted.frames / RATE_HZ / 3600
+    for book, chapter in sorted({(recording.book, recording.chapter) for recording in recordings}):
+        numbers.setdefault(book, []).extend(map(int, re.findall(r"[0-9]+", chapter.removeprefix(book))[-1:]))
+    for book, length in sorted(hours.items()):
+        print(f"{book}: {sum(r.book == book for r in recordings)} recordings, {length:.3f} hours")
+        there = set(numbers[book])
+        if len(there) == len(numbers[book]) > 1:  # else the last number is not the chapter's
+            for number in sorted(set(range(min(there), max(there))) - there):
+                log.tolerate("chapters are missing between others", f"{book} {number}")
+    if hours.total() < 0.95 * RELEASED_HOURS:
+        warn(f"{hours.total():.1f} hours in all; the published experiments used {RELEASED_HOURS} of the release")
+
+
+def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> dict[str, DataDirectory]:
+    """The sets, converted, checked and divided.
+
+    Raises:
+        UserError: there are faults.
+    """
+    unpacked = out / "unpacked"
+    places = [(path, path.relative_to(root)) for path in files]
+    places += [(path, path.relative_to(unpacked)) for path in unpack_archives(files, root, unpacked, log)]
+    if log.faults:
+        log.report()
+    inner = [(path, cut_to_unsegmented(below)) for path, below in places]
+    if any(below for _, below in inner):
+        for path, below in inner:
+            if below is None and path.suffix.lower() in ENDINGS:
+                log.tolerate(f"recordings lie outside '{UNSEGMENTED}' and were left out", str(path))
+        places = [(path, below) for path, below in inner if below]
+    else:
+        places = [(path, Path(root.name) / below if below.parent == Path() else below) for path, below in places]
+    recordings = find_recordings(places, log)
+    if not recordings:
+        log.fault(
+            f"{root}: no audio books; looked for files {' '.join(ENDINGS[:8])} and archives .tar.bz2 .tar.gz .zip at "
+            "any depth; give the directory that Lessac_Blizzard2013_CatherineByers_train was unpacked into"
+        )
+
+    def convert(recording: Recording) -> Log:
+        result = Log()
+        target = out / "audio" / recording.book / f"{recording.utterance}.wav"
+        try:
+            recording.converted = convert_audio(recording.path, target, RATE_HZ, "mix", result)
+        except UserError as error:
+            result.fault(str(error))
+        return result
+
+    read_all(convert, recordings, jobs, log)
+    if log.faults:
+        log.report()
+    recordings = without_copies(recordings, log)
+    describe_books(recordings, log)
+    frames: Counter[str] = Counter()
+    for recording in recordings:
+        frames[recording.chapter] += recording.converted.frames
+    set_of = divide(frames)
+    sets = {name: DataDirectory({}) for name in SETS}
+    for recording in recordings:
+        data = sets[set_of[recording.chapter]]
+        data.utt2spk[recording.utterance] = recording.book
+        data.wav[recording.utterance] = (out / "audio" / recording.book / f"{recording.utterance}.wav").resolve()
+        data.num_samples[recording.utterance] = recording.converted.frames
+    return sets
+
+
+def cut_to_unsegmented(below: Path) -> Path | None:
+    """The part of a path below the directory ``unsegmented``, with a book's directory; None if there is none."""
+    for place, part in enumerate(below.parts[:-2]):
+        if part.lower() == UNSEGMENTED:
+            return Path(*below.parts[place + 1 :])
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpus."""
+    parser = make_parser(__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
+    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
+    arguments = parser.parse_args(argv)
+    root = arguments.corpus
+    if not root.is_dir():
+        raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
+    files = files_below(root, arguments.out.resolve())
+    stamps = [(str(file), *((s := file.lstat()).st_size, s.st_mtime_ns)) for file in files]
+    inputs = {"corpus": hash_value(stamps)}
+    prepare_sets(
+        arguments.out,
+        inputs,
+        SETS,
+        lambda log: make_sets(root, files, arguments.out, arguments.jobs, log),
+        RATE_HZ,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
