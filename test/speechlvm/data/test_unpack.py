@@ -6,7 +6,6 @@ import stat
 import struct
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -97,7 +96,7 @@ def test_limits_are_upper_limits(tmp_path):
         ("C/../../out", "leads elsewhere"),
         ("C/..", "leads elsewhere"),
         ("C//out", "leads elsewhere"),
-        ("/tmp/speechlvm-out", "absolute"),
+        ("HERE/out", "absolute"),
         ("C\\..\\..\\out", "backslash"),
         ("C/\x1b[2Jout", "not printable"),
         ("C/new\nline", "not printable"),
@@ -107,13 +106,12 @@ def test_limits_are_upper_limits(tmp_path):
     ],
 )
 def test_hostile_names(tmp_path, suffix, name, match):
-    path = tmp_path / f"x.{suffix}"
+    path, name = tmp_path / f"x.{suffix}", name.replace("HERE", str(tmp_path))
     if suffix == "zip":
         make_zip(path, ("C/a", b"a"), (name, b"out"))
     else:
         make_tar(path, tar_member("C/a", data=b"a"), tar_member(name, data=b"out"))
     refused(path, match)
-    assert not Path("/tmp/speechlvm-out").exists()
 
 
 def test_names_that_are_not_utf8(tmp_path):
