@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,12 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from imitations import cmu_mocap
+from PIL import Image
 
+from speechlvm.bin import dump as dump_program
 from speechlvm.bin.cli import run_main
+from speechlvm.config import load_experiment
 from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.download import load_archives
+from speechlvm.data.dump import open_dump
 from speechlvm.data.vectors import read_vectors
 from speechlvm.errors import UserError
+from speechlvm.experiment import build
+from speechlvm.observation import VectorObservation
+from speechlvm.reporting.tables import load_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/human_motion"
@@ -534,6 +544,101 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path):
     corpus = cmu_mocap.make(tmp_path, subjects=2, frames=40)
     few = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
     assert few.returncode == 2 and "2 trials; expected at least 3, one for each of train, valid, test" in few.stderr
+
+
+# --- Configurations and pictures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((RECIPE / "conf").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_configuration_builds_and_is_in_the_table(path):
+    config = load_experiment(path)
+    observation = VectorObservation({f"c{i}": "real" for i in range(56)}, np.zeros(56), np.ones(56))
+    with torch.device("meta"):  # shapes without memory
+        model = build(config, observation, seed=1)
+    [table] = load_tables(RECIPE / "conf/tables")
+    [row] = [row for row in table.rows if row.experiment == path.stem]
+    assert (row.s, row.distribution, config.coding) == (model.stack, "gaussian", table.coding)
+    assert config.distribution_conf["minimum_std"] == 0.01  # the same floor for all, or they could not be compared
+    assert config.data.segment_frames % model.stack == 0 and row.published == {}
+
+
+def test_the_archive_is_well_described():
+    listed = load_archives(RECIPE / "local/archives.yaml")
+    [archive] = listed.archives
+    assert f"{listed.base}{archive.path}" == "https://mocap.cs.cmu.edu/allasfamc.zip"
+    default = (RECIPE / "db.sh").read_text(encoding="utf-8")
+    assert f'MOCAP="${{MOCAP:-downloads/{archive.contents[0]}}}"' in default
+
+
+@pytest.fixture(scope="module")
+def sampled(prepared, tmp_path_factory):
+    """A dump of the test set, and an experiment whose samples are pieces of it."""
+    _, data, _ = prepared
+    root = tmp_path_factory.mktemp("drawn")
+    words = ["--data", str(data / "test"), "--out", str(root / "dump"), "--kind", "vectors"]
+    assert dump_program.main(words) == 0
+    dump = open_dump(root / "dump")
+    name = min(dump.records)
+    samples = root / "exp/lstm/seed1/samples"
+    samples.mkdir(parents=True)
+    index = [("prior_0", "prior", []), (f"continuation_{name}", "continuation", [12]), ("original_0", "original", [])]
+    for stem, _, _ in index:
+        np.save(samples / f"{stem}.npy", dump.read(name)[:24])
+    entries = [{"name": stem, "kind": kind, "log_likelihood_nats": 1.0, "marks": marks} for stem, kind, marks in index]
+    (samples / "samples.json").write_text(json.dumps(entries), encoding="utf-8")
+    (samples / "done.json").write_text("{}", encoding="utf-8")
+    return root
+
+
+def test_films_are_drawn_once(sampled):
+    arguments = ["--exp", sampled / "exp", "--dump", sampled / "dump", "--models", "lstm", "--seeds", 1]
+    done = run("draw", *arguments)
+    assert done.returncode == 0, done.stderr
+    home = sampled / "exp/lstm/seed1/motion"
+    assert (home / "films.png").read_bytes()[:4] == b"\x89PNG" and (home / "films.pdf").read_bytes()[:4] == b"%PDF"
+    with Image.open(home / "motion.gif") as picture:
+        assert picture.n_frames == 12  # 24 frames of 30 Hz at 15 Hz
+        shown = []
+        for frame in range(picture.n_frames):
+            picture.seek(frame)
+            shown.append(np.asarray(picture.convert("RGB")))
+    assert any((shown[0] != other).any() for other in shown[1:])  # it moves
+    assert (sampled / "exp/motion/films.pdf").exists()
+    stamp = (home / "motion.gif").stat().st_mtime_ns
+    again = run("draw", *arguments)
+    assert again.returncode == 0 and (home / "motion.gif").stat().st_mtime_ns == stamp
+    assert f"{home}: complete" in again.stdout
+
+
+def test_bodies_are_the_recorded_ones(sampled, prepared, modules):
+    corpus, _, _ = prepared
+    bodies = modules.draw.Bodies(sampled / "dump")
+    name = min(bodies.dump.records)
+    drawn = bodies.positions(bodies.dump.read(name), name)
+    [path] = [path for path in corpus.rglob("*") if path.stem == name and "copy" not in str(path)]
+    [skeleton] = [file for file in path.parent.iterdir() if file.suffix.lower() == ".asf"]
+    asf = modules.asf_amc.read_asf(skeleton)
+    recorded = modules.skeleton.joint_positions(asf.skeleton, modules.asf_amc.read_amc(path, asf))[::4][1:]
+    np.testing.assert_allclose(drawn[..., 1], recorded[..., 1], atol=1e-4)
+    apart = [np.linalg.norm(places[:, -1] - places[:, 5], axis=1) for places in (drawn, recorded)]
+    np.testing.assert_allclose(*apart, atol=1e-4)
+    joints = [joint.name for joint in bodies.joints]
+    sides = [bodies.sides[joints.index(joint)] for joint in ("ltibia", "rtibia", "lhand", "rhand", "head")]
+    assert sides == [0, 1, 0, 1, 2]
+
+
+def test_data_that_changed_since_the_dump_are_refused(sampled, prepared, tmp_path):
+    _, data, _ = prepared
+    info = json.loads((sampled / "dump/info.json").read_text(encoding="utf-8"))
+    shutil.copytree(sampled / "dump", tmp_path / "dump")
+    content = json.loads((data / "motion.json").read_text(encoding="utf-8"))
+    del content["left_out"]["lfingers_rx"]
+    (tmp_path / "motion.json").write_text(json.dumps(content), encoding="utf-8")
+    info["source"] = str(tmp_path / "test")
+    (tmp_path / "dump/info.json").write_text(json.dumps(info), encoding="utf-8")
+    arguments = ["--exp", sampled / "exp", "--dump", tmp_path / "dump", "--models", "lstm", "--seeds", 1]
+    done = run("draw", *arguments)
+    assert done.returncode == 1 and "motion.json: other channels than those of" in done.stderr
 
 
 # --- The real trials --------------------------------------------------------------------------------------------------

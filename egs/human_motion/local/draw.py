@@ -93,11 +93,11 @@ def _sides(joints: tuple[Joint, ...]) -> list[int]:
     return [2 if abs(x) < least else int(x < 0) for x in places[:, 0]]
 
 
-def _draw_body(axis, bodies: Bodies, places: np.ndarray, generated: bool, width: float) -> None:
-    """Links of one frame's joints (J, 2)."""
+def _draw_body(axis, bodies: Bodies, places: np.ndarray, generated: bool, width: float) -> LineCollection:
+    """Draws the links between one frame's joints (J, 2)."""
     links = np.stack([places[[joint.parent for joint in bodies.joints[1:]]], places[1:]], axis=1)
     colours = [COLOURS[generated][side] for side in bodies.sides[1:]]
-    axis.add_collection(LineCollection(links, colors=colours, linewidths=width, capstyle="round"))
+    return axis.add_collection(LineCollection(links, colors=colours, linewidths=width, capstyle="round"))
 
 
 def _seen(positions: np.ndarray) -> np.ndarray:
@@ -107,61 +107,75 @@ def _seen(positions: np.ndarray) -> np.ndarray:
 
 def draw_films(stem: Path, bodies: Bodies, films: list[Film], title: str, rate_hz: float) -> None:
     """One row per film: figures side by side, standing where they are, and the path of the root seen from above."""
-    figure = new_figure(figsize=(13, 1.75 * len(films) + 0.5), layout="constrained")
-    grid = figure.subplots(len(films), 2, squeeze=False, width_ratios=(FIGURES, 1.6))
-    for (axis, path), film in zip(grid, films, strict=True):
-        chosen = np.linspace(0, len(film.positions) - 1, min(FIGURES, len(film.positions))).round().astype(int)
-        seen = _seen(film.positions)
-        height = np.median(np.ptp(seen[..., 1], axis=1))
+    seen = [_seen(film.positions) for film in films]
+    height = max(np.median(np.ptp(places[..., 1], axis=1)) for places in seen)
+    # one scale for all rows; a sample that flies away leaves the page
+    low, high = -0.35 * height, min(2 * height, max(places[..., 1].max() for places in seen))
+    step, width = 0.75 * height, (0.75 * FIGURES + 0.15) * height
+    row = 11.3 * (high - low) / width
+    figure = new_figure(figsize=(13, (row + 0.25) * len(films) + 0.4), layout="constrained")
+    grid = figure.subplots(len(films), 2, squeeze=False, width_ratios=(11.3, 1.5))
+    for (axis, path), film, places in zip(grid, films, seen, strict=True):
+        chosen = np.linspace(0, len(places) - 1, min(FIGURES, len(places))).round().astype(int)
         for place, frame in enumerate(chosen):
-            shift = np.array([place * 0.75 * height - seen[frame, 0, 0], 0])
-            _draw_body(axis, bodies, seen[frame] + shift, frame >= film.begin, 1.3)
-            axis.text(place * 0.75 * height, -0.12 * height, f"{frame / rate_hz:.1f} s", ha="center", fontsize=7)
+            shift = np.array([place * step - places[frame, 0, 0], 0])
+            _draw_body(axis, bodies, places[frame] + shift, frame >= film.begin, 1.3)
+            axis.text(place * step, -0.05 * height, f"{frame / rate_hz:.1f} s", ha="center", va="top", fontsize=7)
         axis.axhline(0, color="0.8", linewidth=0.6, zorder=0)
         axis.set_aspect("equal")
-        axis.set_xlim(-0.6 * height, (FIGURES - 0.4) * 0.75 * height)
-        axis.set_ylim(min(0, seen[..., 1].min()) - 0.15 * height, seen[..., 1].max())
+        axis.set_xlim(-0.5 * step, width - 0.5 * step)
+        axis.set_ylim(low, high)
         axis.set_axis_off()
         axis.set_title(film.title, fontsize=8, loc="left")
-        ground = film.positions[:, 0][:, [0, 2]]
-        for part, generated in ((ground[: film.begin + 1], False), (ground[film.begin :], True)):
-            path.plot(part[:, 0], part[:, 1], color=COLOURS[generated][0], linewidth=1)
-        middle, half = (ground.min(0) + ground.max(0)) / 2, max(height, np.ptp(ground, axis=0).max()) / 1.8
-        path.plot(*ground[0], marker="o", markersize=3, color="0.4")
-        path.set_xlim(middle[0] + half, middle[0] - half)  # left is to the left of who walks up the page
-        path.set_ylim(middle[1] - half, middle[1] + half)
-        path.set_aspect("equal")
-        path.set_xticks([])
-        path.set_yticks([])
-        path.set_title("path from above", fontsize=7)
+        _draw_path(path, film, height)
     figure.suptitle(title, fontsize=10)
     save(figure, stem)
+
+
+def _draw_path(axis, film: Film, height: float) -> None:
+    """Where the root goes, seen from above, heading up the page at first."""
+    ground = film.positions[:, 0][:, [0, 2]]
+    for part, generated in ((ground[: film.begin + 1], False), (ground[film.begin :], True)):
+        axis.plot(part[:, 0], part[:, 1], color=COLOURS[generated][0], linewidth=1)
+    axis.plot(*ground[0], marker="o", markersize=3, color="0.4")
+    middle, half = (ground.min(0) + ground.max(0)) / 2, max(height, np.ptp(ground, axis=0).max()) / 1.8
+    axis.set_xlim(middle[0] + half, middle[0] - half)  # x is to the left of who walks up the page
+    axis.set_ylim(middle[1] - half, middle[1] + half)
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(f"from above, {2 * half / height:.1f} heights wide", fontsize=6)
 
 
 def animate(path: Path, bodies: Bodies, films: list[Film], title: str, rate_hz: float) -> None:
     """All films side by side as an animated GIF, the camera going with each root along the ground."""
     every = max(1, round(rate_hz / ANIMATED_HZ))
-    figure = new_figure(figsize=(2.1 * len(films), 3.0))
-    axes = figure.subplots(1, len(films), squeeze=False)[0]
-    seen = [_seen(film.positions) - _seen(film.positions)[:, :1] * [1, 0] for film in films]
+    seen = [_seen(film.positions) for film in films]
+    seen = [places - places[:, :1] * [1, 0] for places in seen]
     half = max(np.abs(places[..., 0]).max() for places in seen)
-    low, high = min(places[..., 1].min() for places in seen), max(places[..., 1].max() for places in seen)
+    low, high = min(0, *(places[..., 1].min() for places in seen)), max(places[..., 1].max() for places in seen)
+    shifts = 2 * half * np.arange(len(films))
+    figure = new_figure(figsize=(2.1 * len(films), 0.4 + 1.05 * (high - low) / half))
+    axis = figure.add_axes((0, 0.02, 1, 0.88))
+    axis.set(xlim=(-half, shifts[-1] + half), ylim=(low, high), xticks=[], yticks=[], aspect="equal")
+    axis.set_axis_off()
+    axis.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    for film, shift in zip(films, shifts, strict=True):
+        axis.text(shift, high, film.title, fontsize=6, ha="center", va="top")
+    heading = figure.text(0.5, 0.95, "", fontsize=7, ha="center", va="center")
     temporary = path.with_name(f".{path.stem}.tmp.gif")
     writer = PillowWriter(fps=max(1, round(rate_hz / every)))
     with writer.saving(figure, str(temporary), 70):
-        for frame in range(0, max(len(film.positions) for film in films), every):
-            for axis, film, places in zip(axes, films, seen, strict=True):
-                axis.clear()
-                axis.set_axis_off()
-                axis.set_aspect("equal")
-                axis.set_xlim(-half, half)
-                axis.set_ylim(low, high)
-                axis.axhline(0, color="0.8", linewidth=0.6, zorder=0)
-                now = min(frame, len(places) - 1)
-                _draw_body(axis, bodies, places[now], now >= film.begin, 1.6)
-                axis.set_title(film.title, fontsize=6)
-            figure.suptitle(f"{title}: {frame / rate_hz:.1f} s", fontsize=7)
+        for frame in range(0, max(map(len, seen)), every):
+            now = [min(frame, len(places) - 1) for places in seen]
+            drawn = [
+                _draw_body(axis, bodies, places[at] + [shift, 0], at >= film.begin, 1.6)
+                for film, places, at, shift in zip(films, seen, now, shifts, strict=True)
+            ]
+            heading.set_text(f"{title}: {frame / rate_hz:.1f} s")
             writer.grab_frame()
+            for body in drawn:
+                body.remove()
     temporary.replace(path)
 
 
