@@ -13,7 +13,7 @@ from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = {name: ROOT / "egs" / name / "conf" for name in ("timit", "mini")}
+RECIPES = {name: ROOT / "egs" / name / "conf" for name in ("timit", "mini", "blizzard")}
 CONFIGS = [path for conf in RECIPES.values() for path in sorted(conf.glob("*.yaml"))]
 TABLES = {name: load_tables(conf / "tables") for name, conf in RECIPES.items()}
 # What the comments of TIMIT's configurations call the tables.
