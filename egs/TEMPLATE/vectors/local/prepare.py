@@ -1,0 +1,110 @@
+"""Makes the data directories train, valid and test from a corpus of vector sequences.
+
+FILL IN: the layout of the corpus. Here it is <corpus>/<set>/<subject>/<name>.csv: first a line with the names of the
+channels, then a line of numbers for each frame.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.data.directory import DataDirectory
+from speechlvm.data.preparation import Log, prepare_sets
+from speechlvm.data.vectors import write_vectors
+from speechlvm.files import hash_value
+
+SETS = ("train", "valid", "test")
+# FILL IN: the channels in the order of the columns: "real" ones are normalised, "binary" ones stay 0 or 1.
+CHANNELS = {"x": "real", "y": "real", "z": "real"}
+RATE_HZ = 60.0  # FILL IN: frames per second; None where frames are not spaced in time
+
+
+def find_sequences(corpus: Path, use: str, log: Log) -> dict[str, Path]:
+    """The sequences of a set: ids, made of [A-Za-z0-9_.-] and beginning with the subject's, and their files.
+
+    FILL IN: what your corpus's folders and files are called, and which set each sequence is in. A division that others
+    use is a list in conf/; one of your own is drawn with `speechlvm.data.preparation.shuffled`.
+    """
+    found: dict[str, Path] = {}
+    if not (corpus / use).is_dir():
+        log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
+        return found
+    for path in sorted((corpus / use).glob("*/*")):
+        if path.suffix == ".csv":
+            found[f"{path.parent.name}-{path.stem}"] = path
+        else:
+            log.tolerate("files are not .csv and were left out", str(path))
+    return found
+
+
+def read_sequence(path: Path, log: Log) -> np.ndarray | None:
+    """(T, C) float32 of a file, or None if there is something wrong with it.
+
+    FILL IN: the format of your files. Name the file and the line of what is wrong, and go on to the next file.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines or [name.strip() for name in lines[0].split(",")] != list(CHANNELS):
+        log.fault(f"{path}:1: expected the names of the channels, '{','.join(CHANNELS)}'")
+        return None
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            rows.append([float(word) for word in line.split(",")])
+        except ValueError:
+            rows.append([])
+        if len(rows[-1]) != len(CHANNELS) or not np.isfinite(rows[-1]).all():
+            log.fault(f"{path}:{number}: '{line}'; expected {len(CHANNELS)} numbers between commas")
+            return None
+    if not rows:
+        log.fault(f"{path}: no frames; copy it again from its source, or remove it")
+        return None
+    return np.array(rows, dtype=np.float32)
+
+
+def make_sets(corpus: Path, out: Path, log: Log) -> dict[str, DataDirectory]:
+    """The sets, read and checked."""
+    sets = {}
+    for use in SETS:
+        paths = find_sequences(corpus, use, log)
+        feats, num_frames = write_vectors(out / "frames", use, read_all_of(paths, log))
+        sets[use] = DataDirectory(
+            {name: paths[name].parent.name for name in feats},
+            feats=feats,
+            num_frames=num_frames,
+            channels=CHANNELS,
+            rate_hz=RATE_HZ,
+        )
+    return sets
+
+
+def read_all_of(paths: dict[str, Path], log: Log) -> Iterator[tuple[str, np.ndarray]]:
+    """The sequences one after the other, so that no more than one is held."""
+    for name, path in paths.items():
+        values = read_sequence(path, log)
+        if values is not None:
+            yield name, values
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Makes the sets, unless that is done."""
+    stamps = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(arguments.corpus.rglob("*.*"))
+    ]
+    inputs = {"corpus": hash_value(stamps)}
+    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(arguments.corpus, arguments.out, log), RATE_HZ)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and prepares the corpus."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
+    parser.add_argument("--out", type=Path, required=True, help="where the sets are written")
+    prepare(parser.parse_args(argv))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
