@@ -75,7 +75,7 @@ class Comparison:
 
 
 def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
-    """A table with the results that have a place in it: those of its unit and coding, and of a row's output.
+    """A table with the results that have a place in it: of its unit, coding and training set, and of a row's output.
 
     Args:
         table: of the recipe.
@@ -88,6 +88,7 @@ def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
         for cell in cells
         # a code's length is of the signal itself and has a place beside every coding
         if cell.first.unit == unit and (cell.coding == table.coding or cell.first.bound == "code-length")
+        if cell.root or table.train_set in ("", train_set)
     }
     lengths = {cell.set: cell.first.frames / cell.first.utterances for cell in cells}
     lengths.update(table.frames_per_utterance)
@@ -100,7 +101,7 @@ def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
                 misplaced.append((row.experiment, name, output(cell)))
                 cell = None
             entries[name] = _entry(table, row, name, cell, lengths.get(name))
-        lines.append(Line(row, PurePosixPath(row.root).name or train_set, entries))
+        lines.append(Line(row, PurePosixPath(row.root).name or table.train_set or train_set, entries))
     placed = {(cell.experiment, cell.set) for line in lines for cell in line.cells.values()}
     return Comparison(table, lines, lengths, [each for each in misplaced if each[:2] not in placed])
 

@@ -7,6 +7,7 @@ A table is a YAML file with the table's name:
     unit: bits_per_frame            # of codes or PCM values; or nats_per_utterance, of normalised values
     coding: mulaw                   # results under another coding, or in another unit, have no place in it
     sets: [test]                    # sets of this recipe, up to three columns each
+    train_set: train                # of a recipe with several: this recipe's results of another have no place in it
     comparable: true                # false: published on another corpus, no differences are printed
     note: printed below it
     axis: stochastic layers S       # a sweep, drawn as a figure over `at` of its rows
@@ -92,6 +93,7 @@ class Table(Settings):
     unit: Literal["bits_per_frame", "nats_per_utterance"]
     coding: str
     sets: list[str] = Field(min_length=1)
+    train_set: str = ""
     comparable: bool = True
     note: str = ""
     axis: str = ""

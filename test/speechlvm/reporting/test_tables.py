@@ -126,6 +126,15 @@ def test_rows_of_another_recipe_come_from_there(tmp_path, write_result, monkeypa
         ("a", "train", "20"), ("a", "train_10h", "10"), ("b", "train", ""), ("b", "train_10h", "30"),
         ("a", "later", ""),
     ]  # fmt: skip
+    assert "| a " in text.split("## All densities")[1] and "| b " not in text.split("## All densities")[1]
+
+
+def test_a_table_of_one_training_set_takes_no_other(tmp_path, write_result, table):
+    write_result("a", 20.0)
+    rows = [{"system": "x", "experiment": "a"}, {"system": "x", "experiment": "a", "root": "exp/later"}]
+    for name, ours in (("train", "20"), ("train_1h", "")):
+        line, _ = shown(tmp_path, table(rows, train_set=name))
+        assert (line["trained on"], line["test: ours"]) == (name, ours)
 
 
 def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
