@@ -3,11 +3,16 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 
+from speechlvm.reporting.compare import compare
 from speechlvm.reporting.formats import Column, csv_table, escaped, latex_table, markdown_heads, markdown_table
+from speechlvm.reporting.render import latex
+from speechlvm.reporting.tables import load_tables
 
+EGS = Path(__file__).resolve().parents[3] / "egs"
 COMMANDS = {"begin", "end", "toprule", "midrule", "bottomrule", "cmidrule", "multicolumn", "textbackslash"}
 COMMANDS |= {"textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "leq", "geq", "pm", "sim"}
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
@@ -79,6 +84,13 @@ def test_a_grid_is_a_tabular_under_two_lines_of_heads():
 
 def test_a_grid_without_groups_has_one_line_of_heads():
     assert len(read_latex(latex_table([Column("a"), Column("b")], [["1", "2"]], "t"))) == 2
+
+
+@pytest.mark.parametrize("directory", sorted(EGS.glob("*/conf/tables")), ids=lambda path: path.parts[-3])
+def test_tables_of_all_recipes_are_latex(directory):
+    for table in load_tables(directory):
+        rows = read_latex(latex(compare(table, [], "train")))
+        assert [row[1] for row in rows[2:]] == [escaped(row.system) for row in table.rows]
 
 
 @pytest.mark.parametrize(

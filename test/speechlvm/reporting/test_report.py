@@ -99,6 +99,13 @@ def test_bounds_are_named_by_set_where_they_differ(write_result, write_table, ru
     assert "ELBO (test), IWAE-5 (dev)" in line_of(run(), "-")
 
 
+def test_figures_of_another_corpus_are_not_subtracted(write_result, write_table, run, records):
+    write_result("a", 10.0)
+    write_table(rows("a", published={"test": 5}), comparable=False)
+    assert line_of(run(), "-")[3:6] == ["5", "10", "exact"]
+    assert (records()[0]["ours"], records()[0]["difference"]) == ("10.0", "")
+
+
 def test_only_the_chosen_tables_are_written(write_table, run, tmp_path):
     for name in "ABC":
         write_table(rows("a", at=1.0), name, axis="layers")
@@ -126,7 +133,7 @@ def test_a_sweep_over_seeds_is_drawn_twice(write_result, write_table, run, tmp_p
 def test_densities_are_all_shown_the_most_likely_first(write_result, write_table, run):
     for seed, nats in ((1, -30.0), (2, -60.0)):
         distribution = {"name": "gmm", "components": 20, "minimum_std": 0.0}
-        terms = {"log_likelihood": 0.1, "kl_z": 0.25}
+        terms = {"log_likelihood": 0.1, "kl_z1": 0.25, "kl_z2": 0.1 * seed}
         write_result("worse_tagged", nats, seed, bound="elbo", distribution=distribution, terms_nats_per_frame=terms)
     write_result("better", 15.0)
     write_table(rows("better"))
@@ -134,9 +141,21 @@ def test_densities_are_all_shown_the_most_likely_first(write_result, write_table
     assert "## All densities on `test` (2 utterances, 300 frames)" in text and "## All results" not in text
     assert text.index("| better ") < text.index("| worse_tagged ")
     assert line_of(text, "worse_tagged")[1:6] == [
-        ">=-45 +-21", ">=-0.300 +-0.141", "ELBO", "gmm(20), no floor", "0.250",
+        ">=-45 +-21", ">=-0.300 +-0.141", "ELBO", "gmm(20), no floor", "0.400",
     ]  # fmt: skip
     assert line_of(text, "better")[1:6] == ["15", "0.100", "exact", "gaussian, std >= 0.01", ""]
+
+
+def test_intervals_and_shares_of_pcm_are_of_one_seed(write_result, write_table, run):
+    for seed, name in ((1, "one"), (1, "two"), (2, "two")):
+        for coding, bits in (("mulaw", 13.0), ("linear", 8.5), ("mulaw-pcm", 8.0)):
+            write_result(name, -bits * BITS, seed, f"score_{coding}", coding=coding, bound="elbo",
+                         bits_per_frame_interval=[bits - 0.25, bits + 0.5])  # fmt: skip
+    write_table(rows("one"), unit="bits_per_frame", coding="mulaw8")
+    text = run()
+    values = ["<=8.500", "<=13.000", "<=8.000", "ELBO", "12.750 - 13.500", "50.0 %"]
+    assert line_of(text, "one")[1:7] == values
+    assert line_of(text, "two")[1:7] == [*(f"{value} +-0.000" for value in values[:3]), "ELBO", "", "50.0 %"]
 
 
 def test_only_what_occurs_is_explained(write_result, write_table, run):
