@@ -26,9 +26,11 @@ def new_figure(*arguments, **options):
 
 
 def save_figure(figure, path: Path) -> None:
-    """PNG or PDF by the path's ending, atomically."""
+    """PNG or PDF by the path's ending, atomically; the same figure gives the same bytes."""
+    kind = path.suffix[1:]
+    undated = {"CreationDate": None} if kind == "pdf" else None
     with atomic_write(path, "wb") as stream:
-        figure.savefig(stream, format=path.suffix[1:], dpi=120, bbox_inches="tight")
+        figure.savefig(stream, format=kind, dpi=120, bbox_inches="tight", metadata=undated)
 
 
 def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
