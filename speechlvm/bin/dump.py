@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.errors import ConfigError, UserError
 
     start_logging()
+    if not arguments.data.is_dir():
+        raise UserError(f"{arguments.data}: no such data directory; run stage 1 (data directories)")
     data = load_data_dir(arguments.data)
     if (arguments.kind == "vectors") != bool(data.feats):
         found = "vectors" if data.feats else "audio"

@@ -95,12 +95,10 @@ def _made_before(target: Path, record: Path, inputs: dict[str, Any]) -> dict[str
     """The record of a target that is complete and was made from these inputs."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        size = target.stat().st_size
-    except (OSError, ValueError):
+        size = len(wav_header(0, 1)) + 2 * known["converted"]["frames"]
+        return known if known["inputs"] == inputs and size == target.stat().st_size else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if known["inputs"] != inputs or size != len(wav_header(0, 1)) + 2 * known["converted"]["frames"]:
-        return None
-    return known
 
 
 def _convert(

@@ -119,3 +119,8 @@ def test_the_rate_is_that_of_the_audio_and_one_for_all(data, tmp_path, speech_li
     write_wav(tmp_path / "spk_u2.wav", speech_like(1500, 1), 16000)
     with pytest.raises(UserError, match=r"spk_u2\.wav: sampling rate 16000 Hz; expected 22050 Hz"):
         run(directory, tmp_path / "pcm16", "pcm16")
+
+
+def test_a_set_that_was_not_prepared_says_which_stage_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"data/dev: no such data directory; run stage 1"):
+        run(tmp_path / "data/dev", tmp_path / "pcm16", "pcm16")

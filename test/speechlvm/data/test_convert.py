@@ -154,6 +154,7 @@ def test_it_is_done_once(tmp_path, noise, monkeypatch):
         lambda: save(path, noise[:20000]),
         lambda: target.write_bytes(target.read_bytes()[:-2]),
         lambda: (tmp_path / "b.wav.json").write_text("{"),
+        lambda: (tmp_path / "b.wav.json").write_text("{}"),
     ):
         change()
         convert_to(path, target)
