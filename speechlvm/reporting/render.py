@@ -258,7 +258,7 @@ def _other_data(cells: list[Cell]) -> list[str]:
         most = max(found, key=lambda data: len(found[data]))
         others = sorted({experiment for data in found if data != most for experiment in found[data]})
         if others:
-            lines.append(f"`{name}` was other data when {', '.join(others)} was scored: score it again to compare it.")
+            lines.append(f"`{name}` was other data when these were scored: {', '.join(others)}; score them again.")
     return lines
 
 
