@@ -303,6 +303,16 @@ def test_faults_name_the_file_and_nothing_is_written(plain, tmp_path, run, chang
     assert not any((tmp_path / "out" / name).exists() for name in SETS)
 
 
+def test_what_comes_later_is_looked_at(plain, tmp_path, run):
+    assert run(plain, tmp_path / "out").returncode == 0
+    (plain / "new.m4a").write_bytes(b"x")
+    (plain / "new.wav").write_bytes(b"")
+    result = run(plain, tmp_path / "out")
+    assert result.returncode == 1 and "new.m4a: " in result.stderr and "new.wav: empty file" in result.stderr
+    (plain / "new.wav").unlink()
+    assert run(plain, tmp_path / "out").returncode == 1
+
+
 def test_all_faults_are_named(plain, tmp_path, run):
     for index in range(3):
         (plain / f"{index}.wav").write_bytes(b"RIFF")

@@ -180,7 +180,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     }
     files = [File(path, shown(str(path.relative_to(arguments.wav_dir)).replace("\\", r"\\"))) for path, _ in found]
     rate_hz = None
-    if not is_done(arguments.out, inputs) or any(not path.exists() for path in audio_of(arguments.out)):
+    done = is_done(arguments.out, inputs) and all(path.exists() for path in audio_of(arguments.out))
+    if log.faults or not done:
         mark_undone(arguments.out)
         rate_hz = read_headers(files, arguments.rate_hz, log)
 
