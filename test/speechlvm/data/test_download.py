@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hashlib
 import io
@@ -75,6 +76,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, b"no such file", {"Content-Type": "text/html"})
         return self.honest(server.web[path])
 
+    def do_CONNECT(self):
+        """As a proxy of https, which sees addresses only."""
+        self.server.seen.append((self.path, dict(self.headers)))
+        host, port = self.path.split(":")
+        with socket.create_connection((host, int(port))) as far:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=relay, args=(far, self.connection), daemon=True)
+            back.start()
+            relay(self.connection, far)
+            back.join(5)
+
     def honest(self, data, tag=ETAG, stop=None):
         start, wanted = 0, self.headers.get("Range")
         if wanted and self.headers.get("If-Range", tag) == tag:
@@ -99,6 +112,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def relay(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 def cut(after):
@@ -588,6 +608,14 @@ def test_from_https_to_http_is_refused(secure, serve):
     here.fails(r"redirects to http://.*; expected https")
     assert plain.seen == []
     here.run()
+
+
+def test_proxies_of_https(secure, serve, monkeypatch):
+    here, proxy = secure(), serve()
+    monkeypatch.setenv("https_proxy", proxy.url)
+    here.run()
+    assert len(here.corpus()) == 2 and len(here.server.seen) == 1
+    assert [path for path, _ in proxy.seen] == [here.server.url.removeprefix("https://")]
 
 
 def test_certificates_are_checked(secure, monkeypatch):
