@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -337,6 +338,25 @@ def test_the_table_has_both_training_sets():
         if name.endswith(", 10 h"):  # ten times the data is better in each cell of the paper
             better = by_hours[name.replace("10 h", "100 h")]
             assert all(better[place] < published[place] for place in TESTS)
+
+
+@pytest.mark.parametrize("place", ["", "LibriSpeech"])
+def test_only_missing_sets_are_downloaded(corpus, tmp_path, place):
+    shutil.rmtree(corpus / "test-clean")
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    python.chmod(0o755)
+    command = ["bash", "local/download.sh", "--corpus", str(corpus.parent / place), "--mirror", "http://here/"]
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    for sets, only in (("dev_clean test_clean dev_clean_2", "test-clean"), ("train_clean_100 dev_clean", "")):
+        done = subprocess.run(
+            [*command, "--sets", sets], cwd=RECIPE, env=environment, capture_output=True, text=True, check=True
+        )
+        expected = ["-m", "speechlvm.bin.download", "--archives", "local/archives.yaml", "--only", only,
+                    "--to", str(corpus.parent), "--mirror", "http://here/"]  # fmt: skip
+        holds = [f"corpus: {corpus.parent / place} holds train-clean-100 dev-clean"]
+        assert done.stdout.splitlines() == (expected if only else holds)
 
 
 def test_archives_are_those_of_the_sets():
