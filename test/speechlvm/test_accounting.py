@@ -1,4 +1,5 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -85,3 +86,16 @@ def test_bootstrap_interval_covers_at_its_level():
         low, high = bootstrap_interval(bits, frames, 300, trial)
         covered += low <= 10.0 <= high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_interval_needs_little_memory_for_many_utterances():
+    generator = np.random.default_rng(0)
+    bits, frames = generator.uniform(1, 9, 10000), generator.integers(1, 9, 10000)
+    tracemalloc.start()
+    low, high = bootstrap_interval(bits, frames, 200, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # the counts of all resamples are 16 MB
+    counts = np.random.default_rng(1).multinomial(10000, np.full(10000, 1e-4), size=200)
+    expected = np.quantile((counts @ bits) / (counts @ frames), [0.025, 0.975])
+    np.testing.assert_allclose((low, high), expected, rtol=1e-12)

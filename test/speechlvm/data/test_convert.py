@@ -176,6 +176,12 @@ def damage(path):
     return path
 
 
+def other_sum(path):
+    content = bytearray(path.read_bytes())
+    content[30] ^= 0x55  # within the MD5 sum
+    path.write_bytes(content)
+
+
 FAULTS = {
     "cut wav": (lambda d, x: cut(save(d / "a", x, format="WAV")), "header says 30000 samples, found 179"),
     "cut sphere": (lambda d, x: cut(save(d / "a", x, format="NIST")), "header says 30000 samples, found 17"),
@@ -185,6 +191,7 @@ FAULTS = {
     "cut ogg": (lambda d, x: cut(save(d / "a", sine(100, 16000, 3), format="OGG")), "Ogg without its last page"),
     "cut mp3": (lambda d, x: cut(save(d / "a", x, format="MP3")), "header says 30000 samples, found 1"),
     "damaged flac": (lambda d, x: damage(save(d / "a", x, format="FLAC")), "lost sync|MD5|cannot be decoded"),
+    "other sum": (lambda d, x: other_sum(save(d / "a", x, format="FLAC")), "decoded samples differ from the MD5 sum"),
     "empty": (lambda d, x: (d / "a").write_bytes(b""), "a: empty file"),
     "no samples": (lambda d, x: save(d / "a", x[:0], format="WAV"), "a: no samples"),
     "m4a": (lambda d, x: (d / "a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99)), "MPEG-4 audio .* not decoded here"),
