@@ -22,6 +22,7 @@ test_sets="test"
 material=vectors
 
 download_args=(--corpus "${data_root:-${mocap}}" --mirror "${mirror}")
-data_args=(--corpus "${data_root:-${mocap}}" --out "${datadir}" --rate_hz "${rate_hz}" --amc_rate_hz "${amc_rate_hz}" --nj "${nj}")
+data_args=(--corpus "${data_root:-${mocap}}" --out "${datadir}" --rate_hz "${rate_hz}" --amc_rate_hz "${amc_rate_hz}"
+    --nj "${nj}")
 
 . ../../utils/stages.sh
