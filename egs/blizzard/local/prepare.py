@@ -22,7 +22,7 @@ from speechlvm.data.convert import Converted, convert_audio
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, prepare_sets, read_all, shuffled, warn
 from speechlvm.data.unpack import unpack
-from speechlvm.errors import UserError
+from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import existing_parent, hash_value, is_done, mark_done
 
 SETS = ("train", "valid", "test")
@@ -190,7 +190,8 @@ def describe_books(recordings: list[Recording], log: Log) -> None:
     for book, length in sorted(hours.items()):
         print(f"{book}: {sum(r.book == book for r in recordings)} recordings, {length:.3f} hours")
         there = set(numbers[book])
-        if len(there) == len(numbers[book]) > 1:  # else the last number is not the chapter's
+        # Otherwise the last number in names is not the chapter's.
+        if len(there) == len(numbers[book]) > 1 and max(there) - min(there) < 2 * len(there):
             for number in sorted(set(range(min(there), max(there))) - there):
                 log.tolerate("chapters are missing between others", f"{book} {number}")
     if hours.total() < 0.95 * RELEASED_HOURS:
@@ -265,6 +266,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
     arguments = parser.parse_args(argv)
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs {arguments.jobs}: expected at least 1")
     root = arguments.corpus
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
