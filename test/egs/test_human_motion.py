@@ -523,16 +523,29 @@ def test_all_faults_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
-        (["--rate_hz", "50"], 1, "recorded at 120 Hz, of which 50 Hz is not a whole part; give --rate_hz 60"),
+        (
+            ["--rate_hz", "50"],
+            1,
+            "error: AMC files (--amc_rate_hz): recorded at 120 Hz, of which 50 Hz is not a whole part; give",
+        ),
         (["--rate_hz", "240"], 1, "of which 240 Hz is not a whole part; give --rate_hz 120"),
         (["--rate_hz", "0"], 2, "--rate_hz 0: expected a number above 0"),
         (["--nj", "0"], 2, "--nj 0: expected a number above 0"),
+        (["--rate_hz", "fast"], 2, "argument --rate_hz: invalid float value: 'fast'"),
     ],
 )
 def test_options_are_checked(arguments, status, expected, tmp_path):
     corpus = cmu_mocap.make(tmp_path, subjects=3, frames=40)
     done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data", *arguments)
-    assert done.returncode == status and expected in done.stderr
+    assert done.returncode == status and expected in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_links_to_directories_are_named(tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=3, frames=40)
+    (corpus / "elsewhere").symlink_to(corpus / "01")
+    done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
+    assert done.returncode == 0
+    assert f"warning: 1 directories are links and were not looked into: {corpus / 'elsewhere'}" in done.stderr
 
 
 def test_a_wrong_root_says_what_was_looked_for(tmp_path):

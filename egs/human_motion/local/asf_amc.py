@@ -59,7 +59,7 @@ class _Lines:
             text = path.read_text(encoding="latin-1").lower()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-        self.lines = text.splitlines()
+        self.lines = text.removesuffix("\n").split("\n")
         if not text.strip():
             raise UserError(f"{path}: empty; copy it again from the corpus")
 

@@ -91,7 +91,7 @@ def read_bvh(path: Path) -> BvhFile:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if not text.strip():
         raise UserError(f"{path}: empty; copy it again from the corpus")
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n")
     motion = next((index for index, line in enumerate(lines) if line.strip().lower() == "motion"), None)
     words = _Words(path, lines[:motion])
     words.next("hierarchy")

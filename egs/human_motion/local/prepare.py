@@ -12,6 +12,7 @@ to turn frames back into bodies.
 
 import argparse
 import functools
+import os
 import re
 import shutil
 import signal
@@ -28,7 +29,7 @@ from bvh import read_bvh
 from motion_features import ROOT, encode
 from skeleton import Skeleton
 
-from speechlvm.bin.cli import run_main
+from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
@@ -88,7 +89,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         )
     trials: dict[str, Trial] = {}
     skeletons: dict[tuple[Path, str], Path] = {}
-    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    files = sorted(_files(root, log))
     for path in files:
         if path.suffix.lower() == ".asf":
             skeletons[path.parent, path.stem.lower()] = path
@@ -124,9 +125,35 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
     return [trials[name] for name in sorted(trials)]
 
 
+def _files(root: Path, log: Log) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
+
+    for home, folders, names in os.walk(root, onerror=refuse):
+        for folder in sorted(folders):
+            if Path(home, folder).is_symlink():
+                log.tolerate("directories are links and were not looked into", str(Path(home, folder)))
+        yield from (Path(home, name) for name in names)
+
+
 def _same(trial: Trial, path: Path, asf: Path | None) -> bool:
     pairs = [(trial.path, path), *([(trial.asf, asf)] if trial.asf and asf else [])]
     return trial.path.suffix.lower() == path.suffix.lower() and all(hash_file(a) == hash_file(b) for a, b in pairs)
+
+
+def frames_apart(what: str, recorded_hz: float, rate_hz: float) -> int:
+    """Every how many frames one is kept.
+
+    Raises:
+        UserError: the rates do not divide.
+    """
+    every = round(recorded_hz / rate_hz)
+    if every < 1 or abs(every * rate_hz / recorded_hz - 1) > RATE_TOLERANCE:
+        raise UserError(
+            f"{what}: recorded at {recorded_hz:g} Hz, of which {rate_hz:g} Hz is not a whole part; "
+            f"give --rate_hz {recorded_hz / max(1, every):g}, for instance"
+        )
+    return every
 
 
 def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial, np.ndarray | None]:
@@ -140,12 +167,7 @@ def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial,
             trial.skeleton, motion, recorded_hz = file.skeleton, file.motion, file.rate_hz
             if file.rest_pose_first:
                 trial.log.tolerate("trials begin with a rest pose that is no motion and was left out", trial.name)
-        every = round(recorded_hz / rate_hz)
-        if every < 1 or abs(every * rate_hz / recorded_hz - 1) > RATE_TOLERANCE:
-            raise UserError(
-                f"{trial.path}: recorded at {recorded_hz:g} Hz, of which {rate_hz:g} Hz is not a whole part; "
-                f"give --rate_hz {recorded_hz / max(1, every):g}, for instance"
-            )
+        every = frames_apart(str(trial.path), recorded_hz, rate_hz)
     except UserError as error:
         trial.log.fault(str(error))
         return trial, None
@@ -306,6 +328,9 @@ def prepare(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(arguments, name):g}: expected a number above 0")
     log = Log()
     trials = find_trials(arguments.corpus, log)
+    if any(trial.asf for trial in trials):
+        # once instead of for each trial
+        frames_apart("AMC files (--amc_rate_hz)", arguments.amc_rate_hz, arguments.rate_hz)
     stamps = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
         for trial in trials
@@ -326,7 +351,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument(
@@ -335,7 +360,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amc_rate_hz", type=float, default=120, help="of AMC files, which do not say it")
     parser.add_argument("--seed", type=int, default=0, help="of the division into sets")
     parser.add_argument("--nj", type=int, default=1, help="processes that read")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     prepare(parser.parse_args(argv))
     return 0
 
