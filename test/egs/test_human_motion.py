@@ -466,6 +466,16 @@ def test_again_is_nothing_and_jobs_change_nothing(prepared, tmp_path):
         assert (tmp_path / "data/frames" / f"{name}.ark").read_bytes() == (out / "frames" / f"{name}.ark").read_bytes()
 
 
+def test_what_was_removed_is_made_again(tmp_path):
+    corpus = cmu_mocap.make(tmp_path, subjects=3, frames=40)
+    arguments = ["--corpus", corpus, "--out", tmp_path / "data"]
+    assert run("prepare", *arguments).returncode == 0
+    for path in (tmp_path / "data/motion.json", tmp_path / "data/frames/valid.ark", tmp_path / "data/test/utt2spk"):
+        path.unlink()
+        assert run("prepare", *arguments).returncode == 0
+        assert path.exists()
+
+
 def test_another_rate_is_prepared_again(prepared, tmp_path):
     corpus, _, _ = prepared
     done = run("prepare", "--corpus", corpus, "--out", tmp_path, "--rate_hz", 60)

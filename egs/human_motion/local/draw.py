@@ -154,6 +154,7 @@ def animate(path: Path, bodies: Bodies, films: list[Film], title: str, rate_hz: 
     seen = [places - places[:, :1] * [1, 0] for places in seen]
     half = max(np.abs(places[..., 0]).max() for places in seen)
     low, high = min(0, *(places[..., 1].min() for places in seen)), max(places[..., 1].max() for places in seen)
+    low, high = max(low, -half), min(high, 4 * half)  # a sample that flies away leaves the picture
     shifts = 2 * half * np.arange(len(films))
     figure = new_figure(figsize=(2.1 * len(films), 0.4 + 1.05 * (high - low) / half))
     axis = figure.add_axes((0, 0.02, 1, 0.88))

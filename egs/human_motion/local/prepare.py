@@ -34,7 +34,7 @@ from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, hash_value, write_json
+from speechlvm.files import hash_file, hash_value, mark_undone, write_json
 
 SETS = ("train", "valid", "test")
 TRIAL = re.compile(r"([A-Za-z0-9]+)_([A-Za-z0-9_-]+)")
@@ -341,6 +341,10 @@ def prepare(arguments: argparse.Namespace) -> None:
         "options": {name: getattr(arguments, name) for name in ("rate_hz", "amc_rate_hz", "seed")},
         "corpus": hash_value(stamps),
     }
+
+    written = [arguments.out / "motion.json", *(arguments.out / "frames" / f"{name}.ark" for name in SETS)]
+    if not all(path.exists() for path in written):
+        mark_undone(arguments.out)
 
     def make(faults: Log) -> dict[str, DataDirectory]:
         faults.add(log)
