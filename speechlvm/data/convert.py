@@ -183,10 +183,10 @@ def _decode(
         decoded += len(block)
         yield block.mean(axis=1) if channel == "mix" else block[:, channel]
     if decoder.format == "MP3" and decoded < promised:
-        if promised - decoded <= MP3_TOLERANCE_FRAMES:
-            log.tolerate("MP3 files end less than two blocks before their header says", str(source))
+        if not _has_count(source):  # what was promised was a guess from the size of the file
             promised = decoded
-        elif not _has_count(source):
+        elif promised - decoded <= MP3_TOLERANCE_FRAMES:
+            log.tolerate("MP3 files end less than two blocks before their header says", str(source))
             promised = decoded
     if decoded < promised:
         raise UserError(f"{source}: header says {promised} samples, found {decoded}; {COPY_AGAIN}")

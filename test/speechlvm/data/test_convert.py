@@ -221,6 +221,15 @@ def test_an_end_that_an_mp3_file_lacks_is_told(tmp_path):
     assert tolerated == {"MP3 files end less than two blocks before their header says": [str(path)]}
 
 
+def test_an_mp3_file_without_a_count_is_as_long_as_it_is(tmp_path):
+    path = save(tmp_path / "a", sine(1000, 44100, 2.0), 44100, format="MP3")
+    content = path.read_bytes()
+    place = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
+    path.write_bytes(content[:place] + b"none" + content[place + 4 : -2000])
+    samples, tolerated = convert_to(path, tmp_path / "b.wav", rate_hz=None)
+    assert 44100 < len(samples) < 2 * 44100 + 2 * 1152 and tolerated == {}
+
+
 def test_files_for_which_riff_is_too_small(tmp_path, noise, monkeypatch):
     monkeypatch.setattr(convert, "MOST_FRAMES", 29999)
     with pytest.raises(UserError, match="more than 29999 frames at 16000 Hz; cut it"):
