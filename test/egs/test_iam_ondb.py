@@ -386,7 +386,7 @@ class FakeAxis:
     def text(self, *_, **__):
         pass
 
-    def set_aspect(self, aspect):
+    def set_aspect(self, aspect, anchor):
         self.aspect = aspect
 
     def invert_yaxis(self):

@@ -2,7 +2,7 @@
 
     <exp>/handwriting/<model>_seed<k>      everything that stage 5 made: samples from the prior, continuations (the
                                            real beginning in grey), originals and reconstructions
-    <exp>/handwriting/figure3              lines of the set and prior samples of each model, to one scale
+    <exp>/handwriting/figure3              lines of the set and prior samples of each model
 
 A sequence of frames (pen, dx, dy) starts at a point of its own; its frames are the offsets to the points after it.
 """
@@ -20,6 +20,9 @@ GAP = 0.3
 PAGE_INCHES = 8.0
 TALLEST_INCHES = 40.0
 
+Line = tuple[str, np.ndarray, int]
+"""Name to write above a sequence, its frames, and how many of them are drawn in grey."""
+
 
 def strokes_of(frames: np.ndarray) -> list[np.ndarray]:
     """Strokes, (N, 2) points each, of frames (T, 3) (pen, dx, dy); T + 1 points in all, the first at the origin."""
@@ -28,14 +31,14 @@ def strokes_of(frames: np.ndarray) -> list[np.ndarray]:
     return [stroke for stroke in np.split(points, ends) if len(stroke)]
 
 
-def draw_lines(axis, lines: list[tuple[str, np.ndarray, int]]) -> None:
-    """Draws sequences below each other, to one scale.
+def extent(frames: np.ndarray) -> np.ndarray:
+    """Width and height of a sequence, a unit at least."""
+    return np.ptp(np.concatenate(strokes_of(frames)), axis=0) + 1.0
 
-    Args:
-        axis: to draw on; y grows downwards, as on the whiteboard.
-        lines: (name, frames, frames that are drawn in grey) each; no name is written if empty.
-    """
-    top, step = 0.0, GAP * float(np.median([_height(frames) for _, frames, _ in lines]))
+
+def draw_lines(axis, lines: list[Line]) -> None:
+    """Draws sequences below each other, to one scale; y grows downwards, as on the whiteboard."""
+    top, gap = 0.0, GAP * float(np.median([extent(frames)[1] for _, frames, _ in lines]))
     for name, frames, grey in lines:
         strokes = strokes_of(frames)
         corner = np.concatenate(strokes).min(0)
@@ -48,30 +51,23 @@ def draw_lines(axis, lines: list[tuple[str, np.ndarray, int]]) -> None:
                 # a single point is a dot
                 axis.plot(*part.T, color=colour, linewidth=0.7, marker="." if len(part) == 1 else None, markersize=1.5)
             drawn += len(stroke)
-        if name:
-            axis.text(0, top - 0.1 * step, name, fontsize=5, color="tab:blue")
-        top += _height(frames) + step
-    axis.set_aspect("equal")
+        axis.text(0, top - 0.1 * gap, name, fontsize=5, color="tab:blue")
+        top += extent(frames)[1] + gap
+    axis.set_aspect("equal", anchor="N")
     axis.invert_yaxis()
-    axis.set_axis_off()
 
 
-def _height(frames: np.ndarray) -> float:
-    return float(np.ptp(np.concatenate(strokes_of(frames))[:, 1])) + 1.0
-
-
-def draw_panels(stem: Path, panels: list[tuple[str, list[tuple[str, np.ndarray, int]]]], columns: int) -> None:
-    """Panels (title, sequences) side by side and below each other, <stem>.png and <stem>.pdf."""
+def draw_panels(stem: Path, panels: list[tuple[str, list[Line]]], columns: int) -> None:
+    """Panels (title, sequences) side by side and below each other, each to a scale of its own: PNG and PDF."""
     from speechlvm.reporting.figures import save
     from speechlvm.reporting.pictures import new_figure
 
-    rows = -(-len(panels) // columns)
-    widths = [max(float(np.ptp(np.concatenate(strokes_of(f))[:, 0])) + 1.0 for _, f, _ in lines) for _, lines in panels]
-    heights = [sum((1 + GAP) * _height(frames) for _, frames, _ in lines) for _, lines in panels]
-    tall = sum(max(h / max(w, 1.0) for h, w in zip(heights, widths, strict=True)) for _ in range(rows))
-    inches = min(TALLEST_INCHES, max(2.0, tall * PAGE_INCHES / columns))
-    figure = new_figure(figsize=(PAGE_INCHES, inches + 0.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    extents = [np.array([extent(frames) for _, frames, _ in lines]) for _, lines in panels]
+    ratios = [(1 + GAP) * sizes[:, 1].sum() / sizes[:, 0].max() for sizes in extents]
+    rows = [max(ratios[i : i + columns]) for i in range(0, len(panels), columns)]
+    inches = min(TALLEST_INCHES, PAGE_INCHES / columns * sum(rows) + 0.4 * len(rows))
+    figure = new_figure(figsize=(PAGE_INCHES, inches), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=rows)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (title, lines) in zip(axes.flat, panels, strict=False):
