@@ -227,7 +227,7 @@ def test_an_mp3_file_without_a_count_is_as_long_as_it_is(tmp_path):
     place = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
     path.write_bytes(content[:place] + b"none" + content[place + 4 : -2000])
     samples, tolerated = convert_to(path, tmp_path / "b.wav", rate_hz=None)
-    assert 44100 < len(samples) < 2 * 44100 + 2 * 1152 and tolerated == {}
+    assert 10000 < len(samples) < 2 * 44100 and tolerated == {}
 
 
 def test_files_for_which_riff_is_too_small(tmp_path, noise, monkeypatch):
