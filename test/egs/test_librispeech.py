@@ -196,6 +196,8 @@ FAULTS = {
     "empty": (lambda root: (root / FIRST).write_bytes(b""), f"{FIRST}: empty file"),
     "one byte lost": (cut(1), f"{FIRST}: damaged or truncated FLAC, sample 1000 cannot be read"),
     "cut": (cut(600), f"{FIRST}: damaged or truncated FLAC, sample 1000 cannot be read"),
+    "last block lost": (lambda root: (flac(librispeech.noise(1, 20000))(root), cut(100)(root)),
+                        f"{FIRST}: damaged or truncated FLAC, sample 20000 cannot be read"),
     "only a header": (keep(42), f"{FIRST}: damaged or truncated FLAC"),
     "half a header": (keep(30), f"{FIRST}: FLAC without a STREAMINFO block"),
     "an error page": (lambda root: (root / FIRST).write_text("<html>404"), f"{FIRST}: not audio: starts with"),

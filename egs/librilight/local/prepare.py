@@ -33,7 +33,9 @@ def find_root(corpus: Path) -> Path:
         UserError: saying what was looked for and where, or what is missing.
     """
     if not corpus.is_dir():
-        raise UserError(f"{corpus}: no such directory; give the directory librispeech_finetuning, or the one above it")
+        raise UserError(
+            f"{corpus}: no such directory; give librispeech_finetuning's, or the one above it, or run stage 0"
+        )
     places = [place for place in (corpus, child(corpus, "LIBRISPEECH_FINETUNING")) if place is not None]
     for place in places:
         missing = [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (place / name).is_dir()]

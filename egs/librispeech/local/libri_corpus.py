@@ -65,7 +65,7 @@ def find_root(corpus: Path, names: Iterable[str]) -> Path:
     """
     names = list(names)
     if not corpus.is_dir():
-        raise UserError(f"{corpus}: no such directory; give the directory LibriSpeech, or the one above it")
+        raise UserError(f"{corpus}: no such directory; give LibriSpeech's, or the one above it, or run stage 0")
     places = [place for place in (corpus, child(corpus, "LIBRISPEECH")) if place is not None]
     for place in places:
         missing = [name for name in names if not (place / name).is_dir()]
