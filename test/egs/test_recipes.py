@@ -46,7 +46,7 @@ def test_a_recipe_runs_from_its_data_to_its_tables(recipe, tmp_path):
         print(f"{recipe}, {attempt} time: {time.monotonic() - began:.0f} s")
     assert done.stdout.count("complete") >= 4  # the second time there is nothing to do
     results = [json.loads(path.read_text()) for path in (work / "exp").rglob("result.json")]
-    trained = [result for result in results if result["steps"] == 3]
+    trained = [result for result in results if result["steps"] is not None]  # the best step may be the first
     assert trained and all(result["utterances"] > 0 and result["frames"] > 0 for result in results)
     tables = (work / "RESULTS.md").read_text()
     assert all(result["model"] in tables for result in trained)
