@@ -230,7 +230,7 @@ SMALL = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.recipe
 @pytest.mark.parametrize("kind", ["audio", "vectors"])
 def test_twenty_minutes(tmp_path, kind):
     recipe = walk(tmp_path, kind)
