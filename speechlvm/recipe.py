@@ -10,7 +10,7 @@ import ast
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ class Recipe:
     """A folder of egs/ and what its programs say about themselves."""
 
     root: Path
+    baselines: frozenset[str]
 
     def text(self, name: str) -> str:
         """Contents of a file, empty if it is not there."""
@@ -87,15 +88,19 @@ def options_of(help_text: str) -> dict[str, str]:
     return dict(re.findall(r"^  --([a-z][a-z0-9_]*) +(.*) \(.*\)$", help_text, re.M))
 
 
-def lacks(root: Path) -> list[str]:
+def lacks(root: Path, baselines: Collection[str]) -> list[str]:
     """Everything that a recipe lacks, one line each: ``file:line: what was found; what to do``.
+
+    Args:
+        root: the recipe.
+        baselines: names of scores of audio that need no configuration.
 
     Raises:
         UserError: no such folder.
     """
     if not Path(root).is_dir():
         raise UserError(f"{root}: no such folder; give a recipe, for instance egs/timit")
-    recipe = Recipe(Path(os.path.abspath(root)))
+    recipe = Recipe(Path(os.path.abspath(root)), frozenset(baselines))
     checks = (_files, _shell, _run, _hooks, _programs, _experiments, _readme, _texts)
     return [f"{root}/{lack}" for check in checks for lack in check(recipe)]
 
@@ -209,10 +214,9 @@ def _experiments(recipe: Recipe) -> Iterator[str]:
 
 
 def _rows(recipe: Recipe, configs: dict, tables: list) -> Iterator[str]:
-    from speechlvm.bin.baseline import BASELINES
     from speechlvm.experiment import SAME_INPUTS
 
-    baselines = () if recipe.setting("material") == "vectors" else BASELINES
+    baselines = () if recipe.setting("material") == "vectors" else recipe.baselines
     for table in tables:
         name = f"conf/tables/{table.table}.yaml"
         for unknown in set(table.sets) - table.frames_per_utterance.keys():

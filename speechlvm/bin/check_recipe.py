@@ -12,11 +12,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipes", nargs="+", metavar="DIR", help="a recipe, for instance egs/timit")
     arguments = parser.parse_args(argv)
 
+    from speechlvm.bin.baseline import BASELINES
     from speechlvm.recipe import lacks
 
     status = 0
     for recipe in arguments.recipes:
-        found = lacks(recipe)
+        found = lacks(recipe, BASELINES)
         for lack in found:
             print(f"error: {lack}", file=sys.stderr)
         if found:

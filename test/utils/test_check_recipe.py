@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from imitations import wavdir
 
+from speechlvm.bin.baseline import BASELINES
 from speechlvm.data.audio import write_wav
 from speechlvm.errors import UserError
 from speechlvm.files import read_json
-from speechlvm.recipe import MADE_BY_RUNS, lacks
+from speechlvm.recipe import MADE_BY_RUNS
+from speechlvm.recipe import lacks as lacks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent.name for path in (ROOT / "egs").glob("*/run.sh") if path.parent.name != "TEMPLATE")
+
+
+def lacks(recipe: Path) -> list[str]:
+    return lacks_of(recipe, BASELINES)
 
 
 def copy_of(root: Path, *folders: str) -> Path:
