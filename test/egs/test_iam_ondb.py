@@ -355,6 +355,8 @@ def test_a_page_for_each_model_and_one_for_all(draw, sampled):
         assert (pages / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
         assert (pages / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
     assert run(draw.main, *words).output == f"{pages}: complete\n"
+    (sampled / "exp/one/seed1/samples/done.json").write_text("{}")
+    assert run(draw.main, *words).output == f"{pages}: 3 pages\n"
     assert run(draw.main, *words[:-3], "one", *words[-2:]).output == f"{pages}: 2 pages\n"
     missing = run(draw.main, *words[:-3], "three", *words[-2:])
     assert missing.status == 1 and "three/seed1/samples/done.json: missing; run the stage" in missing.errors
