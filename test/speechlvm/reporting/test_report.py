@@ -257,6 +257,16 @@ def test_several_damaged_files_are_one_line(write_result, write_table, run, tmp_
         assert f"Left out: {path}: not " in text
 
 
+def test_what_is_damaged_elsewhere_is_named_too(write_result, write_table, run, tmp_path, monkeypatch):
+    path = write_result("a", 1.0, root="other/exp/train") / "result.json"
+    path.write_text("")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_table(rows("a", root="../other/exp/train"))
+    with pytest.raises(UserError, match=r"^\.\./other/exp/train/a/seed1/score_test/result.json: not valid JSON"):
+        run()
+
+
 def test_torch_is_not_imported(write_result, write_table, tmp_path):
     write_result("a", 10.0)
     write_table(rows("a"))

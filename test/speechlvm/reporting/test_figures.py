@@ -1,0 +1,98 @@
+"""What figures draw: read back from matplotlib before it is saved."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from speechlvm.reporting import figures
+from speechlvm.reporting.collect import collect
+from speechlvm.reporting.compare import compare, sweep
+from speechlvm.reporting.tables import load_tables
+
+BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
+
+
+@pytest.fixture
+def axis(monkeypatch):
+    """axis(draw, ...): the axis that a function of `figures` would have saved."""
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, stem: saved.append(figure))
+
+    def call(draw, *arguments):
+        draw(Path("x"), *arguments)
+        return saved[-1].axes[0]
+
+    return call
+
+
+def segments(axis):
+    """((x, y), (x, y)) of all whiskers, rounded."""
+    found = [c.get_segments() for c in axis.collections if hasattr(c, "get_segments")]
+    return [tuple(map(tuple, segment.round(6).tolist())) for group in found for segment in group]
+
+
+def test_bars_are_means_with_intervals_of_one_seed_and_deviations_of_several(write_result, tmp_path, axis):
+    for seed, bits in ((1, 12.0), (2, 12.2)):
+        write_result("vrnn", -bits * BITS, seed, coding="mulaw", bound="elbo")
+    write_result("lstm", -13 * BITS, coding="mulaw", bits_per_frame_interval=[12.5, 13.75])
+    write_result("dmol", -15.5 * BITS, coding="mulaw", system="dmol", bits_per_frame_interval=None)
+    write_result("other", -9 * BITS, coding="linear")
+    cells, _ = collect(tmp_path / "exp/train")
+    drawn = axis(figures.bits_figure, cells, "test", ["mulaw"])
+    assert [label.get_text() for label in drawn.get_yticklabels()] == ["dmol", "lstm", "vrnn"]  # the best on top
+    assert [bar.get_width() for bar in drawn.patches] == pytest.approx([15.5, 13.0, 12.1])
+    assert [text.get_text() for text in drawn.texts] == ["15.50", "13.00", "≤ 12.10"]
+    assert [bar.get_facecolor()[:3] == (0.75,) * 3 for bar in drawn.patches] == [True, False, False]
+    deviation = 0.2 / math.sqrt(2)
+    dmol, lstm, vrnn = segments(drawn)
+    assert (dmol, lstm) == (((15.5, 0), (15.5, 0)), ((12.5, 1), (13.75, 1)))
+    assert [x for x, _ in vrnn] == pytest.approx([12.1 - deviation, 12.1 + deviation], abs=1e-5)
+    assert drawn.get_xlim()[0] == pytest.approx(11.1) and "mulaw cells" in drawn.get_xlabel()
+
+
+def test_a_sweep_has_a_line_for_each_set_and_whiskers_where_there_are_seeds(write_result, write_table, tmp_path, axis):
+    for seed, nats in ((1, 10.0), (2, 20.0)):
+        write_result("s1", nats, seed, bound="elbo")
+    write_result("s3", -30.0, bound="elbo")
+    write_result("s1", 5.0, folder="score_dev", set="dev")
+    rows = [{"system": "x", "experiment": f"s{at}", "at": at} for at in (3, 2, 1)]
+    [table] = load_tables(write_table(rows, axis="layers", sets=["test", "dev"]))
+    cells, _ = collect(tmp_path / "exp/train")
+    drawn = axis(figures.sweep_figure, table, sweep(compare(table, cells, "train")))
+    lines = {line.get_label(): line.get_xydata().tolist() for line in drawn.lines if line.get_label()[0] != "_"}
+    assert lines == {"test": [[1, 15], [3, -30]], "dev": [[1, 5]]}
+    [(low, high)] = segments(drawn)
+    assert [*low, *high] == pytest.approx([1, 15 - 5 * math.sqrt(2), 1, 15 + 5 * math.sqrt(2)], abs=1e-5)
+    assert drawn.get_xticks().tolist() == [1, 2, 3]
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("layers", "≥ nats per utterance")
+
+
+@pytest.mark.parametrize(("field", "sign"), [("bits_per_frame", 1), ("nats_per_frame", -1)])
+def test_learning_curves_go_down_in_both_units(field, sign, axis):
+    values = {"a/seed1": [16, 14, 12], "a/seed2": [16, 13, 11], "b/seed1": [16, 15, 14]}
+    curves = {run: [{"seconds": 60 * i, field: sign * v} for i, v in enumerate(each)] for run, each in values.items()}
+    drawn = axis(figures.curves_figure, curves, field)
+    found = [(line.get_label(), line.get_ydata().tolist()) for line in drawn.lines]
+    assert [label if label[0] != "_" else "" for label, _ in found] == [
+        "b",
+        "a (2 seeds)",
+        "",
+    ]  # the best at the bottom
+    assert [y for _, y in found] == [values["b/seed1"], values["a/seed1"], values["a/seed2"]]
+    assert drawn.lines[0].get_xdata().tolist() == [0, 1, 2]
+    colours = [line.get_color() for line in drawn.lines]
+    assert colours[1] == colours[2] != colours[0]
+    low, high = drawn.get_ylim()
+    assert low < 11 and 14 < high
+
+
+def test_one_bad_start_does_not_hide_the_rest(axis):
+    curves = {
+        f"x{i}/seed1": [
+            {"seconds": 60 * step, "nats_per_frame": nats} for step, nats in enumerate((start, 1.0, 1.5 + i))
+        ]
+        for i, start in enumerate((0.0, 0.0, -1e6))
+    }
+    low, high = axis(figures.curves_figure, curves, "nats_per_frame").get_ylim()
+    assert -4 < low < -3.5 and -1.5 < high < 2
