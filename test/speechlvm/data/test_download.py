@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from speechlvm.bin.download import main
-from speechlvm.data import transfer
+from speechlvm.data import download, transfer
 from speechlvm.data.download import load_archives
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.training.lock import locked
@@ -305,9 +305,10 @@ def test_an_interrupted_transfer_goes_on_where_it_stopped(place, trick):
     assert [headers.get("Range") for _, headers in here.server.seen] == [None, "bytes=100000-"]
 
 
-def test_stalls_before_the_answer(place):
+def test_stalls_before_the_answer(place, capsys):
     here = place([stall(0), lambda handler, data: handler.server.stop.wait(10)])
     here.run()
+    assert capsys.readouterr().out.count("nothing came for 0.3 s; 0 bytes are here; trying again in 0 s") == 2
     assert here.corpus() == FILES["a"] and len(here.server.seen) == 3
 
 
@@ -429,6 +430,19 @@ def test_a_published_checksum_without_a_size(place, tricks):
     here.write([archive("a")], here.server.url)
     here.run()
     assert len(here.server.seen) == 1 + len(tricks)
+
+
+def test_all_bytes_of_a_size_that_only_the_server_knew(place, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    here = place(bytes=None)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download, "hash_file", interrupted)
+        here.run()
+    assert here.archives() == ["a.tar.gz.part"]
+    here.run()
+    assert here.corpus() == FILES["a"] and len(here.server.seen) == 1
 
 
 def test_a_size_that_nobody_tells_of_a_range(place):
@@ -723,10 +737,11 @@ def test_shared_files_that_differ_are_named(tmp_path, serve, capsys):
     assert here.corpus() == {**FILES["b"], **FILES["a"]}
 
 
-def test_a_new_version_of_an_archive_does_not_pass_as_complete(place):
+@pytest.mark.parametrize("change", [{"checksum": "md5:" + "0" * 32}, {"checksum": "unpublished", "bytes": 9}])
+def test_a_new_version_of_an_archive_does_not_pass_as_complete(place, change):
     here = place()
     here.run()
-    here.write([archive("a", checksum="md5:" + "0" * 32)], here.server.url)
+    here.write([archive("a", **change)], here.server.url)
     here.fails("in the way of a")
 
 

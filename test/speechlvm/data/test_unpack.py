@@ -272,12 +272,21 @@ def damaged_tars(path):
     yield "a page", gzip.compress(b"<html>not found</html>")
 
 
+SAID = {
+    "cut in a file": "it ends early",
+    "without its end": "its end is missing",
+    "wrong checksum of a header": "its end is missing",
+    "another tar after it": "data after its end",
+    "wrong checksum of gzip": "CRC check failed",
+}
+
+
 def test_damaged_tars(tmp_path):
     for what, data in damaged_tars(tmp_path / "x.tar.gz"):
         place = tmp_path / what
         place.mkdir()
         (place / "x.tar.gz").write_bytes(data)
-        refused(place / "x.tar.gz", "damaged, or not the archive")
+        refused(place / "x.tar.gz", rf"damaged, or not the archive its name says \({SAID.get(what, '')}")
 
 
 def test_damaged_zips(tmp_path):
