@@ -16,6 +16,7 @@ from speechlvm.coding import CONTINUOUS, PCM_CODINGS
 from speechlvm.reporting.collect import Cell
 from speechlvm.reporting.compare import Comparison, Entry, Line, output
 from speechlvm.reporting.formats import Column, latex_table, markdown_heads, markdown_table
+from speechlvm.reporting.tables import Row
 
 PCM_BITS = 16
 LN2 = math.log(2.0)
@@ -29,12 +30,12 @@ def number(value: float | None, unit: str) -> str:
     return f"{value:.3f}" if unit == "bits_per_frame" else f"{value:.0f}"
 
 
-def published_number(value: float | None, unit: str) -> str:
-    """A paper's figure with the paper's digits: two decimals of bits, or as many as it has; blank if there is none."""
+def published_number(value: float | None, row: Row, unit: str) -> str:
+    """A paper's figure with the paper's digits: two decimals of bits, or as many as its row has; blank if unknown."""
     if value is None or unit != "bits_per_frame":
         return number(value, unit)
-    text = f"{value:.2f}"
-    return text if float(text) == value else repr(value)
+    decimals = max(len(repr(each).partition(".")[2]) for each in row.published.values())
+    return f"{value:.{max(2, decimals)}f}"
 
 
 def _value(cell: Cell, unit: str, render: Callable[[float | None, str], str] = number) -> str:
@@ -95,7 +96,7 @@ def _entry_cells(comparison: Comparison, line: Line, name: str, entry: Entry) ->
         ours = _value(entry.cell, unit) if entry.cell else ""
     cells = [ours]
     if comparison.published(name):
-        published = published_number(entry.published, unit)
+        published = published_number(entry.published, line.row, unit)
         cells.insert(0, published and line.row.mark + published)
     if comparison.compared(name):
         cells.append("" if entry.difference is None else f"{entry.difference:+.{digits}f}")

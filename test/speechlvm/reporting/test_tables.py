@@ -109,6 +109,9 @@ def test_published_figures_have_the_digits_of_the_papers(tmp_path, table):
     rows = [{"system": "x", "experiment": name, "published": {"test": bits}} for name, bits in published.items()]
     lines = shown(tmp_path, table(rows, unit="bits_per_frame", coding="mulaw"))
     assert [line["test: published"] for line in lines] == ["10.88", "8.582", "13.30", "16.00"]
+    rows = [{"system": "x", "experiment": "flac", "published": {"test": 9.39, "dev": 9.292}}]
+    [line] = shown(tmp_path, table(rows, unit="bits_per_frame", coding="mulaw", sets=["test", "dev"]))
+    assert [line["test: published"], line["dev: published"]] == ["9.390", "9.292"]
 
 
 def test_rows_of_another_recipe_come_from_there(tmp_path, write_result, monkeypatch, table):
