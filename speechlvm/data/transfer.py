@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import ssl
 import sys
 import time
@@ -52,6 +53,10 @@ class _Temporary(Exception):
         self.wait_s = wait_s
 
 
+class _NoNetwork(_Temporary):
+    """The server's name is not known."""
+
+
 def check_space(path: Path, needed: int) -> None:
     """Insists on free space.
 
@@ -86,6 +91,8 @@ def transfer(url: str, part: Path, size: int | None, verifiable: bool) -> None:
             _attempt(url, part, size, verifiable)
             return
         except _Temporary as error:
+            if isinstance(error, _NoNetwork) and not failures:  # else it was there a moment ago
+                raise Unavailable(f"{url}: {error} (no network, or https_proxy is to be set)") from error
             failures = 1 if _size(part) - before >= PROGRESS_BYTES else failures + 1
             if failures > len(WAITS_S):
                 raise Unavailable(f"{url}: {error} (tried {failures} times)") from error
@@ -217,6 +224,8 @@ def _network(url: str) -> Iterator[None]:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise Unavailable(f"{url}: the server's certificate is not trusted: {reason.verify_message}") from error
+        if isinstance(reason, socket.gaierror):
+            raise _NoNetwork(reason.strerror) from error
         if isinstance(reason, TimeoutError):
             reason = f"nothing came for {STALL_S} s"
         raise _Temporary(str(reason) or type(reason).__name__) from error

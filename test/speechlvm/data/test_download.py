@@ -354,6 +354,23 @@ def test_no_server(place):
     assert here.files().keys() == {"archives/lock"} and here.server.seen == []
 
 
+@pytest.mark.parametrize("tricks", [[], [cut(1000)]])
+def test_no_network_is_told_at_once_but_waited_for_if_it_was_there(place, monkeypatch, tricks):
+    here, resolve = place(tricks), socket.getaddrinfo
+
+    def unknown(*arguments, **options):
+        if len(here.server.seen) < len(tricks):
+            return resolve(*arguments, **options)
+        waits.append("asked")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    waits = []
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    message = here.fails("tried 4 times" if tricks else "not known .no network")
+    assert f"fetch {here.server.url}/12/a.tar.gz by hand, put it at {here.to}/archives/a.tar.gz" in message
+    assert len(waits) == (3 if tricks else 1)
+
+
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
 def test_refusals_are_not_repeated(place, code):
     here = place([status(code)])
