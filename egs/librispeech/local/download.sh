@@ -6,17 +6,20 @@ sets=""   # data directories: train_clean_100 dev_clean ...
 mirror="" # address to download from in place of that in archives.yaml; empty: that one
 . ../../utils/parse_options.sh
 
+# Archives bring LibriSpeech/<set>.
+to="${corpus}"
+[ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"
+
 missing=
 for set in ${sets//_/-}; do
-    [ -d "${corpus}/${set}" ] || [ -d "${corpus}/LibriSpeech/${set}" ] || missing+="${missing:+ }${set}"
+    # what an interrupted download left goes on
+    if [ -d "${to}/archives/${set}/unpacked" ] || ! [ -d "${corpus}/${set}" ] && ! [ -d "${corpus}/LibriSpeech/${set}" ]; then
+        missing+="${missing:+ }${set}"
+    fi
 done
 if [ -z "${missing}" ]; then
     printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
     exit 0
 fi
-
-# Archives bring LibriSpeech/<set>.
-to="${corpus}"
-[ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"
 exec python -m speechlvm.bin.download --archives local/archives.yaml --only "${missing}" --to "${to}" \
     --mirror "${mirror}"
