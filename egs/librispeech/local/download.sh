@@ -12,10 +12,10 @@ to="${corpus}"
 
 missing=
 for set in ${sets//_/-}; do
-    # what an interrupted download left goes on
-    if [ -d "${to}/archives/${set}/unpacked" ] || ! [ -d "${corpus}/${set}" ] && ! [ -d "${corpus}/LibriSpeech/${set}" ]; then
-        missing+="${missing:+ }${set}"
-    fi
+    [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] ||
+        [ -d "${to}/archives/${set}/unpacked" ] || # interrupted when part of it was in its place
+        continue
+    missing+="${missing:+ }${set}"
 done
 if [ -z "${missing}" ]; then
     printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
