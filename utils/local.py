@@ -10,8 +10,9 @@ JOB may be any name; every occurrence of it in the log's path and in the command
   --mem 8G, --time T  for clusters; accepted and not enforced here
 
 Each job's output goes to its log, which is appended to, between a head (host, start, command) and an end (exit status,
-duration). Exit status: 0; 2 for wrong usage; 75 if interrupted, or if all jobs that failed ended with 75 (run the same
-command again); 1 if a job failed otherwise. Failing jobs are named, with the last lines of the first three logs.
+duration). Exit status: 0; 2 for wrong usage, here or of all jobs that failed; 75 if interrupted, or if all jobs that
+failed ended with 75 (run the same command again); 1 if a job failed otherwise. Failing jobs are named, with the last
+lines of the first three logs.
 
 This is Python and not shell because arguments must stay data (no shell sees them again), each job needs a process
 group of its own that signals reach, and results are collected from many jobs at once. Only the standard library is
@@ -34,9 +35,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-INTERRUPTED = 75
+WRONG_USAGE, INTERRUPTED = 2, 75
 GRACE_SECONDS = 120.0  # to finish a training step and write a checkpoint, after which jobs are killed
-TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 300
+TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 1000  # an error that says what to do is one long line
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -313,7 +314,8 @@ class Runner:
         say(f"{len(failed)} of {len(self.request.jobs)} jobs failed: {numbers}{more}; log: {self.request.log}")
         for job in failed[:TAIL_LOGS]:
             print(f"--- {job.log}", *last_lines(job.log), sep="\n    ", file=sys.stderr)
-        return INTERRUPTED if all(job.status == INTERRUPTED for job in failed) else 1
+        statuses = {job.status for job in failed}
+        return statuses.pop() if statuses in ({WRONG_USAGE}, {INTERRUPTED}) else 1
 
 
 def signals_to_catch() -> list[int]:
@@ -343,7 +345,7 @@ def main() -> int:
         return Runner(parse(sys.argv[1:])).run()
     except UsageError as error:
         say(str(error))
-        return 2
+        return WRONG_USAGE
     except OSError as error:
         say(f"{error.filename}: {error.strerror}; a log must be writable")
         return 1

@@ -100,6 +100,11 @@ def test_failing_jobs_are_named_with_the_ends_of_three_logs(tmp_path):
     assert [n for n in range(1, 6) if f"l/x.{n}.log" in err] == [1, 2, 4]
 
 
+def test_a_long_line_that_says_what_to_do_is_shown_to_its_end(tmp_path):
+    _, _, err = call(tmp_path, "x.log", "sh", "-c", f"echo '{'what was found ' * 50}; do this'; exit 1")
+    assert "; do this\n" in err
+
+
 def test_the_tail_is_of_the_last_attempt(tmp_path):
     call(tmp_path, "x.log", "sh", "-c", "echo old reason; exit 1")
     _, _, err = call(tmp_path, "x.log", "sh", "-c", "exit 1")
@@ -109,7 +114,15 @@ def test_the_tail_is_of_the_last_attempt(tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "expected"),
-    [("exit 0", 0), ("exit 75", 75), ("exit 2", 1), ("test JOB = 1 && exit 75; exit 1", 1), ("kill -9 $$", 1)],
+    [
+        ("exit 0", 0),
+        ("exit 75", 75),
+        ("exit 2", 2),
+        ("exit 3", 1),
+        ("test JOB = 1 && exit 75; exit 1", 1),
+        ("test JOB = 1 && exit 75; exit 2", 1),
+        ("kill -9 $$", 1),
+    ],
 )
 def test_exit_status(tmp_path, script, expected):
     assert call(tmp_path, "JOB=1:2", "x.JOB.log", "sh", "-c", script)[0] == expected
