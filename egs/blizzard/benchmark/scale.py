@@ -5,7 +5,7 @@ From the recipe's directory, after ``. ./path.sh``:
     python benchmark/scale.py --work DIR --hours 1 10 100      # an hour takes 0.4 GB in DIR, which is left empty
     python benchmark/scale.py --work DIR --hours 1 --nj 1 2 --repeats 3
 
-The audio is synthetic: chapters of half an hour of noise at 22 050 Hz. Each line is one process, with its peak
+The audio is synthetic: chapters of six minutes of noise at 22 050 Hz. Each line is one process, with its peak
 resident memory; with several jobs, the largest of theirs, and the time until the last has ended.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-RATE_HZ, CHAPTER_SECONDS = 22050, 1800
+RATE_HZ, CHAPTER_SECONDS = 22050, 360
 SMALL = {
     "limits.steps": 2,
     "model_conf.hidden": 64,
