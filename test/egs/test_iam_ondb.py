@@ -302,7 +302,8 @@ def test_a_set_that_would_be_empty_is_refused(prepare, corpus, tmp_path):
 
 @pytest.mark.parametrize("words", [["--clip", "0"], ["--clip", "nan"], ["--division", "x"]])
 def test_wrong_usage(prepare, corpus, tmp_path, words):
-    assert run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data", *words).status == 2
+    done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data", *words)
+    assert done.status == 2 and done.errors.count("\n") == 1
 
 
 def test_download_says_where_to_get_it(tmp_path):

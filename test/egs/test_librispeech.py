@@ -292,7 +292,8 @@ def test_a_changed_corpus_is_prepared_again(corpus, tmp_path):
 )
 def test_wrong_usage(original, tmp_path, arguments, message):
     result = run(original, tmp_path / "out", *arguments)
-    assert result.returncode == 2 and message in result.stderr and not (tmp_path / "out").exists()
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_real_pieces(tmp_path):

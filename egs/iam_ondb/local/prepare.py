@@ -25,7 +25,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from speechlvm.bin.cli import run_main
+from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
@@ -387,14 +387,13 @@ def make_sets(corpus: Corpus, arguments: argparse.Namespace, log: Log) -> dict[s
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory with lineStrokes and the lists below it")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
     parser.add_argument("--clip", type=float, metavar="UNITS", help="bound dx and dy by this; default: keep them all")
     parser.add_argument("--leave_out", default="", metavar="LINES", help="names of damaged lines, as 'a01-000u-01 ...'")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the validation set (graves)")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
     if arguments.clip is not None and not arguments.clip > 0:
         parser.error(f"--clip {arguments.clip}: expected a positive number of units")

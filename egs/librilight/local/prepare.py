@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from speechlvm.bin.cli import run_main
+from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, child, prepare_sets
 from speechlvm.errors import UserError
@@ -100,7 +100,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpora."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--finetuning", type=Path, required=True, help="the directory librispeech_finetuning, or the one above it"
     )
@@ -109,7 +109,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hours", choices=tuple(HOURS), default="10h", help="of the training set")
     parser.add_argument("--test_sets", default="", help="of LibriSpeech's test sets, as 'dev_clean'; all of them")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     prepare(parser.parse_args(argv))
     return 0
 

@@ -24,7 +24,7 @@ from libri_corpus import (
     stamp,
 )
 
-from speechlvm.bin.cli import run_main
+from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, prepare_sets
 
@@ -79,13 +79,12 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
     parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
     parser.add_argument("--subset", choices=tuple(SUBSETS), default="full", help="full, or mini: Mini LibriSpeech")
     parser.add_argument("--test_sets", default="", help="of the subset's test sets, as 'dev_clean'; all of them")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     prepare(parser.parse_args(argv))
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.bin.cli import run_main
+from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import misaligned_frames, read_audio
 from speechlvm.data.directory import DataDirectory, Segment
 from speechlvm.data.preparation import Log, child, prepare_sets, read_all, shuffled, warn
@@ -322,7 +322,7 @@ def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus, or the one above it")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--valid_by", choices=("utterance", "speaker"), default="utterance")
@@ -333,7 +333,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     prepare(parser.parse_args(argv))
     return 0
 
