@@ -34,6 +34,14 @@ check_number nj 1 100000
 check_number nthreads 0 100000
 check_number samples 1 1000000
 check_number ngpu 0 1
+# Lengths, of which a recipe has more: the stage that uses one may come after days of training.
+for option in "${given_options[@]}"; do
+    case "${option}" in
+    *_seconds) [[ "${!option}" =~ ^[0-9]*[.]?[0-9]+$ && "${!option}" =~ [1-9] ]] ||
+        usage "--${option} '${!option}': a number of seconds above 0 is expected" ;;
+    *_frames) check_number "${option}" 1 999999999 ;;
+    esac
+done
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi
