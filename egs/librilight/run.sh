@@ -13,17 +13,21 @@ data_root="" # the directory that holds both, under the name that all recipes sh
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
 . ../../utils/parse_options.sh
+. ../../utils/log.sh
 
 case "${hours}" in
 10h | 1h | 10min) ;;
 *)
-    . ../../utils/log.sh
     die "--hours '${hours}': 10h, 1h or 10min is expected (--help lists the options)" 2
     ;;
 esac
 train_set="train_${hours}"
 valid_set=valid
-test_sets="${test_sets:-dev_clean dev_other test_clean test_other}"
+known_sets="dev_clean dev_other test_clean test_other"
+for set in ${test_sets:=${known_sets}}; do
+    [[ " ${known_sets} " == *" ${set} "* ]] ||
+        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+done
 
 corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${librispeech}}")
 download_args=("${corpora[@]}" --sets "${test_sets}")

@@ -13,23 +13,27 @@ subset=full  # full: train-clean-100 and the four test sets, 7.7 GB to download;
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
 mirror=""    # address to download from in place of https://www.openslr.org/resources/
 . ../../utils/parse_options.sh
+. ../../utils/log.sh
 
 case "${subset}" in
 full)
     train_set=train_clean_100
     valid_set=valid_clean_100
-    test_sets="${test_sets:-dev_clean dev_other test_clean test_other}"
+    known_sets="dev_clean dev_other test_clean test_other"
     ;;
 mini)
     train_set=train_clean_5
     valid_set=valid_clean_5
-    test_sets="${test_sets:-dev_clean_2}"
+    known_sets="dev_clean_2"
     ;;
 *)
-    . ../../utils/log.sh
     die "--subset '${subset}': full or mini is expected (--help lists the options)" 2
     ;;
 esac
+for set in ${test_sets:=${known_sets}}; do
+    [[ " ${known_sets} " == *" ${set} "* ]] ||
+        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+done
 
 corpus="${data_root:-${librispeech}}"
 download_args=(--corpus "${corpus}" --sets "${train_set} ${test_sets}" --mirror "${mirror}")

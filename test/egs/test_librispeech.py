@@ -296,6 +296,27 @@ def test_wrong_usage(original, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "recipe,arguments,message",
+    [
+        ("librispeech", ["--subset", "huge"], "--subset 'huge': full or mini is expected"),
+        ("librispeech", ["--test_sets", "dev_cloan"], "'dev_cloan'; known are: dev_clean dev_other test_clean test_"),
+        ("librispeech", ["--subset", "mini", "--test_sets", "dev_clean"], "'dev_clean'; known are: dev_clean_2 "),
+        ("librilight", ["--hours", "2h"], "--hours '2h': 10h, 1h or 10min is expected"),
+        (
+            "librilight",
+            ["--test_sets", "dev_clean dev_cloan"],
+            "--test_sets: unknown 'dev_cloan'; known are: dev_clean",
+        ),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_downloaded(recipe, arguments, message):
+    command = ["bash", ROOT / "egs" / recipe / "run.sh", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message in done.stderr
+
+
 def test_real_pieces(tmp_path):
     corpus = ROOT.parent / "shared/corpora/LibriSpeech"
     if not corpus.is_dir():
