@@ -118,7 +118,7 @@ def _vectors(arguments: Any, data: Any) -> tuple:
 
     def write_part(job: int, inputs: dict) -> None:
         share = share_of(sorted(data.feats), job, arguments.nj)
-        sequences = ((utterance, vectors.read_vectors(data.feats[utterance])) for utterance in share)
+        sequences = ((utterance, vectors.read_vectors(data.feats[utterance], utterance)) for utterance in share)
         vectors.write_part(arguments.out, job, sequences, data.channels, inputs)
 
     def merge() -> None:

@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prints every fault; 1 if there was any."""
     parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
-    parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files")
+    parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files or archives")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
 

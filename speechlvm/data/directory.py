@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechlvm.data.tables import FIXER, TABLES, Contents, Line, read_table, unsafe_id
-from speechlvm.data.vectors import read_channels, write_channels
+from speechlvm.data.vectors import count_frames, read_channels, write_channels
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors
 
@@ -141,12 +141,15 @@ def validate(path: str | Path, check_audio: bool = True) -> list[str]:
 
     Args:
         path: the directory.
-        check_audio: also read the header of each audio file and compare its length with utt2num_samples.
+        check_audio: also read the header of each audio file and compare its length with utt2num_samples; of each
+            sequence of vectors, with utt2num_frames.
     """
     contents, faults = _examine(Path(path))
     if check_audio and "wav.scp" in contents:
         lengths, unreadable = _audio_lengths(contents["wav.scp"])
         faults += unreadable + _wrong_counts(contents, lengths)
+    if check_audio and "feats.scp" in contents:
+        faults += _vector_faults(contents)
     return faults
 
 
@@ -354,6 +357,24 @@ def _wrong_counts(contents: dict[str, Contents], lengths: dict[str, int]) -> lis
         for key, line in counts.items()
         if key in lengths and line.rest != str(lengths[key])
     ]
+
+
+def _vector_faults(contents: dict[str, Contents]) -> list[str]:
+    """Sequences that are not where feats.scp says, or not as long as utt2num_frames says."""
+    counts = contents["utt2num_frames"].by_key() if "utt2num_frames" in contents else {}
+    faults = []
+    for key, line in contents["feats.scp"].by_key().items():
+        try:
+            frames = count_frames(line.rest, key)
+        except UserError as error:
+            faults.append(f"{contents['feats.scp'].path}:{line.number}: {key}: {error}")
+            continue
+        if key in counts and counts[key].rest != str(frames):
+            faults.append(
+                f"{contents['utt2num_frames'].path}:{counts[key].number}: {key}: {counts[key].rest} frames, "
+                f"but the archive has {frames}; prepare the data again"
+            )
+    return faults
 
 
 def _fix_lines(name: str, contents: Contents, done: list[str]) -> None:

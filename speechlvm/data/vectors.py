@@ -24,7 +24,9 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -74,25 +76,47 @@ def _write_record(stream, utterance: str, values: np.ndarray) -> int:
     return offset
 
 
-def read_vectors(location: str) -> np.ndarray:
+def read_vectors(location: str, utterance: str | None = None) -> np.ndarray:
     """(T, C) float32 of an entry "path:offset" of feats.scp.
 
+    Args:
+        location: the entry.
+        utterance: whose record must be there; None: anybody's.
+
     Raises:
-        UserError: no such file, or no float32 matrix there.
+        UserError: no such file, no float32 matrix there, or that of another utterance.
     """
+    with _record(location, utterance) as (stream, rows, columns):
+        data = stream.read(rows * columns * VALUE_BYTES)
+    return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
+
+
+def count_frames(location: str, utterance: str) -> int:
+    """Frames of an utterance in the record of an entry of feats.scp, without reading them; errors as `read_vectors`."""
+    with _record(location, utterance) as (_, rows, _columns):
+        return rows
+
+
+@contextmanager
+def _record(location: str, utterance: str | None) -> Iterator[tuple[IO[bytes], int, int]]:
+    """The archive at the values of a record that is wholly in it, and the numbers of their rows and columns."""
     path, _, offset = location.rpartition(":")
-    if not path or not offset.isdecimal():
+    if not path or not (offset.isdecimal() and offset.isascii()):
         raise UserError(f"feats.scp: '{location}': expected path.ark:offset; prepare the data again")
+    name, start = b"" if utterance is None else utterance.encode() + b" ", int(offset)
     try:
         with open(path, "rb") as stream:
-            stream.seek(int(offset))
+            stream.seek(max(0, start - len(name)))
+            if stream.read(len(name)) != name:
+                raise UserError(f"{location}: no record of {utterance}; prepare the data again")
+            stream.seek(start)
             rows, columns = _parse_header(stream.read(HEADER_BYTES), location)
-            data = stream.read(rows * columns * VALUE_BYTES)
+            size, there = rows * columns * VALUE_BYTES, os.fstat(stream.fileno()).st_size - start - HEADER_BYTES
+            if there < size:
+                raise UserError(f"{location}: ends after {there} of {size} bytes; prepare it again")
+            yield stream, rows, columns
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; prepare the data again") from error
-    if len(data) != rows * columns * VALUE_BYTES:
-        raise UserError(f"{location}: ends after {len(data)} of {rows * columns * VALUE_BYTES} bytes; prepare it again")
-    return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
 
 
 def _parse_header(data: bytes, where: str) -> tuple[int, int]:

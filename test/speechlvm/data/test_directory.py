@@ -81,9 +81,11 @@ def test_order_is_that_of_bytes(tmp_path):
 def test_vector_directories_have_feats_and_frames(tmp_path):
     data = DataDirectory({"A_1": "A"}, feats={"A_1": "/x.ark:12"}, num_frames={"A_1": 7}, channels={"x": "real"})
     write_data_dir(data, tmp_path / "d")
-    assert validate(tmp_path / "d") == [] and load_data_dir(tmp_path / "d") == data
+    assert validate(tmp_path / "d", check_audio=False) == [] and load_data_dir(tmp_path / "d") == data
     (tmp_path / "d" / "utt2num_frames").unlink()
-    assert validate(tmp_path / "d") == [f"{tmp_path}/d/utt2num_frames: no such file; prepare the data again"]
+    assert validate(tmp_path / "d", check_audio=False) == [
+        f"{tmp_path}/d/utt2num_frames: no such file; prepare the data again"
+    ]
 
 
 def test_relative_paths_are_those_of_the_current_directory(directory, monkeypatch, tmp_path):

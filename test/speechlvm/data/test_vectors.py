@@ -1,6 +1,7 @@
 """Sequences of vectors: archives as Kaldi has them, dumps that do not depend on the number of jobs, clear refusals."""
 
 import json
+import struct
 
 import kaldiio
 import numpy as np
@@ -58,6 +59,21 @@ def test_a_data_directory_keeps_channels_and_rate(tmp_path):
     (tmp_path / "data/channels").write_text("pen binary\n")
     (tmp_path / "data/rate_hz").write_text("-3\n")
     assert "rate_hz:1: '-3'" in validate(tmp_path / "data")[0]
+
+
+def test_a_data_directory_is_checked_against_its_archive(tmp_path):
+    feats, num_frames = vectors.write_vectors(tmp_path, "train", ITEMS.items())
+    swapped = {**feats, "u1": feats["u3"], "u3": feats["u1"]}
+    data = DataDirectory(
+        dict.fromkeys(ITEMS, "u"), feats=swapped, num_frames={**num_frames, "u0": 8}, channels=CHANNELS
+    )
+    write_data_dir(data, tmp_path / "data")
+    first, second, third = sorted(validate(tmp_path / "data"))
+    assert f"feats.scp:2: u1: {feats['u3']}: no record of u1; prepare" in first and "no record of u3" in second
+    assert third.endswith("utt2num_frames:1: u0: 8 frames, but the archive has 7; prepare the data again")
+    with pytest.raises(UserError, match="no record of u1"):
+        vectors.read_vectors(swapped["u1"], "u1")
+    np.testing.assert_array_equal(vectors.read_vectors(feats["u1"], "u1"), ITEMS["u1"])
 
 
 def test_frames_are_read_where_they_lie(tmp_path):
@@ -143,3 +159,6 @@ def test_an_archive_of_something_else_is_noticed(tmp_path):
         vectors.read_vectors("nowhere")
     with pytest.raises(UserError, match="no float32 matrix"):
         vectors.read_vectors(f"{archive}:0")
+    archive.write_bytes(b"u0 \0BFM \x04" + struct.pack("<ibi", 2**31 - 1, 4, 2**31 - 1))
+    with pytest.raises(UserError, match="ends after 0 of 18446744056529682436 bytes"):
+        vectors.read_vectors(f"{archive}:3")
