@@ -51,11 +51,13 @@ class Observation(ABC):
     Attributes:
         coding: one of `OBSERVATIONS`.
         kinds: "code", "real" or "binary" for each channel; inputs and targets have one number for each.
+        rate_hz: frames per second of the training set; None where frames are not spaced in time, or it is not known.
         edges: (codes + 1,) cell edges of a discrete coding; None if targets are real numbers.
     """
 
     coding: str
     kinds: tuple[str, ...]
+    rate_hz: float | None
     edges: np.ndarray | None = None
 
     @property
@@ -77,21 +79,42 @@ class Observation(ABC):
             UserError: the set is empty or constant.
         """
         if isinstance(dump, PCMDump):
-            return AudioObservation(coding, Statistics.of_histogram(dump.histogram))
+            return AudioObservation(coding, Statistics.of_histogram(dump.histogram), rate_hz=dump.rate_hz)
         if coding != CONTINUOUS:
             raise ConfigError(f"coding: '{coding}' is one of audio; expected {CONTINUOUS} for vectors")
         if constant := [name for name, std in zip(dump.channels, dump.std, strict=True) if std == 0]:
             raise UserError(
                 f"{dump.directory}: constant in the training set: {', '.join(constant)}; leave them out of the data"
             )
-        return VectorObservation(dump.channels, dump.mean.tolist(), dump.std.tolist())
+        return VectorObservation(dump.channels, dump.mean.tolist(), dump.std.tolist(), rate_hz=dump.rate_hz)
 
     @staticmethod
     def from_dict(value: dict, device: torch.device | str = "cpu") -> Observation:
         """Inverse of `to_dict`."""
         if "channels" in value:
-            return VectorObservation(dict(value["channels"]), value["mean"], value["std"], device)
-        return AudioObservation(value["coding"], Statistics(value["mean"], value["std"]), device)
+            channels = dict(value["channels"])
+            return VectorObservation(channels, value["mean"], value["std"], device, value.get("rate_hz"))
+        statistics = Statistics(value["mean"], value["std"])
+        return AudioObservation(value["coding"], statistics, device, value.get("rate_hz"))
+
+    def check(self, dump: Dump) -> None:
+        """Insist that a dump holds what this is an observation of.
+
+        Raises:
+            UserError: it holds audio in place of vectors, other channels, or frames at another rate.
+        """
+        found = "audio" if isinstance(dump, PCMDump) else _listed(dump.channels)
+        if found != self.contents:
+            raise UserError(f"{dump.directory}: holds {found}; the model is trained on {self.contents}")
+        if self.rate_hz is not None and dump.rate_hz != self.rate_hz:
+            raise UserError(
+                f"{dump.directory}: has {dump.rate_hz} frames per second; the model is trained on {self.rate_hz}"
+            )
+
+    @property
+    @abstractmethod
+    def contents(self) -> str:
+        """What a dump must hold, in words."""
 
     @abstractmethod
     def to_dict(self) -> dict:
@@ -118,6 +141,10 @@ class Observation(ABC):
         """Distinct targets (N, C) and counts (N,) of what `Dump.marginal` gives, for `Distribution.initial_bias`."""
 
 
+def _listed(channels: dict[str, str]) -> str:
+    return f"vectors ({', '.join(f'{name} {kind}' for name, kind in channels.items())})"
+
+
 class AudioObservation(Observation):
     """The observation of 16-bit PCM (B, T) under a coding.
 
@@ -125,13 +152,23 @@ class AudioObservation(Observation):
         coding: one of `OBSERVATIONS`.
         statistics: of the training set; used by `normalised` only.
         device: of the lookup tables.
+        rate_hz: see `Observation`.
     """
 
-    def __init__(self, coding: str, statistics: Statistics, device: torch.device | str = "cpu") -> None:
+    contents = "audio"
+
+    def __init__(
+        self,
+        coding: str,
+        statistics: Statistics,
+        device: torch.device | str = "cpu",
+        rate_hz: float | None = None,
+    ) -> None:
         if coding not in OBSERVATIONS:
             raise ConfigError(f"coding: '{coding}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
         self.coding = coding
         self.statistics = statistics
+        self.rate_hz = rate_hz
         self.kinds = ("real",) if coding == CONTINUOUS else ("code",)
         pcm = np.arange(65536, dtype=np.float64) - PCM_OFFSET
         if coding == CONTINUOUS:
@@ -148,7 +185,8 @@ class AudioObservation(Observation):
 
     def to_dict(self) -> dict:
         """What a checkpoint keeps."""
-        return {"coding": self.coding, "mean": self.statistics.mean, "std": self.statistics.std}
+        statistics = {"mean": self.statistics.mean, "std": self.statistics.std}
+        return {"coding": self.coding, **statistics, "rate_hz": self.rate_hz}
 
     def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
         """Network inputs (B, T, 1) of int16 PCM (B, T), zero beyond the lengths (B,)."""
@@ -187,15 +225,22 @@ class VectorObservation(Observation):
         mean: of each channel over the training set.
         std: of each channel over the training set.
         device: of these.
+        rate_hz: see `Observation`.
     """
 
     coding = CONTINUOUS
 
     def __init__(
-        self, channels: dict[str, str], mean: list[float], std: list[float], device: torch.device | str = "cpu"
+        self,
+        channels: dict[str, str],
+        mean: list[float],
+        std: list[float],
+        device: torch.device | str = "cpu",
+        rate_hz: float | None = None,
     ) -> None:
         self.names, self.kinds = tuple(channels), tuple(channels.values())
         self.mean, self.std = list(mean), list(std)
+        self.rate_hz = rate_hz
         binary = torch.tensor([kind == "binary" for kind in self.kinds])
         self._shift = torch.where(binary, 0.0, torch.tensor(mean, dtype=torch.float64)).float().to(device)
         self._scale = torch.where(binary, 1.0, torch.tensor(std, dtype=torch.float64)).float().to(device)
@@ -203,7 +248,13 @@ class VectorObservation(Observation):
     def to_dict(self) -> dict:
         """What a checkpoint keeps."""
         channels = list(map(list, zip(self.names, self.kinds, strict=True)))
-        return {"coding": self.coding, "channels": channels, "mean": self.mean, "std": self.std}
+        statistics = {"mean": self.mean, "std": self.std}
+        return {"coding": self.coding, "channels": channels, **statistics, "rate_hz": self.rate_hz}
+
+    @property
+    def contents(self) -> str:
+        """What a dump must hold, in words."""
+        return _listed(dict(zip(self.names, self.kinds, strict=True)))
 
     def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
         """Network inputs (B, T, C) of vectors (B, T, C), zero beyond the lengths (B,)."""

@@ -68,6 +68,7 @@ def _sample(arguments: Any) -> None:
     dump = open_dump(arguments.dump)
     audible = isinstance(dump, PCMDump)
     frames, prefix = _lengths(arguments, dump.rate_hz)
+    experiment.observation.check(dump)
     longest = max(record.frames for record in dump.records.values())
     if longest < prefix:
         print(f"no utterance has {prefix} frames: continuations start after {longest // 2}, half of the longest")

@@ -57,6 +57,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu), arguments.coding)
     model = experiment.model.double() if arguments.double else experiment.model
     dump = open_dump(arguments.dump)
+    experiment.observation.check(dump)
     utterances = share_of(sorted(dump.records), job, arguments.nj)
     scores = score_dump(
         model,

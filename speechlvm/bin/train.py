@@ -75,6 +75,8 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
     config = load_experiment(arguments.config, overrides)
     device = training_device(arguments.ngpu)
     train, valid = open_dump(arguments.train), open_dump(arguments.valid)
+    observation = Observation.of_dump(config.coding, train)
+    observation.check(valid)
     origin_path = arguments.out / "origin.json"
     origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
     with locked(arguments.out):
@@ -92,7 +94,6 @@ def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, A
         with atomic_write(arguments.out / "config.yaml") as stream:
             stream.write(dump_yaml(config))
         write_json(origin_path, origin)
-        observation = Observation.of_dump(config.coding, train)
         model = build(config, observation, arguments.seed)
         if not Checkpoints(arguments.out / "checkpoints").steps():
             if config.training.initialise_from is None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -107,3 +108,28 @@ def test_a_dump_of_another_kind_is_refused(trained, tmp_path):
     data = out.parents[3] / "data/test"
     with pytest.raises(UserError, match="holds vectors, of which no dump of kind pcm16"):
         run(dump, "--kind", "pcm16", "--data", data, "--out", tmp_path / "dump")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"channels": [["x", "real"], ["contact", "binary"], ["y", "real"]]}, r"x real, contact binary, y real\); the"),
+        ({"channels": [["contact", "real"], ["x", "real"], ["y", "real"]]}, r"contact real, x real, y real\); the"),
+        ({"rate_hz": 50.0}, "has 50.0 frames per second; the model is trained on 25.0"),
+    ],
+)
+def test_dumps_of_other_channels_or_another_rate_are_refused(trained, tmp_path, change, found):
+    out, test = trained
+    other = tmp_path / "other"
+    shutil.copytree(test, other)
+    info = json.loads((test / "info.json").read_text())
+    (other / "info.json").write_text(json.dumps({**info, **change}))
+    config = ["--config", out.parents[3] / "tiny.yaml", "--train", out.parents[3] / "train"]
+    for program, arguments in (
+        (train, [*config, "--valid", other]),
+        (score, ["--exp", out, "--dump", other]),
+        (sample, ["--exp", out, "--dump", other]),
+    ):
+        with pytest.raises(UserError, match=f"^{other}: .*{found}"):
+            run(program, *arguments, "--out", tmp_path / "out")
+        assert not (tmp_path / "out/done.json").exists() and not (tmp_path / "out/config.yaml").exists()
