@@ -5,6 +5,6 @@ corpus= # where it should be
 . ../../utils/parse_options.sh
 . ../../utils/log.sh
 
-[ -d "${corpus}" ] || die "the corpus is not at '${corpus}'; get LDC93S1 from the LDC and say where it lies: \
-TIMIT= in db.sh, or --timit DIR"
+[ -d "${corpus}" ] || die "the corpus is not at '${corpus}' (a relative path starts at ${PWD}); get LDC93S1 from the LDC \
+and say where it lies: TIMIT= in db.sh, or --timit DIR"
 printf 'corpus: %s\n' "${corpus}"
