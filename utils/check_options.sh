@@ -85,6 +85,10 @@ select_models() {
     tr -s ' ' '\n' <<<"${candidates}" | grep -F -x -e "${rows_of_tables}" || true
 }
 mapfile -t selected < <(select_models)
+for model in ${tag:+"${selected[@]}"}; do
+    [[ " ${known_models[*]} " != *" ${model}_${tag} "* ]] ||
+        usage "--tag '${tag}': ${model}_${tag} is a system of its own, whose results these would be taken for; choose another"
+done
 if [ -z "${selected[0]:-}" ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 3 ]; then
     [ -z "${tables}" ] || [ -n "${rows_of_tables}" ] ||
         usage "--tables '${tables}': only computed, so no system in conf/*.yaml is left; print it with --stage 10"

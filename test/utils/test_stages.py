@@ -54,7 +54,7 @@ class Tree:
                 ROOT / folder, root / folder, ignore=shutil.ignore_patterns("data", "dump", "exp", "smoke", "conf")
             )
         (root / "utils" / "validate_data_dir.sh").write_text('#!/bin/sh\nexec python validate "$@"\n', encoding="utf-8")
-        for name in ("a", "b", "c"):
+        for name in ("a", "b", "c", "a_c"):
             (self.recipe / "conf" / "tables").mkdir(parents=True, exist_ok=True)
             (self.recipe / "conf" / f"{name}.yaml").write_text("", encoding="utf-8")
         (self.recipe / "conf" / "tables" / "T1.yaml").write_text(
@@ -240,7 +240,7 @@ def test_stages_to_come_say_so(tree, stage):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--models", "all"], "abc"),
+        (["--models", "all"], ["a", "a_c", "b", "c"]),
         (["--models", "b c"], "bc"),
         (["--models", "all", "--tables", "T1"], "c"),
         (["--models", "a c", "--tables", "T1"], "c"),
@@ -270,12 +270,13 @@ def test_smoke_is_kept_apart(tree):
         (["--ngpu", "1"], "--ngpu 1: 0 GPUs are visible"),
         (["--ngpu", "2"], "--ngpu '2': a whole number from 0 to 1"),
         (["--stage"], "wants a value"),
-        (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a b c"),
+        (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a a_c b c"),
         (["--tables", "Z9"], "unknown 'Z9'; known are: T1"),
         (["--models", "a", "--tables", "T1"], "--models 'a' --tables 'T1': no system in conf/*.yaml is left"),
         (["--seeds", "1,2"], "--seeds '1,2'"),
         (["--seeds", " "], "--seeds"),
         (["--tag", "a/b"], "--tag 'a/b'"),
+        (["--models", "a b", "--tag", "c"], "--tag 'c': a_c is a system of its own"),
         (["--sample_seconds", "-1"], "--sample_seconds '-1': a number of seconds above 0"),
         (["--sample_seconds", "0.0"], "--sample_seconds '0.0'"),
         (["--sample_seconds", "2 s"], "--sample_seconds '2 s'"),
