@@ -42,6 +42,24 @@ def share_of(items: list, job: int, jobs: int) -> list:
     return items[len(items) * (job - 1) // jobs : len(items) * job // jobs]
 
 
+def start_part(directory: Path, job: int, archive: Path) -> None:
+    """Make room for a job's part: what an earlier run wrote for it, or left behind when it was killed, is removed."""
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"part.{job}.json").unlink(missing_ok=True)
+        for leftover in directory.glob(f".{archive.name}.*.tmp"):
+            leftover.unlink()
+
+
+def remove_parts_beyond(directory: Path, jobs: int, *stems: str) -> None:
+    """Remove the files <stem>.<job>.* of an earlier run with more jobs."""
+    for stale in directory.glob("*.*.*"):
+        stem, number, _ = stale.name.split(".", 2)
+        if stem in stems and number.isdigit() and int(number) > jobs:
+            with disk_errors(stale):
+                stale.unlink()
+
+
 def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]], rate_hz: int, inputs: dict) -> None:
     """Write one job's archive, histogram and, last, its JSON.
 
@@ -54,13 +72,8 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
     """
     import kaldiio
 
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
     archive = directory / f"pcm.{job}.ark"
-    with disk_errors(directory):
-        (directory / f"part.{job}.json").unlink(missing_ok=True)
-        for leftover in directory.glob(f".pcm.{job}.ark.*.tmp"):  # of a run that was killed
-            leftover.unlink()
+    start_part(directory, job, archive)
     histogram = np.zeros(65536, dtype=np.int64)
     entries = []
     with atomic_write(archive, "wb") as stream:
@@ -102,11 +115,7 @@ def merge(directory: Path, jobs: int, source: str) -> dict:
         "data_hash": hash_value([[utterance, digest] for utterance, _, _, _, digest in lines]),
     }
     write_json(directory / "info.json", info)
-    for stale in directory.glob("*.*.*"):  # parts of an earlier run with more jobs
-        stem, number, _ = stale.name.split(".", 2)
-        if stem in ("pcm", "part", "histogram") and number.isdigit() and int(number) > jobs:
-            with disk_errors(stale):
-                stale.unlink()
+    remove_parts_beyond(directory, jobs, "pcm", "part", "histogram")
     return info
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speechlvm.data.dump import remove_parts_beyond, start_part
 from speechlvm.files import atomic_write, read_json, write_json
 
 MEL_HOP_FRAMES = 64
@@ -46,9 +47,10 @@ def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]
     """Write one job's feats.<job>.ark and, last, part.<job>.json."""
     import kaldiio
 
-    directory.mkdir(parents=True, exist_ok=True)
+    archive = directory / f"feats.{job}.ark"
+    start_part(directory, job, archive)
     entries = []
-    with atomic_write(directory / f"feats.{job}.ark", "wb") as stream:
+    with atomic_write(archive, "wb") as stream:
         for utterance, values in items:
             offset = stream.tell() + len(utterance.encode()) + 1
             kaldiio.save_ark(stream, {utterance: values})
@@ -68,3 +70,4 @@ def merge(directory: Path, jobs: int) -> None:
         stream.writelines(f"{utterance} {count}\n" for utterance, _, _, count in lines)
     with atomic_write(directory / "feats.scp") as stream:
         stream.writelines(f"{utterance} {root}/feats.{job}.ark:{offset}\n" for utterance, job, offset, _ in lines)
+    remove_parts_beyond(directory, jobs, "feats", "part")

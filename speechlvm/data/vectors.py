@@ -30,7 +30,7 @@ from typing import IO
 
 import numpy as np
 
-from speechlvm.data.dump import Dump, Record
+from speechlvm.data.dump import Dump, Record, remove_parts_beyond, start_part
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_json
 
@@ -183,11 +183,10 @@ def write_part(
         UserError: a sequence with another number of channels, a value that is not finite, or one of a binary channel
             that is not 0 or 1.
     """
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"part.{job}.json").unlink(missing_ok=True)
+    archive = directory / f"feats.{job}.ark"
+    start_part(directory, job, archive)
     entries = []
-    with atomic_write(directory / f"feats.{job}.ark", "wb") as stream:
+    with atomic_write(archive, "wb") as stream:
         for utterance, values in sequences:
             _check_values(utterance, values, channels)
             offset = _write_record(stream, utterance, values)
@@ -247,6 +246,7 @@ def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rat
         "data_hash": hash_value([[line[0], line[4]] for line in lines]),
     }
     write_json(directory / "info.json", info)
+    remove_parts_beyond(directory, jobs, "feats", "part")
     return info
 
 

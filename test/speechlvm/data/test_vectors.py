@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.data import vectors
+from speechlvm.data import features, vectors
 from speechlvm.data.dataset import Segment, read_batch
 from speechlvm.data.directory import DataDirectory, load_data_dir, validate, write_data_dir
 from speechlvm.data.dump import open_dump, share_of
@@ -93,6 +93,27 @@ def test_moments_are_exact_and_do_not_depend_on_the_jobs(tmp_path):
     everything = np.concatenate([values.astype(np.float64) for values in ITEMS.values()])
     np.testing.assert_allclose(infos[0]["mean"], everything.mean(0), rtol=1e-14)
     np.testing.assert_allclose(infos[0]["std"], everything.std(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [vectors, features])
+def test_what_earlier_runs_left_behind_is_removed(tmp_path, kind):
+    def make(jobs):
+        for job in range(1, jobs + 1):
+            share = share_of(sorted(ITEMS.items()), job, jobs)
+            if kind is vectors:
+                vectors.write_part(tmp_path, job, share, CHANNELS, {})
+            else:
+                features.write_part(tmp_path, job, share, {})
+        if kind is vectors:
+            vectors.merge(tmp_path, jobs, "data", CHANNELS, None)
+        else:
+            features.merge(tmp_path, jobs)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    once = make(2)
+    make(4)
+    (tmp_path / ".feats.1.ark.4711.tmp").write_bytes(b"of a run that was killed")
+    assert make(2) == once
 
 
 def test_the_marginal_is_spread_evenly(tmp_path, monkeypatch):
