@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,27 @@ def child(directory: Path, name: str) -> Path | None:
     """An entry of a directory by its name in capitals, whatever its case."""
     matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
     return matches[0] if matches else None
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files in a directory at any depth; links are followed, but no directory is searched twice.
+
+    Raises:
+        UserError: a directory cannot be searched; what is in it would be missed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be searched ({error.strerror}); check its permissions")
+
+    searched: set[tuple[int, int]] = set()
+    for home, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(home)
+        if (status.st_dev, status.st_ino) in searched:
+            folders.clear()
+            continue
+        searched.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield from (Path(home, name) for name in sorted(names))
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

@@ -300,6 +300,14 @@ def test_a_set_that_would_be_empty_is_refused(prepare, corpus, tmp_path):
     assert "2 of the 2 forms in testset_v.txt have no lines in this copy: a02-050, e02-025" in done.errors
 
 
+def test_a_linked_part_of_the_corpus_is_read(prepare, corpus, tmp_path):
+    before = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "before")
+    (corpus / "lineStrokes").rename(tmp_path / "elsewhere")
+    (corpus / "lineStrokes").symlink_to(tmp_path / "elsewhere")
+    done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data")
+    assert (done.status, done.output) == (0, before.output)
+
+
 @pytest.mark.parametrize("words", [["--clip", "0"], ["--clip", "nan"], ["--division", "x"]])
 def test_wrong_usage(prepare, corpus, tmp_path, words):
     done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data", *words)

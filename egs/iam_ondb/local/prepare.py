@@ -27,7 +27,7 @@ import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets, shuffled
+from speechlvm.data.preparation import Log, files_below, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import UserError
 from speechlvm.files import hash_value
@@ -76,7 +76,7 @@ def find_files(root: Path, log: Log) -> Corpus:
     """The corpus's files, found by name; those of no use (images, archives) are passed over.
 
     Raises:
-        UserError: no such directory, no lines, or no list, saying what was looked for.
+        UserError: no such directory, one that cannot be read, no lines, or no list, saying what was looked for.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, which holds lineStrokes")
@@ -87,7 +87,7 @@ def find_files(root: Path, log: Log) -> Corpus:
             log.fault(f"{path}: the same file as {column[name]}; remove one of the two")
         column.setdefault(name, path)
 
-    for path in sorted(path for path in root.rglob("*.*") if path.suffix.lower() in (".xml", ".txt")):
+    for path in sorted(path for path in files_below(root) if path.suffix.lower() in (".xml", ".txt")):
         name = path.name.lower()
         if match := LINE.fullmatch(name):
             only(corpus.lines.setdefault(match.group(1), {}), name.removesuffix(".xml"), path)
