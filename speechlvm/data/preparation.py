@@ -125,6 +125,14 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     return line if data is train else f"{line}, {shared} of them also in train"
 
 
+def _is_there(directory: Path) -> bool:
+    """Whether a data directory is there, and the archives that it names."""
+    feats = directory / "feats.scp"
+    lines = feats.read_text(encoding="utf-8").splitlines() if feats.exists() else []
+    archives = {line.partition(" ")[2].rpartition(":")[0] for line in lines}
+    return (directory / "utt2spk").exists() and all(Path(archive).exists() for archive in archives)
+
+
 def prepare_sets(
     out: Path,
     inputs: dict[str, Any],
@@ -144,7 +152,7 @@ def prepare_sets(
     Raises:
         UserError: there are faults (each is printed), or a set is empty.
     """
-    if is_done(out, inputs) and all((out / name / "utt2spk").exists() for name in names):
+    if is_done(out, inputs) and all(_is_there(out / name) for name in names):
         print(f"{out}: complete")
         return
     mark_undone(out)

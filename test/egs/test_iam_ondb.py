@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,9 @@ def test_again_nothing_is_done_and_with_another_option_all(prepare, corpus, tmp_
     before = archive.stat().st_mtime_ns
     assert run(prepare.main, *words).output == f"{tmp_path / 'data'}: complete\n"
     assert archive.stat().st_mtime_ns == before
+    shutil.rmtree(tmp_path / "data/archives")
+    assert "complete" not in run(prepare.main, *words).output
+    assert validate(tmp_path / "data/test") == []
     assert "train: " in run(prepare.main, *words, "--clip", "20").output
     assert archive.stat().st_mtime_ns != before
     largest = max(np.abs(read_vectors(x)).max() for d in sets_of(tmp_path / "data").values() for x in d.feats.values())
