@@ -119,7 +119,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted("interrupted; run the same command again to finish")
         elif isinstance(error, OSError):
-            error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}")
+            remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
+            error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         status = error.exit_status
     raise SystemExit(status)

@@ -234,6 +234,8 @@ def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path)
         "def main():\n"
         "    if sys.argv[1] == 'missing':\n"
         "        open('/nowhere/file')\n"
+        "    if sys.argv[1] == 'closed':\n"
+        "        raise PermissionError(13, 'Permission denied', '/closed/file')\n"
         "    with atomic_write(Path(sys.argv[1])) as stream:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        time.sleep(5)\n"
@@ -244,3 +246,6 @@ def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path)
     assert stopped.returncode == 75 and stopped.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
     missing = subprocess.run([*command, "missing"], capture_output=True, text=True)
     assert (missing.returncode, missing.stderr) == (1, "error: /nowhere/file: No such file or directory\n")
+    closed = subprocess.run([*command, "closed"], capture_output=True, text=True)
+    told = "error: /closed/file: Permission denied; check its permissions\n"
+    assert (closed.returncode, closed.stderr) == (1, told)
