@@ -243,6 +243,9 @@ def _explanations(comparisons: list[Comparison], cells: list[Cell]) -> str:
         "mulaw8 bits are of 8-bit codes and compare with nothing else here.": "mulaw8" in codings,
         "Nats are of the density of normalised values, which nothing but the least standard deviation of the output "
         "keeps from growing without limit.": densities,
+        "Training and steps are those after which the model was best on the validation set.": any(
+            cell.first.steps is not None for cell in results
+        ),
     }
     return " ".join(sentence for sentence, wanted in sentences.items() if wanted)
 

@@ -166,10 +166,12 @@ def test_only_what_occurs_is_explained(write_result, write_table, run):
     write_table(rows("a"))
     handwriting = run()
     assert "Nats are of the density of normalised values" in handwriting
-    for word in ("bits", "bpf", "mu-law", "FLAC", "waveform", "`<=`", "`>=`", "ELBO", "`+-`"):
+    for word in ("bits", "bpf", "mu-law", "FLAC", "waveform", "`<=`", "`>=`", "ELBO", "`+-`", "Training and steps"):
         assert word not in handwriting
     write_result("a", 10.0, bound="elbo")
-    assert "`>=`: a lower bound on nats. Bounds are the one-sample ELBO" in run()
+    trained = run()
+    assert "`>=`: a lower bound on nats. Bounds are the one-sample ELBO" in trained
+    assert "Training and steps are those after which the model was best on the validation set." in trained
     write_table(rows("b"), unit="bits_per_frame", coding="mulaw")
     write_result("b", -10 * BITS, coding="mulaw")
     write_result("b", -11 * BITS, 2, coding="mulaw")
