@@ -42,6 +42,8 @@ for option in "${given_options[@]}"; do
     *_frames) check_number "${option}" 1 999999999 ;;
     esac
 done
+[[ " ${given_options[*]} " != *" sample_seconds "* || " ${sample_args[*]:-} " != *" --frames "* ]] ||
+    usage "--sample_seconds ${sample_seconds}: lengths of samples are in frames in this recipe"
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi

@@ -296,6 +296,17 @@ def test_wrong_usage_is_one_line_and_status_2(tree, arguments, message):
     assert not (tree.root / "tools" / "called").exists()
 
 
+def test_seconds_are_not_ignored_where_lengths_are_in_frames(tree):
+    script = tree.recipe / "run.sh"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(
+        text.replace("train_set=train\n", "train_set=train\nsample_args=(--frames 7)\n"), encoding="utf-8"
+    )
+    status, _, err = tree.run("--stage", "10", "--sample_seconds", "3")
+    assert status == 2 and "--sample_seconds 3: lengths of samples are in frames in this recipe" in err
+    assert tree.run("--stage", "10")[0] == 0
+
+
 def test_help_needs_no_environment(tree):
     status, out, _ = tree.run("--help")
     assert status == 0
