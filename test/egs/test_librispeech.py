@@ -386,6 +386,17 @@ def test_only_missing_sets_are_downloaded(corpus, tmp_path, place):
         assert done.stdout.splitlines() == (expected if only else holds)
 
 
+def test_sets_are_not_downloaded_to_another_place_than_those_that_are_there(corpus):
+    flat = corpus.rename(corpus.parent / "my libri")
+    shutil.rmtree(flat / "test-clean")
+    command = ["bash", "local/download.sh", "--corpus", str(flat), "--sets"]
+    done = subprocess.run([*command, "dev_clean test_clean"], cwd=RECIPE, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"'{flat}' itself holds dev-clean, but test-clean would be in '{flat}/LibriSpeech'" in done.stderr
+    done = subprocess.run([*command, "dev_clean dev_other"], cwd=RECIPE, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"corpus: {flat} holds dev-clean dev-other\n")
+
+
 def test_archives_are_those_of_the_sets():
     listed = load_archives(RECIPE / "local/archives.yaml")
     assert {archive.name for archive in listed.archives} == set(NUMBER_OF_UTTERANCES)

@@ -5,18 +5,26 @@ corpus=   # the directory LibriSpeech, or the one above it
 sets=""   # data directories: train_clean_100 dev_clean ...
 mirror="" # address to download from in place of that in archives.yaml; empty: that one
 . ../../utils/parse_options.sh
+. ../../utils/log.sh
 
 # Archives bring LibriSpeech/<set>.
 to="${corpus}"
 [ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"
 
 missing=
+direct=
+elsewhere=
 for set in ${sets//_/-}; do
+    if [ -d "${corpus}/${set}" ]; then direct+="${direct:+ }${set}"; else elsewhere+="${elsewhere:+ }${set}"; fi
     [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] ||
         [ -d "${to}/archives/${set}/unpacked" ] || # interrupted when part of it was in its place
         continue
     missing+="${missing:+ }${set}"
 done
+# In one place they are a corpus; what would be downloaded comes to another one than what is there.
+[ -z "${direct}" ] || [ -z "${elsewhere}" ] || [ "${to}" != "${corpus}" ] ||
+    die "'${corpus}' itself holds ${direct}, but ${elsewhere} would be in '${corpus}/LibriSpeech', where archives are \
+unpacked; rename '${corpus}' to LibriSpeech and give that path, or move what it holds there"
 if [ -z "${missing}" ]; then
     printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
     exit 0
