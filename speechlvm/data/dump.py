@@ -150,7 +150,10 @@ def open_dump(directory: Path) -> Dump:
         raise UserError(
             f"{directory}/info.json: holds '{info.get('kind')}'; expected a dump that models are trained on"
         )
-    return readers[info["kind"]](directory, info)
+    try:
+        return readers[info["kind"]](directory, info)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{directory}/info.json: damaged ({error!r}); run stage 2 (dumps) again") from error
 
 
 class Dump(ABC):
@@ -223,6 +226,8 @@ class Dump(ABC):
                     yield utterance, value
         except FileNotFoundError as error:
             raise UserError(f"{path}: missing; run stage 2 (dumps)") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: damaged ({error}); run stage 2 (dumps) again") from error
 
     @property
     def frames(self) -> int:

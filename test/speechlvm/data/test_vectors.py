@@ -183,3 +183,21 @@ def test_an_archive_of_something_else_is_noticed(tmp_path):
     archive.write_bytes(b"u0 \0BFM \x04" + struct.pack("<ibi", 2**31 - 1, 4, 2**31 - 1))
     with pytest.raises(UserError, match="ends after 0 of 18446744056529682436 bytes"):
         vectors.read_vectors(f"{archive}:3")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("info.json", b'"mean"', b'"meam"'),
+        ("info.json", b'"real"', b'"real", 3'),
+        ("feats.scp", b"u1 ", b"u1 \xee"),
+        ("utt2num_frames", b"u1 ", b"u1 \xee"),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path, name, old, new):
+    dump_of(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    assert old in content
+    (tmp_path / name).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=f"{name}: damaged .*; run stage 2"):
+        open_dump(tmp_path)
