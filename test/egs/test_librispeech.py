@@ -397,6 +397,16 @@ def test_sets_are_not_downloaded_to_another_place_than_those_that_are_there(corp
     assert (done.returncode, done.stdout) == (0, f"corpus: {flat} holds dev-clean dev-other\n")
 
 
+@pytest.mark.parametrize("recipe,option", [("librispeech", "--corpus"), ("librilight", "--finetuning")])
+def test_nothing_is_downloaded_to_a_path_with_a_slip_in_it(tmp_path, recipe, option):
+    path = tmp_path / "dtaa" / "LibriSpeech"
+    command = ["bash", "local/download.sh", option, str(path), "--sets", "dev_clean"]
+    done = subprocess.run(command, cwd=ROOT / "egs" / recipe, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"no directory '{path.parent}" in done.stderr and f"--{recipe} DIR; or make the directory" in done.stderr
+    assert not path.parent.exists()
+
+
 def test_archives_are_those_of_the_sets():
     listed = load_archives(RECIPE / "local/archives.yaml")
     assert {archive.name for archive in listed.archives} == set(NUMBER_OF_UTTERANCES)

@@ -5,10 +5,15 @@ finetuning= # the directory librispeech_finetuning, or the one above it
 corpus=     # the directory LibriSpeech, or the one above it
 sets=""     # LibriSpeech's data directories: dev_clean ...
 . ../../utils/parse_options.sh
+. ../../utils/log.sh
 
 if [ -d "${finetuning}/9h" ] || [ -d "${finetuning}/librispeech_finetuning/9h" ]; then
     printf 'corpus: %s holds the fine-tuning subset\n' "${finetuning}"
 else
+    # A path with a slip in it is not filled with gigabytes.
+    [ -d "${finetuning}" ] || [ "${finetuning}" = downloads ] ||
+        die "no directory '${finetuning}' (a relative path starts at ${PWD}); say where the fine-tuning subset lies: \
+LIBRILIGHT= in db.sh, or --librilight DIR; or make the directory, if it is to be downloaded there"
     python -m speechlvm.bin.download --archives local/archives.yaml --to "${finetuning}"
 fi
 

@@ -29,5 +29,9 @@ if [ -z "${missing}" ]; then
     printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
     exit 0
 fi
+# A path with a slip in it is not filled with gigabytes.
+[ -d "${to}" ] || [ "$(realpath -m -- "${to}")" = "$(realpath -m -- downloads)" ] ||
+    die "no directory '${to}' (a relative path starts at ${PWD}); say where LibriSpeech lies: LIBRISPEECH= in db.sh, or \
+--librispeech DIR; or make the directory, if it is to be downloaded there"
 exec python -m speechlvm.bin.download --archives local/archives.yaml --only "${missing}" --to "${to}" \
     --mirror "${mirror}"
