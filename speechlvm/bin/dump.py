@@ -37,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.data.is_dir():
         raise UserError(f"{arguments.data}: no such data directory; run stage 1 (data directories)")
     data = load_data_dir(arguments.data)
-    if (arguments.kind == "vectors") != bool(data.feats):
-        found = "vectors" if data.feats else "audio"
+    if (arguments.kind == "vectors") != bool(data.channels):
+        found = "vectors" if data.channels else "audio"
         raise UserError(f"{arguments.data}: holds {found}, of which no dump of kind {arguments.kind} can be made")
-    if arguments.segment_frames is not None and (arguments.segment_frames < 1 or data.feats):
+    if arguments.segment_frames is not None and (arguments.segment_frames < 1 or data.channels):
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
     inputs, write_part, merge = prepare(arguments, data)

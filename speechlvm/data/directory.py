@@ -101,7 +101,7 @@ def load_data_dir(path: str | Path) -> DataDirectory:
                 column.setdefault(line.key, []).append(Segment(int(start), int(end), label))
             else:
                 column[line.key] = convert(line.rest)
-    channels, rate_hz = read_channels(Path(path)) if values["feats"] else ({}, None)
+    channels, rate_hz = read_channels(Path(path)) if _of_vectors(contents) else ({}, None)
     return DataDirectory(**values, channels=channels, rate_hz=rate_hz)
 
 
@@ -118,7 +118,7 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
     try:
         for name, lines in _format(data).items():
             _write_lines(temporary / name, lines)
-        if data.feats:
+        if data.channels:
             write_channels(temporary, data.channels, data.rate_hz)
         faults = validate(temporary, check_audio=False)
         if faults:
@@ -148,7 +148,7 @@ def validate(path: str | Path, check_audio: bool = True) -> list[str]:
     if check_audio and "wav.scp" in contents:
         lengths, unreadable = _audio_lengths(contents["wav.scp"])
         faults += unreadable + _wrong_counts(contents, lengths)
-    if check_audio and "feats.scp" in contents:
+    if check_audio and _of_vectors(contents):
         faults += _vector_faults(contents)
     return faults
 
@@ -231,9 +231,14 @@ def _format(data: DataDirectory) -> dict[str, list[str]]:
     return files
 
 
+def _of_vectors(names) -> bool:
+    """Whether the data are vectors; features beside audio are of other toolkits, and nothing here reads them."""
+    return "feats.scp" in names and "wav.scp" not in names
+
+
 def _mandatory(names) -> tuple[str, ...]:
     """Audio directories and directories of vector sequences differ in two files."""
-    return ("utt2spk", "spk2utt", *(VECTOR_FILES if "feats.scp" in names and "wav.scp" not in names else AUDIO_FILES))
+    return ("utt2spk", "spk2utt", *(VECTOR_FILES if _of_vectors(names) else AUDIO_FILES))
 
 
 def _examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
@@ -250,7 +255,7 @@ def _examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
         faults.append(f"{path / SEGMENTS}: {NO_SEGMENTS}")
     if "utt2spk" in contents and not any(table.unreadable for table in contents.values()):
         faults += _consistency(contents)
-    if "feats.scp" in contents:
+    if _of_vectors(contents):
         try:
             read_channels(path)
         except UserError as error:

@@ -7,7 +7,7 @@ import pytest
 from speechlvm.bin import dump as program
 from speechlvm.coding import build_coding
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import DataDirectory, write_data_dir
+from speechlvm.data.directory import DataDirectory, load_data_dir, validate, write_data_dir
 from speechlvm.data.dump import open_dump
 from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
 from speechlvm.errors import ConfigError, UserError
@@ -124,3 +124,15 @@ def test_the_rate_is_that_of_the_audio_and_one_for_all(data, tmp_path, speech_li
 def test_a_set_that_was_not_prepared_says_which_stage_makes_it(tmp_path):
     with pytest.raises(UserError, match=r"data/dev: no such data directory; run stage 1"):
         run(tmp_path / "data/dev", tmp_path / "pcm16", "pcm16")
+
+
+def test_features_of_other_toolkits_beside_the_audio_are_left_alone(data, tmp_path):
+    directory, utterances = data
+    places = dict.fromkeys(utterances, "/elsewhere/mfcc.ark:7")
+    (directory / "feats.scp").write_text("".join(f"{name} {place}\n" for name, place in sorted(places.items())))
+    assert validate(directory) == []
+    assert run(data[0], tmp_path / "pcm16", "pcm16") == 0
+    assert set(open_dump(tmp_path / "pcm16").records) == set(utterances)
+    again = load_data_dir(directory)
+    write_data_dir(again, tmp_path / "copy")
+    assert again.feats == places and load_data_dir(tmp_path / "copy") == again
