@@ -68,6 +68,9 @@ ready() {
 }
 if ready; then exit 0; fi
 
+[ -w "${tools}" ] || die "${tools} cannot be written, and the environment noted there is not yours; use a clone of your own\
+${active:+, or deactivate ${active}}"
+
 # --- One set-up at a time ----------------------------------------------------------------------------------------------
 
 lock="${tools}/.setup.lock"

@@ -97,6 +97,22 @@ def test_no_python_is_one_line(checkout, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_clone_that_cannot_be_written_is_one_line(checkout, tmp_path):
+    command = ["bash", checkout / "tools" / "setup.sh"]
+    if os.geteuid() == 0:  # who may write everywhere
+        if not shutil.which("setpriv"):
+            pytest.skip("as root this needs setpriv")
+        command = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override", *command]
+    (checkout / "tools").chmod(0o555)
+    environment = {"PATH": os.environ["PATH"], "VIRTUAL_ENV": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    (checkout / "tools").chmod(0o755)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (
+        "tools cannot be written" in done.stderr and f"use a clone of your own, or deactivate {tmp_path}" in done.stderr
+    )
+
+
 def test_an_index_out_of_reach_is_one_line(checkout, tmp_path):
     # Its own tools/venv is a python that finds everything but the index.
     venv = checkout / "tools" / "venv"
