@@ -145,6 +145,16 @@ def check_done(*directories: Path) -> None:
             raise UserError(f"{directory}: not a complete dump; run stage 2 (dumps)")
 
 
+def check_trained(directory: Path) -> None:
+    """Insist that an experiment has a trained model.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not (Path(directory) / "checkpoints" / "best.json").exists():
+        raise UserError(f"{directory}: no trained model; run stage 3 (train)")
+
+
 def mark_done(directory: Path, inputs: dict[str, Any]) -> None:
     """Record that `directory` is complete; the last thing a stage writes."""
     write_json(Path(directory) / "done.json", inputs)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, write_json
+from speechlvm.files import check_done, check_trained, hash_file, is_done, mark_done, mark_undone, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.count < 1 or any(length is not None and length <= 0 for length in lengths):
         parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
     check_done(arguments.dump)
+    check_trained(arguments.exp)
     inputs = {
         "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
         "dump": hash_file(arguments.dump / "info.json"),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, hash_file, hash_value, read_json
+from speechlvm.files import check_done, check_trained, hash_file, hash_value, read_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--samples, --batch_frames and --chunk_frames are at least 1")
 
     check_done(arguments.dump)
+    check_trained(arguments.exp)
     inputs = {
         "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
         "dump": hash_file(arguments.dump / "info.json"),

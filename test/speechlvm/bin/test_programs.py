@@ -178,8 +178,10 @@ def test_report_shows_ours_beside_the_published(trained, tmp_path):
 
 
 def test_an_untrained_experiment_says_which_stage_is_missing(tmp_path, make_dump):
-    with pytest.raises(UserError, match="run the stage that makes it"):
-        run(score, "--exp", tmp_path / "none", "--dump", make_dump("test", [100]), "--out", tmp_path / "s")
+    dump = make_dump("test", [100])
+    for program in (score, sample):
+        with pytest.raises(UserError, match=r"none: no trained model; run stage 3 \(train\)$"):
+            run(program, "--exp", tmp_path / "none", "--dump", dump, "--out", tmp_path / "s")
 
 
 def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
