@@ -119,6 +119,11 @@ def merge(directory: Path, jobs: int, source: str) -> dict:
     return info
 
 
+def make_again(directory: Path) -> str:
+    """What to do about a damaged dump: stage 2 alone does nothing where done.json says that all is complete."""
+    return f"remove {directory} and run stage 2 (dumps) again"
+
+
 def load_histogram(path: Path) -> np.ndarray:
     """(65536,) int64 counts of PCM value v at index v + 32768.
 
@@ -128,11 +133,12 @@ def load_histogram(path: Path) -> np.ndarray:
     try:
         histogram = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run stage 2 (dumps)") from error
+        raise UserError(f"{path}: missing; {make_again(path.parent)}") from error
     except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a histogram of PCM values; run stage 2 (dumps) again") from error
+        raise UserError(f"{path}: not a histogram of PCM values; {make_again(path.parent)}") from error
     if histogram.shape != (65536,) or histogram.dtype != np.int64:
-        raise UserError(f"{path}: holds {histogram.dtype}{histogram.shape}; expected int64(65536,); run stage 2 again")
+        found = f"{histogram.dtype}{histogram.shape}"
+        raise UserError(f"{path}: holds {found}; expected int64(65536,); {make_again(path.parent)}")
     return histogram
 
 
@@ -153,7 +159,7 @@ def open_dump(directory: Path) -> Dump:
     try:
         return readers[info["kind"]](directory, info)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{directory}/info.json: damaged ({error!r}); run stage 2 (dumps) again") from error
+        raise UserError(f"{directory}/info.json: damaged ({error!r}); {make_again(directory)}") from error
 
 
 class Dump(ABC):
@@ -188,7 +194,7 @@ class Dump(ABC):
             if utterance != counted or not frames.isdigit() or not offset.isdigit():
                 raise UserError(
                     f"{self.directory / self.index}:{number}: {utterance} has no valid offset, or {self.counts} has "
-                    f"'{counted} {frames}' in this line; run stage 2 (dumps) again"
+                    f"'{counted} {frames}' in this line; {make_again(self.directory)}"
                 )
             if path not in archives:
                 # beside its scp first: a dump that was copied or moved reads its own archives
@@ -198,7 +204,7 @@ class Dump(ABC):
         if len(self.records) != self.info["utterances"]:
             raise UserError(
                 f"{self.directory / self.index}: {len(self.records)} utterances, info.json says "
-                f"{self.info['utterances']}; run stage 2 (dumps) again"
+                f"{self.info['utterances']}; {make_again(self.directory)}"
             )
 
     @abstractmethod
@@ -221,13 +227,13 @@ class Dump(ABC):
                     utterance, blank, value = line.rstrip("\n").partition(" ")
                     if not blank:
                         raise UserError(
-                            f"{path}:{number}: expected an utterance and a value; run stage 2 (dumps) again"
+                            f"{path}:{number}: expected an utterance and a value; {make_again(self.directory)}"
                         )
                     yield utterance, value
         except FileNotFoundError as error:
-            raise UserError(f"{path}: missing; run stage 2 (dumps)") from error
+            raise UserError(f"{path}: missing; {make_again(self.directory)}") from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: damaged ({error}); run stage 2 (dumps) again") from error
+            raise UserError(f"{path}: damaged ({error}); {make_again(self.directory)}") from error
 
     @property
     def frames(self) -> int:
@@ -260,13 +266,13 @@ class Dump(ABC):
             try:
                 self._descriptors[record.archive] = os.open(record.archive, os.O_RDONLY)
             except OSError as error:
-                raise UserError(f"{record.archive}: {error.strerror}; run stage 2 (dumps) again") from error
+                raise UserError(f"{record.archive}: {error.strerror}; {make_again(self.directory)}") from error
         return self._descriptors[record.archive]
 
     def _mismatch(self, record: Record, reason: str) -> UserError:
         return UserError(
             f"{record.archive}:{record.offset}: {record.utterance}: {reason}; "
-            f"the archive does not belong to {self.directory / self.index}; run stage 2 (dumps) again"
+            f"the archive does not belong to {self.directory / self.index}; {make_again(self.directory)}"
         )
 
     def close(self) -> None:

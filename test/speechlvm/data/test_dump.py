@@ -87,7 +87,7 @@ def test_an_archive_that_does_not_match_its_index_is_refused(make_dump, damage):
     utterance, message = damage(directory)
     with pytest.raises(UserError, match=message) as error:
         open_dump(directory).read(utterance)
-    assert "run stage 2" in str(error.value) and "\n" not in str(error.value)
+    assert f"remove {directory} and run stage 2" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_index_line_without_offset_names_its_line(make_dump):

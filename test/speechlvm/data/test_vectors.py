@@ -199,5 +199,5 @@ def test_a_damaged_index_is_named(tmp_path, name, old, new):
     content = (tmp_path / name).read_bytes()
     assert old in content
     (tmp_path / name).write_bytes(content.replace(old, new))
-    with pytest.raises(UserError, match=f"{name}: damaged .*; run stage 2"):
+    with pytest.raises(UserError, match=f"{name}: damaged .*; remove {tmp_path} and run stage 2"):
         open_dump(tmp_path)
