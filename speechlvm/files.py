@@ -42,6 +42,24 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             temporary.unlink()
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove, at any depth, temporary files of `atomic_write` whose process has been killed."""
+    for path in Path(directory).rglob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, a size limit or a missing permission at `path` into one line that says what to do."""

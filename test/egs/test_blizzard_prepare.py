@@ -258,3 +258,12 @@ def test_stage_0_says_where_the_corpus_is_to_be_had(tmp_path):
 def test_half_seconds_are_forty_steps():
     assert "dump_args=(--segment_frames 8000)" in (RECIPE / "run.sh").read_text()
     assert np.prod([40, 200]) == 8000
+
+
+def test_books_that_are_links_are_not_missed(corpus, tmp_path):
+    assert run(corpus, tmp_path / "plain")[0] == 0
+    shutil.move(corpus / EMMA, tmp_path / "emma")
+    (corpus / EMMA).symlink_to(tmp_path / "emma")
+    assert run(corpus, tmp_path / "data")[0] == 0
+    plain, linked = (data_of(tmp_path / name) for name in ("plain", "data"))
+    assert all(plain[name].num_samples == linked[name].num_samples for name in SETS)

@@ -1,10 +1,20 @@
 import json
 import os
+import subprocess
 
 import pytest
 
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, hash_value, is_done, mark_done, mark_undone, read_json, write_json
+from speechlvm.files import (
+    atomic_write,
+    hash_value,
+    is_done,
+    mark_done,
+    mark_undone,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -56,3 +66,16 @@ def test_done_means_done_with_these_inputs(tmp_path):
 
 def test_hash_does_not_depend_on_key_order():
     assert hash_value({"a": 1, "b": 2}) == hash_value({"b": 2, "a": 1}) != hash_value({"a": 1, "b": 3})
+
+
+def test_only_what_killed_processes_left_is_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f"below/.a b.wav.{dead.pid}.tmp"
+    kept = [tmp_path / name for name in (f"below/.a.wav.{os.getpid()}.tmp", "below/.mine.tmp", "a.wav", ".x.1.tmp")]
+    left.parent.mkdir()
+    for path in (left, *kept):
+        path.write_bytes(b"x")
+    remove_leftovers(tmp_path)
+    assert not left.exists() and all(path.exists() for path in kept)
+    remove_leftovers(tmp_path / "nowhere")

@@ -20,10 +20,10 @@ from pathlib import Path
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.convert import Converted, convert_audio
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.preparation import Log, files_below, prepare_sets, read_all, shuffled, warn
 from speechlvm.data.unpack import unpack
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import existing_parent, hash_value, is_done, mark_done
+from speechlvm.files import existing_parent, hash_value, is_done, mark_done, remove_leftovers
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000
@@ -63,11 +63,6 @@ class Recording:
         return sentence.group(1).upper() if sentence else self.utterance
 
 
-def files_below(directory: Path, apart: Path | None = None) -> list[Path]:
-    """All entries but directories, sorted, without those below `apart`."""
-    return sorted(p for p in directory.rglob("*") if not p.is_dir() and apart not in p.parents)
-
-
 def has_unsegmented(paths: Iterable[Path], root: Path) -> bool:
     """Whether any of the paths leads through a directory of that name below `root`."""
     return any(UNSEGMENTED in (part.lower() for part in path.relative_to(root).parts[:-1]) for path in paths)
@@ -95,8 +90,8 @@ def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[
             except UserError as error:
                 log.fault(str(error))
                 continue
-            done = has_unsegmented(files_below(target), target)
-    return files_below(out)
+            done = has_unsegmented(list(files_below(target)), target)
+    return sorted(files_below(out)) if out.is_dir() else []
 
 
 def unpack_once(archive: Path, target: Path) -> None:
@@ -113,7 +108,7 @@ def unpack_once(archive: Path, target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
     unpack(archive, temporary, shutil.disk_usage(existing_parent(temporary)).free, MOST_MEMBERS)
-    for inner in archives_among(files_below(temporary)):
+    for inner in archives_among(sorted(files_below(temporary))):
         unpack_once(inner, inner.with_name(ARCHIVES.sub("", inner.name) + UNPACKED))
         inner.unlink()
     mark_done(temporary, inputs)
@@ -224,6 +219,8 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
             "any depth; give the directory that Lessac_Blizzard2013_CatherineByers_train was unpacked into"
         )
 
+    remove_leftovers(out / "audio")
+
     def convert(recording: Recording) -> Log:
         result = Log()
         target = out / "audio" / recording.book / f"{recording.utterance}.wav"
@@ -271,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.corpus
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
-    files = files_below(root, arguments.out.resolve())
+    files = sorted(path for path in files_below(root) if arguments.out.resolve() not in path.parents)
     stamps = [(str(file), *((s := file.lstat()).st_size, s.st_mtime_ns)) for file in files]
     inputs = {"corpus": hash_value(stamps)}
     prepare_sets(

@@ -12,7 +12,6 @@ to turn frames back into bodies.
 
 import argparse
 import functools
-import os
 import re
 import shutil
 import signal
@@ -31,7 +30,7 @@ from skeleton import Skeleton
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets, shuffled
+from speechlvm.data.preparation import Log, files_below, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_file, hash_value, mark_undone, write_json
@@ -89,7 +88,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         )
     trials: dict[str, Trial] = {}
     skeletons: dict[tuple[Path, str], Path] = {}
-    files = sorted(_files(root, log))
+    files = sorted(files_below(root))
     for path in files:
         if path.suffix.lower() == ".asf":
             skeletons[path.parent, path.stem.lower()] = path
@@ -123,17 +122,6 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         log.fault(f"{root}: no trials; looked through {len(files)} files for SUBJECT_TRIAL.amc and SUBJECT_TRIAL.bvh")
         log.report()
     return [trials[name] for name in sorted(trials)]
-
-
-def _files(root: Path, log: Log) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
-
-    for home, folders, names in os.walk(root, onerror=refuse):
-        for folder in sorted(folders):
-            if Path(home, folder).is_symlink():
-                log.tolerate("directories are links and were not looked into", str(Path(home, folder)))
-        yield from (Path(home, name) for name in names)
 
 
 def _same(trial: Trial, path: Path, asf: Path | None) -> bool:

@@ -23,7 +23,7 @@ from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory, load_data_dir
 from speechlvm.data.preparation import Log, prepare_sets, read_all, shuffled
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_value, is_done, mark_undone
+from speechlvm.files import hash_value, is_done, mark_undone, remove_leftovers
 
 SETS = ("train", "valid", "test")
 LONGEST_ID, LONGEST_SPEAKER = 120, 40
@@ -134,6 +134,7 @@ def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, lo
         UserError: there are faults.
     """
     folder = arguments.out.absolute() / "audio"
+    remove_leftovers(folder)
     read_all(lambda file: read_samples(file, rate_hz, arguments.channel, folder), files, JOBS, log)
     if log.faults:
         log.report()
