@@ -16,13 +16,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--coding", help="score over this coding's cells (default: the one trained with)")
     parser.add_argument("--samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
     parser.add_argument("--seed", type=int, default=0, help="of the latents' noise")
-    parser.add_argument("--batch_frames", type=int, default=512_000, help="bounds memory; changes no number")
+    parser.add_argument("--batch_frames", type=int, help="bounds memory; changes no number; not given: by kind of data")
     parser.add_argument("--chunk_frames", type=int, default=65_536, help="bounds memory; changes no number")
     parser.add_argument("--double", action="store_true", help="compute in float64")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    if min(arguments.samples, arguments.batch_frames, arguments.chunk_frames) < 1:
+    bounds = (arguments.samples, arguments.batch_frames, arguments.chunk_frames)
+    if any(bound is not None and bound < 1 for bound in bounds):
         parser.error("--samples, --batch_frames and --chunk_frames are at least 1")
 
     check_done(arguments.dump)

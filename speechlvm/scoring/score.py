@@ -10,13 +10,14 @@ from torch import Tensor
 
 from speechlvm.accounting import UtteranceScore, row_terms
 from speechlvm.data.dataset import Batch, consecutive_batches, load_batches
-from speechlvm.data.dump import Dump
+from speechlvm.data.dump import Dump, PCMDump
 from speechlvm.errors import UserError
 from speechlvm.models.base import Model, slice_features
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 
-DEFAULT_BATCH_FRAMES = 512_000
+AUDIO_BATCH_FRAMES = 512_000
+VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, and take a step for each frame or few
 DEFAULT_CHUNK_FRAMES = 65_536
 
 
@@ -102,12 +103,17 @@ def score_dump(
     dump: Dump,
     utterances: Sequence[str] | None = None,
     *,
-    batch_frames: int = DEFAULT_BATCH_FRAMES,
+    batch_frames: int | None = None,
     chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     seed: int = 0,
     samples: int = 1,
 ) -> Iterator[UtteranceScore]:
-    """Scores of the utterances of a dump (all by default), longest first, a batch at a time."""
+    """Scores of the utterances of a dump (all by default), longest first, a batch at a time.
+
+    A batch has at most `batch_frames` frames, by default so many of audio or of vectors as the constants above say.
+    """
+    if batch_frames is None:
+        batch_frames = AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES
     frames = {u: dump.records[u].frames for u in (dump.records if utterances is None else utterances)}
     for batch in load_batches(dump, consecutive_batches(frames, max(1, batch_frames // samples))):
         yield from score_batch(model, observation, batch, chunk_frames, seed, samples)

@@ -10,8 +10,11 @@ import yaml
 
 from speechlvm.bin import dump, sample, score, train
 from speechlvm.data.directory import DataDirectory, write_data_dir
+from speechlvm.data.dump import open_dump
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import UserError
+from speechlvm.experiment import load_experiment
+from speechlvm.scoring import score as scoring
 
 CHANNELS = {"contact": "binary", "x": "real", "y": "real"}
 
@@ -133,3 +136,18 @@ def test_dumps_of_other_channels_or_another_rate_are_refused(trained, tmp_path, 
         with pytest.raises(UserError, match=f"^{other}: .*{found}"):
             run(program, *arguments, "--out", tmp_path / "out")
         assert not (tmp_path / "out/done.json").exists() and not (tmp_path / "out/config.yaml").exists()
+
+
+def test_batches_of_vectors_are_bounded_and_change_nothing(trained, tmp_path, monkeypatch):
+    out, test = trained
+    experiment, data = load_experiment(out), open_dump(test)
+    sizes = []
+    whole = scoring.score_batch
+    monkeypatch.setattr(scoring, "score_batch", lambda *a: sizes.append(a[2].data.shape[:2].numel()) or whole(*a))
+    totals = []
+    for bound in (100, scoring.VECTOR_BATCH_FRAMES):
+        monkeypatch.setattr(scoring, "VECTOR_BATCH_FRAMES", bound)
+        scores = scoring.score_dump(experiment.model, experiment.observation, data)
+        totals.append({score.utterance: score.nats for score in scores})
+    assert sizes == [54, 94, 162] and scoring.VECTOR_BATCH_FRAMES < scoring.AUDIO_BATCH_FRAMES
+    assert totals[0] == pytest.approx(totals[1], abs=1e-4)
