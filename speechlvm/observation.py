@@ -82,7 +82,9 @@ class Observation(ABC):
             return AudioObservation(coding, Statistics.of_histogram(dump.histogram), rate_hz=dump.rate_hz)
         if coding != CONTINUOUS:
             raise ConfigError(f"coding: '{coding}' is one of audio; expected {CONTINUOUS} for vectors")
-        if constant := [name for name, std in zip(dump.channels, dump.std, strict=True) if std == 0]:
+        deviations = zip(dump.channels.items(), dump.std, strict=True)
+        # binary ones are not divided by their deviation
+        if constant := [name for (name, kind), std in deviations if kind == "real" and std == 0]:
             raise UserError(
                 f"{dump.directory}: constant in the training set: {', '.join(constant)}; leave them out of the data"
             )

@@ -38,7 +38,7 @@ KINDS = ("real", "binary")
 VALUE_BYTES = 4
 _HEADER = struct.Struct("<5sbibi")
 HEADER_BYTES = _HEADER.size
-MARGINAL_FRAMES = 65_536
+MARGINAL_FRAMES = 16_384
 """Most frames from which the marginal distribution is fitted."""
 
 
@@ -168,7 +168,7 @@ def write_channels(directory: Path, channels: dict[str, str], rate_hz: float | N
         stream.writelines(f"{name} {kind}\n" for name, kind in channels.items())
     if rate_hz is not None:
         with atomic_write(directory / "rate_hz") as stream:
-            stream.write(f"{rate_hz:g}\n")
+            stream.write(f"{rate_hz!r}\n")
 
 
 # --- The dump ---------------------------------------------------------------------------------------------------------

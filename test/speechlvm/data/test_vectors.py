@@ -48,7 +48,7 @@ def test_archives_are_those_of_kaldi(tmp_path):
 
 def test_a_data_directory_keeps_channels_and_rate(tmp_path):
     feats, num_frames = vectors.write_vectors(tmp_path, "train", ITEMS.items())
-    for rate_hz in (120.0, None):
+    for rate_hz in (120.0, 29.97003, None):
         data = DataDirectory(dict.fromkeys(ITEMS, "u"), feats=feats, num_frames=num_frames, channels=CHANNELS)
         data.rate_hz = rate_hz
         write_data_dir(data, tmp_path / "data")
@@ -157,6 +157,8 @@ def test_a_constant_channel_and_a_coding_of_audio_are_refused(tmp_path):
     dump = dump_of(tmp_path / "dump", {u: v * np.array([1, 1, 0], np.float32) for u, v in ITEMS.items()})
     with pytest.raises(UserError, match="constant in the training set: dy"):
         Observation.of_dump("normalised", dump)
+    never_lifted = {u: v * np.array([0, 1, 1], np.float32) for u, v in ITEMS.items()}
+    assert Observation.of_dump("normalised", dump_of(tmp_path / "pen", never_lifted)).kinds[0] == "binary"
     with pytest.raises(ConfigError, match="'mulaw' is one of audio"):
         Observation.of_dump("mulaw", dump)
 
