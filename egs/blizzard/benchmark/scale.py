@@ -6,7 +6,8 @@ From the recipe's directory, after ``. ./path.sh``:
     python benchmark/scale.py --work DIR --hours 1 --nj 1 2 --repeats 3
 
 The audio is synthetic: chapters of six minutes of noise at 22 050 Hz. Each line is one process, with its peak
-resident memory; with several jobs, the largest of theirs, and the time until the last has ended.
+resident memory; with several jobs, the largest of theirs, and the time until the last has ended. A process has one
+thread, as jobs that share a machine.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def make_corpus(directory: Path, hours: float) -> None:
 def measure(commands: list[list[str]]) -> tuple[float, float]:
     """Runs commands side by side: seconds until all have ended, and the largest peak of resident memory, in MB."""
     began, peaks = time.monotonic(), []
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) for command in commands]
     for process in running:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
