@@ -128,7 +128,7 @@ def draw_films(stem: Path, bodies: Bodies, films: list[Film], title: str, rate_h
         axis.set_axis_off()
         axis.set_title(film.title, fontsize=8, loc="left")
         _draw_path(path, film, height)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title} (left and right limbs: blue and orange recorded, dark and red generated)", fontsize=10)
     save(figure, stem)
 
 
