@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and the package `imitations` of small imitations of corpora."""
+"""Fixtures for all tests; packages that tests import: `imitations` of corpora, `programs` of recipes run in process."""
 
 import importlib.util
 import os
@@ -18,6 +18,7 @@ def _importable(package: Path) -> None:
 
 
 _importable(Path(__file__).parent / "imitations")
+_importable(Path(__file__).parent / "programs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

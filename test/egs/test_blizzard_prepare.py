@@ -1,11 +1,7 @@
 """Blizzard's preparation: every layout and container is read, chapters stay whole, what is wrong is named."""
 
-import contextlib
-import importlib.util
-import io
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 from imitations import blizzard
+from programs import call, load
 
-from speechlvm.bin.cli import run_main
 from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.data.directory import load_data_dir, validate
 
@@ -24,10 +20,7 @@ SETS = ("train", "valid", "test")
 BOOKS = "Lessac_Blizzard2013_CatherineByers_train/unsegmented"
 EMMA = f"{BOOKS}/jane_austen/emma"
 
-specification = importlib.util.spec_from_file_location("blizzard_prepare", RECIPE / "local/prepare.py")
-prepare = importlib.util.module_from_spec(specification)
-sys.modules["blizzard_prepare"] = prepare
-specification.loader.exec_module(prepare)
+prepare = load(RECIPE / "local/prepare.py")
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +41,9 @@ def packed(made, tmp_path):
 
 
 def run(corpus, out):
-    """As a command, but in this process; (status, output, errors)."""
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
-        run_main(lambda: prepare.main(["--corpus", str(corpus), "--out", str(out), "--jobs", "2"]))
-    return end.value.code, output.getvalue(), errors.getvalue()
+    """Status, output and errors."""
+    done = call(prepare.main, "--corpus", corpus, "--out", out, "--jobs", 2)
+    return done.returncode, done.stdout, done.stderr
 
 
 def data_of(out):

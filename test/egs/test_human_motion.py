@@ -1,8 +1,6 @@
 """Motion capture: known skeletons stand where they should, frames give the motion back, and each fault is named."""
 
-import contextlib
 import importlib
-import io
 import json
 import math
 import re
@@ -17,9 +15,9 @@ import pytest
 import torch
 from imitations import cmu_mocap
 from PIL import Image
+from programs import call
 
 from speechlvm.bin import dump as dump_program
-from speechlvm.bin.cli import run_main
 from speechlvm.config import load_experiment
 from speechlvm.data.directory import load_data_dir, validate
 from speechlvm.data.download import load_archives
@@ -142,14 +140,7 @@ def modules():
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
     """A program of local/ with these arguments."""
-    program = importlib.import_module(name)
-    words, output, errors = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        try:
-            run_main(lambda: program.main(words))
-        except SystemExit as end:
-            status = end.code
-    return subprocess.CompletedProcess(words, status, output.getvalue(), errors.getvalue())
+    return call(importlib.import_module(name).main, *arguments)
 
 
 def write(path: Path, text: str) -> Path:

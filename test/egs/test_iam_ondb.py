@@ -1,8 +1,5 @@
 """The recipe for handwriting: a messy copy gives the right frames and sets, damage is named by file and line."""
 
-import contextlib
-import importlib.util
-import io
 import json
 import re
 import shutil
@@ -15,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from imitations import iam_ondb
+from programs import call, load
 
-from speechlvm.bin.cli import run_main
 from speechlvm.config import load_experiment
 from speechlvm.data.directory import load_data_dir, validate
 from speechlvm.data.vectors import read_vectors
@@ -31,29 +28,20 @@ CHANNELS = {"pen": "binary", "dx": "real", "dy": "real"}
 LINE = "lineStrokes/a01/a01-020/a01-020x-02.xml"
 
 
-def program(name):
-    specification = importlib.util.spec_from_file_location(f"iam_ondb_{name}", RECIPE / f"local/{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def prepare():
-    return program("prepare")
+    return load(RECIPE / "local/prepare.py")
 
 
 @pytest.fixture(scope="module")
 def draw():
-    return program("draw")
+    return load(RECIPE / "local/draw.py")
 
 
 def run(main, *words):
     """Exit status, standard output and standard error of a program."""
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
-        run_main(lambda: main([str(word) for word in words]))
-    return SimpleNamespace(status=end.value.code, output=output.getvalue(), errors=errors.getvalue())
+    done = call(main, *words)
+    return SimpleNamespace(status=done.returncode, output=done.stdout, errors=done.stderr)
 
 
 @pytest.fixture

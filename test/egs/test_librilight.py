@@ -1,16 +1,13 @@
 """The preparation of Libri-Light's fine-tuning subset, and what its recipe shares with librispeech's."""
 
-import contextlib
-import importlib.util
-import io
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from imitations import librilight
+from programs import call, load
 
-from speechlvm.bin.cli import run_main
 from speechlvm.config import load_experiment
 from speechlvm.data.directory import load_data_dir, validate
 from speechlvm.data.download import load_archives
@@ -21,21 +18,12 @@ RECIPE, OTHER = ROOT / "egs/librilight", ROOT / "egs/librispeech"
 FIRST_FOLD = {"3526", "831", "4262", "978"}
 SECOND_FOLD = {"248", "911", "4959", "1746"}
 
-specification = importlib.util.spec_from_file_location("librilight_prepare", RECIPE / "local/prepare.py")
-prepare = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(prepare)
+prepare = load(RECIPE / "local/prepare.py")
 
 
 def run(place: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """As a command, with both corpora in `place`, but in this process."""
-    output, errors = io.StringIO(), io.StringIO()
-    command = ["--finetuning", str(place), "--corpus", str(place), "--out", str(out), *arguments]
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        try:
-            run_main(lambda: prepare.main(command))
-        except SystemExit as end:
-            status = end.code
-    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
+    """With both corpora in `place`."""
+    return call(prepare.main, "--finetuning", place, "--corpus", place, "--out", out, *arguments)
 
 
 @pytest.fixture(scope="module")

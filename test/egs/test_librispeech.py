@@ -1,8 +1,5 @@
 """LibriSpeech's preparation, its configurations and its table; bad input is named by file and line."""
 
-import contextlib
-import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -14,8 +11,8 @@ import pytest
 import soundfile
 import torch
 from imitations import librispeech
+from programs import call, load
 
-from speechlvm.bin.cli import run_main
 from speechlvm.config import load_experiment
 from speechlvm.data.directory import load_data_dir, validate
 from speechlvm.data.download import load_archives
@@ -29,29 +26,13 @@ TESTS = ("dev_clean", "dev_other", "test_clean", "test_other")
 SETS = ("train_clean_100", "valid_clean_100", *TESTS)
 
 
-def load(program: Path):
-    """The module of a recipe's program, whose directory is on the path as when it is run."""
-    sys.path.insert(0, str(program.parent))
-    specification = importlib.util.spec_from_file_location(f"{program.parents[1].name}_prepare", program)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
+sys.path.insert(0, str(RECIPE / "local"))  # as when it is run
 prepare = load(RECIPE / "local/prepare.py")
 NUMBER_OF_UTTERANCES = sys.modules["libri_corpus"].NUMBER_OF_UTTERANCES
 
 
 def run(corpus: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """As a command, but in this process, as starting Python takes longer than the work."""
-    output, errors = io.StringIO(), io.StringIO()
-    command = ["--corpus", str(corpus), "--out", str(out), *arguments]
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        try:
-            run_main(lambda: prepare.main(command))
-        except SystemExit as end:
-            status = end.code
-    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
+    return call(prepare.main, "--corpus", corpus, "--out", out, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """TIMIT's preparation: every variant of the layout gives the same sets; what is wrong is named by file and line."""
 
-import contextlib
-import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -12,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from imitations.timit import make, sphere
+from programs import call, load
 
-from speechlvm.bin.cli import run_main
 from speechlvm.data.audio import write_wav
 from speechlvm.data.directory import load_data_dir, validate
 
@@ -27,22 +24,11 @@ def corpus(tmp_path) -> Path:
     return make(tmp_path / "corpus of mine")
 
 
-specification = importlib.util.spec_from_file_location("timit_prepare", PROGRAM)
-prepare = importlib.util.module_from_spec(specification)
-sys.modules["timit_prepare"] = prepare
-specification.loader.exec_module(prepare)
+prepare = load(PROGRAM)
 
 
 def run(corpus: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """As a command, but in this process, as starting Python takes longer than the work."""
-    output, errors = io.StringIO(), io.StringIO()
-    command = ["--corpus", str(corpus), "--out", str(out), *arguments]
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        try:
-            run_main(lambda: prepare.main(command))
-        except SystemExit as end:
-            status = end.code
-    return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
+    return call(prepare.main, "--corpus", corpus, "--out", out, *arguments)
 
 
 def contents(out: Path) -> dict[str, str]:

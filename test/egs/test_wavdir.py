@@ -1,8 +1,5 @@
 """The recipe for a folder of one's own: messy folders give clean sets, and what is wrong with a file is named."""
 
-import contextlib
-import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -10,11 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import soundfile
 from imitations import wavdir
 
-from speechlvm.bin.cli import run_main
 from speechlvm.data.audio import read_audio
 from speechlvm.data.directory import load_data_dir, validate
 
@@ -27,27 +24,13 @@ SETS = ("train", "valid", "test")
 def prepare():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(LOCAL)
-        return load_program()
-
-
-def load_program():
-    specification = importlib.util.spec_from_file_location("wavdir_prepare", LOCAL / "prepare.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+        return programs.load(LOCAL / "prepare.py")
 
 
 @pytest.fixture
 def run(prepare):
     def command(folder: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
-        output, errors = io.StringIO(), io.StringIO()
-        words = ["--wav_dir", str(folder), "--out", str(out), *arguments]
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            try:
-                run_main(lambda: prepare.main(words))
-            except SystemExit as end:
-                status = end.code
-        return subprocess.CompletedProcess(words, status, output.getvalue(), errors.getvalue())
+        return programs.call(prepare.main, "--wav_dir", folder, "--out", out, *arguments)
 
     return command
 
