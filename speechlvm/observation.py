@@ -95,9 +95,9 @@ class Observation(ABC):
         """Inverse of `to_dict`."""
         if "channels" in value:
             channels = dict(value["channels"])
-            return VectorObservation(channels, value["mean"], value["std"], device, value.get("rate_hz"))
+            return VectorObservation(channels, value["mean"], value["std"], device, value["rate_hz"])
         statistics = Statistics(value["mean"], value["std"])
-        return AudioObservation(value["coding"], statistics, device, value.get("rate_hz"))
+        return AudioObservation(value["coding"], statistics, device, value["rate_hz"])
 
     def check(self, dump: Dump) -> None:
         """Insist that a dump holds what this is an observation of.
