@@ -61,12 +61,12 @@ def write_vectors(
     feats, num_frames = {}, {}
     with atomic_write(path, "wb") as stream:
         for utterance, values in sequences:
-            feats[utterance] = f"{path}:{_write_record(stream, utterance, values)}"
+            feats[utterance] = f"{path}:{write_record(stream, utterance, values)}"
             num_frames[utterance] = len(values)
     return feats, num_frames
 
 
-def _write_record(stream, utterance: str, values: np.ndarray) -> int:
+def write_record(stream, utterance: str, values: np.ndarray) -> int:
     """Append a record; returns the offset of its header, as in scp files."""
     stream.write(utterance.encode() + b" ")
     offset = stream.tell()
@@ -189,7 +189,7 @@ def write_part(
     with atomic_write(archive, "wb") as stream:
         for utterance, values in sequences:
             _check_values(utterance, values, channels)
-            offset = _write_record(stream, utterance, values)
+            offset = write_record(stream, utterance, values)
             wide = values.astype(np.float64)
             mean = wide.mean(0)
             squares = ((wide - mean) ** 2).sum(0)

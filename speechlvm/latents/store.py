@@ -1,0 +1,207 @@
+"""Representations on disk: what a model, or a spectrogram, makes of each utterance of a set.
+
+    <store>/<name>_<statistic>.<job>.ark    Kaldi float32 matrices (steps, dimensions), one for each utterance
+    <store>/<name>_<statistic>.scp          of the whole set: "<utt> <archive>:<offset>"
+    <store>/part.<job>.json                 what job <job> wrote
+    <store>/info.json done.json             of the whole set
+
+A statistic is "mean" (posterior means of latents; the values themselves of hidden states and spectra), "std" (posterior
+standard deviations) or "kl" (nats per step and dimension). Archives are read as headers followed by float32 values, by
+the package's own reader: nothing that is read can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechlvm.data.dump import remove_parts_beyond, start_part
+from speechlvm.data.vectors import read_vectors, write_record
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, read_json, write_json
+
+STATISTICS = ("mean", "std", "kl")
+KINDS = ("latent", "hidden", "spectrum")
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Vectors on a regular clock.
+
+    Attributes:
+        name: as files and figures name it: z1, h, skip50, logmel.
+        kind: latent, hidden or spectrum.
+        hop_frames: frames from one step to the next.
+        first_centre_frames: the frame at which step 0 is centred; that of step i is `i * hop_frames` later.
+        dimensions: D.
+        statistics: those of `STATISTICS` that are there; "mean" always is.
+    """
+
+    name: str
+    kind: str
+    hop_frames: int
+    first_centre_frames: float
+    dimensions: int
+    statistics: tuple[str, ...] = ("mean",)
+
+    def steps_within(self, start_frame: int, end_frame: int, steps: int) -> slice:
+        """Steps centred in frames start_frame .. end_frame - 1; the nearest one where a span has no centre.
+
+        Args:
+            start_frame: first frame.
+            end_frame: the frame after the last.
+            steps: of the utterance; the slice is never empty.
+        """
+        first = int(np.ceil((start_frame - self.first_centre_frames) / self.hop_frames))
+        after = int(np.ceil((end_frame - self.first_centre_frames) / self.hop_frames))
+        first, after = max(first, 0), min(after, steps)
+        if first < after:
+            return slice(first, after)
+        middle = ((start_frame + end_frame) / 2 - self.first_centre_frames) / self.hop_frames
+        nearest = min(max(int(np.floor(middle + 0.5)), 0), steps - 1)
+        return slice(nearest, nearest + 1)
+
+
+Values = Mapping[str, Mapping[str, np.ndarray]]
+"""Of one utterance: name -> statistic -> (steps, D) float32."""
+
+
+def write_part(
+    directory: Path,
+    job: int,
+    items: Iterable[tuple[str, Values]],
+    representations: Iterable[Representation],
+    inputs: dict[str, Any],
+) -> None:
+    """Write one job's archives, side by side, and last its JSON.
+
+    Args:
+        directory: of the store.
+        job: number of this part, from 1.
+        items: (utterance, its values), in any order.
+        representations: what each utterance has.
+        inputs: what the part was made from, kept in it.
+
+    Raises:
+        UserError: a value is not finite, or not what the representation says.
+    """
+    described = list(representations)
+    stems = [(r, statistic, f"{r.name}_{statistic}") for r in described for statistic in r.statistics]
+    entries: dict[str, list] = {stem: [] for _, _, stem in stems}
+    with contextlib.ExitStack() as stack:
+        streams = {}
+        for _, _, stem in stems:
+            archive = directory / f"{stem}.{job}.ark"
+            start_part(directory, job, archive)
+            streams[stem] = stack.enter_context(atomic_write(archive, "wb"))
+        for utterance, values in items:
+            for r, statistic, stem in stems:
+                array = values[r.name][statistic]
+                if array.ndim != 2 or array.shape[1] != r.dimensions or not len(array):
+                    raise UserError(f"{utterance}: {stem}: {array.shape}; expected (steps, {r.dimensions})")
+                if not np.isfinite(array).all():
+                    raise UserError(f"{utterance}: {stem} is not finite; the model is broken for this utterance")
+                entries[stem].append([utterance, write_record(streams[stem], utterance, array)])
+    write_json(
+        directory / f"part.{job}.json",
+        {"inputs": inputs, "representations": [asdict(r) for r in described], "archives": entries},
+    )
+
+
+def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Join the parts into scp files; returns what info.json says.
+
+    Args:
+        directory: of the store.
+        jobs: number of parts.
+        info: at least "source" (the experiment's name, or "spectra"), "set", "rate_hz" (frames per second or None) and
+            "data_hash" (of the dump).
+    """
+    parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
+    described = next((part["representations"] for part in parts if part["representations"]), [])
+    root, utterances = directory.absolute(), 0
+    stems = [f"{r['name']}_{statistic}" for r in described for statistic in r["statistics"]]
+    for stem in stems:
+        lines = sorted(
+            (utterance, job, offset)
+            for job, part in enumerate(parts, start=1)
+            for utterance, offset in part["archives"].get(stem, [])
+        )
+        utterances = len(lines)
+        with atomic_write(directory / f"{stem}.scp") as stream:
+            stream.writelines(f"{utterance} {root / stem}.{job}.ark:{offset}\n" for utterance, job, offset in lines)
+    info = {**info, "kind": "representations", "utterances": utterances, "representations": described}
+    write_json(directory / "info.json", info)
+    remove_parts_beyond(directory, jobs, "part", *stems)
+    return info
+
+
+class Store:
+    """Random access to the representations of a set.
+
+    Attributes:
+        directory: where they are.
+        info: contents of info.json.
+        source: the experiment they are of, or "spectra".
+        rate_hz: frames per second; None where frames are not spaced in time.
+        representations: by name, lowest level first.
+        utterances: sorted.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+        if not (self.directory / "done.json").exists():
+            raise UserError(f"{directory}: no complete representations; run stage 6 (latents)")
+        info = read_json(self.directory / "info.json")
+        try:
+            if info["kind"] != "representations":
+                raise ValueError(f"kind '{info['kind']}'")
+            self.info, self.source, self.rate_hz = info, info["source"], info["rate_hz"]
+            described = [Representation(**{**r, "statistics": tuple(r["statistics"])}) for r in info["representations"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{directory}/info.json: damaged ({error!r}); {self._again()}") from error
+        self.representations = {r.name: r for r in described}
+        self._places: dict[tuple[str, str], dict[str, str]] = {}
+        self.utterances = sorted(self._index(described[0].name, "mean")) if described else []
+
+    def _again(self) -> str:
+        return f"remove {self.directory} and run stage 6 (latents) again"
+
+    def _index(self, name: str, statistic: str) -> dict[str, str]:
+        """Utterance -> location; archives beside their scp file come first, so that a store can be moved."""
+        if (name, statistic) not in self._places:
+            path = self.directory / f"{name}_{statistic}.scp"
+            places = {}
+            try:
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    utterance, _, location = line.partition(" ")
+                    archive, _, offset = location.rpartition(":")
+                    beside = self.directory / Path(archive).name
+                    places[utterance] = f"{beside}:{offset}" if beside.exists() else location
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{path}: cannot be read ({error}); {self._again()}") from error
+            self._places[name, statistic] = places
+        return self._places[name, statistic]
+
+    def read(self, name: str, utterance: str, statistic: str = "mean") -> np.ndarray:
+        """(steps, D) float32 of an utterance.
+
+        Raises:
+            UserError: the store has none, or is damaged.
+        """
+        if name not in self.representations or statistic not in self.representations[name].statistics:
+            known = ", ".join(f"{r.name} ({' '.join(r.statistics)})" for r in self.representations.values())
+            raise UserError(f"{self.directory}: no {statistic} of '{name}'; there are: {known}")
+        places = self._index(name, statistic)
+        if utterance not in places:
+            raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it of another set?")
+        return read_vectors(places[utterance], utterance)
+
+    def step_rate_hz(self, name: str) -> float | None:
+        """Steps per second; None where frames are not spaced in time."""
+        return None if self.rate_hz is None else self.rate_hz / self.representations[name].hop_frames

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from speechlvm.errors import UserError
+from speechlvm.files import mark_done
+from speechlvm.latents.store import Representation, Store, merge, write_part
+
+Z1 = Representation("z1", "latent", 64, 32.0, 3, ("mean", "kl"))
+H = Representation("h", "hidden", 256, 128.0, 2)
+
+
+def values(seed, steps=8):
+    draws = np.random.default_rng(seed)
+    normal = draws.standard_normal
+    return {
+        "z1": {"mean": normal((steps, 3)).astype("f4"), "kl": normal((steps, 3)).astype("f4")},
+        "h": {"mean": normal((steps // 4, 2)).astype("f4")},
+    }
+
+
+@pytest.fixture
+def store(tmp_path):
+    write_part(tmp_path / "s", 1, [("b", values(1)), ("a", values(0))], [Z1, H], {"jobs": 2})
+    write_part(tmp_path / "s", 2, [("c", values(2))], [Z1, H], {"jobs": 2})
+    merge(tmp_path / "s", 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    mark_done(tmp_path / "s", {})
+    return tmp_path / "s"
+
+
+def test_reads_what_was_written(store):
+    opened = Store(store)
+    assert opened.utterances == ["a", "b", "c"]
+    assert opened.representations == {"z1": Z1, "h": H}
+    assert opened.step_rate_hz("h") == 62.5
+    for seed, utterance in enumerate("abc"):
+        for name, statistics in values(seed).items():
+            for statistic, array in statistics.items():
+                np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+
+
+def test_a_moved_store_reads_its_own_archives(store, tmp_path):
+    before = Store(store).read("z1", "c")
+    store.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(Store(tmp_path / "moved").read("z1", "c"), before)
+
+
+def test_fewer_jobs_leave_nothing_of_more(store):
+    items = [("a", values(0)), ("b", values(1)), ("c", values(2))]
+    write_part(store, 1, items, [Z1, H], {"jobs": 1})
+    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    assert not list(store.glob("*.2.*"))
+    np.testing.assert_array_equal(Store(store).read("h", "c"), values(2)["h"]["mean"])
+
+
+def test_a_job_without_utterances_is_no_fault(tmp_path):
+    write_part(tmp_path, 1, [], [Z1], {})
+    write_part(tmp_path, 2, [("a", values(0))], [Z1], {})
+    assert merge(tmp_path, 2, {"source": "m", "set": "s", "rate_hz": None, "data_hash": ""})["utterances"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
+        (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
+        (lambda s: (s / "z1_mean.scp").unlink(), "z1_mean.scp: cannot be read"),
+    ],
+)
+def test_damage_is_named(store, spoil, message):
+    spoil(store)
+    with pytest.raises(UserError, match=message):
+        Store(store)
+
+
+def test_what_is_not_there_is_named(store):
+    with pytest.raises(UserError, match=r"no std of 'z1'; there are: z1 \(mean kl\), h \(mean\)"):
+        Store(store).read("z1", "a", "std")
+    with pytest.raises(UserError, match="d: not in z1_mean.scp"):
+        Store(store).read("z1", "d")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"), [(np.full((2, 3), np.nan), "not finite"), (np.zeros((2, 4)), "expected")]
+)
+def test_what_cannot_be_stored_is_refused(tmp_path, array, message):
+    with pytest.raises(UserError, match=message):
+        write_part(tmp_path, 1, [("a", {"z1": {"mean": array, "kl": array}})], [Z1], {})
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ((0, 64), slice(0, 1)),  # one centre, at 32
+        ((32, 33), slice(0, 1)),
+        ((33, 97), slice(1, 2)),  # 96
+        ((33, 96), slice(1, 2)),  # none within: the middle is 64.5, 1 is nearer
+        ((0, 640), slice(0, 8)),  # past the end
+        ((33, 34), slice(0, 1)),
+        ((4000, 4100), slice(7, 8)),
+        ((0, 1), slice(0, 1)),
+    ],
+)
+def test_steps_of_a_span(span, expected):
+    assert Z1.steps_within(*span, steps=8) == expected
+
+
+def test_steps_of_spans_that_share_no_frame_share_no_step():
+    edges = [0, 100, 230, 300, 512]
+    taken = [s for a, b in zip(edges, edges[1:], strict=False) for s in range(8)[Z1.steps_within(a, b, 8)]]
+    assert taken == list(range(8))
