@@ -1,0 +1,62 @@
+"""TIMIT's 61 phone codes: how each is articulated, and the usual folding into 39 classes.
+
+Manners follow the classes of the corpus's own documentation (PHONCODE.DOC). The folding is that of K.-F. Lee and
+H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE Trans. ASSP 37 (1989): allophones
+join their phoneme, closures join silence, and the glottal stop q is left out. Labels of other corpora stay themselves.
+"""
+
+from __future__ import annotations
+
+MANNERS = {
+    "stop": "b d g p t k dx q",
+    "closure": "bcl dcl gcl pcl tcl kcl",
+    "affricate": "jh ch",
+    "fricative": "s sh z zh f th v dh",
+    "nasal": "m n ng em en eng nx",
+    "semivowel": "l r w y hh hv el",
+    "vowel": "iy ih eh ey ae aa aw ay ah ao oy ow uh uw ux er ax ix axr ax-h",
+    "silence": "pau epi h#",
+}
+OTHER = "other"
+CODES = tuple(code for codes in MANNERS.values() for code in codes.split())
+CLASS_COUNTS = (61, 39)
+
+_MANNER_OF = {code: manner for manner, codes in MANNERS.items() for code in codes.split()}
+_FOLDED = {
+    "aa": "ao",
+    "ah": "ax ax-h",
+    "er": "axr",
+    "hh": "hv",
+    "ih": "ix",
+    "l": "el",
+    "m": "em",
+    "n": "en nx",
+    "ng": "eng",
+    "sh": "zh",
+    "sil": "bcl dcl gcl pcl tcl kcl pau epi h#",
+    "uw": "ux",
+}
+_CLASS_OF = {code: phone for phone, codes in _FOLDED.items() for code in codes.split()}
+_LEFT_OUT = "q"
+
+
+def fold(label: str, classes: int) -> str | None:
+    """The class of a phone.
+
+    Args:
+        label: of a segment of the corpus.
+        classes: 61 (the codes themselves) or 39.
+
+    Returns:
+        The class, or None for what is left out.
+    """
+    if classes not in CLASS_COUNTS:
+        raise ValueError(f"{classes} classes; there are foldings into {CLASS_COUNTS}")
+    if classes == 61:
+        return label
+    return None if label == _LEFT_OUT else _CLASS_OF.get(label, label)
+
+
+def manner(label: str) -> str:
+    """Manner of articulation of a code or a class: a key of `MANNERS`, or "other" for labels of other corpora."""
+    return "silence" if label == "sil" else _MANNER_OF.get(label, OTHER)
