@@ -33,10 +33,19 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(stream, format=kind, dpi=120, bbox_inches="tight", metadata=undated)
 
 
-def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
-    """For each (name, int16 samples, marked frames) the waveform above its spectrogram in dB, four side by side."""
+def spectrogram_db(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frequencies in Hz (F,), times in seconds (N,) and levels in dB (F, N) of int16 samples, steps of 64 frames."""
     from scipy.signal import spectrogram
 
+    window = min(WINDOW_FRAMES, len(samples))
+    frequency, time, magnitude = spectrogram(
+        samples / 32768.0, rate_hz, nperseg=window, noverlap=max(0, window - HOP_FRAMES), mode="magnitude"
+    )
+    return frequency, time, 20 * np.log10(np.maximum(magnitude, 1e-8))
+
+
+def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
+    """For each (name, int16 samples, marked frames) the waveform above its spectrogram in dB, four side by side."""
     columns, bands = min(COLUMNS, len(waves)), -(-len(waves) // COLUMNS)
     figure = new_figure(figsize=(4.2 * columns, 4.2 * bands + 0.2), layout="constrained")
     axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=(1, 2) * bands)
@@ -57,11 +66,7 @@ def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[in
         wave.set_title(name, fontsize=8)
         peak = max(0.01, float(np.abs(samples.astype(np.float64)).max()) / 32768.0)
         wave.set_ylim(-1.1 * peak, 1.1 * peak)
-        window = min(WINDOW_FRAMES, len(samples))
-        frequency, time, power = spectrogram(
-            samples / 32768.0, rate_hz, nperseg=window, noverlap=max(0, window - HOP_FRAMES), mode="magnitude"
-        )
-        level = 20 * np.log10(np.maximum(power, 1e-8))
+        frequency, time, level = spectrogram_db(samples, rate_hz)
         top = float(level.max())
         picture.pcolormesh(time, frequency / 1000, level, vmin=top - DYNAMIC_RANGE_DB, vmax=top, cmap="magma")
         picture.set_xlabel("time [s]")
