@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,20 +25,36 @@ def mulaw_codes(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda samples: codes[samples.astype(np.int32) + PCM_OFFSET]
 
 
-def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """int16 (T,) -> float32 (T // 64 + 1, 80): logarithm of the mel power spectrogram (source A, 3.2)."""
+def mel_power(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): mel power spectrogram of samples in -1 .. 1 (source A, 3.2).
+
+    Step i is centred at frame 64 i; before the first frame and after the last there is silence, so that utterances
+    shorter than a window have a spectrum too.
+    """
     import torch
     import torchaudio
 
-    transform = torchaudio.transforms.MelSpectrogram(
-        sample_rate=rate_hz, n_fft=MEL_WINDOW_FRAMES, hop_length=MEL_HOP_FRAMES, n_mels=MEL_BINS
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bins narrower than the spacing of frequencies, which hold nothing
+        transform = torchaudio.transforms.MelSpectrogram(
+            sample_rate=rate_hz,
+            n_fft=MEL_WINDOW_FRAMES,
+            hop_length=MEL_HOP_FRAMES,
+            n_mels=MEL_BINS,
+            pad_mode="constant",
+        )
+    return lambda samples: transform(torch.from_numpy(samples.astype(np.float32) / 32768.0)).T.contiguous().numpy()
 
-    def apply(samples: np.ndarray) -> np.ndarray:
-        power = transform(torch.from_numpy(samples.astype(np.float32) / 32768.0))
-        return torch.log(power.clamp(min=MEL_FLOOR)).T.contiguous().numpy()
 
-    return apply
+def log_of_mel(power: np.ndarray) -> np.ndarray:
+    """Natural logarithm of mel power, which is floored at `MEL_FLOOR`."""
+    return np.log(np.maximum(power, np.float32(MEL_FLOOR)))
+
+
+def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): logarithm of `mel_power`."""
+    power = mel_power(rate_hz)
+    return lambda samples: log_of_mel(power(samples))
 
 
 TRANSFORMS = {"mulaw": mulaw_codes, "logmel": log_mel}

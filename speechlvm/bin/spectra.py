@@ -1,0 +1,65 @@
+"""Stage 6: mel spectrogram, its logarithm and MFCC of a set, which latents are compared with; sharded."""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.files import check_done, hash_file, read_json
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the spectra of one set."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--dump", type=Path, required=True, help="dump of the set's audio")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
+    add_sharding(parser)
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.latents.spectra import SETTINGS
+
+    check_done(arguments.dump)
+    return run_sharded(
+        arguments,
+        arguments.out,
+        {"dump": hash_file(arguments.dump / "info.json"), **SETTINGS},
+        write_part=lambda job, inputs: _write(arguments, job, inputs),
+        merge=lambda: _merge(arguments),
+    )
+
+
+def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
+    import sys
+
+    from tqdm import tqdm
+
+    from speechlvm.data.dump import open_dump, share_of
+    from speechlvm.latents import spectra, store
+
+    dump = open_dump(arguments.dump)
+    utterances = share_of(sorted(dump.records), job, arguments.nj)
+    items = spectra.of_dump(dump, utterances)
+    bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
+    store.write_part(arguments.out, job, bar, spectra.REPRESENTATIONS, inputs)
+
+
+def _merge(arguments: Any) -> None:
+    from speechlvm.latents import store
+
+    dump = read_json(arguments.dump / "info.json")
+    info = store.merge(
+        arguments.out,
+        arguments.nj,
+        {
+            "source": "spectra",
+            "set": arguments.dump.name,
+            "rate_hz": dump["rate_hz"],
+            "data_hash": dump["data_hash"],
+        },
+    )
+    print(
+        f"{arguments.out}: {', '.join(r['name'] for r in info['representations'])} of {info['utterances']} utterances"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,63 @@
+"""Spectra that latents are compared with: what an utterance's short-time spectrum alone says (source A, 3.2).
+
+mel is the mel power spectrogram, logmel its logarithm, mfcc the first coefficients of the orthonormal cosine transform
+of logmel. The paper names the first without saying whether a logarithm was taken, hence both. Hop and window are those
+of `speechlvm.data.features`: 64 and 256 frames whatever the rate, as steps of models are counted in frames too; step i
+is centred at frame 64 i, and an utterance of T frames has T // 64 + 1 steps. At 16 000 Hz bins 0 and 3 hold nothing:
+they are narrower than the spacing of the 129 frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from speechlvm.data.dump import Dump, PCMDump
+from speechlvm.data.features import MEL_BINS, MEL_FLOOR, MEL_HOP_FRAMES, MEL_WINDOW_FRAMES, log_of_mel, mel_power
+from speechlvm.errors import UserError
+from speechlvm.latents.store import Representation, Values
+
+COEFFICIENTS = 20
+"""Of mfcc, the one of the level (c0) among them: 13 are classical for phones, finer ones tell speakers apart."""
+
+SETTINGS = {
+    "hop_frames": MEL_HOP_FRAMES,
+    "window_frames": MEL_WINDOW_FRAMES,
+    "mel_bins": MEL_BINS,
+    "floor": MEL_FLOOR,
+    "coefficients": COEFFICIENTS,
+}
+"""What spectra are a function of, beside the audio."""
+
+REPRESENTATIONS = tuple(
+    Representation(name, "spectrum", MEL_HOP_FRAMES, 0.0, dimensions)
+    for name, dimensions in (("logmel", MEL_BINS), ("mel", MEL_BINS), ("mfcc", COEFFICIENTS))
+)
+
+
+def spectra(rate_hz: int) -> Callable[[np.ndarray], Values]:
+    """int16 (T,), T >= 1 -> values of `REPRESENTATIONS`, each (T // 64 + 1, D) float32."""
+    from torchaudio.functional import create_dct
+
+    power = mel_power(rate_hz)
+    cosines = create_dct(COEFFICIENTS, MEL_BINS, norm="ortho").numpy()
+
+    def apply(samples: np.ndarray) -> Values:
+        mel = power(samples)
+        logarithm = log_of_mel(mel)
+        return {"logmel": {"mean": logarithm}, "mel": {"mean": mel}, "mfcc": {"mean": logarithm @ cosines}}
+
+    return apply
+
+
+def of_dump(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Values]]:
+    """(utterance, its values) for `store.write_part`.
+
+    Raises:
+        UserError: the dump does not hold audio.
+    """
+    if not isinstance(dump, PCMDump):
+        raise UserError(f"{dump.directory}: holds vectors; spectra are made of audio only")
+    apply = spectra(dump.rate_hz)
+    return ((utterance, apply(dump.read(utterance))) for utterance in utterances)
