@@ -8,7 +8,7 @@ state, features, noise -/  \\--> state, from which scoring of the next chunk or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -142,6 +142,8 @@ class Model(nn.Module, ABC):
         head: the output layer, to the parameters of one or several frames.
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
         latent_sizes: level name -> D_l.
+        hidden_sizes: name -> D of what `hidden_states` can give.
+        hidden_chosen: those of them that are looked at unless others are named.
     """
 
     distribution: Distribution
@@ -152,6 +154,8 @@ class Model(nn.Module, ABC):
     bound: str
     latent_hops: Mapping[str, int] = MappingProxyType({})
     latent_sizes: Mapping[str, int] = MappingProxyType({})
+    hidden_sizes: Mapping[str, int] = MappingProxyType({})
+    hidden_chosen: tuple[str, ...] = ()
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -199,6 +203,21 @@ class Model(nn.Module, ABC):
             inputs_of: target (..., E) -> network input (..., C), from the Observation.
             state: after a prefix scored by `forward`, to continue it; None samples from the start.
         """
+
+    def hidden_states(
+        self, inputs: Tensor, names: Collection[str], state: State | None = None
+    ) -> tuple[dict[str, Tensor], State]:
+        """Deterministic states of a model without latents, and the state after the chunk.
+
+        Args:
+            inputs: (B, T, C) the chunk's frames, zero beyond each row's length.
+            names: of `hidden_sizes`.
+            state: as in `forward`.
+
+        Returns:
+            name -> (B, S, D) on the clock of the stacks: what stack t is predicted from, so stacks before t are in it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no hidden states to look at")
 
     def score(self, inputs: Tensor, target: Tensor, lengths: Tensor, noise: Noise | None = None) -> Bound:
         """`encode` and `forward` over whole utterances or training segments."""
@@ -290,12 +309,12 @@ class Conditionals:
     """The factors of a latent variable model at given latents.
 
     Attributes:
-        parameters: (B, T, P) of the likelihood of each frame.
+        parameters: (B, T, P) of the likelihood of each frame; None if they were not asked for.
         prior: level name -> (B, T_l, D_l), p(z_t | what comes before it).
         posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if it was not asked for.
     """
 
-    parameters: Tensor
+    parameters: Tensor | None
     prior: dict[str, DiagonalGaussian]
     posterior: dict[str, DiagonalGaussian]
 
@@ -324,9 +343,19 @@ class LatentModel(Model):
 
     @abstractmethod
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
-        """Draw latents from the posterior, as fast as can be; arguments as in `forward`."""
+        """Draw latents from the posterior, as fast as can be; arguments as in `forward`.
+
+        Without `decode` there are no parameters of frames, and the state serves calls without it only.
+        """
 
     @abstractmethod
     def conditionals(

@@ -272,7 +272,14 @@ class CWVAE(LatentModel):
         }
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`."""
         batch, frames, _ = inputs.shape
@@ -282,7 +289,7 @@ class CWVAE(LatentModel):
             evidence = features[f"e{l}"].values
             return self.levels[l - 1].infer(evidence, context, self.draw_noise(noise, f"z{l}", first, frames), z, h)
 
-        chains, parameters, state = self._descend(draw, frames, self.start(state, batch))
+        chains, parameters, state = self._descend(draw, frames, self.start(state, batch), decode)
         latents = {f"z{l}": chain.z for l, chain in enumerate(chains, 1)}
         prior = {f"z{l}": self.levels[l - 1].prior(chain.h) for l, chain in enumerate(chains, 1)}
         posterior = {f"z{l}": chain.distribution for l, chain in enumerate(chains, 1)}
@@ -347,17 +354,22 @@ class CWVAE(LatentModel):
         return join_samples(parts, frames)
 
     def _descend(
-        self, run: Callable[[int, Tensor | None, Tensor, Tensor], Trajectory], frames: int, state: State
-    ) -> tuple[list[Trajectory], Tensor, State]:
+        self,
+        run: Callable[[int, Tensor | None, Tensor, Tensor], Trajectory],
+        frames: int,
+        state: State,
+        decode: bool = True,
+    ) -> tuple[list[Trajectory], Tensor | None, State]:
         """From the top level to the frames.
 
         Args:
             run: (level, context, z, h) -> the level's chain.
             frames: T.
             state: at a multiple of `hop` frames.
+            decode: whether to go below the lowest level.
 
         Returns:
-            The chains, bottom first; parameters (B, T, P); the state after the chunk.
+            The chains, bottom first; parameters (B, T, P), None without `decode`; the state after the chunk.
         """
         after = {"frames": state["frames"] + frames}
         chains, context = [], None
@@ -368,8 +380,11 @@ class CWVAE(LatentModel):
                     context = context[:, : -(-frames // hop)].to(state["z1"].dtype)
                 chain = run(l, context, state[f"z{l}"], state[f"h{l}"])
             chains.insert(0, chain)
+            after.update({f"z{l}": chain.z[:, -1], f"h{l}": chain.h[:, -1]})
+            if l == 1 and not decode:
+                return chains, None, {**after, "past1": state["past1"]}
             context, past = self.decoders[l - 1](torch.cat([chain.z, chain.h], -1), state[f"past{l}"])
-            after.update({f"z{l}": chain.z[:, -1], f"h{l}": chain.h[:, -1], f"past{l}": past})
+            after[f"past{l}"] = past
         hidden = self.activation(self.hidden(context))
         with full_precision(hidden):
             top = torch.cat([context, hidden], -1).to(self.head.weight.dtype)

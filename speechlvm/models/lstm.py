@@ -11,7 +11,7 @@ Stack t is predicted from stacks before it; its s frames are independent given t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from pydantic import Field
@@ -56,6 +56,7 @@ class LSTM(Model):
         self.lstm = nn.LSTM(config.hidden, config.hidden, config.layers, batch_first=True)
         self.decoder = MLP(config.hidden, config.hidden, config.mlp_layers)
         self.head = nn.Linear(config.hidden, config.stack * distribution.parameter_size)
+        self.hidden_sizes, self.hidden_chosen = {"h": config.hidden}, ("h",)
 
     def initial_state(self, batch: int) -> State:
         """The learned start, zero hidden and cell states."""
@@ -77,15 +78,19 @@ class LSTM(Model):
         Returns:
             Parameters (B, S * s, P), and hidden and cell states after the last stack.
         """
-        encoded = self.encoder(previous)
-        memory = (state["h"].transpose(0, 1).contiguous(), state["c"].transpose(0, 1).contiguous())
-        hidden, (h, c) = self.lstm(encoded, memory)
+        hidden, memory = self._recur(previous, state)
         decoded = self.decoder(hidden)
         with full_precision(decoded):
             parameters = self.head(decoded.to(self.head.weight.dtype))
         batch, steps, _ = parameters.shape
         parameters = parameters.view(batch, steps * self.stack, self.distribution.parameter_size)
-        return parameters, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
+        return parameters, memory
+
+    def _recur(self, previous: Tensor, state: State) -> tuple[Tensor, State]:
+        """Outputs (B, S, hidden) of the uppermost layer, and the memory after them."""
+        memory = (state["h"].transpose(0, 1).contiguous(), state["c"].transpose(0, 1).contiguous())
+        hidden, (h, c) = self.lstm(self.encoder(previous), memory)
+        return hidden, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
 
     def forward(
         self,
@@ -100,15 +105,28 @@ class LSTM(Model):
         """See `Model.forward`; features and noise are not used."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
-        stacks = stack_frames(inputs, self.stack)
-        previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
+        previous, last = self._shift(inputs, state)
         parameters, memory = self.predict(previous, state)
         with full_precision(inputs):
             log_likelihood = self.distribution.log_prob(parameters[:, :frames], target)
         mask = frame_mask(lengths, frames)
         log_likelihood = log_likelihood.masked_fill(~mask, 0.0)
-        state = {"stack": stacks[:, -1], **memory, "frames": state["frames"] + frames}
+        state = {"stack": last, **memory, "frames": state["frames"] + frames}
         return Bound(Series(log_likelihood, mask, 1)), state
+
+    def _shift(self, inputs: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """The stack before each stack (B, S, s * C), and the last one."""
+        stacks = stack_frames(inputs, self.stack)
+        return torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1), stacks[:, -1]
+
+    def hidden_states(
+        self, inputs: Tensor, names: Collection[str], state: State | None = None
+    ) -> tuple[dict[str, Tensor], State]:
+        """See `Model.hidden_states`: "h", the outputs of the uppermost LSTM layer."""
+        state = self.start(state, len(inputs))
+        previous, last = self._shift(inputs, state)
+        hidden, memory = self._recur(previous, state)
+        return {"h": hidden}, {"stack": last, **memory, "frames": state["frames"] + inputs.shape[1]}
 
     @torch.no_grad()
     def sample(

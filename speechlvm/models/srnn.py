@@ -139,7 +139,14 @@ class SRNN(LatentModel):
         return {name: Series(value.transpose(0, 1), mask, self.stack) for name, value in (("a", a), ("d", d))}
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`; time-major inside."""
         batch, frames, _ = inputs.shape
@@ -164,7 +171,8 @@ class SRNN(LatentModel):
         with full_precision(z):
             prior = DiagonalGaussian.from_raw(prior(values["p" + last]).transpose(0, 1))
         posterior = DiagonalGaussian.from_raw(values["raw"].transpose(0, 1))
-        conditionals = Conditionals(self._decode(z, d, frames), {"z1": prior}, {"z1": posterior})
+        parameters = self._decode(z, d, frames) if decode else None
+        conditionals = Conditionals(parameters, {"z1": prior}, {"z1": posterior})
         after = {"z": z[-1], "d": d[-1], "stack": stacks[-1], "frames": state["frames"] + frames}
         return Inference({"z1": z.transpose(0, 1)}, conditionals, after)
 

@@ -257,7 +257,14 @@ class STCN(LatentModel):
         return self._state(frames, d, self.encoder.initial_histories(batch), self.decoder.initial_histories(batch))
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`."""
         batch, frames, _ = inputs.shape
@@ -266,7 +273,7 @@ class STCN(LatentModel):
         def draw(level: str, _prior: DiagonalGaussian, posterior: DiagonalGaussian) -> Tensor:
             return posterior.sample(self.draw_noise(noise, level, first, frames).transpose(0, 1).to(inputs.dtype))
 
-        return self._run(inputs, draw, state, posterior=True)
+        return self._run(inputs, draw, state, posterior=True, decode=decode)
 
     def conditionals(
         self,
@@ -284,7 +291,9 @@ class STCN(LatentModel):
 
         return self._run(inputs, given, state, posterior=features is not None).conditionals
 
-    def _run(self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool) -> Inference:
+    def _run(
+        self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool, decode: bool = True
+    ) -> Inference:
         """Go along the latents (steps, B, D_l) that `choose` makes of a level's name, its prior and its posterior."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
@@ -297,12 +306,14 @@ class STCN(LatentModel):
             torch.cat([state[name].unsqueeze(0), d_l[:-1]]) for name, d_l in zip(self._names("d"), d, strict=True)
         ]
         latents, priors, posteriors = self._descend(before, d if posterior else None, choose)
-        with full_precision(inputs):
-            x = self.join(self._seen(latents))
-        outputs, decoder = self.decoder(x, self._histories(state, "decoder"))
-        top = outputs[-1].transpose(0, 1)
-        with full_precision(top):
-            parameters = self.head(top).reshape(batch, -1, self.distribution.parameter_size)[:, :frames]
+        parameters, decoder = None, self._histories(state, "decoder")
+        if decode:
+            with full_precision(inputs):
+                x = self.join(self._seen(latents))
+            outputs, decoder = self.decoder(x, decoder)
+            top = outputs[-1].transpose(0, 1)
+            with full_precision(top):
+                parameters = self.head(top).reshape(batch, -1, self.distribution.parameter_size)[:, :frames]
         conditionals = Conditionals(parameters, _batch_first(priors), _batch_first(posteriors))
         after = self._state(state["frames"] + frames, [d_l[-1] for d_l in d], encoder, decoder)
         return Inference({level: z.transpose(0, 1) for level, z in latents.items()}, conditionals, after)

@@ -244,7 +244,14 @@ class StochasticWaveNet(LatentModel):
         }
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`."""
         batch, frames, _ = inputs.shape
@@ -253,7 +260,7 @@ class StochasticWaveNet(LatentModel):
         def draw(level: str, posterior: DiagonalGaussian) -> Tensor:
             return posterior.sample(self.draw_noise(noise, level, first_frame, frames))
 
-        return self._evaluate(inputs, features, state, draw)
+        return self._evaluate(inputs, features, state, draw, decode)
 
     def conditionals(
         self,
@@ -273,6 +280,7 @@ class StochasticWaveNet(LatentModel):
         features: Features | None,
         state: State | None,
         choose: Callable[[str, DiagonalGaussian | None], Tensor],
+        decode: bool = True,
     ) -> Inference:
         """All factors of a chunk.
 
@@ -299,7 +307,8 @@ class StochasticWaveNet(LatentModel):
             latents[level] = choose(level, posterior.get(level))
             return latents[level]
 
-        parameters = self._ascend(stacks[:, :-1].transpose(0, 1), convolve, latent)[:, :frames]
+        skip = self._ascend(stacks[:, :-1].transpose(0, 1), convolve, latent)
+        parameters = self._output(skip)[:, :frames] if decode else None
         return Inference(latents, Conditionals(parameters, prior, posterior), after)
 
     def _ascend(
@@ -308,7 +317,7 @@ class StochasticWaveNet(LatentModel):
         convolve: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]],
         latent: Callable[[str, Latent, Tensor], Tensor],
     ) -> Tensor:
-        """From observations to parameters, layer by layer.
+        """From observations to the sum of skip connections, layer by layer.
 
         Args:
             previous: (T', B, s * C) the stack before each step.
@@ -316,7 +325,7 @@ class StochasticWaveNet(LatentModel):
             latent: (level, its module, h) -> z (B, T', D).
 
         Returns:
-            (B, T' * s, P).
+            (T', B, channels).
         """
         with full_precision(previous):
             x = self.first(previous)
@@ -328,9 +337,13 @@ class StochasticWaveNet(LatentModel):
         for index, (level, module) in enumerate(zip(self.latent_sizes, self.latents, strict=True), lowest):
             h, hidden = convolve(index, x, module.bias.repeat(*shape, 1))
             x, skip = module(h, hidden, latent(level, module, h), skip)
+        return skip
+
+    def _output(self, skip: Tensor) -> Tensor:
+        """Parameters (B, T' * s, P) of the sum of skip connections (T', B, channels)."""
         with full_precision(skip):
             hidden = F.leaky_relu(self.hidden(F.leaky_relu(skip.transpose(0, 1) * self.skip_scale)))
-            return self.head(hidden).reshape(shape[1], -1, self.distribution.parameter_size)
+            return self.head(hidden).reshape(skip.shape[1], -1, self.distribution.parameter_size)
 
     @torch.no_grad()
     def sample(
@@ -362,7 +375,8 @@ class StochasticWaveNet(LatentModel):
                 latents[level], priors[level] = z[:, 0], DiagonalGaussian(prior.mean[:, 0], prior.std[:, 0])
                 return z
 
-            return Emission(self._ascend(memory["stack"].unsqueeze(0), convolve, latent), latents, priors, {})
+            skip = self._ascend(memory["stack"].unsqueeze(0), convolve, latent)
+            return Emission(self._output(skip), latents, priors, {})
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {"stack": stack}

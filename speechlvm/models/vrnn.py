@@ -101,7 +101,14 @@ class VRNN(LatentModel):
         return {"d": d, "frames": torch.zeros(batch, dtype=torch.int64, device=d.device)}
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`; time-major inside."""
         batch, frames, _ = inputs.shape
@@ -123,7 +130,8 @@ class VRNN(LatentModel):
         ]
         values = run_chain(operations, {"d": state["d"]}, ["z", "raw", "d", last])
         d, phi_z = values["d"], values[last]
-        conditionals = self._conditionals(phi_z, torch.cat([state["d"][None], d[:-1]]), frames, values["raw"])
+        before = torch.cat([state["d"][None], d[:-1]])
+        conditionals = self._conditionals(phi_z, before, frames, values["raw"], decode)
         after = {"d": d[-1], "frames": state["frames"] + frames}
         return Inference({"z1": values["z"].transpose(0, 1)}, conditionals, after)
 
@@ -146,11 +154,14 @@ class VRNN(LatentModel):
         raw = None if features is None else self.posterior(torch.cat([phi_x, before], -1))
         return self._conditionals(phi_z, before, frames, raw)
 
-    def _conditionals(self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None) -> Conditionals:
+    def _conditionals(
+        self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None, decode: bool = True
+    ) -> Conditionals:
         """From phi_z(z_t), d_{t-1} and what the posterior is made of, all (S, B, .)."""
         prior = DiagonalGaussian.from_raw(self.prior(before).transpose(0, 1))
         posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
-        return Conditionals(self._decode(phi_z, before, frames), {"z1": prior}, posterior)
+        parameters = self._decode(phi_z, before, frames) if decode else None
+        return Conditionals(parameters, {"z1": prior}, posterior)
 
     def _decode(self, phi_z: Tensor, before: Tensor, frames: int) -> Tensor:
         """Parameters (B, T, P)."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from pydantic import Field, model_validator
@@ -91,6 +91,9 @@ class WaveNet(Model):
         self.skip_bias = nn.Parameter(torch.zeros(config.channels))
         self.hidden = nn.Linear(config.channels, config.channels)
         self.head = nn.Linear(config.channels, self.stack * distribution.parameter_size)
+        # the share of a layer in the skip sum; of all layers those are looked at with the longest dilations
+        self.hidden_sizes = {f"skip{layer}": config.channels for layer in range(1, len(dilations) + 1)}
+        self.hidden_chosen = tuple(self.hidden_sizes)[config.layers_per_block - 1 :: config.layers_per_block]
 
     def initial_state(self, batch: int) -> State:
         """Zeros: the first step is predicted from them and paid for."""
@@ -115,26 +118,7 @@ class WaveNet(Model):
     ) -> tuple[Bound, State]:
         """Log-likelihood of every frame given all frames of earlier steps (see `Model.forward`)."""
         batch, frames, _ = target.shape
-        before = self.start(state, batch)
-        steps = stack_frames(inputs, self.stack).transpose(0, 1)
-        shifted = torch.cat([before["inputs"].transpose(0, 1), steps])  # element t + 2 is step t
-        taps = torch.cat([shifted[:-2], shifted[1:-1]], dim=-1)
-
-        new_state = {
-            "frames": lengths.new_full((batch,), self.frames_seen(state, batch) + frames),
-            "inputs": shifted[-_TAPS:].transpose(0, 1),
-        }
-        with full_precision(inputs):
-            x = self.first(taps)
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        skip = self.skip_bias.repeat(*x.shape[:2], 1)  # a copy even of one step: the layers add to it in place
-        for index, layer in enumerate(self.layers):
-            name = f"layer{index}"
-            history = None if state is None else state[name].transpose(0, 1)
-            new_state[name] = layer.next_history(x, history).transpose(0, 1)
-            x, skip = layer(x, skip, history)
-
+        skip, _, new_state = self._run(inputs, state)
         with full_precision(inputs):
             parameters = self._output(skip)
             target = stack_frames(target, self.stack).unflatten(-1, (self.stack, -1)).transpose(0, 1)
@@ -142,6 +126,45 @@ class WaveNet(Model):
         values = values.transpose(0, 1).reshape(batch, -1)[:, :frames]
         mask = frame_mask(lengths, frames)
         return Bound(Series(values.masked_fill(~mask, 0.0), mask, hop=1)), new_state
+
+    def hidden_states(
+        self, inputs: Tensor, names: Collection[str], state: State | None = None
+    ) -> tuple[dict[str, Tensor], State]:
+        """See `Model.hidden_states`: "skip<layer>", what a layer (from 1) adds to the skip sum."""
+        _, chosen, state = self._run(inputs, state, names)
+        return {name: values.transpose(0, 1) for name, values in chosen.items()}, state
+
+    def _run(
+        self, inputs: Tensor, state: State | None, names: Collection[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor], State]:
+        """The skip sum (steps, B, Dc), the shares in it of the layers that are named, and the state after the chunk."""
+        batch, frames, _ = inputs.shape
+        before = self.start(state, batch)
+        steps = stack_frames(inputs, self.stack).transpose(0, 1)
+        shifted = torch.cat([before["inputs"].transpose(0, 1), steps])  # element t + 2 is step t
+        taps = torch.cat([shifted[:-2], shifted[1:-1]], dim=-1)
+
+        new_state = {
+            "frames": before["frames"] + frames,
+            "inputs": shifted[-_TAPS:].transpose(0, 1),
+        }
+        with full_precision(inputs):
+            x = self.first(taps)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        skip = self.skip_bias.repeat(*x.shape[:2], 1)  # a copy even of one step: the layers add to it in place
+        chosen = {}
+        for index, layer in enumerate(self.layers):
+            name = f"layer{index}"
+            history = None if state is None else state[name].transpose(0, 1)
+            new_state[name] = layer.next_history(x, history).transpose(0, 1)
+            if f"skip{index + 1}" in names:
+                x, share = layer(x, torch.zeros_like(skip), history)
+                chosen[f"skip{index + 1}"] = share
+                skip = skip + share
+            else:
+                x, skip = layer(x, skip, history)
+        return skip, chosen, new_state
 
     def _output(self, skip: Tensor) -> Tensor:
         """The output network: (..., Dc) -> parameters (..., s, P)."""

@@ -238,7 +238,14 @@ class ZForcing(LatentModel):
         return bound, state
 
     def infer(
-        self, inputs: Tensor, lengths: Tensor, *, features: Features, noise: Noise, state: State | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        *,
+        features: Features,
+        noise: Noise,
+        state: State | None = None,
+        decode: bool = True,
     ) -> Inference:
         """See `LatentModel.infer`."""
         batch, frames, _ = inputs.shape
@@ -254,7 +261,7 @@ class ZForcing(LatentModel):
             cost = self._reconstruction_cost(z, future).transpose(0, 1)
             auxiliary["zforcing"] = self._series("z1", cost, lengths, frames)
         state = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
-        conditionals = self._conditionals(h_before, h, raw, frames)
+        conditionals = self._conditionals(h_before, h, raw, frames, decode)
         return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
 
     def conditionals(
@@ -351,10 +358,13 @@ class ZForcing(LatentModel):
         z, h, c, raw = (torch.stack(tensors) for tensors in zip(*track, strict=True))
         return z, h, c, raw
 
-    def _conditionals(self, h_before: Tensor, h: Tensor, raw: Tensor | None, frames: int) -> Conditionals:
+    def _conditionals(
+        self, h_before: Tensor, h: Tensor, raw: Tensor | None, frames: int, decode: bool = True
+    ) -> Conditionals:
         prior = DiagonalGaussian.from_raw(self.prior(h_before).transpose(0, 1))
         posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
-        return Conditionals(self.frame_parameters(self.head, h, frames), {"z1": prior}, posterior)
+        parameters = self.frame_parameters(self.head, h, frames) if decode else None
+        return Conditionals(parameters, {"z1": prior}, posterior)
 
     def _reconstruction_cost(self, z: Tensor, future: Tensor) -> Tensor:
         """-log N(b_t; f(z_t)) in nats, (S, B)."""
