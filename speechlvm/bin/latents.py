@@ -1,0 +1,105 @@
+"""Stage 6: what a trained model makes of a set: posterior statistics of its latents, or its hidden states.
+
+Latents have posterior means (the expected latents), standard deviations and KL per step and dimension, each averaged
+over Monte Carlo samples. Models without latents have their deterministic states: of an LSTM "h", of a WaveNet what
+layers add to the skip sum.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.files import check_done, check_trained, hash_file, read_json
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Extract the representations of one set."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
+    parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
+    parser.add_argument("--num_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance")
+    parser.add_argument(
+        "--statistics",
+        nargs="+",
+        default=["mean", "std", "kl"],
+        choices=["mean", "std", "kl"],
+        help="what to keep of latents",
+    )
+    parser.add_argument(
+        "--names", nargs="+", help="representations, as z1 or skip50; not given: all, or the last of each block"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    add_sharding(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.num_samples < 1:
+        parser.error("--num_samples is at least 1")
+    check_done(arguments.dump)
+    check_trained(arguments.exp)
+    inputs = {
+        "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
+        "dump": hash_file(arguments.dump / "info.json"),
+        "num_samples": arguments.num_samples,
+        "statistics": sorted({"mean", *arguments.statistics}),
+        "names": arguments.names,
+        "seed": arguments.seed,
+    }
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        write_part=lambda job, inputs: _extract(arguments, job, inputs),
+        merge=lambda: _merge(arguments),
+    )
+
+
+def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
+    import sys
+
+    from tqdm import tqdm
+
+    from speechlvm.data.dump import open_dump, share_of
+    from speechlvm.experiment import load_experiment, training_device
+    from speechlvm.latents import extract, store
+
+    experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
+    dump = open_dump(arguments.dump)
+    experiment.observation.check(dump)
+    utterances = share_of(sorted(dump.records), job, arguments.nj)
+    least = extract.least_hop_frames(dump)
+    described = extract.representations(experiment.model, arguments.statistics, least, arguments.names)
+    items = extract.extract_dump(
+        experiment.model,
+        experiment.observation,
+        dump,
+        utterances,
+        described,
+        samples=arguments.num_samples,
+        seed=arguments.seed,
+    )
+    bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
+    store.write_part(arguments.out, job, bar, described, inputs)
+
+
+def _merge(arguments: Any) -> None:
+    from speechlvm.latents import store
+
+    dump = read_json(arguments.dump / "info.json")
+    info = store.merge(
+        arguments.out,
+        arguments.nj,
+        {
+            "source": arguments.exp.parent.name,
+            "set": arguments.dump.name,
+            "rate_hz": dump["rate_hz"],
+            "data_hash": dump["data_hash"],
+            "num_samples": arguments.num_samples,
+        },
+    )
+    for r in info["representations"]:
+        print(f"{arguments.out}: {r['name']}: {r['dimensions']} numbers every {r['hop_frames']} frames")
+
+
+if __name__ == "__main__":
+    run_main(main)
