@@ -28,8 +28,13 @@ class Distribution(nn.Module, ABC):
         """Log-probability or log-density in nats: parameters (..., P), target (..., E) -> (...)."""
 
     @abstractmethod
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """One draw: parameters (..., P), uniform noise in (0, 1) of shape (..., noise_size) -> target (..., E)."""
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """One draw: parameters (..., P), uniform noise in (0, 1) of shape (..., noise_size) -> target (..., E).
+
+        A temperature T, a positive number or tensor that broadcasts against (..., 1), sharpens (T < 1) or flattens
+        what is drawn from: standard deviations and scales times T; logits, of components as well, over T, so that
+        probabilities become p^(1 / T), normalised. As T goes to 0 draws go to the mode of the likeliest component.
+        """
 
     @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:

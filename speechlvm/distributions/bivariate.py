@@ -96,17 +96,17 @@ class BernoulliBivariate(Distribution):
         offset = torch.logsumexp(torch.log_softmax(logits, -1) + of_components, -1)
         return offset + F.logsigmoid((2 * target[..., 0] - 1) * pen)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Events (..., 3): pen and component by the first two numbers, a place by quantile functions."""
         pen, logits, means, log_stds, correlation, complement = self._split(parameters)
-        lifted = (noise[..., 0] < torch.sigmoid(pen)).to(noise.dtype)
-        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
+        lifted = (noise[..., :1] < torch.sigmoid(pen.unsqueeze(-1) / temperature)).to(noise.dtype)
+        below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., 1:2]).sum(-1)
         x, y = torch.special.ndtri(noise[..., 2:]).unbind(-1)
         correlation, complement = (value.gather(-1, component[..., None]) for value in (correlation, complement))
         place = torch.stack([correlation.squeeze(-1) * y + complement.squeeze(-1).sqrt() * x, y], -1)
-        offset = of_component(means, component) + of_component(log_stds, component).exp() * place
-        return torch.cat([lifted[..., None], offset], -1)
+        offset = of_component(means, component) + of_component(log_stds, component).exp() * temperature * place
+        return torch.cat([lifted, offset], -1)
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The likelier state of the pen, and the mean of the component with the largest weight: (..., 3)."""

@@ -29,9 +29,9 @@ class Categorical(Distribution):
         """Log-probability (...) in nats."""
         return parameters.log_softmax(-1).gather(-1, target).squeeze(-1)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Codes (..., 1) by the quantile function."""
-        return (parameters.softmax(-1).cumsum(-1)[..., :-1] < noise).sum(-1, keepdim=True)
+        return ((parameters / temperature).softmax(-1).cumsum(-1)[..., :-1] < noise).sum(-1, keepdim=True)
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The most probable code (..., 1)."""

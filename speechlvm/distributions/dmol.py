@@ -187,14 +187,14 @@ class DiscretizedLogisticMixture(Distribution):
         flat = parameters.to(self.edges.dtype).reshape(-1, self.parameter_size)
         return _LogProb.apply(flat, lower, upper, upper - lower).view(parameters.shape[:-1])
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Codes (..., 1): a component by the first number, a place by its quantile function, the cell around it."""
         logits, means, log_scales = parameters.unflatten(-1, (3, self.components)).unbind(-2)
-        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
+        below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., :1]).sum(-1, keepdim=True)
         mean = means.gather(-1, component)
         scale = log_scales.gather(-1, component).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
-        return self._code(mean + scale * torch.logit(noise[..., 1:]))
+        return self._code(mean + scale * temperature * torch.logit(noise[..., 1:]))
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Codes (..., 1) of the mean of the component with the largest weight."""

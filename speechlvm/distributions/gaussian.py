@@ -98,10 +98,10 @@ class Gaussian(Distribution):
         mean, raw = parameters.chunk(2, -1)
         return _log_density(target, mean, floored_log_std(raw, self.minimum_std)).sum(-1)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Targets (..., dim) by the quantile function."""
         mean, raw = parameters.chunk(2, -1)
-        return mean + floored_log_std(raw, self.minimum_std).exp() * torch.special.ndtri(noise)
+        return mean + floored_log_std(raw, self.minimum_std).exp() * temperature * torch.special.ndtri(noise)
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The mean (..., dim)."""
@@ -148,14 +148,13 @@ class GaussianMixture(Distribution):
         of_components = _log_density(target.unsqueeze(-2), means, log_stds).sum(-1)
         return torch.logsumexp(torch.log_softmax(logits, -1) + of_components, -1)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Targets (..., dim): a component by the first number, a place by the quantile function."""
         logits, means, log_stds = self._split(parameters)
-        below = torch.softmax(logits, -1).cumsum(-1)[..., :-1]
+        below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., :1]).sum(-1)
-        return of_component(means, component) + of_component(log_stds, component).exp() * torch.special.ndtri(
-            noise[..., 1:]
-        )
+        std = of_component(log_stds, component).exp() * temperature
+        return of_component(means, component) + std * torch.special.ndtri(noise[..., 1:])
 
     def mode(self, parameters: Tensor) -> Tensor:
         """Mean (..., dim) of the component with the largest weight."""

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, kl
+from speechlvm.models.ancestral import Draws, Samples
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.noise import Noise
-
-SAMPLED_BLOCK_FRAMES = 4096
-"""Frames between two calls of the noise stream and of `log_prob` in sampling; no number depends on it."""
 
 State = dict[str, Tensor]
 """Flat name -> tensor, batch first; "frames" (B,) int64 is the number of frames already seen."""
@@ -75,59 +73,6 @@ class Bound:
     kl: dict[str, Series] = field(default_factory=dict)
     log_ratio: dict[str, Series] = field(default_factory=dict)
     auxiliary: dict[str, Series] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `Model.sample` drew.
-
-    Attributes:
-        target: (B, T, E) sampled targets.
-        log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        state: to go on from.
-        latents: level name -> (B, T_l, D_l).
-        log_prior: level name -> (B, T_l) nats, log-density of each sampled latent given what it was drawn after.
-    """
-
-    target: Tensor
-    log_likelihood: Tensor
-    state: State
-    latents: dict[str, Tensor] = field(default_factory=dict)
-    log_prior: dict[str, Tensor] = field(default_factory=dict)
-
-
-def join_samples(parts: list[Samples], frames: int) -> Samples:
-    """Consecutive parts as one, cut to `frames` frames; the state is the last part's."""
-
-    def joined(name: str) -> dict[str, Tensor]:
-        return {
-            level: torch.cat([getattr(part, name)[level] for part in parts], 1) for level in getattr(parts[0], name)
-        }
-
-    return Samples(
-        torch.cat([part.target for part in parts], 1)[:, :frames],
-        torch.cat([part.log_likelihood for part in parts], 1)[:, :frames],
-        parts[-1].state,
-        joined("latents"),
-        joined("log_prior"),
-    )
-
-
-@dataclass(frozen=True)
-class Emission:
-    """One sampled step up to its frames.
-
-    Attributes:
-        parameters: (B, s, P) of the step's frames.
-        latents: level name -> (B, D_l).
-        prior: level name -> what they were drawn from.
-        memory: what goes on to the next step.
-    """
-
-    parameters: Tensor
-    latents: dict[str, Tensor]
-    prior: dict[str, DiagonalGaussian]
-    memory: State
 
 
 class Model(nn.Module, ABC):
@@ -187,13 +132,16 @@ class Model(nn.Module, ABC):
             noise: required by models with latents; positions are absolute, so chunking changes no number.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def sample(
         self,
         frames: int,
         noise: Noise,
         inputs_of: Callable[[Tensor], Tensor],
         state: State | None = None,
+        *,
+        latents: Mapping[str, Tensor] = MappingProxyType({}),
+        temperature: float | Tensor = 1.0,
     ) -> Samples:
         """Ancestral samples of `frames` frames, one row per key of `noise`.
 
@@ -202,7 +150,21 @@ class Model(nn.Module, ABC):
             noise: latents and frames are drawn from it.
             inputs_of: target (..., E) -> network input (..., C), from the Observation.
             state: after a prefix scored by `forward`, to continue it; None samples from the start.
+            latents: level name -> (B, T_l, D_l) that are kept instead of drawn. Rows of NaN are drawn after all, so
+                that rows of one batch may keep different levels. What is drawn follows from what is kept as it would
+                from draws: by the priors of levels that come later, and by frames that are fed back.
+            temperature: multiplies the standard deviations of latents and frames as `Distribution.sample` says; one
+                for all or (B,), one for each row. The log-densities returned are those of the model all the same.
+
+        Raises:
+            ValueError: see `start` and `Draws`.
         """
+        before = self.start(state, len(noise))
+        return self._sample(Draws(self, frames, noise, state, latents, temperature), inputs_of, before)
+
+    @abstractmethod
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """`sample`: all that is random comes from `draws`, from the state on, whatever that is at the beginning."""
 
     def hidden_states(
         self, inputs: Tensor, names: Collection[str], state: State | None = None
@@ -259,49 +221,6 @@ class Model(nn.Module, ABC):
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
         hop = self.latent_hops[level]
         return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
-
-    def sample_stepwise(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State,
-        emit: Callable[[State, dict[str, Tensor]], Emission],
-        absorb: Callable[[State, Tensor], State],
-    ) -> Samples:
-        """`sample` for models whose latents, if there are any, all have the clock of the stacks.
-
-        Args:
-            frames, noise, inputs_of, state: of `sample`.
-            emit: (memory, level name -> (B, D_l) standard normal) -> the next step.
-            absorb: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
-        """
-        parts: list[Samples] = []
-        memory, seen = {name: value for name, value in state.items() if name != "frames"}, state["frames"]
-        first, steps = self.frames_seen(state, len(noise)) // self.stack, -(-frames // self.stack)
-        block = max(1, SAMPLED_BLOCK_FRAMES // self.stack)
-        for start in range(0, steps, block):
-            count = min(block, steps - start)
-            position = (first + start) * self.stack
-            normal = {level: self.draw_noise(noise, level, position, count * self.stack) for level in self.latent_sizes}
-            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
-            emissions, targets = [], []
-            for t, numbers in enumerate(uniform.split(self.stack, 1)):
-                emissions.append(emit(memory, {level: values[:, t] for level, values in normal.items()}))
-                targets.append(self.distribution.sample(emissions[-1].parameters, numbers))
-                stack = inputs_of(targets[-1]).to(uniform.dtype).flatten(1)
-                memory = absorb(emissions[-1].memory, stack)
-            target, seen = torch.cat(targets, 1), seen + count * self.stack
-            log_likelihood = self.distribution.log_prob(torch.cat([e.parameters for e in emissions], 1), target)
-            latents = {level: torch.stack([e.latents[level] for e in emissions], 1) for level in normal}
-            log_prior = {
-                level: torch.stack([e.prior[level].log_prob(e.latents[level]).sum(-1) for e in emissions], 1)
-                for level in normal
-            }
-            parts.append(Samples(target, log_likelihood, {**memory, "frames": seen}, latents, log_prior))
-        samples = join_samples(parts, frames)
-        samples.state["frames"] = state["frames"] + frames
-        return samples
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -31,15 +32,14 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted, residual
+from speechlvm.models.ancestral import Draws, Samples, join_samples
 from speechlvm.models.base import (
     Conditionals,
     Features,
     Inference,
     LatentModel,
-    Samples,
     Series,
     State,
-    join_samples,
 )
 from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
@@ -50,8 +50,8 @@ from speechlvm.modules.recurrence import GRUCell, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
-GENERATED_AT_ONCE_FRAMES = 65_536
-"""Bounds the memory of long generation; no number depends on it."""
+GENERATED_AT_ONCE_FRAMES = 2**18
+"""Of all rows together; bounds the memory of long generation; no number depends on it."""
 
 
 class CWVAEConfig(Settings):
@@ -319,28 +319,14 @@ class CWVAE(LatentModel):
                 posterior[f"z{l}"] = self.levels[l - 1].posterior(chain.h, features[f"e{l}"].values)
         return Conditionals(parameters, prior, posterior)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State | None = None,
-    ) -> Samples:
-        """See `Model.sample`; a state must lie on a multiple of `hop` frames."""
-        state = self.start(state, len(noise))
-        block = max(1, GENERATED_AT_ONCE_FRAMES // self.hop) * self.hop
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """Draw whole levels, from the top down, since no frame is fed back (see `Model._sample`)."""
+        block = max(1, GENERATED_AT_ONCE_FRAMES // len(state["frames"]) // self.hop) * self.hop
         parts = []
-        for start in range(0, frames, block):
-            count = min(block, frames - start)
-            first = self.frames_seen(state, len(noise))
-
-            def generate(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
-                return self.levels[l - 1].generate(context, self.draw_noise(noise, f"z{l}", first, count), z, h)  # noqa: B023
-
-            chains, parameters, state = self._descend(generate, count, state)
-            uniform = noise.uniform("x", first, count, self.distribution.noise_size).to(parameters.dtype)
-            target = self.distribution.sample(parameters, uniform)
+        for start in range(0, draws.frames, block):
+            count = min(block, draws.frames - start)
+            chains, parameters, state = self._descend(partial(self._generate, draws, start, count), count, state)
+            target = draws.target(parameters, draws.uniform(start, count).to(parameters.dtype))
             named = {f"z{l}": chain for l, chain in enumerate(chains, 1)}
             parts.append(
                 Samples(
@@ -351,7 +337,19 @@ class CWVAE(LatentModel):
                     {level: chain.distribution.log_prob(chain.z).sum(-1) for level, chain in named.items()},
                 )
             )
-        return join_samples(parts, frames)
+        return join_samples(parts, draws.frames)
+
+    def _generate(
+        self, draws: Draws, start: int, frames: int, l: int, context: Tensor | None, z: Tensor, h: Tensor
+    ) -> Trajectory:
+        """A level's part from frame `start` on: drawn from the prior, but for the rows that are given."""
+        level, name = self.levels[l - 1], f"z{l}"
+        chain = level.generate(context, draws.normal(name, start, frames), z, h)
+        kept = draws.fill(name, start // self.latent_hops[name], chain.z)
+        if kept is chain.z:
+            return chain
+        states = level.follow(kept, context, z, h)
+        return Trajectory(kept, states, level.prior(states))
 
     def _descend(
         self,

@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.base import Bound, Emission, Features, Model, Samples, Series, State
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
+from speechlvm.models.base import Bound, Features, Model, Series, State
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.mlp import MLP
 from speechlvm.noise import Noise
@@ -128,21 +129,13 @@ class LSTM(Model):
         hidden, memory = self._recur(previous, state)
         return {"h": hidden}, {"stack": last, **memory, "frames": state["frames"] + inputs.shape[1]}
 
-    @torch.no_grad()
-    def sample(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State | None = None,
-    ) -> Samples:
-        """See `Model.sample`."""
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """See `Model._sample`."""
 
-        def emit(memory: State, _: dict[str, Tensor]) -> Emission:
-            parameters, after = self.predict(memory["stack"].unsqueeze(1), memory)
-            return Emission(parameters, {}, {}, after)
+        def emit(memory: State, _: Choose) -> tuple[Tensor, State]:
+            return self.predict(memory["stack"].unsqueeze(1), memory)
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, residual
-from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, Series, State
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
+from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, Series, State
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
@@ -215,19 +216,16 @@ class SRNN(LatentModel):
         """Parameters (B, T, P) from z_t and d_t (S, B, .)."""
         return self.frame_parameters(self.head, self.decoder(torch.cat([z, d], -1)), frames)
 
-    @torch.no_grad()
-    def sample(
-        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
-    ) -> Samples:
-        """See `Model.sample`."""
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """See `Model._sample`."""
 
-        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
+        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
             d = self.cell.step(self.cell.input(self.phi_x(memory["stack"])), memory["d"])
             prior = DiagonalGaussian.from_raw(self.prior(torch.cat([d, memory["z"]], -1)))
-            z = prior.sample(normal["z1"])
-            return Emission(self._decode(z[None], d[None], self.stack), {"z1": z}, {"z1": prior}, {"z": z, "d": d})
+            z = choose("z1", prior)
+            return self._decode(z[None], d[None], self.stack), {"z": z, "d": d}
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)

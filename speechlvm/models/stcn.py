@@ -44,7 +44,8 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
-from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
+from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
 from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading
@@ -350,32 +351,21 @@ class STCN(LatentModel):
         depth = len(self.config.dilations)
         return outputs[depth - 1 :: depth]
 
-    @torch.no_grad()
-    def sample(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State | None = None,
-    ) -> Samples:
-        """Draw step by step with one queue per layer: O(layers) work per step (see `Model.sample`)."""
-        state = self.start(state, len(noise))
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """Draw step by step with one queue per layer: O(layers) work per step (see `Model._sample`)."""
         encoder = CausalStepper(self.encoder, self._histories(state, "encoder"))
         decoder = CausalStepper(self.decoder, self._histories(state, "decoder"))
 
-        def emit(d: State, normal: dict[str, Tensor]) -> Emission:
-            def draw(level: str, prior: DiagonalGaussian, _posterior: None) -> Tensor:
-                return prior.sample(normal[level])
-
-            latents, priors, _ = self._descend(list(d.values()), None, draw)
+        def emit(d: State, choose: Choose) -> tuple[Tensor, State]:
+            latents, *_ = self._descend(list(d.values()), None, lambda level, prior, _posterior: choose(level, prior))
             top = decoder(self.join(self._seen(latents)))[-1]
-            return Emission(self.head(top).unflatten(1, (self.stack, -1)), latents, priors, memory=d)
+            return self.head(top).unflatten(1, (self.stack, -1)), d
 
         def absorb(d: State, stack: Tensor) -> State:
             return dict(zip(d, self._of_blocks(encoder(self.first(stack))), strict=True))
 
         d = {name: state[name] for name in self._names("d")}
-        samples = self.sample_stepwise(frames, noise, inputs_of, {**d, "frames": state["frames"]}, emit, absorb)
+        samples = sample_stepwise(self, draws, inputs_of, {**d, "frames": state["frames"]}, emit, absorb)
         samples.state.update(zip(self._names("encoder"), encoder.histories(), strict=True))
         samples.state.update(zip(self._names("decoder"), decoder.histories(), strict=True))
         return samples

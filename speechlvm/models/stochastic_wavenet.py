@@ -48,13 +48,12 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
 from speechlvm.models.base import (
     Conditionals,
-    Emission,
     Features,
     Inference,
     LatentModel,
-    Samples,
     Series,
     State,
 )
@@ -345,16 +344,8 @@ class StochasticWaveNet(LatentModel):
             hidden = F.leaky_relu(self.hidden(F.leaky_relu(skip.transpose(0, 1) * self.skip_scale)))
             return self.head(hidden).reshape(skip.shape[1], -1, self.distribution.parameter_size)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State | None = None,
-    ) -> Samples:
-        """Draw step by step with one queue per layer: O(layers) work per step (see `Model.sample`)."""
-        state = self.start(state, len(noise))
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """Draw step by step with one queue per layer: O(layers) work per step (see `Model._sample`)."""
         queues = [deque(state[f"layer{index}"].unbind(1)) for index in range(len(self.layers))]
         # one step of a layer is that of a layer with dilation 1 whose past is what leaves the queue
         layers = [copy.copy(layer) for layer in self.layers]
@@ -366,21 +357,17 @@ class StochasticWaveNet(LatentModel):
             queues[index].append(x[0])
             return layers[index](x, skip, past.unsqueeze(0))
 
-        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
-            latents, priors = {}, {}
-
+        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
             def latent(level: str, module: Latent, h: Tensor) -> Tensor:
                 prior = module.prior(h)
-                z = prior.sample(normal[level].unsqueeze(1))
-                latents[level], priors[level] = z[:, 0], DiagonalGaussian(prior.mean[:, 0], prior.std[:, 0])
-                return z
+                return choose(level, DiagonalGaussian(prior.mean[:, 0], prior.std[:, 0])).unsqueeze(1)
 
             skip = self._ascend(memory["stack"].unsqueeze(0), convolve, latent)
-            return Emission(self._output(skip), latents, priors, {})
+            return self._output(skip), {}
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {"stack": stack}
 
-        samples = self.sample_stepwise(frames, noise, inputs_of, state, emit, absorb)
+        samples = sample_stepwise(self, draws, inputs_of, state, emit, absorb)
         samples.state.update({f"layer{index}": torch.stack(list(queue), 1) for index, queue in enumerate(queues)})
         return samples

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.models.base import Conditionals, Emission, Features, Inference, LatentModel, Samples, State
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
+from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, State
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import stack_frames
@@ -167,21 +168,16 @@ class VRNN(LatentModel):
         """Parameters (B, T, P)."""
         return self.frame_parameters(self.head, self.decoder(torch.cat([phi_z, before], -1)), frames)
 
-    @torch.no_grad()
-    def sample(
-        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
-    ) -> Samples:
-        """See `Model.sample`."""
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """See `Model._sample`."""
 
-        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
-            prior = DiagonalGaussian.from_raw(self.prior(memory["d"]))
-            z = prior.sample(normal["z1"])
-            phi_z = self.phi_z(z)
+        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+            phi_z = self.phi_z(choose("z1", DiagonalGaussian.from_raw(self.prior(memory["d"]))))
             parameters = self._decode(phi_z[None], memory["d"][None], self.stack)
-            return Emission(parameters, {"z1": z}, {"z1": prior}, {**memory, "phi_z": phi_z})
+            return parameters, {**memory, "phi_z": phi_z}
 
         def absorb(memory: State, stack: Tensor) -> State:
             gates = self.cell.input(torch.cat([self.phi_x(stack), memory["phi_z"]], -1))
             return {"d": self.cell.step(gates, memory["d"])}
 
-        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)

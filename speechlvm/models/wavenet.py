@@ -25,7 +25,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.base import Bound, Features, Model, Samples, Series, State
+from speechlvm.models.ancestral import Draws, Samples
+from speechlvm.models.base import Bound, Features, Model, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.noise import Noise
@@ -171,37 +172,28 @@ class WaveNet(Model):
         hidden = torch.relu(self.hidden(torch.relu(skip * self.skip_scale)))
         return self.head(hidden).unflatten(-1, (self.stack, self.distribution.parameter_size))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        frames: int,
-        noise: Noise,
-        inputs_of: Callable[[Tensor], Tensor],
-        state: State | None = None,
-    ) -> Samples:
-        """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model.sample`)."""
-        batch, steps = len(noise), -(-frames // self.stack)
-        first_frame = self.frames_seen(state, batch)
-        stepper = Stepper(self, self.start(state, batch))
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model._sample`)."""
+        batch, steps = len(state["frames"]), -(-draws.frames // self.stack)
+        stepper = Stepper(self, state)
         targets, log_likelihoods = [], []
         for start in range(0, steps, _SAMPLED_BLOCK_STEPS):
             count = min(_SAMPLED_BLOCK_STEPS, steps - start)
-            position = first_frame + start * self.stack
-            uniform = noise.uniform("x", position, count * self.stack, self.distribution.noise_size)
+            uniform = draws.uniform(start * self.stack, count * self.stack)
             uniform = uniform.unflatten(1, (count, self.stack)).transpose(0, 1).contiguous()
             parameters, drawn = [], []
             for step in range(count):
                 parameters.append(stepper.parameters())
-                drawn.append(self.distribution.sample(parameters[-1], uniform[step]))
+                drawn.append(draws.target(parameters[-1], uniform[step]))
                 stepper.push(inputs_of(drawn[-1]).reshape(batch, -1))
             target = torch.stack(drawn)
             log_prob = self.distribution.log_prob(torch.stack(parameters), target)  # (count, B, s)
             targets.append(target.transpose(0, 1).flatten(1, 2))
             log_likelihoods.append(log_prob.transpose(0, 1).flatten(1, 2))
         return Samples(
-            torch.cat(targets, 1)[:, :frames],
-            torch.cat(log_likelihoods, 1)[:, :frames],
-            state=stepper.state(first_frame + frames),
+            torch.cat(targets, 1)[:, : draws.frames],
+            torch.cat(log_likelihoods, 1)[:, : draws.frames],
+            stepper.state(self.frames_seen(state, batch) + draws.frames),
         )
 
 

@@ -49,14 +49,13 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
 from speechlvm.models.base import (
     Bound,
     Conditionals,
-    Emission,
     Features,
     Inference,
     LatentModel,
-    Samples,
     Series,
     State,
 )
@@ -285,25 +284,19 @@ class ZForcing(LatentModel):
             raw = self.posterior(torch.cat([features["b"].values.transpose(0, 1), h_before], -1))
         return self._conditionals(h_before, h, raw, frames)
 
-    @torch.no_grad()
-    def sample(
-        self, frames: int, noise: Noise, inputs_of: Callable[[Tensor], Tensor], state: State | None = None
-    ) -> Samples:
-        """See `Model.sample`."""
+    def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
+        """See `Model._sample`."""
 
-        def emit(memory: State, normal: dict[str, Tensor]) -> Emission:
-            prior = DiagonalGaussian.from_raw(self.prior(memory["h"]))
-            z = prior.sample(normal["z1"])
+        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+            z = choose("z1", DiagonalGaussian.from_raw(self.prior(memory["h"])))
             (term,) = self.transition.term(self._embed(memory["stack"].unsqueeze(1)))
             h, c = self.transition.step(term, z, memory["h"], memory["c"])
-            return Emission(
-                self.frame_parameters(self.head, h[None], self.stack), {"z1": z}, {"z1": prior}, {"h": h, "c": c}
-            )
+            return self.frame_parameters(self.head, h[None], self.stack), {"h": h, "c": c}
 
         def absorb(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return self.sample_stepwise(frames, noise, inputs_of, self.start(state, len(noise)), emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)
 
     # -- pieces; all time-major (S, B, .) --------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def test_samples_score_what_they_were_drawn_with(stack, frames):
 
 
 def test_sampling_goes_on_where_it_or_a_prefix_stopped(monkeypatch):
-    monkeypatch.setattr("speechlvm.models.base.SAMPLED_BLOCK_FRAMES", 8)
+    monkeypatch.setattr("speechlvm.models.ancestral.SAMPLED_BLOCK_FRAMES", 8)
     model = make_lstm(4)
     noise = Noise([("a",), ("b",)], dtype=torch.float64)
     whole = model.sample(36, noise, inputs_of)

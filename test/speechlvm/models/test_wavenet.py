@@ -24,7 +24,7 @@ class Normal(Distribution):
         log_scale = log_scale.tanh()
         return (-0.5 * ((target - mean) / log_scale.exp()).square() - log_scale - 0.9189385332046727).sum(-1)
 
-    def sample(self, parameters, noise):
+    def sample(self, parameters, noise, temperature=1.0):
         mean, log_scale = parameters.chunk(2, dim=-1)
         return mean + log_scale.tanh().exp() * torch.special.ndtri(noise)
 
