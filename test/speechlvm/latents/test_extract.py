@@ -110,7 +110,7 @@ def test_statistics_are_those_of_single_passes(system, dump):
             means = torch.stack([of_pass.mean[0] for of_pass in q])
             variance = torch.stack([of_pass.std[0].square() for of_pass in q]).mean(0) + means.var(0, unbiased=False)
             divergence = torch.stack([kl(*pair)[0] for pair in zip(q, p, strict=True)]).mean(0)
-                differ.append(bool(means.var(0).max() > 1e-12))
+            differ.append(bool(means.var(0).max() > 1e-12))
             expected = {"mean": means.mean(0), "std": variance.sqrt(), "kl": divergence}
             for statistic, value in expected.items():
                 np.testing.assert_allclose(values[utterance][r.name][statistic], value, rtol=1e-5, atol=1e-6)
