@@ -1,0 +1,298 @@
+"""What each level of a model carries, and on which time scale: information, units in use, correlation over time.
+
+A level has collapsed where its posterior equals its prior: no KL, and posterior means that do not follow the data. Both
+are counted unit by unit: by the variance of the posterior mean over all steps (Burda et al., Importance Weighted
+Autoencoders, 2016) and by the mean KL. Of hidden states and spectra, and of sets without KL, there is what means tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechlvm.errors import UserError
+from speechlvm.latents.store import Store
+
+ACTIVE_VARIANCE = 0.01
+"""A unit is active whose posterior mean varies more (Burda et al.)."""
+ACTIVE_NATS = 0.01
+"""A unit is active whose KL is more nats per step."""
+LONGEST_LAG_MS = 1000.0
+LONGEST_LAG_STEPS = 250
+"""Where steps are not spaced in time."""
+LEAST_PAIRS = 0.1
+"""A lag is left out that fewer than this share of all steps have."""
+LEAST_DRAWN = 1e-6
+"""Of KL and variances, on logarithmic axes."""
+_COLUMNS = 16
+
+
+class Correlation:
+    """Moments of vectors over time, summed utterance by utterance, so that memory does not grow with their number.
+
+    Args:
+        longest_lag: in steps.
+
+    Attributes:
+        pairs: (longest_lag + 1,) number of steps that have another one so many steps later.
+    """
+
+    def __init__(self, longest_lag: int) -> None:
+        self.pairs = np.zeros(longest_lag + 1)
+        self._products = np.zeros(longest_lag + 1)
+        self._centre: np.ndarray | None = None
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in an utterance, (steps, D)."""
+        from scipy.fft import irfft, next_fast_len, rfft
+
+        wide = values.astype(np.float64)
+        if self._centre is None:
+            # about a point within the data, nothing cancels in sums of squares, however large the mean
+            self._centre = wide.mean(0)
+            self._squares = np.zeros(wide.shape[1])
+            self._ends = np.zeros((len(self.pairs), wide.shape[1]))
+        wide -= self._centre
+        steps = len(wide)
+        lags = np.arange(min(len(self.pairs), steps))
+        size = next_fast_len(steps + len(lags), real=True)
+        power = sum(
+            (np.abs(rfft(wide[:, first : first + _COLUMNS], size, axis=0)) ** 2).sum(1)
+            for first in range(0, wide.shape[1], _COLUMNS)
+        )
+        self._products[lags] += irfft(power, size)[lags]
+        sums = np.concatenate([np.zeros((1, wide.shape[1])), wide.cumsum(0)])
+        self._ends[lags] += sums[steps - lags] + sums[-1] - sums[lags]  # all but the last, all but the first
+        self.pairs[lags] += steps - lags
+        self._squares += (wide**2).sum(0)
+
+    @property
+    def steps(self) -> int:
+        """Of all utterances."""
+        return int(self.pairs[0])
+
+    def _mean(self) -> np.ndarray:
+        return self._ends[0] / (2 * self.steps)
+
+    def variances(self) -> np.ndarray:
+        """(D,) over all steps."""
+        return np.maximum(self._squares / self.steps - self._mean() ** 2, 0.0)
+
+    def autocorrelation(self) -> np.ndarray:
+        """(lags,) from lag 0: covariance with the vector so many steps later, over that with itself.
+
+        Covariances are summed over dimensions, which are thus weighted by their variance: those that are constant have
+        no say. The mean that is removed is that of all utterances, so that what distinguishes one utterance from
+        another counts as lasting. Lags that too few steps have are left out; empty where nothing varies.
+        """
+        total = self.variances().sum()
+        if total == 0:
+            return np.zeros(0)
+        mean = self._mean()
+        kept = self.pairs >= LEAST_PAIRS * self.steps
+        covariances = (self._products - self._ends @ mean)[kept] / self.pairs[kept] + mean @ mean
+        return covariances / total
+
+
+def correlation_length(autocorrelation: np.ndarray) -> float | None:
+    """First lag, in steps, at which it is below 1/e, linearly interpolated; None if it never is."""
+    level = math.exp(-1)
+    below = np.flatnonzero(autocorrelation < level)
+    if not len(below):
+        return None
+    after = int(below[0])
+    high, low = autocorrelation[after - 1], autocorrelation[after]
+    return float(after - 1 + (high - level) / (high - low))
+
+
+def analyse(stores: Sequence[Store]) -> dict[str, Any]:
+    """All levels over all sets; of those sets alone that have them, KL and posterior deviations.
+
+    Args:
+        stores: of one model, or of spectra; one for each set.
+
+    Returns:
+        As written to result.json; None stands for what is not known.
+
+    Raises:
+        UserError: the stores are not of one model, or hold nothing.
+    """
+    first = stores[0]
+    for store in stores[1:]:
+        if (store.source, store.rate_hz, list(store.representations)) != (
+            first.source, first.rate_hz, list(first.representations)
+        ):  # fmt: skip
+            raise UserError(
+                f"{store.directory}: is of {store.source} ({' '.join(store.representations)}), {first.directory} of "
+                f"{first.source} ({' '.join(first.representations)}); give representations of one model"
+            )
+    if not any(store.utterances for store in stores):
+        raise UserError(f"{first.directory}: holds no utterances; there is nothing to analyse")
+    return {
+        "analysis": "levels",
+        "source": first.source,
+        "set": [store.info["set"] for store in stores],
+        "items": sum(len(store.utterances) for store in stores),
+        "representations": {name: _level(stores, name) for name in first.representations},
+    }
+
+
+def _level(stores: Sequence[Store], name: str) -> dict[str, Any]:
+    representation, step_rate_hz = stores[0].representations[name], stores[0].step_rate_hz(name)
+    step_ms = None if step_rate_hz is None else 1000 / step_rate_hz
+    correlation = Correlation(LONGEST_LAG_STEPS if step_ms is None else max(1, round(LONGEST_LAG_MS / step_ms)))
+    for values in _read(stores, name, "mean"):
+        correlation.add(values)
+    variances, autocorrelation = correlation.variances(), correlation.autocorrelation()
+    length = correlation_length(autocorrelation)
+    unit_kl = _average(_read(stores, name, "kl"))
+    squares = _average(np.square(values) for values in _read(stores, name, "std"))
+    nats = None if unit_kl is None else math.fsum(unit_kl)
+    known: dict[str, Any] = {
+        "kind": representation.kind,
+        "rate_hz": step_rate_hz,
+        "hop_frames": representation.hop_frames,
+        "dimensions": representation.dimensions,
+        "steps": correlation.steps,
+        "kl_nats_per_step": nats,
+        "kl_nats_per_second": _product(nats, step_rate_hz),
+        "kl_bits_per_second": _product(nats, step_rate_hz, 1 / math.log(2)),
+        "kl_bits_per_frame": _product(nats, 1 / math.log(2) / representation.hop_frames),
+        "unit_kl_nats_per_step": None if unit_kl is None else unit_kl.tolist(),
+        "unit_variances": variances.tolist(),
+        "active_units": None,
+        "active_units_by_kl": None if unit_kl is None else int((unit_kl > ACTIVE_NATS).sum()),
+        "posterior_std": None if squares is None else math.sqrt(squares.mean()),
+        "autocorrelation": autocorrelation.tolist(),
+        "autocorrelation_steps": length,
+        "autocorrelation_ms": _product(length, step_ms),
+        "collapsed": False,
+    }
+    if representation.kind == "latent":
+        known["active_units"] = int((variances > ACTIVE_VARIANCE).sum())
+        known["collapsed"] = known["active_units" if unit_kl is None else "active_units_by_kl"] == 0
+    return known
+
+
+def _read(stores: Sequence[Store], name: str, statistic: str) -> Iterator[np.ndarray]:
+    """All utterances of the sets that have the statistic."""
+    for store in stores:
+        if statistic in store.representations[name].statistics:
+            for utterance in store.utterances:
+                yield store.read(name, utterance, statistic)
+
+
+def _average(arrays: Iterable[np.ndarray]) -> np.ndarray | None:
+    """(D,) over all steps; None of nothing."""
+    total, steps = 0.0, 0
+    for array in arrays:
+        total, steps = total + array.sum(0, dtype=np.float64), steps + len(array)
+    return total / steps if steps else None
+
+
+def _product(*factors: float | None) -> float | None:
+    """None if one of them is not known."""
+    return None if None in factors else math.prod(factors)
+
+
+# --- The picture ------------------------------------------------------------------------------------------------------
+
+
+def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> None:
+    """<out>/levels.png and .pdf: KL of each level, KL and variance of its units in descending order, autocorrelation.
+
+    Args:
+        out: directory.
+        result: of `analyse`; without KL there are no panels of it, without latents none of variances.
+        beside: that of the spectra, whose autocorrelation is drawn too.
+    """
+    from speechlvm.reporting.figures import save
+    from speechlvm.reporting.pictures import new_figure
+
+    levels = result["representations"]
+    informed = {name: level for name, level in levels.items() if level["unit_kl_nats_per_step"] is not None}
+    latent = {name: level for name, level in levels.items() if level["kind"] == "latent"}
+    compared = {**levels, **(beside["representations"] if beside else {})}
+    panels = [(_draw_kl, informed), (_draw_unit_kl, informed), (_draw_variances, latent), (_draw_correlation, compared)]
+    panels = [(draw_panel, shown) for draw_panel, shown in panels if shown]
+    rows, columns = (2, 2) if len(panels) == 4 else (1, len(panels))
+    figure = new_figure(figsize=(0.6 + 4.8 * columns, 0.4 + 3.3 * rows), layout="constrained")
+    colours = {name: f"C{place}" for place, name in enumerate(compared)}
+    for (draw_panel, shown), axis in zip(panels, figure.subplots(rows, columns, squeeze=False).flat, strict=True):
+        draw_panel(axis, shown, colours)
+    figure.suptitle(f"{result['source']}: levels on {', '.join(result['set'])}", fontsize=10)
+    save(figure, out / "levels")
+
+
+def _label(name: str, level: Mapping[str, Any]) -> str:
+    return f"{name} (collapsed)" if level["collapsed"] else name
+
+
+def _draw_kl(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    timed = all(level["rate_hz"] for level in levels.values())
+    values = [level["kl_nats_per_second" if timed else "kl_nats_per_step"] for level in levels.values()]
+    places = range(len(levels))
+    axis.barh(places, values, color=[colours[name] for name in levels], height=0.6)
+    widest = max(*values, 1e-9)
+    for place, value, level in zip(places, values, levels.values(), strict=True):
+        text = f"{value:.3g} nats/{'s' if timed else 'step'}"
+        if timed:
+            text += f" = {level['kl_bits_per_second']:.3g} bits/s"
+        text += f"\n{level['active_units_by_kl']} of {level['dimensions']} units active"
+        text += f" ({level['active_units']} by variance)"
+        inside = value > 0.6 * widest
+        axis.text(
+            value + (-0.02 if inside else 0.02) * widest, place, text, va="center", ha="right" if inside else "left",
+            fontsize=8, color="white" if inside else "tab:red" if level["collapsed"] else "black",
+        )  # fmt: skip
+    axis.set_yticks(places, [_label(name, level) for name, level in levels.items()])
+    axis.set_ylim(-0.6, max(len(levels), 2) - 0.4)
+    axis.set_xlim(0, 1.05 * widest)
+    axis.set_xlabel(f"KL [nats per {'second' if timed else 'step'}]")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_sorted(axis, levels: Mapping[str, Any], colours: Mapping[str, str], key: str, threshold: float) -> None:
+    for name, level in levels.items():
+        values = np.maximum(np.sort(level[key])[::-1], LEAST_DRAWN)
+        ranks = np.arange(1, len(values) + 1)
+        axis.plot(ranks, values, marker=".", markersize=4, color=colours[name], label=_label(name, level))
+    axis.axhline(threshold, color="0.3", linewidth=1, linestyle="--", label="active above")
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=LEAST_DRAWN / 2)
+    axis.set_xlabel("units, in descending order")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+
+
+def _draw_unit_kl(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    _draw_sorted(axis, levels, colours, "unit_kl_nats_per_step", ACTIVE_NATS)
+    axis.set_ylabel("KL of the unit [nats per step]")
+
+
+def _draw_variances(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    _draw_sorted(axis, levels, colours, "unit_variances", ACTIVE_VARIANCE)
+    axis.set_ylabel("variance of the posterior mean")
+
+
+def _draw_correlation(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> None:
+    timed = all(level["rate_hz"] for level in levels.values())
+    unit = "ms" if timed else "steps"
+    for name, level in levels.items():
+        lags = np.arange(len(level["autocorrelation"])) * (1000 / level["rate_hz"] if timed else 1)
+        length = level[f"autocorrelation_{unit}"]
+        reached = "not reached" if length is None else f"{length:.3g} {unit}"
+        style = "--" if level["kind"] == "spectrum" else ":" if level["collapsed"] else "-"
+        label = f"{_label(name, level)}: {reached if len(lags) else 'constant'}"
+        axis.plot(lags[1:], level["autocorrelation"][1:], style, color=colours[name], label=label)
+    axis.axhline(math.exp(-1), color="0.3", linewidth=1, linestyle="--")
+    axis.axhline(0, color="0.7", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set_xlabel(f"lag [{unit}]")
+    axis.set_ylabel("autocorrelation")
+    axis.legend(fontsize=8, title="below 1/e at", title_fontsize=8)
+    axis.grid(alpha=0.3)
