@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.errors import UserError
 from speechlvm.latents.store import Store
 
 ACTIVE_VARIANCE = 0.01
@@ -116,28 +115,11 @@ def analyse(stores: Sequence[Store]) -> dict[str, Any]:
         stores: of one model, or of spectra; one for each set.
 
     Returns:
-        As written to result.json; None stands for what is not known.
-
-    Raises:
-        UserError: the stores are not of one model, or hold nothing.
+        items (utterances) and representations, by name; None stands for what is not known.
     """
-    first = stores[0]
-    for store in stores[1:]:
-        if (store.source, store.rate_hz, list(store.representations)) != (
-            first.source, first.rate_hz, list(first.representations)
-        ):  # fmt: skip
-            raise UserError(
-                f"{store.directory}: is of {store.source} ({' '.join(store.representations)}), {first.directory} of "
-                f"{first.source} ({' '.join(first.representations)}); give representations of one model"
-            )
-    if not any(store.utterances for store in stores):
-        raise UserError(f"{first.directory}: holds no utterances; there is nothing to analyse")
     return {
-        "analysis": "levels",
-        "source": first.source,
-        "set": [store.info["set"] for store in stores],
         "items": sum(len(store.utterances) for store in stores),
-        "representations": {name: _level(stores, name) for name in first.representations},
+        "representations": {name: _level(stores, name) for name in stores[0].representations},
     }
 
 
@@ -207,7 +189,8 @@ def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None 
 
     Args:
         out: directory.
-        result: of `analyse`; without KL there are no panels of it, without latents none of variances.
+        result: of `analyse`, with its source and set; without KL there are no panels of it, without latents none of
+            variances.
         beside: that of the spectra, whose autocorrelation is drawn too.
     """
     from speechlvm.reporting.figures import save
@@ -294,5 +277,12 @@ def _draw_correlation(axis, levels: Mapping[str, Any], colours: Mapping[str, str
     axis.set_xscale("log")
     axis.set_xlabel(f"lag [{unit}]")
     axis.set_ylabel("autocorrelation")
-    axis.legend(fontsize=8, title="below 1/e at", title_fontsize=8)
+    axis.legend(
+        fontsize=8,
+        title="below 1/e at",
+        title_fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.01),
+        borderaxespad=0,
+    )
     axis.grid(alpha=0.3)

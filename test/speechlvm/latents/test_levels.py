@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from speechlvm.errors import UserError
 from speechlvm.files import mark_done
 from speechlvm.latents import levels
 from speechlvm.latents.store import Representation, Store, merge, write_part
@@ -107,7 +106,7 @@ LEVELS = [latent("z1", 64, 3, "std", "kl"), latent("z2", 512, 2, "std", "kl")]
 def test_information_by_hand_and_a_collapsed_level(tmp_path):
     store = make_store(tmp_path / "s", [(f"u{i}", collapsing(i)) for i in range(40)], LEVELS)
     result = levels.analyse([store])
-    assert (result["analysis"], result["source"], result["set"], result["items"]) == ("levels", "m", ["test"], 40)
+    assert result["items"] == 40
     first, second = result["representations"]["z1"], result["representations"]["z2"]
     assert first["kl_nats_per_step"] == pytest.approx(0.509)
     assert first["kl_nats_per_second"] == pytest.approx(0.509 * 250)
@@ -132,7 +131,7 @@ def test_sets_are_pooled_and_information_is_that_of_sets_that_have_it(tmp_path):
     ]
     result = levels.analyse(stores)
     level = result["representations"]["z1"]
-    assert result["set"] == ["train", "test"] and result["items"] == 80 and level["steps"] == 640
+    assert result["items"] == 80 and level["steps"] == 640
     assert level["kl_nats_per_step"] == pytest.approx(0.509) and level["posterior_std"] == pytest.approx(
         0.583, abs=1e-3
     )
@@ -145,17 +144,6 @@ def test_hidden_states_and_spectra_have_no_units_to_be_active(tmp_path):
     store = make_store(tmp_path, [("a", {"h": {"mean": np.zeros((30, 4))}})], [hidden])
     level = levels.analyse([store])["representations"]["h"]
     assert level["active_units"] is None and level["active_units_by_kl"] is None and level["collapsed"] is False
-
-
-def test_representations_of_several_models_or_of_nothing_are_refused(tmp_path):
-    items = [("a", collapsing(0))]
-    one = make_store(tmp_path / "one", items, LEVELS)
-    with pytest.raises(UserError, match=r"other: is of other \(z1 z2\), .*one of m \(z1 z2\); give .* one model"):
-        levels.analyse([one, make_store(tmp_path / "other", items, LEVELS, source="other")])
-    with pytest.raises(UserError, match=r"fewer: is of m \(z1\)"):
-        levels.analyse([one, make_store(tmp_path / "fewer", items, LEVELS[:1])])
-    with pytest.raises(UserError, match="empty: holds no utterances"):
-        levels.analyse([make_store(tmp_path / "empty", [], LEVELS)])
 
 
 def texts(figure):
@@ -185,7 +173,7 @@ def test_the_picture_names_the_collapsed_level(tmp_path, drawn, rate_hz):
     noise = np.random.default_rng(0).standard_normal((40, 2))
     spectra = make_store(tmp_path / "m", [("u0", {"logmel": {"mean": noise}})], [spectrum], rate_hz=rate_hz)
     beside = levels.analyse([spectra])
-    levels.draw(tmp_path, result, beside)
+    levels.draw(tmp_path, {**result, "source": "m", "set": ["test"]}, beside)
     assert (tmp_path / "levels.png").stat().st_size > 10_000 and (tmp_path / "levels.pdf").exists()
     found = texts(drawn[0])
     assert len(drawn[0].axes) == 4
@@ -193,5 +181,5 @@ def test_the_picture_names_the_collapsed_level(tmp_path, drawn, rate_hz):
     nats = "127 nats/s = 184 bits/s" if rate_hz else "0.509 nats/step"
     assert f"{nats}\n1 of 3 units active (2 by variance)" in found
     assert any(text.startswith("logmel: ") and text.endswith(" ms" if rate_hz else " steps") for text in found)
-    levels.draw(tmp_path / "spectra", beside)
+    levels.draw(tmp_path / "spectra", {**beside, "source": "spectra", "set": ["test"]})
     assert len(drawn[1].axes) == 1
