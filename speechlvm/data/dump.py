@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,44 @@ def remove_parts_beyond(directory: Path, jobs: int, *stems: str) -> None:
                 stale.unlink()
 
 
+def write_kaldi_record(stream: IO[bytes], utterance: str, value: np.ndarray | tuple[int, np.ndarray]) -> int:
+    """Append a record as kaldiio writes arrays, and pairs of rate and samples; returns its offset, as in scp files."""
+    import kaldiio
+
+    offset = stream.tell() + len(utterance.encode()) + 1
+    kaldiio.save_ark(stream, {utterance: value})
+    return offset
+
+
+def merge_parts(directory: Path, jobs: int, stem: str, counts: str) -> list[tuple]:
+    """Join the parts of all jobs into <stem>.scp and a file of the utterances' lengths; more parts are removed.
+
+    Args:
+        directory: with <stem>.<job>.ark, and part.<job>.json whose "utterances" are [utterance, offset, length, ...].
+        jobs: number of parts.
+        stem: of the archives.
+        counts: name of the file of lengths.
+
+    Returns:
+        (utterance, job, offset, length, ...), sorted.
+
+    Raises:
+        UserError: a part is missing.
+    """
+    lines = sorted(
+        (utterance, job, *rest)
+        for job in range(1, jobs + 1)
+        for utterance, *rest in read_json(directory / f"part.{job}.json")["utterances"]
+    )
+    root = directory.absolute()
+    with atomic_write(directory / counts) as stream:
+        stream.writelines(f"{utterance} {length}\n" for utterance, _, _, length, *_ in lines)
+    with atomic_write(directory / f"{stem}.scp") as stream:
+        stream.writelines(f"{utterance} {root / stem}.{job}.ark:{offset}\n" for utterance, job, offset, *_ in lines)
+    remove_parts_beyond(directory, jobs, stem, "part")
+    return lines
+
+
 def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]], rate_hz: int, inputs: dict) -> None:
     """Write one job's archive, histogram and, last, its JSON.
 
@@ -70,16 +108,13 @@ def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]
         rate_hz: sampling rate in the headers.
         inputs: what the part was made from, kept in it.
     """
-    import kaldiio
-
     archive = directory / f"pcm.{job}.ark"
     start_part(directory, job, archive)
     histogram = np.zeros(65536, dtype=np.int64)
     entries = []
     with atomic_write(archive, "wb") as stream:
         for utterance, samples in audio:
-            offset = stream.tell() + len(utterance.encode()) + 1
-            kaldiio.save_ark(stream, {utterance: (rate_hz, samples)})
+            offset = write_kaldi_record(stream, utterance, (rate_hz, samples))
             histogram += np.bincount(samples.astype(np.int32) + 32768, minlength=65536)
             digest = hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
             entries.append([utterance, offset, len(samples), digest])
@@ -93,29 +128,19 @@ def merge(directory: Path, jobs: int, source: str) -> dict:
     Raises:
         UserError: a part is missing.
     """
-    parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
+    lines = merge_parts(directory, jobs, "pcm", "utt2num_samples")
     histogram = sum(load_histogram(directory / f"histogram.{job}.npy") for job in range(1, jobs + 1))
-    lines = sorted(
-        (utterance, f"pcm.{job}.ark", offset, frames, digest)
-        for job, part in enumerate(parts, start=1)
-        for utterance, offset, frames, digest in part["utterances"]
-    )
-    root = directory.absolute()
     write_array(directory / "histogram.npy", histogram)
-    with atomic_write(directory / "utt2num_samples") as stream:
-        stream.writelines(f"{utterance} {frames}\n" for utterance, _, _, frames, _ in lines)
-    with atomic_write(directory / "pcm.scp") as stream:
-        stream.writelines(f"{utterance} {root / archive}:{offset}\n" for utterance, archive, offset, _, _ in lines)
     info = {
         "kind": "pcm16",
         "source": source,
-        "rate_hz": parts[0]["rate_hz"],
+        "rate_hz": read_json(directory / "part.1.json")["rate_hz"],
         "utterances": len(lines),
         "frames": int(sum(frames for _, _, _, frames, _ in lines)),
         "data_hash": hash_value([[utterance, digest] for utterance, _, _, _, digest in lines]),
     }
     write_json(directory / "info.json", info)
-    remove_parts_beyond(directory, jobs, "pcm", "part", "histogram")
+    remove_parts_beyond(directory, jobs, "histogram")
     return info
 
 

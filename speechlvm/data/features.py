@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.dump import remove_parts_beyond, start_part
-from speechlvm.files import atomic_write, read_json, write_json
+from speechlvm.data.dump import merge_parts, start_part, write_kaldi_record
+from speechlvm.files import atomic_write, write_json
 
 MEL_HOP_FRAMES = 64
 MEL_WINDOW_FRAMES = 256
@@ -62,29 +62,13 @@ TRANSFORMS = {"mulaw": mulaw_codes, "logmel": log_mel}
 
 def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]], inputs: dict) -> None:
     """Write one job's feats.<job>.ark and, last, part.<job>.json."""
-    import kaldiio
-
     archive = directory / f"feats.{job}.ark"
     start_part(directory, job, archive)
-    entries = []
     with atomic_write(archive, "wb") as stream:
-        for utterance, values in items:
-            offset = stream.tell() + len(utterance.encode()) + 1
-            kaldiio.save_ark(stream, {utterance: values})
-            entries.append([utterance, offset, len(values)])
+        entries = [[u, write_kaldi_record(stream, u, values), len(values)] for u, values in items]
     write_json(directory / f"part.{job}.json", {"inputs": inputs, "utterances": entries})
 
 
 def merge(directory: Path, jobs: int) -> None:
     """Join the parts into feats.scp and utt2num_frames."""
-    lines = sorted(
-        (utterance, job, offset, count)
-        for job in range(1, jobs + 1)
-        for utterance, offset, count in read_json(directory / f"part.{job}.json")["utterances"]
-    )
-    root = directory.absolute()
-    with atomic_write(directory / "utt2num_frames") as stream:
-        stream.writelines(f"{utterance} {count}\n" for utterance, _, _, count in lines)
-    with atomic_write(directory / "feats.scp") as stream:
-        stream.writelines(f"{utterance} {root}/feats.{job}.ark:{offset}\n" for utterance, job, offset, _ in lines)
-    remove_parts_beyond(directory, jobs, "feats", "part")
+    merge_parts(directory, jobs, "feats", "utt2num_frames")

@@ -30,9 +30,9 @@ from typing import IO
 
 import numpy as np
 
-from speechlvm.data.dump import Dump, Record, remove_parts_beyond, start_part
+from speechlvm.data.dump import Dump, Record, merge_parts, start_part
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_json
+from speechlvm.files import atomic_write, disk_errors, hash_value, write_json
 
 KINDS = ("real", "binary")
 VALUE_BYTES = 4
@@ -216,11 +216,7 @@ def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) 
 
 def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rate_hz: float | None) -> dict:
     """Join the parts; returns what info.json says. Moments do not depend on how many parts there were."""
-    lines = sorted(
-        (entry[0], job, *entry[1:])
-        for job in range(1, jobs + 1)
-        for entry in read_json(directory / f"part.{job}.json")["utterances"]
-    )
+    lines = merge_parts(directory, jobs, "feats", "utt2num_frames")
     frames, mean, squares = 0, np.zeros(len(channels)), np.zeros(len(channels))
     for _, _, _, count, _, own_mean, own_squares in lines:
         # pairwise update of mean and squared deviations: nothing cancels, however large the mean
@@ -229,11 +225,6 @@ def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rat
         squares = squares + np.array(own_squares) + difference**2 * frames * share
         mean = mean + difference * share
         frames += count
-    root = directory.absolute()
-    with atomic_write(directory / "utt2num_frames") as stream:
-        stream.writelines(f"{line[0]} {line[3]}\n" for line in lines)
-    with atomic_write(directory / "feats.scp") as stream:
-        stream.writelines(f"{line[0]} {root}/feats.{line[1]}.ark:{line[2]}\n" for line in lines)
     info = {
         "kind": "vectors",
         "source": source,
@@ -246,7 +237,6 @@ def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rat
         "data_hash": hash_value([[line[0], line[4]] for line in lines]),
     }
     write_json(directory / "info.json", info)
-    remove_parts_beyond(directory, jobs, "feats", "part")
     return info
 
 
