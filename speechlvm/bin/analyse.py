@@ -1,0 +1,104 @@
+"""Stage 7: what representations know of phones, of the speakers' gender and height, and what their levels carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.errors import UserError
+from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json, write_json
+
+# What each analysis reads of a data directory.
+LABELS = {
+    "phones": ("phones",),
+    "gender": ("spk2gender",),
+    "height": ("spk2height", "spk2gender"),
+    "levels": (),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write result.json and figures of one analysis."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--analysis", choices=LABELS, required=True)
+    parser.add_argument("--latents", type=Path, nargs="+", required=True, help="representations of sets, pooled")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
+    parser.add_argument("--beside", type=Path, help="analyses of the spectra, shown in the same figures")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--speaker", default="", help="whose phones are shown; default: the first")
+    parser.add_argument("--speakers", type=int, default=10, help="whose phones are analysed: that one and others")
+    parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="of phones; 39: folded")
+    parser.add_argument("--largest_k", type=int, help="of neighbours; default: 50, or as many as there are")
+    parser.add_argument(
+        "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
+    )
+    arguments = parser.parse_args(argv)
+    if len(arguments.latents) != len(arguments.data):
+        parser.error(f"--latents has {len(arguments.latents)} directories and --data {len(arguments.data)}")
+    if arguments.speakers < 1 or (arguments.largest_k is not None and arguments.largest_k < 1):
+        parser.error("--speakers and --largest_k are at least 1")
+
+    files = [directory / name for directory in arguments.data for name in LABELS[arguments.analysis]]
+    missing = next((path for path in files if path.parent.is_dir() and not path.exists()), None)
+    if missing:
+        return _unsuitable(arguments, f"{missing}: no such file, and the analysis '{arguments.analysis}' needs it")
+    beside = arguments.beside / arguments.analysis / "result.json" if arguments.beside else None
+    inputs = {
+        "latents": [hash_file(store / name) for store in arguments.latents for name in ("info.json", "done.json")],
+        "data": [hash_file(path) for path in [d / "utt2spk" for d in arguments.data] + files],
+        "beside": hash_file(beside) if beside else None,
+        **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
+    }
+    if arguments.analysis == "phones":
+        inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
+    if is_done(arguments.out, inputs):
+        print(f"{arguments.out}: complete")
+        return 0
+
+    from speechlvm.latents import figures, levels
+    from speechlvm.latents.items import Unsuitable, open_sets
+
+    sets = open_sets(arguments.latents, arguments.data)
+    try:
+        result = _analyse(arguments, sets)
+    except Unsuitable as error:
+        return _unsuitable(arguments, str(error))
+    result = {
+        "analysis": arguments.analysis,
+        "source": sets[0].store.source,
+        "set": [item.store.info["set"] for item in sets],
+        **result,
+    }
+    mark_undone(arguments.out)
+    (levels if arguments.analysis == "levels" else figures).draw(
+        arguments.out, result, read_json(beside) if beside else None
+    )
+    write_json(arguments.out / "result.json", result)
+    mark_done(arguments.out, inputs)
+    for line in result.get("notes", []):
+        print(line)
+    print(f"written: {arguments.out}")
+    return 0
+
+
+def _unsuitable(arguments: Any, reason: str) -> int:
+    if not arguments.optional:
+        raise UserError(reason)
+    print(f"analysis '{arguments.analysis}' is skipped: {reason}")
+    return 0
+
+
+def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
+    from speechlvm.latents import levels, speakers, speech
+
+    if arguments.analysis == "levels":
+        return levels.analyse([item.store for item in sets])
+    if arguments.analysis == "phones":
+        return speech.analyse(sets, arguments.speaker, arguments.speakers, arguments.classes, arguments.largest_k)
+    analyse = speakers.analyse_gender if arguments.analysis == "gender" else speakers.analyse_height
+    return analyse(sets, arguments.largest_k)
+
+
+if __name__ == "__main__":
+    run_main(main)

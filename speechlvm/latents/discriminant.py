@@ -1,0 +1,66 @@
+"""Linear discriminant analysis: the directions in which classes lie apart most for the spread within them.
+
+The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
+as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004; scikit-learn's `ledoit_wolf`). With many
+items this is the usual analysis. With few for their dimensions, as 380 phones of a speaker in 96, the usual one says
+less than no analysis at all does of items that it has not seen, and most of all where both numbers are near each other;
+representations of different dimensions could not be compared. scikit-learn's own analysis shrinks each class by itself,
+which two members cannot bear, and in its time (55 covariances) an analysis for each item left out could not be done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_RELATIVE_DEVIATION = 1e-10  # what float64 leaves of features that are constant
+LEAST_VARIANCE = 1e-6  # of scaled features; an empty mel bin has none
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """A linear map into the space in which classes lie apart.
+
+    Attributes:
+        center: (D,) mean of the items it was fitted on.
+        directions: (D, d), most telling first; the (shrunk) covariance within classes is 1 along each. The first of the
+            classes lies on the negative side.
+    """
+
+    center: np.ndarray
+    directions: np.ndarray
+
+    def project(self, items: np.ndarray) -> np.ndarray:
+        """(N, D) -> (N, d)."""
+        return (items - self.center) @ self.directions
+
+
+def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
+    """The discriminant of labelled items.
+
+    Args:
+        items: (N, D) float64.
+        labels: (N,) of at least two classes.
+        dimensions: d; one less than there are classes at most.
+    """
+    from scipy.linalg import cholesky, solve_triangular, svd
+    from sklearn.covariance import ledoit_wolf
+
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if not 1 <= dimensions < len(counts):
+        raise ValueError(f"{dimensions} dimensions of {len(counts)} classes")
+    shares = counts / len(items)
+    center = items.mean(0)
+    centered = items - center
+    means = (np.eye(len(counts))[index].T @ centered) / counts[:, None]
+    within = centered - means[index]
+    largest = np.abs(items).max(0)
+    scale = np.maximum(within.std(0), LEAST_RELATIVE_DEVIATION * np.where(largest > 0, largest, 1.0))
+    covariance, _ = ledoit_wolf(within / scale, assume_centered=True)
+    covariance[np.diag_indices_from(covariance)] += LEAST_VARIANCE
+    factor = cholesky(covariance, lower=True)
+    between = solve_triangular(factor, (np.sqrt(shares)[:, None] * means / scale).T, lower=True)
+    axes = svd(between, full_matrices=False)[0][:, :dimensions]
+    directions = solve_triangular(factor, axes, lower=True, trans="T") / scale[:, None]
+    return Discriminant(center, directions * np.where(means[0] @ directions > 0, -1.0, 1.0))

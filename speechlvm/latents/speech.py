@@ -1,0 +1,78 @@
+"""Phones: do averages over their durations lie apart by phone, for one speaker at a time? (source A, figure 3)"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from speechlvm.data.phones import fold
+from speechlvm.latents import comparison
+from speechlvm.latents.items import Set, insist_on, of_phones
+
+DIMENSIONS = 5
+
+
+def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
+    """`speaker` and others, spread evenly over all that have phones; `count` in all, or as many as there are.
+
+    Args:
+        sets: with phones.
+        speaker: the first of the result; the first of all if nobody is called so.
+        count: at least 1.
+    """
+    everybody = sorted({item.data.utt2spk[utterance] for item in sets for utterance in item.data.phones})
+    first = speaker if speaker in everybody else everybody[0]
+    others = [name for name in everybody if name != first]
+    count = min(count - 1, len(others))
+    return [first, *(others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count))]
+
+
+def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, largest_k: int | None) -> dict[str, Any]:
+    """Compare representations by the phones of some speakers.
+
+    Args:
+        sets: of one model.
+        speaker: who is shown in pictures, "" for the first.
+        speakers: how many are analysed.
+        classes: 61 or 39.
+        largest_k: of neighbours; None: 50 or as many as there are.
+
+    Returns:
+        A comparison whose curves are means over speakers, with "speaker" and, under "speakers", each one's own.
+
+    Raises:
+        Unsuitable: data without phones, or with less than two.
+    """
+    insist_on(sets, phones="phones")
+    names = chosen_speakers(sets, speaker, speakers)
+    each = {
+        name: comparison.compare(
+            of_phones(sets, name, partial(fold, classes=classes)),
+            sets[0].store,
+            DIMENSIONS,
+            largest_k,
+            by_speaker=False,
+            what=f"phones of speaker {name}",
+        )
+        for name in names
+    }
+    totals: Counter[str] = Counter()
+    for one in each.values():
+        totals.update(one["classes"])
+    notes = [f"speaker {speaker} has no phones; shown: {names[0]}"] if speaker not in ("", names[0]) else []
+    for name in names[1:]:  # pictures are of the first
+        for found in each[name]["representations"].values():
+            del found["places"]
+    return {
+        "folding": classes,
+        "speaker": names[0],
+        "items": sum(one["items"] for one in each.values()),
+        "classes": dict(sorted(totals.items())),
+        "left_out": sorted({label for one in each.values() for label in one["left_out"]}),
+        "chance": sum(one["chance"] for one in each.values()) / len(each),
+        "representations": comparison.mean_over_speakers(each),
+        "speakers": each,
+        "notes": notes + [note for one in each.values() for note in one.pop("notes")],
+    }
