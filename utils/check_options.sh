@@ -33,6 +33,7 @@ check_number stop_stage 0 999999999
 check_number nj 1 100000
 check_number nthreads 0 100000
 check_number samples 1 1000000
+check_number num_samples 1 1000000
 check_number ngpu 0 1
 # Lengths, of which a recipe has more: the stage that uses one may come after days of training.
 for option in "${given_options[@]}"; do
@@ -65,6 +66,10 @@ mapfile -t known_tables < <(yaml_names conf/tables)
 check_words tables "${known_tables[@]}"
 [ "${models}" = all ] || check_words models "${known_models[@]}"
 check_words dumps mulaw logmel
+check_words analyses levels phones gender height durations probes
+# shellcheck disable=SC2086 # names of sets are words
+check_words analysis_sets ${train_set} ${valid_set} ${test_sets}
+check_words phone_classes 61 39
 check_words codings mulaw mulaw8 linear mulaw-pcm
 
 # The experiments in the rows of the chosen tables, one to a line; those with a root are not of this recipe.

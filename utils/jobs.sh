@@ -38,13 +38,14 @@ run() {
 # What the last job in a log wrote, without the runner's own lines.
 show() { awk '/^# Started at /{ text = ""; next } !/^# /{ text = text $0 "\n" } END { printf "%s", text }' "$1"; }
 
-# single LOG [runner options] PROGRAM...: one job that may use a GPU and several processors.
+# single processors|gpu LOG PROGRAM...: one job with several processors, and where it says so a GPU.
 single() {
-    local logfile="$1"
-    shift
+    local logfile="$2" submit="${train_cmd}"
+    [ "$1" = processors ] || submit="${cuda_cmd} --gpu ${ngpu}"
+    shift 2
     log "  log: ${logfile}"
     # shellcheck disable=SC2086 # the commands of cmd.sh are words
-    run ${cuda_cmd} --gpu "${ngpu}" --num-threads "${nthreads}" "${logfile}" "$@"
+    run ${submit} --num-threads "${nthreads}" "${logfile}" "$@"
 }
 
 # sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds its results complete; else NJ jobs of

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by every run.sh: the options that all recipes have, and their defaults. A recipe sets others after it.
 
-stage=0           # first stage: 0 download, 1 data, 2 dumps, 3 train, 4 score, 5 sample, 6 latents, 7 latent analysis, 8 probes (6 to 8: not there yet), 9 compression, 10 tables
+stage=0           # first stage: 0 download, 1 data, 2 dumps, 3 train, 4 score, 5 sample, 6 latents, 7 latent analysis, 8 probes, 9 compression, 10 tables
 stop_stage=10     # last stage
 models="all"      # systems, names of conf/*.yaml; all: every one of them
 tables=""         # only the systems in these tables, names of conf/tables/*.yaml
@@ -12,9 +12,14 @@ codings=""        # score over the cells of these codings too, where the network
 samples=1         # samples of the latents for a bound; more than one: importance-weighted
 sample_seconds=2  # length of what stage 5 generates
 dumps=""          # what stage 2 writes beside what models are trained on, of mulaw logmel
-analyses=""       # analyses of stages 6 to 8 (not there yet); empty: all
-nj=2              # jobs that dumping and scoring are divided into
-ngpu=0            # 1: train, score and sample on a GPU; 0: on the CPU
+num_samples=100   # samples of the latents that stage 6 averages over
+analyses=""       # of stages 7 and 8: levels phones gender height durations probes; empty: all for which the data have labels
+analysis_sets=""  # sets whose utterances stage 7 looks at together; empty: the test sets
+phone_classes=61  # classes of phones in stage 7: 61, or 39, the usual folding
+probe_minutes="10 60 all" # minutes of labelled speech that probes are trained on
+probe_args=""     # further arguments of the probes, as "--steps 500 --vocabulary 100"
+nj=2              # jobs that dumping, scoring, extraction and probes are divided into
+ngpu=0            # 1: train, score, sample, extract and probe on a GPU; 0: on the CPU
 nthreads=0        # processors that one training uses; 0: all
 datadir=data      # data directories; a relative path starts at the recipe
 dumpdir=dump      # dumps

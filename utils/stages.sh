@@ -6,7 +6,7 @@
 #   material                           dumps that models are trained on: pcm16 (audio) or vectors
 #   dump_args                          array: further arguments of the dump program
 #   sample_args                        array: further arguments of the sampling program
-#   speaker                            whose durations of phones stand above those of all
+#   speaker                            whose phones are looked at, and whose durations stand above those of all
 # Each stage is a no-op on what is complete, redoes what is not, and can run alone.
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
 set -euo pipefail
@@ -32,6 +32,8 @@ declare -a dump_args sample_args # empty where a recipe sets none
 material="${material:-pcm16}"
 frames="${dumpdir}/${material}" # what models are trained on
 read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
+# shellcheck source=SCRIPTDIR/stages_latents.sh
+. "${_utils}/stages_latents.sh"
 
 # Calls FUNCTION with model, seed and directory of each experiment.
 each_experiment() {
@@ -51,7 +53,7 @@ dump() {
 
 train() {
     log "train $1, seed $2"
-    single "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
+    single gpu "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
         --train "${frames}/${train_set}" --valid "${frames}/${valid_set}" \
         --out "$3" --seed "$2" --ngpu "${ngpu}" "${train_words[@]}"
 }
@@ -99,7 +101,7 @@ baseline() {
 
 sample() {
     log "sample $1, seed $2"
-    single "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
+    single gpu "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
         --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu "${ngpu}" "${sample_args[@]}"
 }
 
@@ -112,28 +114,18 @@ command_line() {
 
 report() {
     log "tables and figures"
-    single "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
+    single processors "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)"
     grep -E '^(#|\|)' "${results}" || true
-    phone_durations
+    each_experiment page
 }
 
-# Where the data have phones: how long they last, for one speaker (the first, if the recipe names none) and for all.
-phone_durations() {
-    local set
-    local -a directories=()
-    for set in ${all_sets}; do
-        [ ! -f "${datadir}/${set}/phones" ] || directories+=("${datadir}/${set}")
-    done
-    [ "${#directories[@]}" -gt 0 ] || return 0
-    log "durations of phones"
-    single "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
-        --speaker "${speaker:-}" --exp "${root}"
+page() {
+    log "page of $1, seed $2"
+    single processors "$3/logs/page.log" python -m speechlvm.bin.page --exp "$3"
 }
 
 # --- The stages --------------------------------------------------------------------------------------------------------
-
-later() { log "  nothing to do yet: this stage comes with the latent analysis"; }
 
 stage_0() { hook local/download.sh "${datadir}/logs/download.log" "${download_args[@]}"; }
 
@@ -167,9 +159,24 @@ stage_5() {
     [ ! -f local/draw.sh ] || hook local/draw.sh "${root}/logs/draw.log" --exp "${root}" --dump "${frames}/${test_sets%% *}" \
         --models "${selected[*]/%/${tag:+_${tag}}}" --seeds "${seeds}"
 }
-stage_6() { later; }
-stage_7() { later; }
-stage_8() { later; }
+
+stage_6() {
+    [ "${material}" != pcm16 ] || spectra
+    each_experiment latents
+}
+
+stage_7() {
+    ! wanted durations || phone_durations
+    [ "${material}" != pcm16 ] || analyse spectra "" "${root}/spectra"
+    each_experiment analyse
+}
+
+stage_8() {
+    probing || { log "  no probes: neither phones nor text in ${datadir}/${train_set}"; return 0; }
+    [ "${material}" != pcm16 ] || probe spectra "" "${root}/spectra"
+    each_experiment probe
+}
+
 stage_9() { baseline flac mulaw "${nj}"; }
 stage_10() { report; }
 

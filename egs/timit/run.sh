@@ -13,7 +13,8 @@ timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relati
 data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
 sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1 680 utterances) or drop
-speaker=MDRW0      # whose durations of phones stage 10 draws above those of all; not there: the first speaker
+# shellcheck disable=SC2034 # read by the shared stages
+speaker=MDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
 . ../../utils/parse_options.sh
 
 train_set=train

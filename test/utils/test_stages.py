@@ -123,6 +123,9 @@ def sharded(program, out, nj=1):
 
 
 def test_all_stages_in_order(tree):
+    labels = tree.recipe / "data" / "train" / "phones"
+    labels.parent.mkdir(parents=True)
+    labels.touch()
     status, out, err = tree.run("--nj", "1", "--seeds", "1 2")
     assert (status, err) == (0, "")
     experiments = [f"exp/train/{m}/seed{k}" for m in "ab" for k in (1, 2)]
@@ -135,8 +138,19 @@ def test_all_stages_in_order(tree):
     for e in experiments:
         expected += sharded("score", f"{e}/score_test") + sharded("score", f"{e}/score_test_mulaw-pcm")
     expected += [f"sample {e}/samples" for e in experiments]
+    sets = ("test", "train", "valid")
+    for name in sets:
+        expected += sharded("spectra", f"exp/train/spectra/latents_{name}")
+    for e in experiments:
+        for name in sets:
+            expected += sharded("latents", f"{e}/latents_{name}")
+    expected += ["durations"]
+    for e in ["exp/train/spectra", *experiments]:
+        expected += [f"analyse {e}/analysis/{name}" for name in ("levels", "phones", "gender", "height")]
+    for e in ["exp/train/spectra", *experiments]:
+        expected += sharded("probe", f"{e}/probes")
     expected += sharded("baseline", "exp/train/flac/score_test")
-    expected += ["report RESULTS.md"]
+    expected += ["report RESULTS.md", *["page"] * len(experiments)]
     assert tree.summary() == expected
     assert "| some | 1.0 |" in out
     assert (tree.root / "tools" / "called").read_text(encoding="utf-8") == "--extras mini\n"
@@ -144,6 +158,42 @@ def test_all_stages_in_order(tree):
         assert f"stage {number} (" in out
     assert "log: exp/train/a/seed1/logs/train.log" in out
     assert (tree.recipe / "exp/train/a/seed1/logs/train.log").exists()
+
+
+def test_what_stages_6_to_8_are_asked_for(tree):
+    """Statistics beyond means where they are analysed; a lack of labels is a fault only of what is named."""
+    chosen = ("--models", "a", "--stage", "6", "--stop_stage", "8")
+    status, out, _ = tree.run(*chosen)
+    assert status == 0 and "no probes: neither phones nor text in data/train" in out
+    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    assert {call[call.index("--out") + 1] for call in calls if call[1].endswith("latents")} == {
+        "exp/train/a/seed1/latents_test"
+    }
+    assert all("--optional" in call for call in calls if call[1].endswith("analyse"))
+
+    status, _, err = tree.run(*chosen, "--analyses", "gender probes", "--analysis_sets", "valid test", "--expdir", "e")
+    assert (status, err) == (0, "")
+    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    statistics = {}
+    for call in calls:
+        if call[1].endswith("latents"):
+            statistics[call[call.index("--dump") + 1]] = call[call.index("--statistics") + 1 : call.index("--ngpu")]
+    everything = ["mean", "std", "kl"]
+    assert statistics == {
+        "dump/pcm16/valid": everything,
+        "dump/pcm16/test": everything,
+        "dump/pcm16/train": ["mean"],
+    }
+    programs = {call[1].rpartition(".")[2] for call in calls}
+    assert programs == {"spectra", "latents", "analyse", "probe"}
+    for call in calls:
+        assert "--optional" not in call
+        if call[1].endswith("analyse"):
+            assert call[call.index("--analysis") + 1] == "gender"
+            assert call[call.index("--data") + 1 :][:2] == ["data/valid", "data/test"]
+
+    status, _, err = tree.run(*chosen, "--analyses", "durations")
+    assert status == 1 and "--analyses durations: data/train/phones: no such file" in err
 
 
 def test_what_is_complete_is_not_done_again(tree):
@@ -190,10 +240,9 @@ def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
     for name in ("train", "test"):
         (tree.recipe / "data" / name).mkdir(parents=True)
         (tree.recipe / "data" / name / "phones").touch()
-    assert tree.run("--stage", "10")[0] == 0
-    calls = [call[2:] for call in tree.calls()]
-    assert [call[0] for call in calls] == ["--exp", "--data"]
-    assert calls[1] == ["--data", "data/train", "data/test", "--speaker", "", "--exp", "exp/train"]
+    assert tree.run("--stage", "7", "--stop_stage", "7", "--analyses", "durations")[0] == 0
+    (call,) = tree.calls()
+    assert call[2:] == ["--data", "data/train", "data/test", "--speaker", "", "--exp", "exp/train"]
 
 
 def test_tables_restrict_scores_that_need_no_network(tree):
@@ -227,14 +276,6 @@ def test_a_network_is_scored_over_further_cells_only_if_its_inputs_stay_the_same
     assert scores == sharded("score", "exp/train/a/seed1/score_test") + (further if trained == "mulaw" else [])
     said = f"no score over the cells of mulaw-pcm: trained on {trained}" in out
     assert said == (trained in ("normalised", "mulaw8"))
-
-
-@pytest.mark.parametrize("stage", [6, 7, 8])
-def test_stages_to_come_say_so(tree, stage):
-    status, out, err = tree.run("--stage", str(stage), "--stop_stage", str(stage))
-    assert (status, err) == (0, "")
-    assert out.count("comes with the latent analysis") == 1
-    assert tree.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -282,6 +323,10 @@ def test_smoke_is_kept_apart(tree):
         (["--sample_seconds", "2 s"], "--sample_seconds '2 s'"),
         (["--dumps", "mp3"], "unknown 'mp3'; known are: mulaw logmel"),
         (["--codings", "alaw"], "unknown 'alaw'"),
+        (["--analyses", "phone"], "unknown 'phone'; known are: levels phones gender height durations probes"),
+        (["--analysis_sets", "dev"], "unknown 'dev'; known are: train valid test"),
+        (["--phone_classes", "48"], "unknown '48'; known are: 61 39"),
+        (["--num_samples", "0"], "a whole number from 1"),
         (["--smoke", "maybe"], "true or false"),
         (["--nonsense", "1"], "unknown option '--nonsense'"),
         (["leftover"], "unexpected argument 'leftover'"),

@@ -1,0 +1,99 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by stages.sh: what stages 6 to 8 do with the representations of one experiment, or of spectra.
+
+analysis_sets="${analysis_sets:-${test_sets}}"
+
+# Whether an analysis is wanted: all are, unless some are named.
+wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
+
+# Labels that the data lack are no fault unless the analysis was asked for by name.
+optional=()
+[ -n "${analyses}" ] || optional=(--optional)
+
+# Whether there are probes to train: with all analyses, where the data have labels for one.
+probing() {
+    wanted probes || return 1
+    [ -n "${analyses}" ] || [ -f "${datadir}/${train_set}/phones" ] || [ -f "${datadir}/${train_set}/text" ]
+}
+
+# Sets that stages 7 and 8 read, a line each.
+latent_sets() {
+    local set sets="${analysis_sets}"
+    ! probing || sets+=" ${train_set} ${valid_set} ${test_sets%% *}"
+    for set in ${sets}; do printf '%s\n' "${set}"; done | awk '!seen[$0]++'
+}
+
+spectra() {
+    local set
+    local -a sets
+    mapfile -t sets < <(latent_sets)
+    for set in "${sets[@]}"; do
+        log "spectra of ${set}"
+        sharded processors "${nj}" "${root}/spectra/logs/latents_${set}" python -m speechlvm.bin.spectra \
+            --dump "${frames}/${set}" --out "${root}/spectra/latents_${set}"
+    done
+}
+
+# Model, seed and directory of an experiment. Of sets that only probes read, the means.
+latents() {
+    local set
+    local -a sets statistics
+    mapfile -t sets < <(latent_sets)
+    for set in "${sets[@]}"; do
+        log "latents of $1, seed $2, on ${set}"
+        statistics=(mean)
+        [[ " ${analysis_sets} " != *" ${set} "* ]] || statistics=(mean std kl)
+        sharded gpu "${nj}" "$3/logs/latents_${set}" python -m speechlvm.bin.latents --exp "$3" \
+            --dump "${frames}/${set}" --out "$3/latents_${set}" --num_samples "${num_samples}" \
+            --statistics "${statistics[@]}" --ngpu "${ngpu}"
+    done
+}
+
+# Model, seed and directory of an experiment; of spectra the seed is empty.
+analyse() {
+    local analysis set
+    local -a stores=() directories=() beside=()
+    for set in ${analysis_sets}; do
+        stores+=("$3/latents_${set}")
+        directories+=("${datadir}/${set}")
+    done
+    [ -z "$2" ] || [ "${material}" != pcm16 ] || beside=(--beside "${root}/spectra/analysis")
+    for analysis in levels phones gender height; do
+        wanted "${analysis}" || continue
+        log "${analysis} in $1${2:+, seed $2}"
+        single processors "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
+            --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis/${analysis}" \
+            --speaker "${speaker:-}" --classes "${phone_classes}" "${beside[@]}" "${optional[@]}"
+        show "$3/logs/analysis_${analysis}.log"
+    done
+}
+
+# Where the data have phones: how long they last, for one speaker (the first, if the recipe names none) and for all.
+phone_durations() {
+    local set
+    local -a directories=()
+    for set in ${all_sets}; do
+        [ ! -f "${datadir}/${set}/phones" ] || directories+=("${datadir}/${set}")
+    done
+    if [ "${#directories[@]}" -eq 0 ]; then
+        [ -z "${analyses}" ] || die "--analyses durations: ${datadir}/${train_set}/phones: no such file" 1
+        log "no durations: ${datadir}/${train_set}/phones: no such file"
+        return 0
+    fi
+    log "durations of phones"
+    single processors "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
+        --speaker "${speaker:-}" --exp "${root}"
+}
+
+probe() {
+    local test="${test_sets%% *}"
+    local -a words beside=()
+    read -r -d '' -a words <<<"${probe_args}" || true
+    [ -z "$2" ] || [ "${material}" != pcm16 ] || beside=(--beside "${root}/spectra/probes")
+    log "probes on $1${2:+, seed $2}"
+    sharded gpu "${nj}" "$3/logs/probes" python -m speechlvm.bin.probe --out "$3/probes" --ngpu "${ngpu}" \
+        --train "$3/latents_${train_set}" --train_data "${datadir}/${train_set}" \
+        --valid "$3/latents_${valid_set}" --valid_data "${datadir}/${valid_set}" \
+        --test "$3/latents_${test}" --test_data "${datadir}/${test}" \
+        --minutes "${probe_minutes}" "${words[@]}" "${beside[@]}" "${optional[@]}"
+}
