@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_RELATIVE_DEVIATION = 1e-10  # what float64 leaves of features that are constant
-LEAST_VARIANCE = 1e-6  # of scaled features; an empty mel bin has none
+LEAST_RELATIVE_RANGE = 1e-10  # of features that vary; float64 leaves less of constant ones, as empty mel bins are
+LEAST_VARIANCE = 1e-6  # within classes, of scaled features
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Discriminant:
     Attributes:
         center: (D,) mean of the items it was fitted on.
         directions: (D, d), most telling first; the (shrunk) covariance within classes is 1 along each. The first of the
-            classes lies on the negative side.
+            classes lies on the negative side. Beyond the number of features that vary, directions are 0.
     """
 
     center: np.ndarray
@@ -50,17 +50,20 @@ def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not 1 <= dimensions < len(counts):
         raise ValueError(f"{dimensions} dimensions of {len(counts)} classes")
-    shares = counts / len(items)
-    center = items.mean(0)
-    centered = items - center
+    ranges, center = np.ptp(items, axis=0), items.mean(0)
+    directions = np.zeros((items.shape[1], dimensions))
+    varying = ranges > LEAST_RELATIVE_RANGE * np.abs(items).max(0)
+    if not varying.any():
+        return Discriminant(center, directions)
+    centered = (items - center)[:, varying]
     means = (np.eye(len(counts))[index].T @ centered) / counts[:, None]
     within = centered - means[index]
-    largest = np.abs(items).max(0)
-    scale = np.maximum(within.std(0), LEAST_RELATIVE_DEVIATION * np.where(largest > 0, largest, 1.0))
+    scale = np.maximum(within.std(0), LEAST_RELATIVE_RANGE * ranges[varying])
     covariance, _ = ledoit_wolf(within / scale, assume_centered=True)
     covariance[np.diag_indices_from(covariance)] += LEAST_VARIANCE
     factor = cholesky(covariance, lower=True)
-    between = solve_triangular(factor, (np.sqrt(shares)[:, None] * means / scale).T, lower=True)
+    between = solve_triangular(factor, (np.sqrt(counts)[:, None] * means / scale).T, lower=True)
     axes = svd(between, full_matrices=False)[0][:, :dimensions]
-    directions = solve_triangular(factor, axes, lower=True, trans="T") / scale[:, None]
-    return Discriminant(center, directions * np.where(means[0] @ directions > 0, -1.0, 1.0))
+    axes = solve_triangular(factor, axes, lower=True, trans="T") / scale[:, None]
+    directions[varying, : axes.shape[1]] = axes * np.where(means[0] @ axes > 0, -1.0, 1.0)
+    return Discriminant(center, directions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ MANNER_COLOURS = dict(
 )
 SPECTRA_GREYS = ("black", "0.4", "0.65")
 DENSITY_POINTS = 400
+LETTER_POINTS = (5.2, 9.0)  # width and height of a letter of 8 points
+ROUNDS = 400
 LEAST_SPREAD = 1e-6  # of points in the space of an LDA, where the spread within classes is about 1
 
 Representations = Mapping[str, Mapping[str, Any]]
@@ -127,7 +129,6 @@ def accuracies(stem: Path, panels: Mapping[str, Representations], note: str) -> 
 def phone_clusters(stem: Path, names: Representations, note: str) -> None:
     """Phones of one speaker in two dimensions, coloured by manner, each class's label at its mean."""
     from matplotlib.lines import Line2D
-    from matplotlib.patheffects import withStroke
 
     figure, axes = _grid(len(names), 6.4, 5.6, columns=2)
     seen = set()
@@ -137,14 +138,10 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
             places = np.column_stack([places, np.zeros(len(places))])
         colours = [MANNER_COLOURS[manner(label)] for label in labels]
         axis.scatter(places[:, 0], places[:, 1], s=9, c=colours, alpha=0.45, linewidths=0)
-        for label in np.unique(labels):
-            seen.add(manner(label))
-            x, y = places[labels == label, :2].mean(0)
-            outline = [withStroke(linewidth=2, foreground="white")]
-            colour = MANNER_COLOURS[manner(label)]
-            axis.text(
-                x, y, label, color=colour, fontsize=9, weight="bold", ha="center", va="center", path_effects=outline
-            )
+        classes = np.unique(labels)
+        seen |= {manner(label) for label in classes}
+        means = np.array([places[labels == label, :2].mean(0) for label in classes])
+        _write_apart(axis, classes, means, [MANNER_COLOURS[manner(label)] for label in classes])
         _name_axes(axis, name)
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=name)
@@ -154,6 +151,44 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
     figure.legend(handles=handles, loc="outside right upper", fontsize=9)
     figure.suptitle(note, fontsize=10)
     save(figure, stem)
+
+
+def _write_apart(axis, names: Sequence[str], points: np.ndarray, colours: Sequence[str]) -> None:
+    """Write names at points, moved as far as they must be so that none covers another, with lines to the points.
+
+    Args:
+        axis: with all that is drawn, so that its limits stay.
+        names: n.
+        points: (n, 2) in units of the data.
+        colours: of the names.
+    """
+    from matplotlib.patheffects import withStroke
+
+    axis.set_xlim(axis.get_xlim())
+    axis.set_ylim(axis.get_ylim())
+    to_points, to_data = axis.transData, axis.transData.inverted()
+    start = to_points.transform(points) * 72 / axis.figure.dpi
+    sizes = np.array([[LETTER_POINTS[0] * len(name) + 2, LETTER_POINTS[1]] for name in names])
+    least = (sizes[:, None] + sizes) / 2  # distances between centres
+    at = start.copy()
+    for _ in range(ROUNDS):
+        apart = at[:, None] - at
+        overlap = least - np.abs(apart)
+        covers = (overlap > 0).all(2) & ~np.eye(len(names), dtype=bool)
+        if not covers.any():
+            break
+        # along the shorter way; equal places part in the order of the names
+        sign = np.where(
+            apart == 0, np.sign(np.arange(len(names))[:, None] - np.arange(len(names)))[..., None], np.sign(apart)
+        )
+        shorter = overlap == overlap.min(2, keepdims=True)
+        at += 0.25 * (covers[..., None] * shorter * sign * overlap).sum(1)
+    for name, place, point, colour in zip(
+        names, to_data.transform(at * axis.figure.dpi / 72), points, colours, strict=True
+    ):
+        axis.plot(*zip(point, place, strict=True), color=colour, linewidth=0.6, alpha=0.8)
+        outline = [withStroke(linewidth=1.5, foreground="white")]
+        axis.text(*place, name, color=colour, fontsize=8, weight="bold", ha="center", va="center", path_effects=outline)
 
 
 def speaker_clusters(stem: Path, panels: Mapping[str, Representations], note: str) -> None:

@@ -100,7 +100,8 @@ def _identity(store: Store) -> tuple:
 
 
 def _describe(store: Store) -> str:
-    return f"{store.source}, {store.rate_hz} Hz, {', '.join(store.representations)}"
+    named = [f"{r.name} (D={r.dimensions}, hop {r.hop_frames} frames)" for r in store.representations.values()]
+    return f"{store.source}, {store.rate_hz} Hz, {', '.join(named)}"
 
 
 def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | None]) -> Items:
