@@ -17,7 +17,10 @@ import numpy as np
 from speechlvm.latents.store import Store
 
 ACTIVE_VARIANCE = 0.01
-"""A unit is active whose posterior mean varies more (Burda et al.)."""
+"""A unit is active whose posterior mean varies more (Burda et al.).
+
+Means over K sampled paths also vary by chance, by up to 1/K of the prior's variance where the prior follows the path.
+"""
 ACTIVE_NATS = 0.01
 """A unit is active whose KL is more nats per step."""
 LONGEST_LAG_MS = 1000.0
@@ -115,7 +118,8 @@ def analyse(stores: Sequence[Store]) -> dict[str, Any]:
         stores: of one model, or of spectra; one for each set.
 
     Returns:
-        items (utterances) and representations, by name; None stands for what is not known.
+        items (utterances) and representations, by name; None stands for what is not known. A level has collapsed if no
+        unit is active: by its KL, or by its variance where KL is not known.
     """
     return {
         "items": sum(len(store.utterances) for store in stores),
@@ -215,6 +219,10 @@ def _label(name: str, level: Mapping[str, Any]) -> str:
     return f"{name} (collapsed)" if level["collapsed"] else name
 
 
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _draw_kl(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     timed = all(level["rate_hz"] for level in levels.values())
     values = [level["kl_nats_per_second" if timed else "kl_nats_per_step"] for level in levels.values()]
@@ -222,9 +230,9 @@ def _draw_kl(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> Non
     axis.barh(places, values, color=[colours[name] for name in levels], height=0.6)
     widest = max(*values, 1e-9)
     for place, value, level in zip(places, values, levels.values(), strict=True):
-        text = f"{value:.3g} nats/{'s' if timed else 'step'}"
+        text = f"{_short(value)} nats/{'s' if timed else 'step'}"
         if timed:
-            text += f" = {level['kl_bits_per_second']:.3g} bits/s"
+            text += f" = {_short(level['kl_bits_per_second'])} bits/s"
         text += f"\n{level['active_units_by_kl']} of {level['dimensions']} units active"
         text += f" ({level['active_units']} by variance)"
         inside = value > 0.6 * widest
