@@ -1,0 +1,163 @@
+"""Stage 8: probes, small recognisers on frozen representations, by size of the training data and by seed."""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.errors import UserError
+from speechlvm.files import hash_file, hash_value, read_json, write_json
+
+SETS = ("train", "valid", "test")
+LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
+LENGTHS = "utt2num_samples"
+SETTINGS = ("steps", "batch_steps", "hidden", "learning_rate")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train and score probes of every representation of an experiment."""
+    parser = make_parser(__doc__)
+    for name in SETS:
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"representations of the {name} set")
+        parser.add_argument(f"--{name}_data", type=Path, required=True, help=f"data directory of the {name} set")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--tasks", default="phones units frames", help="what to recognise, of these")
+    parser.add_argument("--minutes", default="10 60 all", help="sizes of the labelled training data")
+    parser.add_argument("--seeds", default="1 2 3", help="one training for each of these numbers")
+    parser.add_argument("--vocabulary", type=int, default=100, help="sentencepiece units of transcripts")
+    parser.add_argument("--steps", type=int, default=5000, help="optimiser steps of each probe")
+    parser.add_argument("--batch_steps", type=int, default=4000, help="steps of 16 ms in a batch")
+    parser.add_argument("--hidden", type=int, default=256, help="units of recognisers, in each direction")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="at its peak")
+    parser.add_argument("--beside", type=Path, help="results of other probes, of spectra say, to draw beside")
+    parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    add_sharding(parser)
+    arguments = parser.parse_args(argv)
+    tasks, sizes, seeds = (getattr(arguments, name).split() for name in ("tasks", "minutes", "seeds"))
+    if not tasks or not set(tasks) <= set(LABELS):
+        parser.error(f"--tasks {arguments.tasks}: expected some of {' '.join(LABELS)}")
+    if not sizes or not all(size == "all" or _positive(size) for size in sizes):
+        parser.error(f"--minutes {arguments.minutes}: expected numbers above 0, or all")
+    if not seeds or not all(seed.isdecimal() for seed in seeds):
+        parser.error(f"--seeds {arguments.seeds}: expected whole numbers from 0 on")
+    if any(getattr(arguments, name) <= 0 for name in SETTINGS):
+        parser.error(f"--{', --'.join(SETTINGS)} are above 0")
+    for name, words in (("tasks", tasks), ("minutes", sizes), ("seeds", seeds)):
+        if len(set(words)) < len(words):
+            parser.error(f"--{name} {' '.join(words)}: each once")
+
+    tasks = _with_labels(arguments, tasks)
+    if not tasks:  # said above, and said again by each call, since nothing is written
+        return 1 if arguments.check else 0
+    files = {LABELS[task] for task in tasks} | {LENGTHS}
+    beside = arguments.beside and arguments.beside / "result.json"
+    inputs = {
+        "tasks": tasks,
+        "minutes": sizes,
+        "seeds": [int(seed) for seed in seeds],
+        "stores": {s: [hash_file(getattr(arguments, s) / name) for name in ("info.json", "done.json")] for s in SETS},
+        "data": {name: {s: hash_file(getattr(arguments, f"{s}_data") / name) for s in SETS} for name in sorted(files)},
+        "settings": {name: getattr(arguments, name) for name in SETTINGS},
+        "vocabulary": arguments.vocabulary if "units" in tasks else None,
+        "beside": hash_file(beside) if beside and beside.exists() else None,
+    }
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        write_part=lambda job, inputs: _probe(arguments, job, inputs),
+        merge=lambda: _merge(arguments, inputs),
+    )
+
+
+def _positive(size: str) -> bool:
+    try:
+        return 0 < float(size) < float("inf")
+    except ValueError:
+        return False
+
+
+def _with_labels(arguments: Any, tasks: list[str]) -> list[str]:
+    """Tasks whose label files are there; with --optional those of others are named and left out."""
+    kept = []
+    for task in tasks:
+        files = [getattr(arguments, f"{s}_data") / name for s in SETS for name in (LENGTHS, LABELS[task])]
+        missing = next((path for path in files if not path.exists()), None)
+        if missing is None:
+            kept.append(task)
+        elif not arguments.optional:
+            raise UserError(f"{missing}: missing, and probe '{task}' needs it; leave it out of --tasks")
+        elif not arguments.check:
+            print(f"probe '{task}' is left out: {missing} is missing")
+    return kept
+
+
+def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
+    import sys
+
+    from tqdm import tqdm
+
+    from speechlvm.data.dump import share_of
+    from speechlvm.experiment import training_device
+    from speechlvm.latents.probes.runs import Probing
+    from speechlvm.latents.probes.training import Settings
+
+    device, settings = training_device(arguments.ngpu), Settings(**inputs["settings"])
+    probing = _open(arguments, inputs, Probing)
+    plan = probing.plan(inputs["minutes"], inputs["seeds"])
+    results = []
+    for run in tqdm(share_of(plan, job, arguments.nj), unit="probe", disable=not sys.stderr.isatty()):
+        path = arguments.out / "runs" / f"{run.stem}.json"
+        key = _key(inputs, run)
+        known = read_json(path) if path.exists() else {}
+        if known.get("inputs") != key:
+            known = {"inputs": key, "result": probing.execute(run, settings, device)}
+            write_json(path, known)
+        results.append(known["result"])
+    probing.write_units(arguments.out / "units.model")
+    about = probing.describe(inputs["minutes"])
+    write_json(arguments.out / f"part.{job}.json", {"inputs": inputs, "about": about, "runs": results})
+
+
+def _open(arguments: Any, inputs: dict[str, Any], probing: Any) -> Any:
+    stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
+    return probing(stores, data, inputs["tasks"], inputs["vocabulary"])
+
+
+def _key(inputs: dict[str, Any], run: Any) -> str:
+    """What the result of one run is a function of."""
+    return hash_value(
+        [
+            inputs["stores"],
+            [inputs["data"][name] for name in (LENGTHS, LABELS[run.task])],
+            inputs["settings"],
+            inputs["vocabulary"] if run.task == "units" else None,
+            run.stem,
+        ]
+    )
+
+
+def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
+    from speechlvm.data.dump import remove_parts_beyond
+    from speechlvm.latents.probes.runs import summarise
+    from speechlvm.reporting import probes
+
+    parts = [read_json(arguments.out / f"part.{job}.json") for job in range(1, arguments.nj + 1)]
+    runs = [run for part in parts for run in part["runs"]]
+    settings = {**inputs["settings"], "vocabulary": inputs["vocabulary"]}
+    result = {**parts[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}
+    write_json(arguments.out / "result.json", result)
+    remove_parts_beyond(arguments.out, arguments.nj, "part")
+    panels = [result]
+    if inputs["beside"]:
+        other = read_json(arguments.beside / "result.json")
+        if other["settings"] == settings:
+            panels.append(other)
+        else:
+            print(f"{arguments.beside}: not drawn beside, since its probes were trained with other settings")
+    probes.probes_figure(arguments.out / "error_rates", panels)
+    print(probes.describe(result))
+
+
+if __name__ == "__main__":
+    run_main(main)

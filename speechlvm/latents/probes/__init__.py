@@ -1,0 +1,6 @@
+"""Probes: small recognisers on frozen representations, which show what can be read from them, and with how many labels.
+
+Every representation is brought to one clock (`clock`), gets the same recogniser, the same number of optimiser steps on
+the same batches (`training`), and is compared by its error on the test set (`tasks`). Results of single runs stay on
+disk (`runs`), so that nothing that is finished is done again.
+"""

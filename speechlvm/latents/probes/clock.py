@@ -1,0 +1,120 @@
+"""Features of probes: a representation on the clock that all of them share, so that each has the same steps to read.
+
+    hop of 64 frames     |  0  |  1  |  2  |  3  |  4  |  5  |  6  |  7  |   4 steps side by side: 4 D dimensions
+    hop of 256 frames    |           0           |           1           |   as it is
+    hop of 512 frames    |                       0                       |   twice the same
+    clock, 16 ms         |           0           |           1           |
+
+The clock has 62.5 steps a second: twice as fine as the 32 ms of a step of 512 frames at 16 kHz, and about five steps
+for each phone, so that CTC has room. Between a quarter of a clock step and a whole one, as many steps stand side by
+side as there are, so nothing is lost; what is finer still is averaged over quarters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from speechlvm.errors import UserError
+from speechlvm.latents.store import Representation, Store
+
+CLOCK_HZ = 62.5
+MOST_STACKED = 4
+SLACK_STEPS = 4  # that an utterance may be longer or shorter than its representation: windows and rounding at the ends
+LEAST_DEVIATION = 1e-6  # dimensions that are constant become 0
+CACHE_BYTES = 2 << 30  # beyond it features are read again each time
+
+
+def clock_hop(rate_hz: float) -> int:
+    """Frames from one step of the clock to the next."""
+    return round(rate_hz / CLOCK_HZ)
+
+
+def clock_steps(frames: int, hop: int) -> int:
+    """Steps of the clock in an utterance; the last may be partial."""
+    return -(-frames // hop)
+
+
+def stacked(representation: Representation, hop: int) -> int:
+    """How many vectors stand side by side in one step of a clock of `hop` frames."""
+    return min(max(hop // representation.hop_frames, 1), MOST_STACKED)
+
+
+def on_clock(values: np.ndarray, representation: Representation, frames: int, hop: int) -> np.ndarray:
+    """A representation on the clock.
+
+    Each step of the clock is divided into `stacked` spans; a span's vector is the mean of the steps centred in it, or
+    the nearest step where there is none (`Representation.steps_within`, for all spans at once).
+
+    Args:
+        values: (steps, D).
+        representation: what they are.
+        frames: of the utterance.
+        hop: of the clock in frames.
+
+    Returns:
+        (clock_steps, stacked * D) float32.
+    """
+    width, steps = stacked(representation, hop), clock_steps(frames, hop)
+    edges = np.arange(steps * width + 1) * hop // width
+    places = (edges - representation.first_centre_frames) / representation.hop_frames
+    first = np.clip(np.ceil(places).astype(np.int64), 0, len(values))
+    counts = np.diff(first)
+    nearest = np.clip(np.floor((places[:-1] + places[1:]) / 2 + 0.5).astype(np.int64), 0, len(values) - 1)
+    spans = values[np.where(counts > 0, first[:-1], nearest)].astype(np.float32)
+    several = counts > 1
+    if several.any():
+        sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
+        spans[several] = (sums[first[1:]] - sums[first[:-1]])[several] / counts[several, None]
+    return spans.reshape(steps, -1)
+
+
+class Features:
+    """One representation of the utterances of several sets, read from disk when they are asked for.
+
+    Args:
+        name: of the representation.
+        stores: of the sets, which share no utterance.
+        frames: by utterance.
+        hop: of the clock in frames.
+    """
+
+    def __init__(self, name: str, stores: Iterable[Store], frames: Mapping[str, int], hop: int) -> None:
+        self._stores = {utterance: store for store in stores for utterance in store.utterances}
+        self._frames, self._hop = frames, hop
+        self.representation = next(iter(self._stores.values())).representations[name]
+        self.dimensions = self.representation.dimensions * stacked(self.representation, hop)
+        self._cache: dict[str, np.ndarray] = {}
+        self._room_bytes = CACHE_BYTES
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        """(clock_steps, dimensions) float32, not normalised.
+
+        Raises:
+            UserError: the representation is not of this utterance's audio.
+        """
+        if utterance in self._cache:
+            return self._cache[utterance]
+        store, frames, known = self._stores[utterance], self._frames[utterance], self.representation
+        values = store.read(known.name, utterance)
+        if abs(len(values) * known.hop_frames - frames) > SLACK_STEPS * max(known.hop_frames, self._hop):
+            raise UserError(
+                f"{store.directory}: {utterance}: {len(values)} steps of {known.hop_frames} frames of {known.name}, "
+                f"but {frames} frames in its data directory; give the directory that the representations were made from"
+            )
+        result = on_clock(values, known, frames, self._hop)
+        if result.nbytes <= self._room_bytes:
+            self._room_bytes -= result.nbytes
+            self._cache[utterance] = result
+        return result
+
+    def moments(self, utterances: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each dimension over all steps of some utterances, float32."""
+        steps, total, squares = 0, np.zeros(self.dimensions), np.zeros(self.dimensions)
+        for utterance in utterances:
+            values = self[utterance].astype(np.float64)
+            steps, total, squares = steps + len(values), total + values.sum(0), squares + np.square(values).sum(0)
+        mean = total / steps
+        deviation = np.sqrt(np.maximum(squares / steps - mean**2, 0.0))
+        return mean.astype(np.float32), np.maximum(deviation, LEAST_DEVIATION).astype(np.float32)

@@ -1,0 +1,209 @@
+"""All runs of a set of probes: which there are, the data of each, and their means and deviations."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechlvm.data.directory import load_data_dir
+from speechlvm.errors import UserError
+from speechlvm.files import atomic_write, hash_value
+from speechlvm.latents.probes.clock import Features, clock_hop
+from speechlvm.latents.probes.tasks import SETS, Task, build_task
+from speechlvm.latents.probes.training import Settings, train_probe
+from speechlvm.latents.probes.units import train_units
+from speechlvm.latents.store import Store
+
+ALL = "all"
+NEARLY_ALL = 0.9
+METRICS = ("phone_error_rate", "unit_error_rate", "word_error_rate", "accuracy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: of what, for what, with how much, from which seed."""
+
+    representation: str
+    task: str
+    size: str
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """Name of its file."""
+        return f"{self.representation}_{self.task}_{self.size}_seed{self.seed}"
+
+
+class Probing:
+    """The representations and labels of three sets, and the runs on them.
+
+    Args:
+        stores: representations, by set.
+        data: data directories, by set.
+        tasks: names of tasks, whose labels are there.
+        vocabulary: of sentencepiece units.
+
+    Raises:
+        UserError: the stores are not of one experiment, of the data's utterances, or share utterances.
+        ConfigError: the transcripts cannot support the vocabulary.
+    """
+
+    def __init__(
+        self, stores: Mapping[str, Path], data: Mapping[str, Path], tasks: Iterable[str], vocabulary: int
+    ) -> None:
+        self.stores = {s: Store(stores[s]) for s in SETS}
+        self._check_stores()
+        self.rate_hz = self.stores["train"].rate_hz
+        self.hop = clock_hop(self.rate_hz)
+        directories = {s: load_data_dir(data[s]) for s in SETS}
+        utterances = {s: self.stores[s].utterances for s in SETS}
+        for s in SETS:
+            unknown = [utterance for utterance in utterances[s] if utterance not in directories[s].num_samples]
+            if unknown:
+                raise UserError(
+                    f"{data[s]}: has no utterance {unknown[0]}, which {stores[s]} has ({len(unknown)} in all); "
+                    f"give the data directory of the {s} set"
+                )
+        text = directories["train"].text
+        known = (text[utterance] for utterance in utterances["train"] if utterance in text)
+        self.units = train_units(known, vocabulary) if "units" in tasks else None
+        self.tasks = {name: build_task(name, directories, utterances, self.hop, self.units) for name in tasks}
+        self._frames = {u: directories[s].num_samples[u] for s in SETS for u in utterances[s]}
+        self._features: Features | None = None
+        self._moments = None
+
+    def _check_stores(self) -> None:
+        for s, store in self.stores.items():
+            if not store.utterances:
+                raise UserError(f"{store.directory}: holds no utterance; give the representations of the {s} set")
+            if store.rate_hz is None:
+                raise UserError(f"{store.directory}: frames are not spaced in time; probes are for speech")
+        for one, other in combinations(self.stores.values(), 2):
+            for what, a, b in (
+                ("are of", one.source, other.source),
+                ("have a rate of", f"{one.rate_hz:g} Hz", f"{other.rate_hz:g} Hz"),
+                ("have", _described(one), _described(other)),
+            ):
+                if a != b:
+                    raise UserError(
+                        f"{other.directory}: representations that {what} {b}, but those in {one.directory} {what} {a}; "
+                        "give stores of one experiment"
+                    )
+            shared = sorted(set(one.utterances) & set(other.utterances))
+            if shared:
+                raise UserError(
+                    f"{other.directory}: {len(shared)} utterances are in {one.directory} too ({shared[0]}, ...); "
+                    "give sets that share none"
+                )
+
+    def minutes(self, utterances: Iterable[str]) -> float:
+        """Duration of some utterances."""
+        return sum(self._frames[utterance] for utterance in utterances) / self.rate_hz / 60
+
+    def coinciding(self, task: Task, sizes: Sequence[str]) -> list[str]:
+        """Sizes in minutes that are no less than nine tenths of what there is, and so are the same as all of it."""
+        there = self.minutes(task.trainable)
+        return [size for size in sizes if size != ALL and float(size) >= NEARLY_ALL * there]
+
+    def plan(self, sizes: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+        """The runs, those of one representation side by side."""
+        chosen = {}
+        for name, task in self.tasks.items():
+            same = self.coinciding(task, sizes)
+            chosen[name] = [size for size in sizes if size != ALL and size not in same]
+            chosen[name] += [ALL] if same or ALL in sizes else []
+        return [
+            Run(representation, name, size, seed)
+            for representation in self.stores["train"].representations
+            for name, of_task in chosen.items()
+            for size in of_task
+            for seed in seeds
+        ]
+
+    def subset(self, run: Run) -> list[str]:
+        """Utterances that a run is trained on: the first of a random order that is the seed's, so sizes are nested."""
+        trainable = self.tasks[run.task].trainable
+        if run.size == ALL:
+            return trainable
+        drawn: list[str] = []
+        frames = 0
+        for utterance in sorted(trainable, key=lambda utterance: hash_value([run.seed, utterance])):
+            if frames >= float(run.size) * 60 * self.rate_hz:
+                break
+            drawn.append(utterance)
+            frames += self._frames[utterance]
+        return drawn
+
+    def execute(self, run: Run, settings: Settings, device: torch.device) -> dict[str, Any]:
+        """Train and score one probe; returns what result.json says of it."""
+        if self._features is None or self._features.representation.name != run.representation:
+            self._features = Features(run.representation, self.stores.values(), self._frames, self.hop)
+            self._moments = self._features.moments(self.stores["train"].utterances)
+        drawn = self.subset(run)
+        task = self.tasks[run.task]
+        scores = train_probe(task, self._features, self._moments, drawn, settings, run.seed, device)
+        return {**asdict(run), "minutes": self.minutes(drawn), "utterances": len(drawn), **scores}
+
+    def write_units(self, path: Path) -> None:
+        """Keep the sentencepiece model, if there is one."""
+        if self.units is not None:
+            with atomic_write(path, "wb") as stream:
+                stream.write(self.units)
+
+    def describe(self, sizes: Sequence[str]) -> dict[str, Any]:
+        """What result.json says beside runs: source, sets, representations and tasks."""
+        store = self.stores["train"]
+        return {
+            "source": store.source,
+            "sets": {s: self.stores[s].info["set"] for s in SETS},
+            "clock_hz": self.rate_hz / self.hop,
+            "representations": {
+                name: {"kind": known.kind, "rate_hz": store.step_rate_hz(name), "dimensions": known.dimensions}
+                for name, known in store.representations.items()
+            },
+            "tasks": {
+                name: {
+                    "alphabet": task.alphabet,
+                    "chance": task.chance(),
+                    "minutes": {s: self.minutes(task.trainable if s == "train" else task.references[s]) for s in SETS},
+                    "utterances": {s: len(task.trainable if s == "train" else task.references[s]) for s in SETS},
+                    "unlabelled": task.unlabelled,
+                    "too_short": task.too_short,
+                    "same_as_all": self.coinciding(task, sizes),
+                }
+                for name, task in self.tasks.items()
+            },
+        }
+
+
+def _described(store: Store) -> str:
+    return ", ".join(
+        f"{known.name} ({known.dimensions} dimensions every {known.hop_frames} frames)"
+        for known in store.representations.values()
+    )
+
+
+def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each task, representation and size the mean over seeds of each metric, and its standard deviation.
+
+    The deviation is that of a sample, `<metric>_std`, and None for a single seed.
+    """
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["task"], run["representation"], run["size"]), []).append(run)
+    table = []
+    for (task, representation, size), group in groups.items():
+        row = {"task": task, "representation": representation, "size": size, "seeds": len(group)}
+        for name in ("minutes", *(metric for metric in METRICS if metric in group[0])):
+            values = [run[name] for run in group]
+            row[name] = statistics.fmean(values)
+            if name != "minutes":
+                row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        table.append(row)
+    return table

@@ -1,0 +1,235 @@
+"""What probes are asked for: phones in order, units of the transcript in order, the phone at each step.
+
+Each task has references (tokens of each utterance), a network, its loss, the tokens that the network hears, and error
+rates over a set: all errors of it divided by all tokens of its references.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import edit_distance
+
+from speechlvm.data.directory import DataDirectory, Segment
+from speechlvm.data.phones import fold
+from speechlvm.errors import UserError
+from speechlvm.latents.probes.clock import clock_steps
+from speechlvm.latents.probes.networks import LinearClassifier, Recogniser, recogniser_steps
+from speechlvm.latents.probes.units import load_units, units_of, words_from
+
+SETS = ("train", "valid", "test")
+CLASSES = 39
+SILENCE = fold("h#", CLASSES)
+UNLABELLED = ""  # steps that are in no segment, or in one that the folding leaves out
+BLANK = 0
+IGNORED = -1
+
+References = Mapping[str, list[str]]
+"""Tokens by utterance."""
+
+
+class Task(ABC):
+    """Labels of three sets and how a network learns them.
+
+    Attributes:
+        name: as `--tasks` has it.
+        frames: by utterance.
+        hop: of the clock in frames.
+        references: by set; utterances without labels are absent.
+        alphabet: tokens of the training set, sorted.
+        unlabelled: by set, utterances without labels: they are in no figure.
+        too_short: by set, utterances whose steps are fewer than their labels need. In training they are left out; in
+            the other sets they stay, as errors that no feature can avoid.
+        trainable: utterances of the training set that can be learned from, sorted.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+
+    def __init__(
+        self,
+        references: Mapping[str, References],
+        utterances: Mapping[str, Sequence[str]],
+        frames: Mapping[str, int],
+        hop: int,
+    ) -> None:
+        self.references, self.frames, self.hop = references, frames, hop
+        self.unlabelled = {s: [u for u in utterances[s] if u not in references[s]] for s in SETS}
+        self.too_short = {s: [u for u in sorted(references[s]) if not self._fits(u, references[s][u])] for s in SETS}
+        left_out = set(self.too_short["train"])
+        self.trainable = [utterance for utterance in sorted(references["train"]) if utterance not in left_out]
+        self.alphabet = sorted({t for u in self.trainable for t in references["train"][u]} - {UNLABELLED})
+        self._index = {token: index for index, token in enumerate(self.alphabet)}
+        for name, known in (*references.items(), ("train", self.trainable)):
+            if not any(token != UNLABELLED for utterance in known for token in references[name][utterance]):
+                some = ", ".join(self.too_short[name][:3])
+                raise UserError(
+                    f"probe '{self.name}': no utterance of the {name} set has labels"
+                    + (f" that fit into its steps ({some}, ...: too short)" if some else "; prepare its data again")
+                )
+
+    def _fits(self, utterance: str, tokens: Sequence[str]) -> bool:
+        return True
+
+    def steps_of(self, utterance: str) -> int:
+        """Steps of the clock in an utterance."""
+        return clock_steps(self.frames[utterance], self.hop)
+
+    def chance(self) -> dict[str, float]:
+        """Metrics of a probe that hears nothing, where that says something."""
+        return {}
+
+    @abstractmethod
+    def network(self, dimensions: int, hidden: int) -> nn.Module:
+        """(batch, steps, dimensions) and lengths -> (batch, steps, outputs) and their lengths."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
+        """Nats per token, of tokens of the alphabet."""
+
+    @abstractmethod
+    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+        """The most likely tokens of each utterance, greedily."""
+
+    @abstractmethod
+    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
+        """The task's metrics over a set."""
+
+    def error(self, scores: Mapping[str, float]) -> float:
+        """What validation selects by; lower is better."""
+        return scores[self.metrics[0]]
+
+    def _ids(self, tokens: Sequence[str]) -> list[int]:
+        return [self._index.get(token, IGNORED) for token in tokens]
+
+
+def error_rate(references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> float:
+    """Insertions, deletions and substitutions over a set, divided by the tokens of its references."""
+    errors = sum(edit_distance(reference, tokens) for reference, tokens in zip(references, heard, strict=True))
+    return errors / sum(map(len, references))
+
+
+class SequenceTask(Task):
+    """Tokens in order by connectionist temporal classification, without their times."""
+
+    def _fits(self, utterance: str, tokens: Sequence[str]) -> bool:
+        repeated = sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))  # a blank must stand between them
+        return len(tokens) + repeated <= recogniser_steps(self.steps_of(utterance))
+
+    def network(self, dimensions: int, hidden: int) -> nn.Module:
+        return Recogniser(dimensions, hidden, 1 + len(self.alphabet))
+
+    def loss(self, outputs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
+        counts = torch.tensor([len(tokens) for tokens in references])
+        targets = torch.tensor([1 + i for tokens in references for i in self._ids(tokens)], device=outputs.device)
+        log_probabilities = outputs.log_softmax(-1).transpose(0, 1)
+        nats = nn.functional.ctc_loss(log_probabilities, targets, lengths, counts, blank=BLANK, reduction="sum")
+        return nats / counts.sum()
+
+    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+        best = outputs.argmax(-1).cpu()
+        paths = (torch.unique_consecutive(row[:length]) for row, length in zip(best, lengths, strict=True))
+        return [[self.alphabet[i - 1] for i in path.tolist() if i != BLANK] for path in paths]
+
+    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
+        return {self.metrics[0]: error_rate(references, heard)}
+
+
+class Phones(SequenceTask):
+    """TIMIT's 61 codes folded into 39 classes; silences that follow each other are one."""
+
+    name, metrics = "phones", ("phone_error_rate",)
+
+
+class Units(SequenceTask):
+    """Sentencepiece units of transcripts."""
+
+    name, metrics = "units", ("unit_error_rate", "word_error_rate")
+
+    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
+        words = ([words_from(units) for units in sequences] for sequences in (references, heard))
+        return {**super().score(references, heard), "word_error_rate": error_rate(*words)}
+
+
+class Frames(Task):
+    """The phone at the middle of each step, by a linear map of that step's features alone."""
+
+    name, metrics = "frames", ("accuracy",)
+
+    def network(self, dimensions: int, hidden: int) -> nn.Module:
+        return LinearClassifier(dimensions, len(self.alphabet))
+
+    def loss(self, outputs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
+        valid = torch.cat([row[: len(tokens)] for row, tokens in zip(outputs, references, strict=True)])
+        targets = torch.tensor([i for tokens in references for i in self._ids(tokens)], device=outputs.device)
+        return nn.functional.cross_entropy(valid, targets, ignore_index=IGNORED)
+
+    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+        best = outputs.argmax(-1).tolist()
+        return [[self.alphabet[i] for i in row[:length]] for row, length in zip(best, lengths, strict=True)]
+
+    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
+        pairs = [pair for row in zip(references, heard, strict=True) for pair in zip(*row, strict=True)]
+        labelled = [reference == token for reference, token in pairs if reference != UNLABELLED]
+        return {"accuracy": sum(labelled) / len(labelled)}
+
+    def error(self, scores: Mapping[str, float]) -> float:
+        return 1.0 - scores["accuracy"]
+
+    def chance(self) -> dict[str, float]:
+        counts = {s: Counter(token for tokens in self.references[s].values() for token in tokens) for s in SETS}
+        for counter in counts.values():
+            counter.pop(UNLABELLED, None)
+        [(commonest, _)] = counts["train"].most_common(1)
+        return {"accuracy": counts["test"][commonest] / counts["test"].total()}
+
+
+def phones_in_order(segments: Sequence[Segment]) -> list[str]:
+    """Phones of an utterance, folded into 39 classes; of silences in a row (closure and pause, say) one is left."""
+    folded = [phone for segment in segments if (phone := fold(segment.label, CLASSES)) is not None]
+    return [p for p, before in zip(folded, [None, *folded], strict=False) if not p == before == SILENCE]
+
+
+def phones_at_steps(segments: Sequence[Segment], frames: int, hop: int) -> list[str]:
+    """The folded phone at the middle frame of each step of the clock; "" where there is none."""
+    starts = [segment.start_sample for segment in segments]
+    found = []
+    for step in range(clock_steps(frames, hop)):
+        middle = step * hop + hop // 2
+        place = bisect_right(starts, middle) - 1
+        inside = place >= 0 and middle < segments[place].end_sample
+        found.append(fold(segments[place].label, CLASSES) or UNLABELLED if inside else UNLABELLED)
+    return found
+
+
+def build_task(
+    name: str, data: Mapping[str, DataDirectory], utterances: Mapping[str, Sequence[str]], hop: int, units: bytes | None
+) -> Task:
+    """A task of three sets.
+
+    Args:
+        name: phones, units or frames.
+        data: by set.
+        utterances: by set, those that have features.
+        hop: of the clock in frames.
+        units: sentencepiece model, for `units`.
+    """
+    frames = {u: data[s].num_samples[u] for s in SETS for u in utterances[s]}
+    references: dict[str, References] = {}
+    for s in SETS:
+        if name == "units":
+            processor = load_units(units)
+            text = {u: data[s].text[u] for u in utterances[s] if u in data[s].text}
+            references[s] = {u: tokens for u in text if (tokens := units_of(processor, text[u]))}
+        else:
+            segments = {u: data[s].phones[u] for u in utterances[s] if u in data[s].phones}
+            references[s] = {
+                u: phones_in_order(segments[u]) if name == "phones" else phones_at_steps(segments[u], frames[u], hop)
+                for u in segments
+            }
+    return {task.name: task for task in (Phones, Units, Frames)}[name](references, utterances, frames, hop)

@@ -1,0 +1,79 @@
+"""Sentencepiece units of transcripts: byte-pair merges, so that nothing is random and vocabularies are nested."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+import sentencepiece
+
+from speechlvm.errors import ConfigError, UserError
+
+UNKNOWN = 1  # the one piece that no text needs
+LONGEST_BYTES = 1 << 20  # longer lines would be left out of the training
+SPACE = "▁"
+
+
+def words_of(text: str) -> list[str]:
+    """Words as error rates count them: lower case, without punctuation but apostrophes."""
+    return re.sub(r"[^\w']|_", " ", text.casefold()).split()
+
+
+def train_units(texts: Iterable[str], vocabulary: int) -> bytes:
+    """A sentencepiece model of some transcripts; the same for the same text.
+
+    Args:
+        texts: transcripts of the training set, and of nothing else.
+        vocabulary: number of units, sentencepiece's <unk> among them.
+
+    Raises:
+        UserError: there is no word in the text.
+        ConfigError: the text cannot support this vocabulary; the message has the range that it does.
+    """
+    lines = [" ".join(words_of(text)) for text in texts]
+    characters = set("".join(lines)) - {" "}
+    if not characters:
+        raise UserError("the transcripts of the training set have no words; units cannot be trained on them")
+    least = len(characters | {SPACE}) + UNKNOWN
+    if vocabulary >= least:
+        model = _train(lines, vocabulary)
+        if load_units(model).get_piece_size() == vocabulary:
+            return model
+    most = load_units(_train(lines, max(sum(map(len, lines)), least))).get_piece_size()
+    raise ConfigError(f"vocabulary {vocabulary}: this text supports {least} to {most}")
+
+
+def _train(lines: Sequence[str], vocabulary: int) -> bytes:
+    """A model of `vocabulary` pieces, or of fewer where there is nothing left to merge."""
+    stream = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for line in lines if line),
+        model_writer=stream,
+        model_type="bpe",
+        vocab_size=vocabulary,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        max_sentence_length=LONGEST_BYTES,
+        bos_id=-1,
+        eos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return stream.getvalue()
+
+
+def load_units(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """The processor of a model."""
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def units_of(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[str]:
+    """The units of a transcript; characters that the model does not know stay as they are."""
+    return processor.encode(" ".join(words_of(text)), out_type=str)
+
+
+def words_from(units: Sequence[str]) -> list[str]:
+    """The words that units spell."""
+    return "".join(units).replace(SPACE, " ").split()

@@ -1,0 +1,121 @@
+"""What probes reach: error rates over the amount of labelled data, as a figure and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechlvm.reporting.figures import LINE_STYLES, save
+from speechlvm.reporting.pictures import new_figure
+
+TITLES = {
+    "phone_error_rate": "phones: phone error rate [%]",
+    "unit_error_rate": "units: unit error rate [%]",
+    "word_error_rate": "units: word error rate [%]",
+    "accuracy": "steps: phones not recognised [%]",
+}
+PANEL_ROWS = 2
+
+Result = Mapping[str, Any]
+"""Contents of probes/result.json."""
+
+
+def probes_figure(stem: Path, results: Sequence[Result]) -> None:
+    """A panel for each error rate, a line for each representation; whiskers are standard deviations over seeds.
+
+    Where all was trained on one size of the data, lines become bars.
+
+    Args:
+        stem: path without ending.
+        results: of one experiment, and what is drawn beside it, of other sources.
+    """
+    from matplotlib import colormaps
+
+    metrics = [name for name in TITLES if any(name in row for row in results[0]["summary"])]
+    names = list(
+        dict.fromkeys((p, row["representation"]) for p, result in enumerate(results) for row in result["summary"])
+    )
+    colours = {key: colormaps["turbo"](0.05 + 0.9 * i / max(1, len(names) - 1)) for i, key in enumerate(names)}
+    rows = min(PANEL_ROWS, len(metrics))
+    columns = -(-len(metrics) // rows)
+    figure = new_figure(figsize=(4.6 * columns + 1.4, (1.2 + max(2.2, 0.26 * len(names))) * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, metric in zip(axes, metrics, strict=False):
+        curves = {
+            (place, name): _curve(results[place], name, metric)
+            for place, name in names
+            if any(row["representation"] == name and metric in row for row in results[place]["summary"])
+        }
+        if all(len(curve) == 1 for curve in curves.values()):
+            _bars(axis, {key: curve[0] for key, curve in curves.items()}, colours)
+            axis.set_xlabel(TITLES[metric])
+        else:
+            for (place, name), curve in curves.items():
+                minutes, values, deviations = zip(*curve, strict=True)
+                style = LINE_STYLES[place % len(LINE_STYLES)]
+                colour = colours[place, name]
+                axis.errorbar(minutes, values, deviations, ls=style, marker="o", capsize=3, color=colour, label=name)
+            axis.set_xscale("log")
+            ticks = sorted({round(minutes, 1) for curve in curves.values() for minutes, _, _ in curve})
+            axis.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+            axis.minorticks_off()
+            axis.set_xlabel("labelled training data [min]")
+            axis.set_ylabel(TITLES[metric])
+            axis.grid(alpha=0.3)
+    for axis in list(figure.axes)[len(metrics) :]:
+        axis.set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    save(figure, stem)
+
+
+def _curve(result: Result, name: str, metric: str) -> list[tuple[float, float, float]]:
+    """(minutes, error in per cent, its standard deviation) of a representation, fewest minutes first."""
+    return sorted(
+        (
+            row["minutes"],
+            100 * (1 - row[metric] if metric == "accuracy" else row[metric]),
+            100 * (row[f"{metric}_std"] or 0),
+        )
+        for row in result["summary"]
+        if row["representation"] == name and metric in row
+    )
+
+
+def _bars(axis, values: Mapping[tuple[int, str], tuple[float, float, float]], colours: Mapping) -> None:
+    """Horizontal bars, the first on top."""
+    order = list(values)
+    widths, deviations = [values[key][1] for key in order], [values[key][2] for key in order]
+    axis.barh(range(len(order)), widths, xerr=deviations, color=[colours[key] for key in order], height=0.7, capsize=2)
+    for row, (width, deviation) in enumerate(zip(widths, deviations, strict=True)):
+        axis.text(width + deviation + 1, row, f"{width:.1f}", va="center", fontsize=8)
+    axis.set_yticks(range(len(order)), [name for _, name in order], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, max(w + d for w, d in zip(widths, deviations, strict=True)) * 1.15)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def describe(result: Result) -> str:
+    """Lines that say what was left out, and the means and deviations of each task, representation and size."""
+    lines = []
+    for name, task in result["tasks"].items():
+        for part in ("train", "valid", "test"):
+            for what, utterances in (("no labels", task["unlabelled"][part]), ("too short", task["too_short"][part])):
+                if utterances:
+                    some = ", ".join(utterances[:3]) + (", ..." if len(utterances) > 3 else "")
+                    lines.append(f"{name}: {part}: {len(utterances)} utterances: {what}: {some}")
+        there = task["minutes"]["train"]
+        lines += [f"{name}: {size} minutes: {there:.1f} are there, the same as all" for size in task["same_as_all"]]
+    for row in result["summary"]:
+        scores = [
+            f"{metric.replace('_', ' ')} {100 * row[metric]:.1f}"
+            + (f" +- {100 * row[f'{metric}_std']:.1f} %" if row[f"{metric}_std"] is not None else " %")
+            for metric in TITLES
+            if metric in row
+        ]
+        lines.append(
+            f"{row['task']}: {row['representation']}, {row['size']} ({row['minutes']:.1f} min): {', '.join(scores)}"
+        )
+    return "\n".join(lines)
