@@ -38,6 +38,7 @@ KINDS = ("real", "binary")
 VALUE_BYTES = 4
 _HEADER = struct.Struct("<5sbibi")
 HEADER_BYTES = _HEADER.size
+PREPARE_AGAIN = "prepare the data again"
 MARGINAL_FRAMES = 16_384
 """Most frames from which the marginal distribution is fitted."""
 
@@ -76,55 +77,56 @@ def write_record(stream, utterance: str, values: np.ndarray) -> int:
     return offset
 
 
-def read_vectors(location: str, utterance: str | None = None) -> np.ndarray:
-    """(T, C) float32 of an entry "path:offset" of feats.scp.
+def read_vectors(location: str, utterance: str | None = None, remedy: str = PREPARE_AGAIN) -> np.ndarray:
+    """(T, C) float32 of an entry "path:offset" of an scp file.
 
     Args:
         location: the entry.
         utterance: whose record must be there; None: anybody's.
+        remedy: what errors say to do.
 
     Raises:
         UserError: no such file, no float32 matrix there, or that of another utterance.
     """
-    with _record(location, utterance) as (stream, rows, columns):
+    with _record(location, utterance, remedy) as (stream, rows, columns):
         data = stream.read(rows * columns * VALUE_BYTES)
     return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
 
 
 def count_frames(location: str, utterance: str) -> int:
     """Frames of an utterance in the record of an entry of feats.scp, without reading them; errors as `read_vectors`."""
-    with _record(location, utterance) as (_, rows, _columns):
+    with _record(location, utterance, PREPARE_AGAIN) as (_, rows, _columns):
         return rows
 
 
 @contextmanager
-def _record(location: str, utterance: str | None) -> Iterator[tuple[IO[bytes], int, int]]:
+def _record(location: str, utterance: str | None, remedy: str) -> Iterator[tuple[IO[bytes], int, int]]:
     """The archive at the values of a record that is wholly in it, and the numbers of their rows and columns."""
     path, _, offset = location.rpartition(":")
     if not path or not (offset.isdecimal() and offset.isascii()):
-        raise UserError(f"feats.scp: '{location}': expected path.ark:offset; prepare the data again")
+        raise UserError(f"'{location}' in an scp file: expected path.ark:offset; {remedy}")
     name, start = b"" if utterance is None else utterance.encode() + b" ", int(offset)
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, start - len(name)))
             if stream.read(len(name)) != name:
-                raise UserError(f"{location}: no record of {utterance}; prepare the data again")
+                raise UserError(f"{location}: no record of {utterance}; {remedy}")
             stream.seek(start)
-            rows, columns = _parse_header(stream.read(HEADER_BYTES), location)
+            rows, columns = _parse_header(stream.read(HEADER_BYTES), location, remedy)
             size, there = rows * columns * VALUE_BYTES, os.fstat(stream.fileno()).st_size - start - HEADER_BYTES
             if there < size:
-                raise UserError(f"{location}: ends after {there} of {size} bytes; prepare it again")
+                raise UserError(f"{location}: ends after {there} of {size} bytes; {remedy}")
             yield stream, rows, columns
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; prepare the data again") from error
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from error
 
 
-def _parse_header(data: bytes, where: str) -> tuple[int, int]:
+def _parse_header(data: bytes, where: str, remedy: str = PREPARE_AGAIN) -> tuple[int, int]:
     if len(data) == HEADER_BYTES:
         magic, size_of_rows, rows, size_of_columns, columns = _HEADER.unpack(data)
         if (magic, size_of_rows, size_of_columns) == (b"\0BFM ", 4, 4) and rows > 0 and columns > 0:
             return rows, columns
-    raise UserError(f"{where}: no float32 matrix in Kaldi's binary form; prepare the data again")
+    raise UserError(f"{where}: no float32 matrix in Kaldi's binary form; {remedy}")
 
 
 # --- The files `channels` and `rate_hz` of a data directory -----------------------------------------------------------

@@ -162,6 +162,7 @@ class Store:
             if info["kind"] != "representations":
                 raise ValueError(f"kind '{info['kind']}'")
             self.info, self.source, self.rate_hz = info, info["source"], info["rate_hz"]
+            self._count = info["utterances"]
             described = [Representation(**{**r, "statistics": tuple(r["statistics"])}) for r in info["representations"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{directory}/info.json: damaged ({error!r}); {self._again()}") from error
@@ -185,6 +186,8 @@ class Store:
                     places[utterance] = f"{beside}:{offset}" if beside.exists() else location
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{path}: cannot be read ({error}); {self._again()}") from error
+            if len(places) != self._count:
+                raise UserError(f"{path}: {len(places)} utterances, info.json says {self._count}; {self._again()}")
             self._places[name, statistic] = places
         return self._places[name, statistic]
 
@@ -200,7 +203,7 @@ class Store:
         places = self._index(name, statistic)
         if utterance not in places:
             raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it of another set?")
-        return read_vectors(places[utterance], utterance)
+        return read_vectors(places[utterance], utterance, self._again())
 
     def step_rate_hz(self, name: str) -> float | None:
         """Steps per second; None where frames are not spaced in time."""

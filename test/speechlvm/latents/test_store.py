@@ -64,12 +64,34 @@ def test_a_job_without_utterances_is_no_fault(tmp_path):
         (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
         (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
         (lambda s: (s / "z1_mean.scp").unlink(), "z1_mean.scp: cannot be read"),
+        (
+            lambda s: (s / "z1_mean.scp").write_text("a x.ark:2\n"),
+            "z1_mean.scp: 1 utterances, info.json says 3; remove",
+        ),
     ],
 )
 def test_damage_is_named(store, spoil, message):
     spoil(store)
     with pytest.raises(UserError, match=message):
         Store(store)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: (s / "h_mean.2.ark").write_bytes(b"c \0BFM"), "no float32 matrix"),
+        (lambda s: (s / "h_mean.2.ark").write_bytes(b"d \0BFM"), "no record of c"),
+        (
+            lambda s: (s / "h_mean.2.ark").write_bytes((s / "h_mean.2.ark").read_bytes()[:-1]),
+            "ends after 15 of 16 bytes",
+        ),
+        (lambda s: (s / "h_mean.2.ark").unlink(), "No such file or directory"),
+    ],
+)
+def test_a_damaged_archive_is_to_be_made_again(store, spoil, message):
+    spoil(store)
+    with pytest.raises(UserError, match=message + r".*; remove .* and run stage 6 \(latents\) again"):
+        Store(store).read("h", "c")
 
 
 def test_what_is_not_there_is_named(store):
