@@ -13,7 +13,7 @@ the package's own reader: nothing that is read can run code.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from speechlvm.data.dump import remove_parts_beyond, start_part
 from speechlvm.data.vectors import read_vectors, write_record
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, read_json, write_json
+from speechlvm.files import atomic_write, disk_errors, read_json, write_json
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
@@ -138,7 +138,17 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
     info = {**info, "kind": "representations", "utterances": utterances, "representations": described}
     write_json(directory / "info.json", info)
     remove_parts_beyond(directory, jobs, "part", *stems)
+    _remove_others(directory, stems)
     return info
+
+
+def _remove_others(directory: Path, stems: Collection[str]) -> None:
+    """Remove what an earlier run wrote of other representations or statistics."""
+    for statistic in STATISTICS:
+        for stale in directory.glob(f"*_{statistic}.*"):
+            if stale.name.partition(".")[0] not in stems:
+                with disk_errors(stale):
+                    stale.unlink()
 
 
 class Store:

@@ -52,6 +52,16 @@ def test_fewer_jobs_leave_nothing_of_more(store):
     np.testing.assert_array_equal(Store(store).read("h", "c"), values(2)["h"]["mean"])
 
 
+def test_fewer_representations_leave_nothing_of_the_others(store):
+    for name in ("pcm.1.ark", "notes_mean"):  # not of a store
+        (store / name).touch()
+    z1 = Representation("z1", "latent", 64, 32.0, 3)
+    write_part(store, 1, [("a", values(0))], [z1], {"jobs": 1})
+    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    kept = {"z1_mean.1.ark", "z1_mean.scp", "part.1.json", "info.json", "done.json", "pcm.1.ark", "notes_mean"}
+    assert {path.name for path in store.iterdir()} == kept
+
+
 def test_a_job_without_utterances_is_no_fault(tmp_path):
     write_part(tmp_path, 1, [], [Z1], {})
     write_part(tmp_path, 2, [("a", values(0))], [Z1], {})
