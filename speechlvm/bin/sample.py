@@ -1,4 +1,4 @@
-"""Stage 5: prior samples, continuations of real data and reconstructions, as files and pictures.
+"""Stage 5: samples at several temperatures, continuations, reconstructions, and what each level of latents controls.
 
 Audio is written as <name>.wav. Vectors are written as <name>.npy, float32 (T, C) in the units of the data.
 """
@@ -77,19 +77,15 @@ def _sample(arguments: Any) -> None:
     long_enough = [u for u in sorted(dump.records) if dump.records[u].frames >= prefix]
     # spread over the set, so that several speakers are among them
     chosen = long_enough[:: max(1, len(long_enough) // arguments.count)][: arguments.count]
-    kinds = {
-        "prior": generate.prior_samples(experiment, arguments.count, frames, arguments.seed),
-        "continuation": generate.continuations(
-            experiment, {u: dump.read(u, 0, prefix) for u in chosen}, frames, arguments.seed
-        ),
-        "reconstruction": generate.reconstructions(
-            experiment, {u: dump.read(u, 0, frames) for u in chosen}, arguments.seed
-        ),
-    }
+    groups = [
+        *generate.prior_groups(experiment, arguments.count, frames, arguments.seed),
+        *generate.continuations(experiment, {u: dump.read(u, 0, prefix) for u in chosen}, frames, arguments.seed),
+        *generate.utterance_groups(experiment, {u: dump.read(u, 0, frames) for u in chosen}, arguments.seed),
+    ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     index = []
-    for kind, items in kinds.items():
-        for item in items:
+    for group in groups:
+        for item in group.made:
             if audible:
                 write_wav(arguments.out / f"{item.name}.wav", item.data, dump.rate_hz)
             else:
@@ -97,18 +93,21 @@ def _sample(arguments: Any) -> None:
             index.append(
                 {
                     "name": item.name,
-                    "kind": kind,
+                    "kind": group.kind,
+                    "description": generate.DESCRIPTIONS[group.kind],
+                    "picture": group.picture,
+                    **item.about,
                     "log_likelihood_nats": item.log_likelihood_nats,
                     "marks": item.marks,
                 }
             )
-        if not items:
-            continue
-        title, page = f"{arguments.exp.parent.name}: {kind}", [(item.name, item.data, item.marks) for item in items]
+        title = f"{arguments.exp.parent.name}: {group.kind} {group.level}"
+        page = [(item.name, item.data, item.marks) for item in group.page]
+        picture = arguments.out / group.picture
         if audible:
-            waveform_page(arguments.out / f"{kind}.png", page, dump.rate_hz, title)
+            waveform_page(picture, page, dump.rate_hz, title, group.columns)
         else:
-            channels_page(arguments.out / f"{kind}.png", page, list(dump.channels), dump.rate_hz, title)
+            channels_page(picture, page, list(dump.channels), dump.rate_hz, title, group.columns)
     write_json(arguments.out / "samples.json", index)
     print(f"{arguments.out}: {len(index)} sequences")
 

@@ -97,7 +97,7 @@ class Draws:
     def _checked(self, level: str, values: Tensor) -> Tensor:
         sizes = self._model.latent_sizes
         if level not in sizes:
-            raise ValueError(f"latents: no level '{level}'; expected some of {', '.join(sizes) or 'none at all'}")
+            raise ValueError(f"latents: no level '{level}'; expected {', '.join(sizes) or 'none at all'}")
         shape = (len(self._noise), -(-self.frames // self._model.latent_hops[level]), sizes[level])
         if values.shape != shape:
             raise ValueError(f"latents of {level}: expected shape {shape}, found {tuple(values.shape)}")

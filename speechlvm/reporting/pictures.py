@@ -13,6 +13,8 @@ DYNAMIC_RANGE_DB = 80.0
 WINDOW_FRAMES = 256
 HOP_FRAMES = 64
 COLUMNS = 4
+PANEL_INCHES = 4.2
+PANEL_PARTS = ((0.0, 2.2), (2.35, 1.05))  # inches above the bottom, and tall: spectrogram, waveform
 
 
 def new_figure(*arguments, **options):
@@ -44,36 +46,42 @@ def spectrogram_db(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.nd
     return frequency, time, 20 * np.log10(np.maximum(magnitude, 1e-8))
 
 
-def waveform_page(path: Path, waves: Sequence[tuple[str, np.ndarray, Sequence[int]]], rate_hz: int, title: str) -> None:
-    """For each (name, int16 samples, marked frames) the waveform above its spectrogram in dB, four side by side."""
-    columns, bands = min(COLUMNS, len(waves)), -(-len(waves) // COLUMNS)
-    figure = new_figure(figsize=(4.2 * columns, 4.2 * bands + 0.2), layout="constrained")
-    axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=(1, 2) * bands)
-    for axis in axes.flat:
-        axis.set_visible(False)
+def waveform_page(
+    path: Path,
+    waves: Sequence[tuple[str, np.ndarray, Sequence[int]]],
+    rate_hz: int,
+    title: str,
+    columns: int = COLUMNS,
+) -> None:
+    """For each (name, int16 samples, marked frames) the waveform above its spectrogram in dB, row by row."""
+    columns = min(columns, len(waves))
+    bands = -(-len(waves) // columns)
+    width, height = PANEL_INCHES * columns, PANEL_INCHES * bands + 0.4
+    figure = new_figure(figsize=(width, height))
     for index, (name, samples, marks) in enumerate(waves):
         band, column = divmod(index, columns)
-        wave, picture = axes[2 * band, column], axes[2 * band + 1, column]
-        wave.set_visible(True)
-        picture.set_visible(True)
-        wave.sharex(picture)
-        wave.tick_params(labelbottom=False)
+        # placed by hand: a layout that measures all labels takes longer than all that is drawn
+        left, bottom = PANEL_INCHES * column + 0.55, PANEL_INCHES * (bands - band - 1) + 0.5
+        places = [(left / width, (bottom + up) / height, 3.55 / width, tall / height) for up, tall in PANEL_PARTS]
+        picture, wave = (figure.add_axes(place) for place in places)
         if column == 0:
             wave.set_ylabel("amplitude")
             picture.set_ylabel("frequency [kHz]")
-        seconds = np.arange(len(samples)) / rate_hz
-        wave.plot(seconds, samples / 32768.0, linewidth=0.4, color="0.2")
+        seconds = len(samples) / rate_hz
+        wave.plot(np.arange(len(samples)) / rate_hz, samples / 32768.0, linewidth=0.4, color="0.2")
         wave.set_title(name, fontsize=8)
         peak = max(0.01, float(np.abs(samples.astype(np.float64)).max()) / 32768.0)
-        wave.set_ylim(-1.1 * peak, 1.1 * peak)
+        wave.set(xlim=(0, seconds), ylim=(-1.1 * peak, 1.1 * peak), xticks=[])
         frequency, time, level = spectrogram_db(samples, rate_hz)
-        top = float(level.max())
-        picture.pcolormesh(time, frequency / 1000, level, vmin=top - DYNAMIC_RANGE_DB, vmax=top, cmap="magma")
-        picture.set_xlabel("time [s]")
+        top, step = float(level.max()), HOP_FRAMES / rate_hz / 2
+        extent = (time[0] - step, time[-1] + step, 0, frequency[-1] / 1000)
+        limits = {"vmin": top - DYNAMIC_RANGE_DB, "vmax": top, "cmap": "magma"}
+        picture.imshow(level, origin="lower", aspect="auto", extent=extent, interpolation="nearest", **limits)
+        picture.set(xlim=(0, seconds), xlabel="time [s]")
         for mark in marks:
             for axis in (wave, picture):
                 axis.axvline(mark / rate_hz, color="tab:cyan", linewidth=1)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, y=1 - 0.15 / height)
     save_figure(figure, path)
 
 
@@ -83,6 +91,7 @@ def channels_page(
     channels: Sequence[str],
     rate_hz: float | None,
     title: str,
+    columns: int = COLUMNS,
 ) -> None:
     """For each (name, (T, C) values, marked frames) its channels over time, each on a line of its own.
 
@@ -90,12 +99,14 @@ def channels_page(
 
     Args:
         path: PNG or PDF.
-        sequences: side by side, four to a row.
+        sequences: row by row.
         channels: C names.
         rate_hz: frames per second; None: the axis counts frames.
         title: of the page.
+        columns: sequences in a row.
     """
-    columns, rows = min(COLUMNS, len(sequences)), -(-len(sequences) // COLUMNS)
+    columns = min(columns, len(sequences))
+    rows = -(-len(sequences) // columns)
     figure = new_figure(figsize=(4.2 * columns, (1.0 + 0.25 * len(channels)) * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     everything = np.concatenate([values for _, values, _ in sequences])

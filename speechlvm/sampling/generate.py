@@ -1,15 +1,58 @@
-"""What a trained model makes: prior samples, continuations of a real prefix, reconstructions through latents."""
+"""What a trained model makes: samples, continuations and reconstructions, and what its levels of latents control.
+
+Everything is keyed by a seed. Sequences that differ only in a few latents or in the temperature have the same noise.
+As many as possible are drawn side by side, since a step of 32 rows takes hardly longer than one of four.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from speechlvm.experiment import Experiment
+from speechlvm.models.ancestral import Samples
 from speechlvm.models.base import LatentModel, slice_features
 from speechlvm.noise import Noise
+
+TEMPERATURES = (0.5, 0.75)
+"""Beside 1, the temperature of the prior samples."""
+
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the second utterance in an interpolation."""
+
+DESCRIPTIONS = {
+    "prior": "Latents and frames drawn from the model alone.",
+    "temperature": (
+        "The prior samples again from the same noise, with all standard deviations times the temperature and all "
+        "logits divided by it; the prior sample beside them is the one at temperature 1."
+    ),
+    "resampled": (
+        "One level of a prior sample's latents drawn anew from its prior given the other levels, which keep their "
+        "values; the frames are drawn anew."
+    ),
+    "frozen": (
+        "One level of a prior sample's latents keeps its values; the other levels and the frames are drawn anew."
+    ),
+    "frames": (
+        "All latents of a prior sample keep their values and the frames alone are drawn anew: what differs is what the "
+        "latents do not settle."
+    ),
+    "continuation": "A real beginning, up to the mark, and what the model draws after it.",
+    "reconstruction": "Each original, and the mode of the output given latents drawn from its posterior.",
+    "resynthesis": (
+        "All frames drawn, given latents from the posterior of an original; where a level is named, that level is "
+        "drawn anew from its prior given the others."
+    ),
+    "interpolation": (
+        "All frames drawn, given latents on the straight line between those of two utterances' posteriors, in every "
+        "level; the weight is that of the second utterance."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -21,12 +64,50 @@ class Generated:
         data: (T,) int16 of audio, (T, C) float32 of vectors, as the dump has them.
         log_likelihood_nats: of the generated frames, collected while they were drawn; None for reconstructions.
         marks: frames at which something changes (where a continuation begins).
+        about: what it is one of: "level", "temperature", "weight", "utterances", and "beside", the name of the sequence
+            that it is to be compared with; as far as they apply.
     """
 
     name: str
     data: np.ndarray
     log_likelihood_nats: float | None = None
     marks: tuple[int, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sequences of one kind, and the page that shows them.
+
+    Attributes:
+        kind: of `DESCRIPTIONS`.
+        made: the sequences.
+        page: what the page shows, row by row: these, and those that they are compared with.
+        columns: of the page.
+        level: where the page is about one level of latents.
+    """
+
+    kind: str
+    made: Sequence[Generated]
+    page: Sequence[Generated]
+    columns: int = 4
+    level: str = ""
+
+    @property
+    def picture(self) -> str:
+        """File name of the page."""
+        return f"{self.kind}_{self.level}.png" if self.level else f"{self.kind}.png"
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A sequence to draw: name, key of its noise, level -> latents (T_l, D_l) to keep, `Generated.about`."""
+
+    name: str
+    key: tuple
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
 
 def _noise(experiment: Experiment, keys: list[tuple]) -> Noise:
@@ -34,17 +115,78 @@ def _noise(experiment: Experiment, keys: list[tuple]) -> Noise:
     return Noise(keys, reference.device, reference.dtype)
 
 
-def prior_samples(experiment: Experiment, count: int, frames: int, seed: int) -> list[Generated]:
-    """`count` sequences from the prior, generated side by side."""
-    noise = _noise(experiment, [(seed, "prior", row) for row in range(count)])
-    with torch.no_grad():
-        samples = experiment.model.sample(frames, noise, experiment.observation.inputs_of)
+def _draw(experiment: Experiment, frames: int, wishes: list[_Wish]) -> tuple[list[Generated], Samples]:
+    """All wishes side by side, from the start."""
+    model, noise = experiment.model, _noise(experiment, [wish.key for wish in wishes])
+    latents = {}
+    for level, size in model.latent_sizes.items():
+        anew = torch.full((-(-frames // model.latent_hops[level]), size), torch.nan, device=noise.device)
+        latents[level] = torch.stack([wish.kept.get(level, anew) for wish in wishes])
+    temperature = torch.tensor([wish.temperature for wish in wishes])
+    samples = model.sample(
+        frames, noise, experiment.observation.inputs_of, latents=latents, temperature=temperature.to(noise.device)
+    )
     data = experiment.observation.decode(samples.target).cpu().numpy()
     totals = samples.log_likelihood.double().sum(1).tolist()
-    return [Generated(f"prior_{row}", data[row], totals[row]) for row in range(count)]
+    made = [Generated(wish.name, data[row], totals[row], about=wish.about) for row, wish in enumerate(wishes)]
+    return made, samples
 
 
-def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frames: int, seed: int) -> list[Generated]:
+def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> list[Group]:
+    """`count` sequences from the prior, the same at other temperatures, and variations of the first one's latents."""
+    wishes = [_Wish(f"prior_{row}", (seed, "prior", row)) for row in range(count)]
+    wishes += [
+        _Wish(
+            f"temperature_{row}_{t:g}",
+            (seed, "prior", row),
+            about={"temperature": t, "beside": f"prior_{row}"},
+            temperature=t,
+        )
+        for row in range(count)
+        for t in TEMPERATURES
+    ]
+    made, samples = _draw(experiment, frames, wishes)
+    prior, tempered = made[:count], made[count:]
+    page = []
+    for row, item in enumerate(prior):
+        page += [*tempered[row * len(TEMPERATURES) : (row + 1) * len(TEMPERATURES)], item]
+    groups = [Group("prior", prior, prior), Group("temperature", tempered, page, len(TEMPERATURES) + 1)]
+    latents = {level: values[0] for level, values in samples.latents.items()}
+    return groups + (_variations(experiment, prior[0], latents, max(1, count - 1), frames, seed) if latents else [])
+
+
+def _variations(
+    experiment: Experiment, base: Generated, latents: dict[str, Tensor], count: int, frames: int, seed: int
+) -> list[Group]:
+    """`count` of each kind in which the `latents` of `base` are kept in part.
+
+    With two levels one of them frozen is the other one resampled, so that "frozen" says something new from three
+    levels on; with one level there are "frames" alone.
+    """
+    kept = {("frames", ""): list(latents)}
+    for level in latents if len(latents) > 1 else ():
+        kept["resampled", level] = [other for other in latents if other != level]
+    for level in latents if len(latents) > 2 else ():
+        kept["frozen", level] = [level]
+    wishes = [
+        _Wish(
+            "_".join(filter(None, (kind, level, str(row)))),
+            (seed, "variation", row),
+            {name: latents[name] for name in names},
+            {**({"level": level} if level else {}), "beside": base.name},
+        )
+        for (kind, level), names in kept.items()
+        for row in range(1, count + 1)
+    ]
+    made, _ = _draw(experiment, frames, wishes)
+    groups = []
+    for index, (kind, level) in enumerate(kept):
+        items = made[index * count : (index + 1) * count]
+        groups.append(Group(kind, items, [base, *items], level=level))
+    return groups
+
+
+def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frames: int, seed: int) -> list[Group]:
     """Each prefix (all of one length, cut to the model's hop) followed by `frames` generated frames."""
     model, observation = experiment.model, experiment.observation
     names = sorted(prefixes)
@@ -62,22 +204,95 @@ def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frame
     generated = observation.decode(samples.target).cpu()
     whole = torch.cat([data.cpu(), generated], 1).numpy()
     totals = samples.log_likelihood.double().sum(1).tolist()
-    return [Generated(f"continuation_{name}", whole[row], totals[row], (length,)) for row, name in enumerate(names)]
+    made = [
+        Generated(f"continuation_{name}", whole[row], totals[row], (length,), {"utterances": [name]})
+        for row, name in enumerate(names)
+    ]
+    return [Group("continuation", made, made)]
 
 
-def reconstructions(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Generated]:
-    """Each original, and the output distribution's mode given latents from the posterior. Empty without latents."""
-    model, observation = experiment.model, experiment.observation
+def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Group]:
+    """Reconstructions, resyntheses and interpolations of real sequences. Empty without latents."""
+    model = experiment.model
     if not isinstance(model, LatentModel):
         return []
+    beside = {
+        name: Generated(f"original_{name}", data, about={"utterances": [name]})
+        for name, data in sorted(originals.items())
+    }
+    reconstructed = _reconstructions(experiment, list(beside.values()), seed)
+    groups = [Group("reconstruction", reconstructed, reconstructed)]
+    frames = min(len(data) for data in originals.values())
+    if frames == 0:
+        return groups
+    latents = _posterior_latents(experiment, {name: data[:frames] for name, data in originals.items()}, seed)
+    anew = ["", *(model.latent_sizes if len(model.latent_sizes) > 1 else ())]
+    wishes = [
+        _Wish(
+            f"resynthesis_{name}" + f"_{level}" * bool(level),
+            (seed, "resynthesis", name),
+            {other: values for other, values in latents[name].items() if other != level},
+            {"utterances": [name], **({"level": level} if level else {}), "beside": f"original_{name}"},
+        )
+        for name in latents
+        for level in anew
+    ]
+    names = list(latents)
+    for number, (first, second) in enumerate(zip(names[::2], names[1::2], strict=False), 1):
+        wishes += [
+            _Wish(
+                f"interpolation_{number}_{weight:g}",
+                (seed, "interpolation", first, second),
+                interpolate(latents[first], latents[second], weight),
+                {"utterances": [first, second], "weight": weight},
+            )
+            for weight in WEIGHTS
+        ]
+    made, _ = _draw(experiment, frames, wishes)
+    resynthesised, interpolated = made[: len(names) * len(anew)], made[len(names) * len(anew) :]
+    page = []
+    for row, original in enumerate(beside.values()):
+        page += [original, *resynthesised[row * len(anew) : (row + 1) * len(anew)]]
+    groups.append(Group("resynthesis", resynthesised, page, 1 + len(anew) if len(anew) > 1 else 4))
+    return groups + ([Group("interpolation", interpolated, interpolated, len(WEIGHTS))] if interpolated else [])
+
+
+def interpolate(first: dict[str, Tensor], second: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """Latents of every level, `weight` of the way from the first to the second; 0 and 1 give them exactly."""
+    return {level: (1 - weight) * first[level] + weight * second[level] for level in first}
+
+
+def _posterior_latents(
+    experiment: Experiment, originals: dict[str, np.ndarray], seed: int
+) -> dict[str, dict[str, Tensor]]:
+    """Utterance -> level -> (T_l, D_l), drawn from the posteriors of sequences of one length.
+
+    All with the same noise: half-way between two of them are then draws from a posterior half-way between theirs, and
+    not means of independent draws, which vary too little.
+    """
+    names, observation = sorted(originals), experiment.observation
+    noise = _noise(experiment, [(seed, "posterior")] * len(names))
+    data = torch.from_numpy(np.stack([originals[name] for name in names])).to(noise.device)
+    lengths = torch.full((len(names),), data.shape[1], device=noise.device)
+    with torch.no_grad():
+        inputs = observation.inputs(data, lengths).to(noise.dtype)
+        features = experiment.model.encode(inputs, lengths)
+        latents = experiment.model.infer(inputs, lengths, features=features, noise=noise, decode=False).latents
+    return {name: {level: values[row] for level, values in latents.items()} for row, name in enumerate(names)}
+
+
+def _reconstructions(experiment: Experiment, originals: list[Generated], seed: int) -> list[Generated]:
+    """Each original, and the output distribution's mode given latents from the posterior."""
+    model, observation = experiment.model, experiment.observation
     pairs = []
-    for name in sorted(originals):
+    for original in originals:
+        (name,) = original.about["utterances"]
         noise = _noise(experiment, [(seed, "reconstruction", name)])
-        data = torch.tensor(originals[name])[None].to(noise.device)
+        data = torch.tensor(original.data)[None].to(noise.device)
         lengths = torch.tensor([data.shape[1]], device=noise.device)
         with torch.no_grad():
             parameters = model.reconstruct(observation.inputs(data, lengths).to(noise.dtype), lengths, noise)
             mode = observation.decode(model.distribution.mode(parameters))
-        pairs.append(Generated(f"original_{name}", originals[name]))
-        pairs.append(Generated(f"reconstruction_{name}", mode[0].cpu().numpy()))
+        about = {"utterances": [name], "beside": original.name}
+        pairs += [original, Generated(f"reconstruction_{name}", mode[0].cpu().numpy(), about=about)]
     return pairs

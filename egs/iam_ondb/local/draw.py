@@ -15,6 +15,7 @@ from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.dump import open_dump
 from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
 
+SHOWN = ("prior", "continuation", "reconstruction")
 LINES = 6
 GAP = 0.3
 PAGE_INCHES = 8.0
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     panels = [("ground truth", [("", dump.read(utterance), 0) for utterance in utterances])]
     for name in names:
         samples = arguments.exp / name / "samples"
-        index = read_json(samples / "samples.json")
+        index = [item for item in read_json(samples / "samples.json") if item["kind"] in SHOWN]
         arrays = [np.load(samples / f"{item['name']}.npy") for item in index]
         marks = [max(item["marks"], default=0) for item in index]
         lines = [(item["name"], array, mark) for item, array, mark in zip(index, arrays, marks, strict=True)]

@@ -119,16 +119,19 @@ def test_samples_and_pictures(trained):
     options += ["--seconds", 0.05, "--prefix_seconds", 0.02]
     run(sample, *options)
     index = json.loads((out / "samples" / "samples.json").read_text())
-    assert [entry["kind"] for entry in index] == ["prior"] * 2 + ["continuation"] * 2
+    assert [entry["kind"] for entry in index] == ["prior"] * 2 + ["temperature"] * 4 + ["continuation"] * 2
     for entry in index:
         pcm, rate = soundfile.read(out / "samples" / f"{entry['name']}.wav", dtype="int16")
-        assert rate == 16000 and len(pcm) == 800 + (0 if entry["kind"] == "prior" else 320)
+        assert rate == 16000 and len(pcm) == 800 + (320 if entry["kind"] == "continuation" else 0)
         assert entry["log_likelihood_nats"] < 0
+        assert entry["picture"] == f"{entry['kind']}.png"
+        assert (out / "samples" / entry["picture"]).read_bytes().startswith(b"\x89PNG")
         if entry["kind"] == "continuation":
-            utterance = entry["name"].removeprefix("continuation_")
+            (utterance,) = entry["utterances"]
+            assert entry["name"] == f"continuation_{utterance}"
             np.testing.assert_array_equal(pcm[:320], open_dump(test).read(utterance, 0, 320))
-    for kind in ("prior", "continuation"):
-        assert (out / "samples" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    tempered = [(entry["name"], entry["temperature"], entry["beside"]) for entry in index[2:6]]
+    assert tempered[:2] == [("temperature_0_0.5", 0.5, "prior_0"), ("temperature_0_0.75", 0.75, "prior_0")]
     before = (out / "samples" / "prior_0.wav").read_bytes()
     (out / "samples" / "done.json").unlink()
     run(sample, *options)

@@ -84,16 +84,16 @@ def test_samples_are_in_the_units_of_the_data(trained):
     kinds = {entry["kind"] for entry in index}
     first = json.loads((out / "history.jsonl").read_text().splitlines()[0])
     latents = "kl_z1" in first["terms_nats_per_frame"]
-    assert kinds == {"prior", "continuation", *(["reconstruction"] if latents else [])}
+    of_latents = {"frames", "reconstruction", "resynthesis", "interpolation"}
+    assert kinds == {"prior", "temperature", "continuation", *(of_latents if latents else ())}
     for entry in index:
         values = np.load(out / "samples" / f"{entry['name']}.npy", allow_pickle=False)
         assert values.dtype == np.float32 and values.shape[1] == 3
-        assert len(values) == {"prior": 30, "continuation": 50, "reconstruction": 30}[entry["kind"]]
+        assert len(values) == (50 if entry["kind"] == "continuation" else 30)
         assert 400 < values[:, 1].mean() < 600 and -120 < values[:, 2].mean() < 80
         if entry["kind"] == "continuation":
             assert entry["marks"] == [20]
-    for kind in kinds:
-        assert (out / "samples" / f"{kind}.png").stat().st_size > 5000
+        assert (out / "samples" / entry["picture"]).stat().st_size > 5000
 
 
 def test_lengths_in_seconds_need_a_rate(trained, tmp_path):
