@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     inputs = {
         "latents": [hash_file(store / name) for store in arguments.latents for name in ("info.json", "done.json")],
         "data": [hash_file(path) for path in [d / "utt2spk" for d in arguments.data] + files],
-        "beside": hash_file(beside) if beside else None,
+        # where the spectra's analysis was skipped, this one will be
+        "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
         **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
     }
     if arguments.analysis == "phones":

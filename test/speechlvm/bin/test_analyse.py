@@ -153,7 +153,9 @@ def test_nothing_to_be_told_apart(tmp_path):
     assert stopped.stderr == (
         "error: utterances by gender: classes (and items): f (18); expected two classes of at least two items each\n"
     )
-    assert run("gender", [own], tmp_path / "out", "--optional").returncode == 0
+    for options in ([], ["--beside", tmp_path / "where spectra were skipped"]):
+        skipped = run("gender", [own], tmp_path / "out", "--optional", *options)
+        assert (skipped.returncode, skipped.stdout[:34]) == (0, "analysis 'gender' is skipped: utte")
     assert not (tmp_path / "out").exists()
 
 
