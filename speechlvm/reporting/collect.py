@@ -176,7 +176,7 @@ def learning_curves(root: Path, pattern: str = "*/seed*") -> tuple[dict[str, lis
         try:
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for entry in entries:
-                entry["seconds"], entry["bits_per_frame"], entry["nats_per_frame"] + 0.0
+                entry["step"] + entry["seconds"], entry["bits_per_frame"], entry["nats_per_frame"] + 0.0
         except (ValueError, KeyError, TypeError) as error:
             faults.append(f"{path}: not a history of validations ({error!r}); continue the training, which writes it")
             continue

@@ -19,6 +19,7 @@ from speechlvm.files import read_json
 SPECTRA = "spectra"
 LEAVE_ONE_OUT, LEAVE_ONE_SPEAKER_OUT = "leave_one_out", "leave_one_speaker_out"
 PROTOCOLS = {LEAVE_ONE_OUT: "one left out", LEAVE_ONE_SPEAKER_OUT: "speaker left out"}
+ANALYSES = ("levels", "phones", "gender", "height")
 SUBJECTS = ("phones", "gender", "height of men", "height of women")
 
 
@@ -148,7 +149,8 @@ def collect_findings(root: Path) -> tuple[list[Findings], list[str]]:
 
 def findings_of(directory: Path) -> tuple[Findings, list[str]]:
     """Complete analyses and probes of one experiment directory, and a line for each that cannot be used."""
-    directory, faults = Path(directory).absolute(), []
+    directory, faults = Path(directory), []
+    *_, experiment, name = directory.absolute().parts
 
     def read(folder: Path, record: type[BaseModel], stage: str) -> Any:
         if (folder / "done.json").exists():
@@ -165,7 +167,7 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
         comparisons |= {f"height of {group}": comparison for group, comparison in height.groups.items()}
     probes = read(directory / "probes", Probes, "8 (probes)")
     findings = Findings(
-        directory.parent.name if directory.name.startswith("seed") else directory.name,
+        experiment if name.startswith("seed") else name,
         levels.representations if levels else {},
         {name: comparisons[name] for name in SUBJECTS if comparisons.get(name)},
         probes.runs if probes else [],

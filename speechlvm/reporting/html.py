@@ -6,7 +6,10 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import groupby
 from typing import Any
+
+from speechlvm.reporting.formats import Column
 
 VOID = ("meta", "img", "link", "br", "hr", "input")
 
@@ -50,15 +53,26 @@ def join(children: Iterable[Any]) -> Markup:
     return Markup("".join(texts))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> Markup:
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], caption: str) -> Markup:
     """A table whose first column heads its rows, in a frame of its own that scrolls where the window is narrow."""
-    head = element("tr", [element("th", cell, scope="col") for cell in header])
-    body = [
-        element("tr", element("th", cells[0], scope="row"), [element("td", cell) for cell in cells[1:]])
-        for cells in rows
+    groups = [(group, len(list(members))) for group, members in groupby(columns, key=lambda column: column.group)]
+    above = [
+        element("th", group, colspan=width, scope="colgroup") if group else element("td", colspan=width)
+        for group, width in groups
     ]
-    grid = element("table", element("caption", caption), element("thead", head), element("tbody", body))
+    heads = [element("th", column.name, scope="col", class_=_aligned(column)) for column in columns]
+    body = [element("tr", element("th", first, scope="row"), map(_cell, cells, columns[1:])) for first, *cells in rows]
+    head = element("thead", element("tr", above) if any(group for group, _ in groups) else None, element("tr", heads))
+    grid = element("table", element("caption", caption), head, element("tbody", body))
     return element("div", grid, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def _cell(text: str, column: Column) -> Markup:
+    return element("td", text, class_=_aligned(column))
+
+
+def _aligned(column: Column) -> str | None:
+    return "number" if column.number else None
 
 
 def data_uri(content: bytes, media_type: str) -> str:

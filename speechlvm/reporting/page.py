@@ -5,6 +5,7 @@ It is made from what the stages have left in the experiment's directory; what a 
 
 from __future__ import annotations
 
+import glob
 import re
 from importlib import resources
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Any
 from speechlvm import __version__
 from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, hash_value, read_json
+from speechlvm.files import hash_file, hash_value
 from speechlvm.reporting import latent_tables
 from speechlvm.reporting.collect import Cell, learning_curves, scores_of
 from speechlvm.reporting.compare import output
 from speechlvm.reporting.figures import SIGNS, curves_figure
-from speechlvm.reporting.findings import Findings, findings_of
-from speechlvm.reporting.formats import markdown_heads
+from speechlvm.reporting.findings import ANALYSES, Findings, findings_of
+from speechlvm.reporting.formats import Column
 from speechlvm.reporting.html import Markup, data_uri, element, join, policy, table
 from speechlvm.reporting.render import LN2, number
+from speechlvm.reporting.sounds import Sample, player, read_samples
 
 PAGE = "index.html"
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
@@ -41,6 +43,19 @@ HEADINGS = {
     "resynthesis": "Resyntheses",
     "interpolation": "Interpolations",
 }
+CAPTIONS = {
+    "learning_curve": "Score on the validation set over training time",
+    "accuracy": "Accuracy of k nearest neighbours over k",
+    "clusters": "Items in the space of a linear discriminant analysis",
+    "levels": "KL, units in use and autocorrelation of each level",
+    "error_rates": "Error rates over the amount of labelled speech",
+}
+SCORES = [
+    *(Column(name) for name in ("set", "coding")),
+    *(Column(name, number=True) for name in ("likelihood", "95 % interval")),
+    Column("bound"),
+    *(Column(name, number=True) for name in ("KL", "utterances", "frames")),
+]
 KEYS = [
     ("Tab", "next kind of sounds"), ("arrows, Home, End", "from sound to sound"), ("Space or Enter", "play and pause"),
     ("Shift and arrows", "half a second back and on"), ("Esc", "stop"),
@@ -153,14 +168,13 @@ class Page:
             return None
         if not cells:
             return self._missing("scores", "4 (score)")
-        header = ["set", "coding", "likelihood", "95 % interval", "bound", "KL", "utterances", "frames"]
-        caption = "bpf: bits per frame, lower is better; nats: of densities, higher is better"
-        return table(header, [_score_row(cell) for cell in cells], caption)
+        caption = "Likelihoods: of bits less is better, of nats more"
+        return table(SCORES, [_score_row(cell) for cell in cells], caption)
 
     def _training(self) -> Markup | None:
         if not self.trained:
             return None
-        curves, faults = learning_curves(self.exp.parents[1], self.name)
+        curves, faults = learning_curves(self.exp.absolute().parents[1], glob.escape(self.name))
         self.faults += faults
         if not curves:
             return self._missing("learning curve", "3 (train)", "it")
@@ -180,41 +194,50 @@ class Page:
         if not self.trained:
             return None
         folder = self.exp / "samples"
-        entries = self._read(folder / "samples.json") if (folder / "done.json").exists() else []
-        if not entries:
+        samples = self._read(folder) if (folder / "done.json").exists() else []
+        if not samples:
             return self._missing("samples", "5 (sample and reconstruct)")
-        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for entry in entries:
-            groups.setdefault((entry["kind"], entry.get("picture") or f"{entry['kind']}.png"), []).append(entry)
+        groups: dict[tuple[str, str], list[Sample]] = {}
+        for sample in samples:
+            groups.setdefault((sample.kind, sample.picture or f"{sample.kind}.png"), []).append(sample)
         parts: list[Any] = []
         if any(folder.glob("*.wav")):
             keys = [(element("kbd", key), f" {effect}; ") for key, effect in KEYS[:-1]]
             keys += [(element("kbd", key), f" {effect}.") for key, effect in KEYS[-1:]]
             parts.append(element("p", "Keys: ", keys, class_="keys soft", hidden=True))
         for (kind, picture), members in groups.items():
-            level = {member.get("level") for member in members}
+            level = {member.level for member in members}
             heading = HEADINGS.get(kind, _words(kind)) + (f": {level.pop()}" if len(level) == 1 and any(level) else "")
-            parts += [element("h3", heading), element("p", members[0].get("description"), class_="soft")]
+            parts += [element("h3", heading), element("p", members[0].description, class_="soft")]
             sounds = [self._sound(member) for member in members]
             if any(sounds):
                 parts.append(element("div", sounds, class_="sounds", role="group", aria_label=heading))
             else:
-                parts.append(self._pictures([folder / Path(picture).name]))
+                parts.append(self._pictures([folder / picture]))
         return join(parts)
 
-    def _sound(self, entry: dict[str, Any]) -> Markup | None:
-        from speechlvm.reporting.sounds import about, sound
+    def _read(self, folder: Path) -> list[Sample]:
+        try:
+            return read_samples(folder / "samples.json")
+        except UserError as error:
+            self.faults.append(str(error))
+            return []
 
-        path = self.exp / "samples" / f"{entry['name']}.wav"
+    def _sound(self, sample: Sample) -> Markup | None:
+        path = self.exp / "samples" / f"{sample.name}.wav"
         if not path.exists():
             return None
-        info = audio_info(path)
-        samples = read_audio(path, info.rate_hz)
-        return sound(entry["name"], samples, info.rate_hz, entry.get("marks") or [], about(entry))
+        try:
+            rate_hz = audio_info(path).rate_hz
+            return player(sample, read_audio(path, rate_hz), rate_hz)
+        except UserError as error:
+            self.faults.append(str(error))
+            return None
 
     def _latents(self, findings: Findings) -> Markup | None:
         grids = [grid for grid in latent_tables.grids([findings]) if grid.name != latent_tables.PROBES]
-        folders = [path for path in sorted((self.exp / "analysis").glob("*")) if (path / "done.json").exists()]
+        folders = [self.exp / "analysis" / name for name in ANALYSES]
+        folders = [path for path in folders if (path / "done.json").exists()]
         if not grids and not folders:
             return self._missing("analyses", "7 (latent analysis)")
         parts: list[Any] = [_grid(grid) for grid in grids]
@@ -240,20 +263,13 @@ class Page:
     def _pictures(self, paths: list[Path]) -> Markup:
         figures = []
         for path in paths:
-            words = f"{_words(path.stem)} ({path.parent.name})"
+            words = f"{CAPTIONS.get(path.stem, _words(path.stem))} ({path.parent.name})"
             if not path.is_file():
                 self.faults.append(f"{path}: missing; run the stage that makes it")
                 continue
             source = data_uri(path.read_bytes(), PICTURES[path.suffix])
             figures.append(element("figure", element("img", src=source, alt=words), element("figcaption", words)))
         return element("div", figures, class_="pictures")
-
-    def _read(self, path: Path) -> Any:
-        try:
-            return read_json(path)
-        except UserError as error:
-            self.faults.append(str(error))
-            return None
 
 
 def _packaged(name: str) -> str:
@@ -271,7 +287,7 @@ def _words(name: str) -> str:
 def _grid(grid: latent_tables.Grid) -> list[Markup]:
     """A table of one experiment, which the page need not name in each row."""
     rows = [[row[0] if row[0] == "chance" else row[1], *row[2:]] for row in grid.rows]
-    return [table(markdown_heads(grid.columns)[1:], rows, grid.title), element("p", grid.note, class_="soft")]
+    return [table(grid.columns[1:], rows, grid.title), element("p", grid.note, class_="soft")]
 
 
 def _score_row(cell: Cell) -> list[str]:

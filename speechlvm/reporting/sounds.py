@@ -3,53 +3,102 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from speechlvm.errors import UserError
+from speechlvm.files import read_json
 from speechlvm.reporting.html import Markup, data_uri, element
 from speechlvm.reporting.pictures import DYNAMIC_RANGE_DB, spectrogram_db
 
 WIDTH, HEIGHT = 320, 128  # pixels of a spectrogram
 STEP_DB = 2.0  # finer steps are not seen, and take more bytes
-ABOUT = {
-    "level": "level",
-    "temperature": "temperature",
-    "weight": "weight",
-    "utterances": "of",
-    "beside": "to compare with",
-}
 MARK_COLOUR = (0, 184, 217)
 
 
-def sound(name: str, samples: np.ndarray, rate_hz: int, marks: list[int], about: str) -> Markup:
+class Sample(BaseModel):
+    """An entry of samples.json, as stage 5 writes it.
+
+    Attributes:
+        name: of its file, without ending.
+        kind: what it is one of.
+        description: of all of its kind.
+        picture: file that shows all of its kind.
+        level: of latents that it is about.
+        temperature: that it was drawn at.
+        weight: of the second of two utterances.
+        utterances: that it was made from.
+        beside: the sample to compare it with.
+        log_likelihood_nats: of what was drawn.
+        marks: frames at which something changes.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    name: str = Field(pattern="^[^/]+$")
+    kind: str
+    description: str | None = None
+    picture: str | None = Field(default=None, pattern="^[^/]+$")
+    level: str | None = None
+    temperature: float | None = None
+    weight: float | None = None
+    utterances: list[str] = []
+    beside: str | None = None
+    log_likelihood_nats: float | None = None
+    marks: list[int] = []
+
+    @property
+    def about(self) -> str:
+        """What distinguishes it from others of its kind, in words."""
+        words = {
+            "level {}": self.level,
+            "temperature {:g}": self.temperature,
+            "weight {:g}": self.weight,
+            "of {}": ", ".join(self.utterances) or None,
+            "to compare with {}": self.beside,
+            "log-likelihood {:.0f} nats": self.log_likelihood_nats,
+        }
+        return "; ".join(text.format(value) for text, value in words.items() if value is not None)
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Contents of samples.json.
+
+    Raises:
+        UserError: damaged.
+    """
+    try:
+        return TypeAdapter(list[Sample]).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "contents"
+        raise UserError(f"{path}: {where}: {first['msg'].lower()}; remove it and run stage 5 again") from error
+
+
+def player(sample: Sample, samples: np.ndarray, rate_hz: int) -> Markup:
     """A sound with its name, its player, its spectrogram and what is said about it.
 
     Args:
-        name: above it.
+        sample: whose sound it is.
         samples: (T,) int16.
         rate_hz: frames per second.
-        marks: frames at which something changes, drawn as lines.
-        about: below it, if anything.
     """
+    name = sample.name
     seconds, band = f"{len(samples) / rate_hz:.2f} s", f"0 - {rate_hz / 2000:g} kHz"
-    player = {"controls": True, "preload": "metadata", "aria_label": name}
+    options = {"controls": True, "preload": "metadata", "aria_label": name}
     image = {"alt": f"Spectrogram of {name}, {band}, {seconds}", "width": WIDTH, "height": HEIGHT}
-    line = [
-        element("button", type="button", hidden=True),
-        element("span", name, class_="name"),
-        element("time", seconds),
-    ]
-    picture = element("img", src=data_uri(spectrogram_png(samples, rate_hz, marks), "image/png"), **image)
-    axis = [element("span", text) for text in ("0 s", band, seconds)]
+    line = [element("button", type="button", hidden=True), element("span", name, class_="name")]
+    picture = element("img", src=data_uri(spectrogram_png(samples, rate_hz, sample.marks), "image/png"), **image)
+    axis = [element("span", "0 s"), element("span", band), element("time", seconds)]
     return element(
         "figure",
         element("div", line, class_="line"),
-        element("audio", src=data_uri(flac(samples, rate_hz), "audio/flac"), **player),
+        element("audio", src=data_uri(flac(samples, rate_hz), "audio/flac"), **options),
         element("div", picture, element("i"), class_="view"),
         element("div", axis, class_="axis", aria_hidden="true"),
-        element("figcaption", about) if about else None,
+        element("figcaption", sample.about) if sample.about else None,
         class_="sound",
     )
 
@@ -82,15 +131,3 @@ def spectrogram_png(samples: np.ndarray, rate_hz: int, marks: list[int]) -> byte
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
-
-
-def about(entry: Mapping[str, Any]) -> str:
-    """What samples.json says about one sound, not about all of its kind, in words."""
-    words = []
-    for key, text in ABOUT.items():
-        value = entry.get(key)
-        if value is not None:
-            words.append(f"{text} {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    if entry.get("log_likelihood_nats") is not None:
-        words.append(f"log-likelihood {entry['log_likelihood_nats']:.0f} nats")
-    return "; ".join(words)

@@ -13,6 +13,7 @@ import soundfile
 from speechlvm.bin import page
 from speechlvm.data.audio import read_audio
 from speechlvm.errors import UserError
+from speechlvm.reporting.formats import Column
 from speechlvm.reporting.html import Markup, element, table
 
 VOID = {"meta", "img", "link"}
@@ -188,4 +189,9 @@ def test_elements():
         "a", "<&>", [1, None, Markup("<b>")], href='"', class_="x", aria_label="y", hidden=True, id=None
     ) == ('<a href="&quot;" class="x" aria-label="y" hidden>&lt;&amp;&gt;1<b></a>')
     assert element("img", alt="") == '<img alt="">'
-    assert "<td>&lt;1</td>" in table(["a", "b"], [["x", "<1"]], "c")
+    heads = [Column("a"), Column("b", "of <x>", number=True), Column("c", "of <x>")]
+    assert (
+        '<thead><tr><td colspan="1"></td><th colspan="2" scope="colgroup">of &lt;x&gt;</th></tr>'
+        '<tr><th scope="col">a</th><th scope="col" class="number">b</th><th scope="col">c</th></tr></thead>'
+        '<tbody><tr><th scope="row">x</th><td class="number">&lt;1</td><td>y</td></tr></tbody>'
+    ) in table(heads, [["x", "<1", "y"]], "caption")
