@@ -101,9 +101,9 @@ def _sample(arguments: Any) -> None:
                     "marks": item.marks,
                 }
             )
-        title = f"{arguments.exp.parent.name}: {group.kind} {group.level}"
-        page = [(item.name, item.data, item.marks) for item in group.page]
         picture = arguments.out / group.picture
+        title = f"{arguments.exp.parent.name}: {picture.stem}"
+        page = [(item.title, item.data, item.marks) for item in group.page]
         if audible:
             waveform_page(picture, page, dump.rate_hz, title, group.columns)
         else:

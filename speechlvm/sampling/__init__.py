@@ -1,1 +1,1 @@
-"""Samples from the prior, continuations of real speech, reconstructions."""
+"""Samples from a trained model: prior, continuations, reconstructions, and variations of latents."""

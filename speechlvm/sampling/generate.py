@@ -74,6 +74,12 @@ class Generated:
     marks: tuple[int, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """Its name, and between which utterances it is, on a page."""
+        between = " to ".join(self.about["utterances"]) if "weight" in self.about else ""
+        return f"{self.name}\n{between}" if between else self.name
+
 
 @dataclass(frozen=True)
 class Group:

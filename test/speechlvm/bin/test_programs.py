@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from speechlvm.bin import baseline, report, sample, score, train
 from speechlvm.data.dump import open_dump
 from speechlvm.errors import ConfigError, UserError
 
-PROGRAMS = ("validate_data_dir", "fix_data_dir", "dump", "train", "score", "baseline", "sample", "report", "benchmark")
+PROGRAMS = sorted(
+    path.stem for path in Path(sample.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cli")
+)
 
 
 @pytest.fixture
@@ -139,6 +143,35 @@ def test_samples_and_pictures(trained):
     run(sample, *options, "--prefix_seconds", 9)
     continuation = next((out / "samples").glob("continuation_*.wav"))
     assert len(soundfile.read(continuation)[0]) == 1700 // 2 // 16 * 16 + 800
+
+
+def test_every_kind_of_sample_once(make_dump, tiny_config, tmp_path, monkeypatch):
+    paths = make_dump("train", [3000, 2500]), make_dump("valid", [1200, 700, 1500], seed=50)
+    config = tiny_config(
+        ("model: lstm", "model: cwvae"),
+        ("{stack: 16, hidden: 12, layers: 1}", "{stride: 8, levels: 3, factor: 2, width: 6}"),
+        ("steps: 12", "steps: 4"),
+    )
+    out = tmp_path / "exp" / "train" / "tiny" / "seed1"
+    run(train, "--config", config, "--train", paths[0], "--valid", paths[1], "--out", out)
+    options = ["--exp", out, "--dump", paths[1], "--out", out / "samples", "--count", 3]
+    options += ["--seconds", 0.05, "--prefix_seconds", 0.02]
+    assert run(sample, *options) == 0
+    index = json.loads((out / "samples" / "samples.json").read_text())
+    counts = {"prior": 3, "temperature": 6, "frames": 2, "resampled": 6, "frozen": 6, "continuation": 3}
+    counts |= {"reconstruction": 6, "resynthesis": 12, "interpolation": 5}
+    assert Counter(entry["kind"] for entry in index) == counts
+    names = {entry["name"] for entry in index}
+    for entry in index:
+        pcm, _ = soundfile.read(out / "samples" / f"{entry['name']}.wav", dtype="int16")
+        shortest = entry["kind"] in ("resynthesis", "interpolation", "reconstruction")
+        assert len(pcm) in ((700, 800) if shortest else (800, 800 + 320))
+        assert entry["description"] and entry.get("beside", "prior_0") in names
+        level = f"_{entry['level']}" if entry["kind"] in ("resampled", "frozen") else ""
+        assert entry["picture"] == f"{entry['kind']}{level}.png"
+        assert (out / "samples" / entry["picture"]).read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("speechlvm.bin.sample._sample", lambda arguments: pytest.fail("sampled again"))
+    assert run(sample, *options) == 0
 
 
 TABLE = """
