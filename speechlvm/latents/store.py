@@ -101,9 +101,11 @@ def write_part(
             streams[stem] = stack.enter_context(atomic_write(archive, "wb"))
         for utterance, values in items:
             for r, statistic, stem in stems:
-                array = values[r.name][statistic]
-                if array.ndim != 2 or array.shape[1] != r.dimensions or not len(array):
-                    raise UserError(f"{utterance}: {stem}: {array.shape}; expected (steps, {r.dimensions})")
+                with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                    array = np.asarray(values[r.name][statistic], dtype="<f4")
+                expected = (len(values[r.name]["mean"]), r.dimensions)
+                if array.shape != expected or not len(array):
+                    raise UserError(f"{utterance}: {stem}: {array.shape}; expected (steps, dimensions) {expected}")
                 if not np.isfinite(array).all():
                     raise UserError(f"{utterance}: {stem} is not finite; the model is broken for this utterance")
                 entries[stem].append([utterance, write_record(streams[stem], utterance, array)])
@@ -184,16 +186,14 @@ class Store:
         return f"remove {self.directory} and run stage 6 (latents) again"
 
     def _index(self, name: str, statistic: str) -> dict[str, str]:
-        """Utterance -> location; archives beside their scp file come first, so that a store can be moved."""
+        """Utterance -> location. Archives lie beside their scp file, also after the store has been moved."""
         if (name, statistic) not in self._places:
             path = self.directory / f"{name}_{statistic}.scp"
             places = {}
             try:
                 for line in path.read_text(encoding="utf-8").splitlines():
                     utterance, _, location = line.partition(" ")
-                    archive, _, offset = location.rpartition(":")
-                    beside = self.directory / Path(archive).name
-                    places[utterance] = f"{beside}:{offset}" if beside.exists() else location
+                    places[utterance] = f"{self.directory}/{location.rpartition('/')[2]}"
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{path}: cannot be read ({error}); {self._again()}") from error
             if len(places) != self._count:
@@ -213,7 +213,7 @@ class Store:
         places = self._index(name, statistic)
         if utterance not in places:
             raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it of another set?")
-        return read_vectors(places[utterance], utterance, self._again())
+        return read_vectors(places[utterance], utterance, self._again()).copy()  # writable
 
     def step_rate_hz(self, name: str) -> float | None:
         """Steps per second; None where frames are not spaced in time."""

@@ -1,0 +1,106 @@
+"""Stage 6 on tiny trained models of audio and of vectors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from speechlvm.bin import latents, train
+from speechlvm.errors import ConfigError, UserError
+from speechlvm.latents.store import Store
+
+VRNN = (
+    "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}",
+    "model: vrnn\nmodel_conf: {stack: 16, latent: 3, hidden: 12, state: 12, mlp_layers: 2}",
+)
+WAVENET = (VRNN[0], "model: wavenet\nmodel_conf: {stack: 16, channels: 4, layers_per_block: 2, blocks: 2}")
+
+
+def run(*arguments):
+    return latents.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def trained(make_dump, tiny_config, tmp_path):
+    """trained(*replacements) -> (experiment, test dump)."""
+
+    def make(*replacements):
+        paths = make_dump("train", [3000, 2500, 2000]), make_dump("valid", [1200], seed=50)
+        out = tmp_path / "exp" / "train" / "tiny" / "seed1"
+        config = tiny_config(*replacements, ("steps: 12", "steps: 2"))
+        arguments = ["--config", config, "--train", paths[0], "--valid", paths[1], "--out", out]
+        train.main([str(argument) for argument in arguments])
+        return out, make_dump("test", [900, 1700, 333, 1], seed=90)
+
+    return make
+
+
+def test_latents_of_a_set(trained, tmp_path, capsys):
+    exp, test = trained(VRNN)
+    assert run("--exp", exp, "--dump", test, "--out", tmp_path / "one", "--num_samples", 3) == 0
+    one = Store(tmp_path / "one")
+    assert (one.source, one.info["set"], one.rate_hz, one.utterances) == (
+        "tiny",
+        "test",
+        16000,
+        ["u00", "u01", "u02", "u03"],
+    )
+    (z1,) = one.representations.values()
+    # 16 frames a step are kept as 64, the finest clock
+    assert (z1.name, z1.kind, z1.hop_frames, z1.first_centre_frames, z1.dimensions) == ("z1", "latent", 64, 32.0, 3)
+    assert [len(one.read("z1", u)) for u in one.utterances] == [15, 27, 6, 1]
+    assert (one.read("z1", "u00", "std") > 0).all() and (one.read("z1", "u00", "kl") >= 0).all()
+
+    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "two", "--num_samples", 3, "--nj", 2]
+    assert run(*shared, "--check") == 1
+    run(*shared, "--job", 2)
+    with pytest.raises(UserError, match="job 1 of 2 has not been done"):
+        run(*shared, "--merge")
+    run(*shared, "--job", 1)
+    run(*shared, "--merge")
+    assert run(*shared, "--check") == 0
+    two = Store(tmp_path / "two")
+    for utterance in one.utterances:
+        for statistic in ("mean", "std", "kl"):
+            np.testing.assert_allclose(
+                two.read("z1", utterance, statistic), one.read("z1", utterance, statistic), rtol=1e-4, atol=1e-5
+            )
+    capsys.readouterr()
+    run(*shared)
+    assert capsys.readouterr().out == f"{tmp_path / 'two'}: complete\n"
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--num_samples", 4)  # other settings: anew
+    assert json.loads((tmp_path / "two" / "info.json").read_text())["num_samples"] == 4
+
+
+def test_means_alone(trained, tmp_path):
+    exp, test = trained(VRNN)
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "m", "--num_samples", 1, "--statistics", "mean")
+    assert Store(tmp_path / "m").representations["z1"].statistics == ("mean",)
+    assert not list((tmp_path / "m").glob("z1_kl*"))
+
+
+@pytest.mark.parametrize(
+    ("system", "names", "chosen"), [((), [], ["h"]), ((WAVENET,), ["--names", "skip1"], ["skip1"])]
+)
+def test_hidden_states_of_models_without_latents(trained, tmp_path, system, names, chosen):
+    exp, test = trained(*system)
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "h", *names)
+    store = Store(tmp_path / "h")
+    assert list(store.representations) == chosen
+    assert store.representations[chosen[0]].kind == "hidden"
+    assert [len(store.read(chosen[0], u)) for u in store.utterances] == [15, 27, 6, 1]
+
+
+def test_what_cannot_be_done_is_said(trained, tmp_path):
+    exp, test = trained()
+    with pytest.raises(ConfigError, match="'z1': the model has no such representation; known are: h"):
+        run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--names", "z1")
+    with pytest.raises(SystemExit) as wrong:
+        run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--num_samples", 0)
+    assert wrong.value.code == 2
+    with pytest.raises(UserError, match="no trained model; run stage 3"):
+        run("--exp", tmp_path, "--dump", test, "--out", tmp_path / "x")
+    (test / "done.json").unlink()
+    with pytest.raises(UserError, match="not a complete dump; run stage 2"):
+        run("--exp", exp, "--dump", test, "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
