@@ -14,7 +14,7 @@ from speechlvm.reporting.tables import Table
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
 LEGEND_ROWS = 26
-LINE_STYLES = ("-", "--", "-.", ":")
+LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 SIGNS = {"": "", "<=": "≤ ", ">=": "≥ "}
 
 
@@ -163,14 +163,15 @@ def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:
             style = LINE_STYLES[place % len(LINE_STYLES)]
             [lines[who]] = axis.plot(k, percent, style, color=colour, linewidth=1.2)
         for chance in {curve.chance for curve in curves}:
-            axis.axhline(100 * chance, color="0.5", linewidth=1, linestyle=":")
+            dotted = axis.axhline(100 * chance, color="0.5", linewidth=1, linestyle=":")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("k")
         axis.set_ylabel("accuracy [%]")
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    names = [" ".join(who) for who in everything]
-    columns = -(-len(names) // (LEGEND_ROWS * rows // 2 + 1))
-    figure.legend([lines[who] for who in everything], names, loc="outside right upper", fontsize=7, ncols=columns)
+    names = [" ".join(who) for who in everything] + ["largest class"]
+    handles = [*(lines[who] for who in everything), dotted]
+    columns = -(-len(names) // (18 * rows))
+    figure.legend(handles, names, loc="outside right upper", fontsize=7, ncols=columns)
     save(figure, stem)

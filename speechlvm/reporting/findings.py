@@ -77,8 +77,16 @@ class Level(_Record):
     active_units_by_kl: int | None
     kl_nats_per_step: float | None
     kl_bits_per_second: float | None
+    autocorrelation: list[float]
     autocorrelation_ms: float | None
     collapsed: bool
+
+    @property
+    def longest_lag_ms(self) -> float | None:
+        """The last lag of an autocorrelation that does not fall below 1/e up to it; None of others."""
+        if not self.autocorrelation or not self.rate_hz or self.autocorrelation_ms is not None:
+            return None
+        return 1000 * (len(self.autocorrelation) - 1) / self.rate_hz
 
 
 class Levels(_Record):
@@ -104,10 +112,17 @@ class Run(BaseModel):
         return {key: fields[key] for key in fields if key == "accuracy" or key.endswith("_error_rate")}
 
 
+class Task(_Record):
+    """What is known of a task: by score, what always the commonest label reaches."""
+
+    chance: dict[str, float]
+
+
 class Probes(_Record):
     """What tables need of probes/result.json."""
 
     runs: list[Run]
+    tasks: dict[str, Task]
 
 
 @dataclass(frozen=True)
@@ -118,13 +133,13 @@ class Findings:
         experiment: directory below exp/<train_set>; "spectra" for the baselines.
         levels: by representation.
         comparisons: by subject: those of `SUBJECTS` that there are.
-        runs: of probes.
+        probes: None if there are none.
     """
 
     experiment: str
     levels: dict[str, Level] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
+    probes: Probes | None = None
 
     @property
     def representations(self) -> list[str]:
@@ -144,7 +159,7 @@ def collect_findings(root: Path) -> tuple[list[Findings], list[str]]:
         findings, more = findings_of(directory)
         found.append(findings)
         faults += more
-    return [each for each in found if each.representations or each.runs], faults
+    return [each for each in found if each.representations or each.probes], faults
 
 
 def findings_of(directory: Path) -> tuple[Findings, list[str]]:
@@ -170,7 +185,7 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
         experiment if name.startswith("seed") else name,
         levels.representations if levels else {},
         {name: comparisons[name] for name in SUBJECTS if comparisons.get(name)},
-        probes.runs if probes else [],
+        probes,
     )
     return findings, faults
 

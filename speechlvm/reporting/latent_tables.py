@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE
 from speechlvm.reporting.findings import (
     PROTOCOLS,
     SUBJECTS,
@@ -22,6 +23,7 @@ from speechlvm.reporting.findings import (
 )
 from speechlvm.reporting.formats import Column
 
+LATENTS = "What the latents know"
 PROBES = "probes"
 
 
@@ -84,18 +86,20 @@ def _levels(findings: Sequence[Findings]) -> Grid:
             values = {key: combine(getattr(level, key) for level in known) for key in LEVELS}
             collapsed = sum(level.collapsed for level in known)
             which = "" if not collapsed else " (collapsed)" if len(known) == 1 else f" (collapsed: {collapsed})"
-            texts = [values[key].text(render) if values[key] else "" for key, (_, render) in LEVELS.items()]
-            rows.append([experiment, name + which, *texts, str(len(known))])
+            texts = {key: values[key].text(render) if values[key] else "" for key, (_, render) in LEVELS.items()}
+            if beyond := [level.longest_lag_ms for level in known if level.longest_lag_ms is not None]:
+                texts["autocorrelation_ms"] = f"> {max(beyond):.0f}"
+            rows.append([experiment, name + which, *texts.values(), str(len(known))])
             record: dict[str, Any] = {"experiment": experiment, "representation": name, "kind": known[0].kind}
             record |= {"seeds": len(known), "collapsed": collapsed}
             for key, value in values.items():
                 record |= {key: value and value.mean, f"{key}_deviation": value and value.deviation}
             records.append(record)
     note = (
-        "Active: units whose posterior mean varies, or whose KL is above nothing; autocorrelation: the lag at which it "
-        "falls below 1/e; collapsed: no unit is active."
+        f"Active: units whose posterior mean has a variance above {ACTIVE_VARIANCE:g}, or (by KL) whose KL is above "
+        f"{ACTIVE_NATS:g} nats per step; autocorrelation: the lag at which it falls below 1/e."
     )
-    return Grid("levels", "Levels: information, units in use and time scale", note, *_filled(columns, rows), records)
+    return Grid("levels", f"{LATENTS}: information, units in use, time scale", note, *_filled(columns, rows), records)
 
 
 # --- Nearest neighbours -----------------------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ def _neighbours(findings: Sequence[Findings]) -> Grid:
         "Where a speaker is left out, nothing else of that speaker is among the neighbours."
     )
     columns, rows = _filled(columns, rows) if rows else (columns, rows)
-    return Grid("neighbours", "Phones and speakers by their nearest neighbours", note, columns, rows, records)
+    return Grid("neighbours", f"{LATENTS}: phones and speakers", note, columns, rows, records)
 
 
 def _curves(findings: Sequence[Findings], subject: str, protocol: str) -> list[Any]:
@@ -140,8 +144,12 @@ def _curves(findings: Sequence[Findings], subject: str, protocol: str) -> list[A
 
 
 def _chances(findings: Sequence[Findings], subject: str, protocol: str) -> str:
-    """Least and greatest where experiments were analysed on different sets."""
-    values = sorted(curve.chance for curve in _curves(findings, subject, protocol))
+    return _span([curve.chance for curve in _curves(findings, subject, protocol)])
+
+
+def _span(values: Sequence[float]) -> str:
+    """Least and greatest in per cent, where experiments were analysed on different sets; blank of nothing."""
+    values = sorted(values)
     return " - ".join(dict.fromkeys(map(_percent, (values[0], values[-1])))) if values else ""
 
 
@@ -173,7 +181,7 @@ def _neighbours_record(
 def _probes(findings: Sequence[Findings]) -> Grid:
     groups: dict[tuple[str, str, str, str, str], list[tuple[float, float]]] = {}
     for each in findings:
-        for run in each.runs:
+        for run in each.probes.runs if each.probes else ():
             for score, value in run.scores.items():
                 key = (run.task, score, run.size, each.experiment, run.representation)
                 groups.setdefault(key, []).append((run.minutes, value))
@@ -198,10 +206,18 @@ def _probes(findings: Sequence[Findings]) -> Grid:
     for who in dict.fromkeys(key[3:] for key in groups):
         values = [combine(value for _, value in groups.get((*head, *who), [])) for head in heads]
         rows.append([*who, *(value.text(_percent) if value else "" for value in values)])
+    chances = [_probe_chances(findings, task, score) for task, score, _ in heads]
+    if any(chances):
+        rows.append(["chance", "", *chances])
     most = max((len(runs) for runs in groups.values()), default=0)
     note = (
         "Small recognisers trained on frozen representations with so much labelled speech, all with the same budget"
         f"{f'; mean and standard deviation over up to {most} trainings' if most > 1 else ''}. Of error rates less is "
-        "better, of accuracies more."
+        f"better, of accuracies more{'; chance: always the commonest phone' if any(chances) else ''}."
     )
     return Grid(PROBES, "Probes", note, columns, rows, records)
+
+
+def _probe_chances(findings: Sequence[Findings], task: str, score: str) -> str:
+    known = [each.probes.tasks[task].chance for each in findings if each.probes and task in each.probes.tasks]
+    return _span([chance[score] for chance in known if score in chance])

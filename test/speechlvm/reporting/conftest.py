@@ -83,6 +83,7 @@ def _level(name, collapsed=False):
         "active_units_by_kl": (0 if collapsed else 28) if posterior else None,
         "kl_nats_per_step": (0.0 if collapsed else 21.5) if posterior else None,
         "kl_bits_per_second": (0.0 if collapsed else 7754.4) if posterior else None, "autocorrelation_ms": 42.25,
+        "autocorrelation": [1.0, 0.5, 0.1],
     }  # fmt: skip
 
 
@@ -123,7 +124,8 @@ def _write_probes(directory, rates):
         for size, minutes in (("10", 10.1), ("all", 17.25))
         for seed in (1, 2)
     ]  # fmt: skip
-    write_json(directory / "probes" / "result.json", {"source": "x", "runs": runs, "tasks": {}, "summary": []})
+    tasks = {"units": {"chance": {}, "alphabet": ["a"]}}
+    write_json(directory / "probes" / "result.json", {"source": "x", "runs": runs, "tasks": tasks, "summary": []})
     (directory / "probes" / "done.json").write_text("{}")
 
 

@@ -48,8 +48,8 @@ def section(text, title):
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
-LEVELS = "Levels: information, units in use and time scale"
-NEIGHBOURS = "Phones and speakers by their nearest neighbours"
+LEVELS = "What the latents know: information, units in use, time scale"
+NEIGHBOURS = "What the latents know: phones and speakers"
 
 
 def test_one_seed_has_intervals(root, run, write_findings):
@@ -106,6 +106,24 @@ def test_curves_are_means_and_drawn(root, run, write_findings):
     assert first.accuracy[9] == pytest.approx(0.682) and mel.accuracy[0] == pytest.approx(0.9)
     run()
     assert sorted(path.name for path in (root / "figures").iterdir()) == ["neighbours.pdf", "neighbours.png"]
+
+
+def test_what_is_not_reached_and_chance(root, run, write_findings):
+    write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
+    path = root / "cwvae" / "seed1" / "analysis" / "levels" / "result.json"
+    result = json.loads(path.read_text())
+    result["representations"]["z1"] |= {"autocorrelation_ms": None, "autocorrelation": [1.0] * 251}
+    path.write_text(json.dumps(result))
+    path = root / "cwvae" / "seed1" / "probes" / "result.json"
+    result = json.loads(path.read_text())
+    frames = {"task": "frames", "representation": "z1", "size": "all", "minutes": 5.0, "accuracy": 0.5}
+    result["tasks"]["frames"] = {"chance": {"accuracy": 0.125}}
+    path.write_text(json.dumps({**result, "runs": [*result["runs"], frames]}))
+    text = run()
+    assert line_of(section(text, LEVELS), "cwvae", "z1")[-2:] == ["> 1000", "1"]
+    assert line_of(section(text, "Probes"), "chance")[2:] == ["", "", "", "", "12.5"]
+    assert "always the commonest phone" in text
+    assert run.records("levels")[0]["autocorrelation_ms"] == ""
 
 
 def test_nothing_found_leaves_no_trace(root, run, write_findings):
