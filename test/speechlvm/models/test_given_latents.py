@@ -67,6 +67,21 @@ def test_given_latents_are_kept_and_all_else_follows_from_them(tiny_latent, give
         check_factors(tiny_latent, samples, noise, state, kept)
 
 
+def test_blocks_of_generation_change_nothing(tiny_latent, given, double_noise, monkeypatch):
+    model, inputs_of, rows = tiny_latent.model, tiny_latent.observation.inputs_of, torch.tensor([0.3, 1.7])
+    for latents in ({}, *({level: z} for level, z in given.items())):
+        whole = model.sample(FRAMES, double_noise(2), inputs_of, latents=latents, temperature=rows)
+        with monkeypatch.context() as patched:
+            patched.setattr("speechlvm.models.ancestral.SAMPLED_BLOCK_FRAMES", 12)
+            patched.setattr("speechlvm.models.cwvae.GENERATED_AT_ONCE_FRAMES", 32)
+            parts = model.sample(FRAMES, double_noise(2), inputs_of, latents=latents, temperature=rows)
+        assert torch.equal(whole.target, parts.target)
+        torch.testing.assert_close(whole.log_likelihood, parts.log_likelihood, **EXACTLY)
+        for level, z in whole.latents.items():
+            torch.testing.assert_close(z, parts.latents[level], **EXACTLY)
+            torch.testing.assert_close(whole.log_prior[level], parts.log_prior[level], **EXACTLY)
+
+
 def test_with_all_latents_given_other_noise_changes_frames_only(tiny_latent, given, double_noise):
     model, inputs_of = tiny_latent.model, tiny_latent.observation.inputs_of
     one, other = (model.sample(FRAMES, double_noise(2, name), inputs_of, latents=given) for name in ("a", "b"))
