@@ -37,8 +37,8 @@ def compare(
         store: whose representations they are.
         dimensions: of the LDA, at most; one less than there are classes if that is less.
         largest_k: None: 50, or as many neighbours as there are.
-        by_speaker: items are utterances of speakers: leave speakers out, too, and draw them for intervals. Else items
-            are independent.
+        by_speaker: items are utterances of speakers: leave speakers out, too, and let intervals be those of drawing
+            speakers, but no narrower than those of independent items, which they else are.
         what: they are, for messages: "phones of speaker X".
 
     Raises:
@@ -133,7 +133,10 @@ def _representation(
 
 
 def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Any]:
-    low, high = intervals.wilson(right) if clusters is None else intervals.over_speakers(right, clusters)
+    low, high = intervals.wilson(right)
+    if clusters is not None:  # where all are right, drawing speakers tells nothing: no better than independent items
+        drawn_low, drawn_high = intervals.over_speakers(right, clusters)
+        low, high = np.minimum(low, drawn_low), np.maximum(high, drawn_high)
     return {
         "k": list(range(1, right.shape[1] + 1)),
         "accuracy": right.mean(0).tolist(),

@@ -17,7 +17,7 @@ from speechlvm.reporting.pictures import new_figure
 PROTOCOLS = {
     "leave_one_out": "leave one out",
     "leave_one_speaker_out": "leave one speaker out",
-    "fit_on_all": "leave one out, but the LDA has seen it",
+    "fit_on_all": "the LDA has seen all",
 }
 MANNER_COLOURS = dict(
     zip(
@@ -30,6 +30,7 @@ SPECTRA_GREYS = ("black", "0.4", "0.65")
 DENSITY_POINTS = 400
 LETTER_POINTS = (5.2, 9.0)  # width and height of a letter of 8 points
 ROUNDS = 400
+OUTERMOST = 0.02  # of points, on each side
 LEAST_SPREAD = 1e-6  # of points in the space of an LDA, where the spread within classes is about 1
 
 Representations = Mapping[str, Mapping[str, Any]]
@@ -66,7 +67,8 @@ def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None)
     else:
         what = f"speakers' {result['analysis']} from averages over utterances"
         accuracies(out / "accuracy", panels, f"{what}, {heading}")
-        speaker_clusters(out / "clusters", panels, f"{what}, {heading}")
+        fitted = "; points: the LDA is fitted on them" if result["analysis"] == "height" else ""
+        speaker_clusters(out / "clusters", panels, f"{what}, {heading}{fitted}")
 
 
 def _parts(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -116,7 +118,7 @@ def accuracies(stem: Path, panels: Mapping[str, Representations], note: str) -> 
                 axis.axhline(chance, color="0.3", linestyle=":", linewidth=1, label="largest class")
             else:
                 axis.text(0.5, 0.5, "not possible", transform=axis.transAxes, ha="center", color="0.4")
-            axis.set_title(": ".join(filter(None, (title, PROTOCOLS[protocol]))), fontsize=9)
+            axis.set_title(_joined(title, PROTOCOLS[protocol]), fontsize=9)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy [%]")
     for axis in axes[-1]:
@@ -138,6 +140,7 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
             places = np.column_stack([places, np.zeros(len(places))])
         colours = [MANNER_COLOURS[manner(label)] for label in labels]
         axis.scatter(places[:, 0], places[:, 1], s=9, c=colours, alpha=0.45, linewidths=0)
+        axis.set_title(_joined(name, _look_at_most(axis, places)), fontsize=9)
         classes = np.unique(labels)
         seen |= {manner(label) for label in classes}
         means = np.array([places[labels == label, :2].mean(0) for label in classes])
@@ -153,39 +156,43 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
     save(figure, stem)
 
 
+def _look_at_most(axis, places: np.ndarray) -> str:
+    """Set limits by all but the outermost points, as power spectra have far ones; says how many lie outside."""
+    low, high = np.quantile(places[:, :2], (OUTERMOST, 1 - OUTERMOST), axis=0)
+    margin = 0.25 * (high - low) + LEAST_SPREAD
+    axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axis.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    outside = ((places[:, :2] < low - margin) | (places[:, :2] > high + margin)).any(1).sum()
+    return f"{outside} of {len(places)} points lie outside" if outside else ""
+
+
 def _write_apart(axis, names: Sequence[str], points: np.ndarray, colours: Sequence[str]) -> None:
     """Write names at points, moved as far as they must be so that none covers another, with lines to the points.
 
     Args:
-        axis: with all that is drawn, so that its limits stay.
+        axis: with its limits, within which names stay.
         names: n.
         points: (n, 2) in units of the data.
         colours: of the names.
     """
     from matplotlib.patheffects import withStroke
 
-    axis.set_xlim(axis.get_xlim())
-    axis.set_ylim(axis.get_ylim())
-    to_points, to_data = axis.transData, axis.transData.inverted()
-    start = to_points.transform(points) * 72 / axis.figure.dpi
+    scale = 72 / axis.figure.dpi  # from pixels
+    low, high = axis.bbox.get_points() * scale
     sizes = np.array([[LETTER_POINTS[0] * len(name) + 2, LETTER_POINTS[1]] for name in names])
     least = (sizes[:, None] + sizes) / 2  # distances between centres
-    at = start.copy()
+    at = axis.transData.transform(points) * scale + 0.01 * np.arange(len(names))[:, None]  # equal ones can part
     for _ in range(ROUNDS):
+        at = np.clip(at, low + sizes / 2, high - sizes / 2)
         apart = at[:, None] - at
         overlap = least - np.abs(apart)
         covers = (overlap > 0).all(2) & ~np.eye(len(names), dtype=bool)
         if not covers.any():
             break
-        # along the shorter way; equal places part in the order of the names
-        sign = np.where(
-            apart == 0, np.sign(np.arange(len(names))[:, None] - np.arange(len(names)))[..., None], np.sign(apart)
-        )
         shorter = overlap == overlap.min(2, keepdims=True)
-        at += 0.25 * (covers[..., None] * shorter * sign * overlap).sum(1)
-    for name, place, point, colour in zip(
-        names, to_data.transform(at * axis.figure.dpi / 72), points, colours, strict=True
-    ):
+        at = at + 0.25 * (covers[..., None] * shorter * np.sign(apart) * overlap).sum(1)
+    places = axis.transData.inverted().transform(at / scale)
+    for name, place, point, colour in zip(names, places, points, colours, strict=True):
         axis.plot(*zip(point, place, strict=True), color=colour, linewidth=0.6, alpha=0.8)
         outline = [withStroke(linewidth=1.5, foreground="white")]
         axis.text(*place, name, color=colour, fontsize=8, weight="bold", ha="center", va="center", path_effects=outline)
@@ -209,13 +216,13 @@ def speaker_clusters(stem: Path, panels: Mapping[str, Representations], note: st
             axis.set_xlabel(f"LDA 1 ({name})")
             axis.set_ylabel("density")
         else:
-            heading = "LDA fitted on these"
             places = np.array(one["places"]["fit_on_all"])
+            heading = _look_at_most(axis, places)
             for place, label in enumerate(classes):
                 x, y = places[labels == label].T
                 axis.scatter(x, y, s=12, alpha=0.6, linewidths=0, color=f"C{place}", label=label)
             _name_axes(axis, name)
-        axis.set_title(", ".join(filter(None, (title, name, heading))), fontsize=9)
+        axis.set_title(_joined(title, name, heading), fontsize=9)
         axis.grid(alpha=0.3)
     _legend(figure, axes)
     figure.suptitle(note, fontsize=10)
@@ -257,6 +264,10 @@ def _grid(count: int, width: float, height: float, columns: int):
     for axis in axes[count:]:
         axis.remove()
     return figure, axes[:count]
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def _legend(figure, axes: Iterable) -> None:
