@@ -117,8 +117,8 @@ def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: st
         label = f"{experiment} ({len(runs)} seeds)" if len(runs) > 1 else experiment
         for curve, name in zip(runs, [label, *[None] * len(runs)], strict=False):
             minutes, values = [e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve]
-            style = LINE_STYLES[place % len(LINE_STYLES)]
-            axis.plot(minutes, values, style, marker=".", markersize=3, linewidth=1, color=colour, label=name)
+            style = {"linestyle": LINE_STYLES[place % len(LINE_STYLES)], "linewidth": 1, "marker": ".", "markersize": 3}
+            axis.plot(minutes, values, color=colour, label=name, **style)
     first, last = ([sign * curve[place][field] for curve in curves.values()] for place in (0, -1))
     least = min(sign * entry[field] for curve in curves.values() for entry in curve)
     # the marginal at the start is far above what matters
@@ -161,7 +161,7 @@ def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:
                 colour = colormaps["turbo"](0.05 + 0.9 * experiments.index(who[0]) / max(1, len(experiments) - 1))
             k, percent = range(1, len(curve.accuracy) + 1), [100 * value for value in curve.accuracy]
             style = LINE_STYLES[place % len(LINE_STYLES)]
-            [lines[who]] = axis.plot(k, percent, style, color=colour, linewidth=1.2)
+            [lines[who]] = axis.plot(k, percent, linestyle=style, color=colour, linewidth=1.2)
         for chance in {curve.chance for curve in curves}:
             dotted = axis.axhline(100 * chance, color="0.5", linewidth=1, linestyle=":")
         axis.set_title(title, fontsize=10)

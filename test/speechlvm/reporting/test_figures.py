@@ -8,6 +8,7 @@ import pytest
 from speechlvm.reporting import figures
 from speechlvm.reporting.collect import collect
 from speechlvm.reporting.compare import compare, sweep
+from speechlvm.reporting.findings import MeanCurve
 from speechlvm.reporting.tables import load_tables
 
 BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
@@ -96,3 +97,24 @@ def test_one_bad_start_does_not_hide_the_rest(axis):
     }
     low, high = axis(figures.curves_figure, curves, "nats_per_frame").get_ylim()
     assert -4 < low < -3.5 and -1.5 < high < 2
+
+
+def test_more_runs_than_line_styles(axis):
+    runs = {f"m{i}/seed1": [{"seconds": 60.0 * i, "bits_per_frame": 12.0 - i} for i in range(3)] for i in range(6)}
+    assert len(axis(figures.curves_figure, runs, "bits_per_frame").lines) == 6
+
+
+def test_neighbours_have_a_panel_for_each_subject_and_spectra_in_grey(axis):
+    curves = [MeanCurve("m", f"z{level}", [0.5 + 0.1 * level, 0.5], 0.25) for level in range(1, 7)]
+    panels = {"phones": [*curves, MeanCurve("spectra", "mel", [0.4, 0.3], 0.25)], "gender": curves[:1]}
+    drawn = axis(figures.neighbours_figure, panels)
+    *latents, mel, chance = drawn.lines
+    assert [line.get_ydata()[0] for line in latents] == pytest.approx([60, 70, 80, 90, 100, 110])
+    assert len({line.get_color() for line in latents}) == 1 and len({line.get_linestyle() for line in latents}) > 3
+    assert (mel.get_color(), list(mel.get_xdata())) == ("0.1", [1, 2])
+    assert list(chance.get_ydata()) == [25, 25]
+    [legend] = drawn.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *(f"m z{level}" for level in range(1, 7)), "spectra mel", "largest class",
+    ]  # fmt: skip
+    assert [each.get_title() for each in drawn.figure.axes] == ["phones", "gender"]

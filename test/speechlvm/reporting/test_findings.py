@@ -99,9 +99,10 @@ def test_curves_are_means_and_drawn(root, run, write_findings):
     write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
     write_findings(root / "cwvae" / "seed2", {"z1": 0.6})
     write_findings(root / "spectra", {"mel": 0.9, "mfcc": 0.85})
+    write_findings(root / "stcn" / "seed1", {f"z{level}": 0.5 for level in range(1, 7)})  # more than line styles
     panels = mean_curves(collect_findings(root)[0])
     assert list(panels) == ["phones, one left out", "gender, speaker left out", "height of men, speaker left out"]
-    first, mel, _ = panels["phones, one left out"]
+    first, *_, mel, _ = panels["phones, one left out"]
     assert (first.experiment, first.representation, len(first.accuracy)) == ("cwvae", "z1", 50)
     assert first.accuracy[9] == pytest.approx(0.682) and mel.accuracy[0] == pytest.approx(0.9)
     run()
