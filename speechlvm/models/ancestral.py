@@ -116,7 +116,7 @@ class Draws:
         return self._noise.uniform("x", self._position + start, frames, self._model.distribution.noise_size)
 
     def fill(self, level: str, step: int, drawn: Tensor) -> Tensor:
-        """Latents of the steps from `step` on: those given, and `drawn` (B, n, D_l) in rows that are not."""
+        """Latents of the steps from `step` on: `drawn` (B, n, D_l), but in rows that are given; itself if none is."""
         if level not in self._latents:
             return drawn
         given = self._latents[level][:, step : step + drawn.shape[1]]

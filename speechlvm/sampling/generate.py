@@ -32,18 +32,19 @@ DESCRIPTIONS = {
         "logits divided by it; the prior sample beside them is the one at temperature 1."
     ),
     "resampled": (
-        "One level of a prior sample's latents drawn anew from its prior given the other levels, which keep their "
-        "values; the frames are drawn anew."
+        "One level of a prior sample's latents drawn anew from its prior given the other levels, which are frozen; the "
+        "frames are drawn anew."
     ),
-    "frozen": (
-        "One level of a prior sample's latents keeps its values; the other levels and the frames are drawn anew."
-    ),
+    "frozen": ("One level of a prior sample's latents is frozen; the other levels and the frames are drawn anew."),
     "frames": (
         "All latents of a prior sample keep their values and the frames alone are drawn anew: what differs is what the "
         "latents do not settle."
     ),
     "continuation": "A real beginning, up to the mark, and what the model draws after it.",
-    "reconstruction": "Each original, and the mode of the output given latents drawn from its posterior.",
+    "reconstruction": (
+        "Each original, and the mode of the output given latents drawn from its posterior and, in autoregressive "
+        "models, the original's earlier frames."
+    ),
     "resynthesis": (
         "All frames drawn, given latents from the posterior of an original; where a level is named, that level is "
         "drawn anew from its prior given the others."
@@ -235,7 +236,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     anew = ["", *(model.latent_sizes if len(model.latent_sizes) > 1 else ())]
     wishes = [
         _Wish(
-            f"resynthesis_{name}" + f"_{level}" * bool(level),
+            f"resynthesis{f'-{level}' if level else ''}_{name}",  # the utterance last, whatever it is called
             (seed, "resynthesis", name),
             {other: values for other, values in latents[name].items() if other != level},
             {"utterances": [name], **({"level": level} if level else {}), "beside": f"original_{name}"},

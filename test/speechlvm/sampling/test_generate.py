@@ -129,7 +129,7 @@ def test_resyntheses_and_interpolations_are_of_the_posteriors(recorded, original
     assert all(same(*asked[f"resynthesis_{name}"]) == set(levels) for name in originals)
     for name in originals:
         for level in levels if len(levels) > 1 else ():
-            assert same(asked[f"resynthesis_{name}_{level}"][1], posterior[name]) == set(levels) - {level}
+            assert same(asked[f"resynthesis-{level}_{name}"][1], posterior[name]) == set(levels) - {level}
     assert not any(same(posterior["a"], posterior[name]) for name in "bcde")
     made, page, columns = names(groups, "interpolation")
     assert made == page and columns == 5 and len(made) == 10  # a and b, c and d; e has no other
