@@ -38,14 +38,14 @@ run() {
 # What the last job in a log wrote, without the runner's own lines.
 show() { awk '/^# Started at /{ text = ""; next } !/^# /{ text = text $0 "\n" } END { printf "%s", text }' "$1"; }
 
-# single processors|gpu LOG PROGRAM...: one job with several processors, and where it says so a GPU.
+# single processor|gpu LOG PROGRAM...: one job on one processor, or on a GPU or several processors.
 single() {
     local logfile="$2" submit="${train_cmd}"
-    [ "$1" = processors ] || submit="${cuda_cmd} --gpu ${ngpu}"
+    [ "$1" = processor ] || submit="${cuda_cmd} --gpu ${ngpu} --num-threads ${nthreads}"
     shift 2
     log "  log: ${logfile}"
     # shellcheck disable=SC2086 # the commands of cmd.sh are words
-    run ${submit} --num-threads "${nthreads}" "${logfile}" "$@"
+    run ${submit} "${logfile}" "$@"
 }
 
 # sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds its results complete; else NJ jobs of

@@ -114,7 +114,7 @@ command_line() {
 
 report() {
     log "tables and figures"
-    single processors "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
+    single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)"
     grep -E '^(#|\|)' "${results}" || true
     each_experiment page
@@ -122,7 +122,7 @@ report() {
 
 page() {
     log "page of $1, seed $2"
-    single processors "$3/logs/page.log" python -m speechlvm.bin.page --exp "$3"
+    single processor "$3/logs/page.log" python -m speechlvm.bin.page --exp "$3"
 }
 
 # --- The stages --------------------------------------------------------------------------------------------------------

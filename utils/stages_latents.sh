@@ -61,7 +61,7 @@ analyse() {
     for analysis in levels phones gender height; do
         wanted "${analysis}" || continue
         log "${analysis} in $1${2:+, seed $2}"
-        single processors "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
+        single processor "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
             --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis/${analysis}" \
             --speaker "${speaker:-}" --classes "${phone_classes}" "${beside[@]}" "${optional[@]}"
         show "$3/logs/analysis_${analysis}.log"
@@ -81,7 +81,7 @@ phone_durations() {
         return 0
     fi
     log "durations of phones"
-    single processors "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
+    single processor "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
         --speaker "${speaker:-}" --exp "${root}"
 }
 
