@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--minutes {arguments.minutes}: expected numbers above 0, or all")
     if not seeds or not all(seed.isdecimal() for seed in seeds):
         parser.error(f"--seeds {arguments.seeds}: expected whole numbers from 0 on")
-    if any(getattr(arguments, name) <= 0 for name in SETTINGS):
-        parser.error(f"--{', --'.join(SETTINGS)} are above 0")
+    if any(getattr(arguments, name) < 1 for name in ("steps", "batch_steps", "hidden", "vocabulary")):
+        parser.error("--steps, --batch_steps, --hidden and --vocabulary are at least 1")
+    if not 0 < arguments.learning_rate <= 1:
+        parser.error(f"--learning_rate {arguments.learning_rate}: expected more than 0, at most 1")
     for name, words in (("tasks", tasks), ("minutes", sizes), ("seeds", seeds)):
         if len(set(words)) < len(words):
             parser.error(f"--{name} {' '.join(words)}: each once")

@@ -1,0 +1,197 @@
+"""The program of stage 8 on phones whose features are known."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from programs import call
+
+from speechlvm.bin import probe
+from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.files import mark_done
+from speechlvm.latents.probes.units import load_units
+from speechlvm.latents.store import Representation, merge, write_part
+
+Z = [Representation("z1", "latent", 128, 64.0, 3), Representation("z2", "latent", 512, 256.0, 2)]
+SHORT = [
+    "--steps",
+    6,
+    "--batch_steps",
+    100,
+    "--hidden",
+    4,
+    "--vocabulary",
+    12,
+    "--minutes",
+    "0.05 all",
+    "--seeds",
+    "1 2",
+]
+
+
+def write_set(root, name, utterances, rate_hz=16000):
+    draws = np.random.default_rng(len(name))
+    items = [f"{name}-{i}" for i in range(utterances)]
+    values = [
+        (u, {z.name: {"mean": draws.standard_normal((8192 // z.hop_frames, z.dimensions))} for z in Z}) for u in items
+    ]
+    write_part(root / f"latents_{name}", 1, values, Z, {})
+    merge(root / f"latents_{name}", 1, {"source": "m", "set": name, "rate_hz": rate_hz, "data_hash": "0"})
+    mark_done(root / f"latents_{name}", {"items": items})
+    phones = [Segment(0, 3000, "h#"), Segment(3000, 6000, "aa"), Segment(6000, 8192, "s")]
+    data = DataDirectory(
+        utt2spk=dict.fromkeys(items, name),
+        wav={u: root / f"{u}.wav" for u in items},
+        num_samples=dict.fromkeys(items, 8192),
+        phones=dict.fromkeys(items, phones),
+        text=dict.fromkeys(items, "Oh, as a sea"),
+    )
+    write_data_dir(data, root / "data" / name)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    for name, utterances in (("train", 12), ("valid", 2), ("test", 3)):
+        write_set(tmp_path, name, utterances)
+    return tmp_path
+
+
+def run(root, *options, out="probes", train="train"):
+    words = ["--train", root / f"latents_{train}", "--train_data", root / "data" / "train", "--out", root / out]
+    for name in ("valid", "test"):
+        words += [f"--{name}", root / f"latents_{name}", f"--{name}_data", root / "data" / name]
+    return call(probe.main, *words, *SHORT, *options)
+
+
+def result_of(root, out="probes"):
+    return json.loads((root / out / "result.json").read_text())
+
+
+def test_help():
+    done = subprocess.run([sys.executable, "-m", "speechlvm.bin.probe", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--vocabulary" in done.stdout and "(default: 10 60" in done.stdout
+
+
+def test_results_and_figures(corpus):
+    done = run(corpus)
+    assert done.returncode == 0, done.stderr
+    result = result_of(corpus)
+    assert result["source"] == "m" and result["sets"] == {"train": "train", "valid": "valid", "test": "test"}
+    runs = {(r["representation"], r["task"], r["size"], r["seed"]): r for r in result["runs"]}
+    assert set(runs) == {
+        (z, task, size, seed)
+        for z in ("z1", "z2")
+        for task in ("phones", "units", "frames")
+        for size in ("0.05", "all")
+        for seed in (1, 2)
+    }
+    metrics = {"phones": {"phone_error_rate"}, "units": {"unit_error_rate", "word_error_rate"}, "frames": {"accuracy"}}
+    for (_, task, size, _), r in runs.items():
+        assert metrics[task] <= set(r) and r["utterances"] == (12 if size == "all" else 6)
+        assert r["minutes"] == pytest.approx(r["utterances"] * 8192 / 16000 / 60)
+    assert len(result["summary"]) == 12 and all(row["seeds"] == 2 for row in result["summary"])
+    assert result["tasks"]["frames"]["chance"] == {"accuracy": 12 / 32}  # middles of 256 in each phone: 12, 11, 9
+    assert load_units((corpus / "probes" / "units.model").read_bytes()).get_piece_size() == 12
+    for ending, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        assert (corpus / "probes" / f"error_rates{ending}").read_bytes().startswith(start)
+    assert "phones: z1, 0.05 (0.1 min): phone error rate" in done.stdout
+    assert "complete" in run(corpus).stdout
+
+
+def test_jobs_change_nothing_and_finished_runs_are_kept(corpus, monkeypatch):
+    from speechlvm.latents.probes import runs
+    from speechlvm.reporting import probes
+
+    monkeypatch.setattr(probes, "probes_figure", lambda *_: None)
+    assert run(corpus).returncode == 0
+    sharded = ["--nj", 2]
+    assert run(corpus, *sharded, "--check", out="shared").returncode == 1
+    train, trained = runs.train_probe, []
+
+    def killed_at_the_fourth(*arguments):
+        trained.append(arguments)
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(runs, "train_probe", killed_at_the_fourth)
+    assert run(corpus, *sharded, "--job", 2, out="shared").returncode == 75
+    assert not (corpus / "shared" / "part.2.json").exists()
+    assert run(corpus, *sharded, "--job", 2, out="shared").returncode == 0
+    assert len(trained) == 4 + 9  # of twelve, three were there
+    assert run(corpus, *sharded, "--merge", out="shared").returncode == 1
+    assert run(corpus, *sharded, "--job", 1, out="shared").returncode == 0
+    assert run(corpus, *sharded, "--merge", out="shared").returncode == 0
+    assert result_of(corpus, "shared") == result_of(corpus)
+    count = len(trained)
+    assert run(corpus, "--seeds", "1 2 3", out="shared").returncode == 0  # after --seeds "1 2": only the third
+    assert len(trained) == count + 12 and not (corpus / "shared" / "part.2.json").exists()
+    with (corpus / "latents_test" / "done.json").open("a") as stream:
+        stream.write("\n")
+    assert run(corpus, "--tasks", "frames", out="shared").returncode == 0  # other latents: all again
+    assert len(trained) == count + 12 + 8
+
+
+def test_tasks_without_labels(corpus):
+    (corpus / "data" / "valid" / "phones").unlink()
+    done = run(corpus)
+    assert done.returncode == 1 and not (corpus / "probes").exists()
+    assert done.stderr == (
+        f"error: {corpus}/data/valid/phones: missing, and probe 'phones' needs it; leave it out of --tasks\n"
+    )
+    done = run(corpus, "--optional")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        f"probe 'phones' is left out: {corpus}/data/valid/phones is missing\nprobe 'frames' is"
+    )
+    assert {r["task"] for r in result_of(corpus)["runs"]} == {"units"}
+    (corpus / "data" / "test" / "text").unlink()
+    done = run(corpus, "--optional", out="nothing")
+    assert done.returncode == 0 and done.stdout.count("\n") == 3 and not (corpus / "nothing").exists()
+    assert run(corpus, "--optional", "--check", out="nothing").returncode == 1
+
+
+def test_results_of_others_are_drawn_beside(corpus, monkeypatch):
+    from speechlvm.reporting import probes
+
+    drawn = []
+    monkeypatch.setattr(probes, "probes_figure", lambda stem, results: drawn.append([r["source"] for r in results]))
+    few = ["--tasks", "frames", "--seeds", "1"]
+    assert run(corpus, *few, "--beside", corpus / "spectra").returncode == 0  # not there yet
+    (corpus / "probes").rename(corpus / "spectra")
+    assert run(corpus, *few, "--beside", corpus / "spectra").returncode == 0
+    done = run(corpus, *few, "--beside", corpus / "spectra", "--steps", 7)
+    assert "spectra: not drawn beside, since its probes were trained with other settings" in done.stdout
+    assert drawn == [["m"], ["m", "m"], ["m"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--vocabulary", 500], 2, "vocabulary 500: this text supports 7 to "),
+        (["--tasks", "words"], 2, "--tasks words: expected some of phones units frames"),
+        (["--minutes", "0 all"], 2, "--minutes 0 all: expected numbers above 0, or all"),
+        (["--minutes", "nan"], 2, "--minutes nan: expected"),
+        (["--seeds", "one"], 2, "--seeds one: expected whole numbers"),
+        (["--seeds", "1 1"], 2, "--seeds 1 1: each once"),
+        (["--steps", 0], 2, "--steps, --batch_steps, --hidden and --vocabulary are at least 1"),
+        (["--learning_rate", "nan"], 2, "--learning_rate nan: expected"),
+        (["--ngpu", 2], 2, "--ngpu 2"),
+        (["--nj", 2, "--job", 3], 2, "expected 1 <= job <= nj"),
+    ],
+)
+def test_wrong_usage(corpus, options, status, message):
+    done = run(corpus, *options)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1) and message in done.stderr
+
+
+def test_stores_that_are_not_there(corpus):
+    done = run(corpus, train="nowhere")
+    assert done.returncode == 1 and "latents_nowhere/info.json: missing" in done.stderr
+    write_set(corpus, "valid", 2, rate_hz=8000)
+    done = run(corpus)
+    assert done.returncode == 1 and "have a rate of 8000 Hz" in done.stderr
+    assert not Path(corpus / "probes" / "done.json").exists()
