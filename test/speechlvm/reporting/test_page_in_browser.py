@@ -96,9 +96,10 @@ def test_the_keyboard_reaches_and_plays_everything(visit):
             break
     assert page.evaluate(FOCUS) == "BUTTON Play prior_0"
     assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert press(page, "ArrowRight") == "BUTTON Play prior_1"
-    assert press(page, "ArrowDown") == "BUTTON Play continuation_u1"
-    assert press(page, "Tab") == "BUTTON Play resampled_z2_1"  # one stop for each kind
+    assert press(page, "Tab") == "BUTTON Play continuation_u1"  # one stop for each kind
+    assert press(page, "Shift+Tab", "ArrowRight") == "BUTTON Play prior_1"
+    assert press(page, "Tab", "Shift+Tab") == "BUTTON Play prior_1"  # as it was left
+    assert press(page, "ArrowDown", "ArrowRight") == "BUTTON Play resampled_z2_1"
     assert press(page, "End", "ArrowRight") == "BUTTON Play long_1"
     assert press(page, "Home", "ArrowLeft") == "BUTTON Play prior_0"
     press(page, "Space")
