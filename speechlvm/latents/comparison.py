@@ -56,7 +56,7 @@ def compare(
         raise UserError(
             f"--largest_k {largest_k}: of {len(items)} {what}, one is left out at a time; give {len(items) - 1} at most"
         )
-    notes = [f"{what}: left out, as fewer than two items are of them: {' '.join(left_out)}"] if left_out else []
+    notes = [f"{what}: left out, as fewer than two items are of them: {', '.join(left_out)}"] if left_out else []
     wanted_k = largest_k or DEFAULT_LARGEST_K
     k = min(wanted_k, len(items) - 1)
     if k < wanted_k:
@@ -84,7 +84,7 @@ def _by_speaker(items: Items, largest_k: int, notes: list[str], what: str) -> tu
     speakers_of = {name: set(items.speakers[items.labels == name]) for name in _counted(items.labels)}
     alone = [name for name, speakers in speakers_of.items() if len(speakers) < 2]
     if alone:
-        notes.append(f"{what}: speakers are not left out of classes that one speaker makes up: {' '.join(alone)}")
+        notes.append(f"{what}: left out where speakers are, as they are of one speaker: {', '.join(alone)}")
     if len(speakers_of) - len(alone) < 2:
         return None
     chosen = ~np.isin(items.labels, alone)

@@ -145,7 +145,7 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
     curves = result["groups"]["men"]["representations"]["z1"]["curves"]
     assert (curves["leave_one_out"]["items"], curves["leave_one_speaker_out"]["items"]) == (20, 16)
     assert curves["leave_one_speaker_out"]["accuracy"][0] == 1.0
-    assert any("one speaker makes up: > 185 cm" in note for note in result["notes"])
+    assert any("as they are of one speaker: > 185 cm" in note for note in result["notes"])
     two = opened(
         speakers_set(tmp_path, [0, 1], gender=keyed("mm"), height_cm=keyed([170.0, 180.0]), name="two", utterances=5)
     )
