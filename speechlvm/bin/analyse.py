@@ -10,18 +10,18 @@ from speechlvm.errors import UserError
 from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json, write_json
 
 # What each analysis reads of a data directory.
-LABELS = {
-    "phones": ("phones",),
-    "gender": ("spk2gender",),
-    "height": ("spk2height", "spk2gender"),
-    "levels": (),
+FILES = {
+    "phones": ("utt2spk", "phones"),
+    "gender": ("utt2spk", "spk2gender"),
+    "height": ("utt2spk", "spk2height", "spk2gender"),
+    "levels": ("utt2spk",),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write result.json and figures of one analysis."""
     parser = make_parser(__doc__)
-    parser.add_argument("--analysis", choices=LABELS, required=True)
+    parser.add_argument("--analysis", choices=FILES, required=True)
     parser.add_argument("--latents", type=Path, nargs="+", required=True, help="representations of sets, pooled")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
     parser.add_argument("--beside", type=Path, help="analyses of the spectra, shown in the same figures")
@@ -39,14 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.speakers < 1 or (arguments.largest_k is not None and arguments.largest_k < 1):
         parser.error("--speakers and --largest_k are at least 1")
 
-    files = [directory / name for directory in arguments.data for name in LABELS[arguments.analysis]]
-    missing = next((path for path in files if path.parent.is_dir() and not path.exists()), None)
-    if missing:
-        return _unsuitable(arguments, f"{missing}: no such file, and the analysis '{arguments.analysis}' needs it")
+    files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
     beside = arguments.beside / arguments.analysis / "result.json" if arguments.beside else None
     inputs = {
         "latents": [hash_file(store / name) for store in arguments.latents for name in ("info.json", "done.json")],
-        "data": [hash_file(path) for path in [d / "utt2spk" for d in arguments.data] + files],
+        "data": [hash_file(path) if path.exists() else "missing" for path in files],
         # where the spectra's analysis was skipped, this one will be
         "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
         **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},

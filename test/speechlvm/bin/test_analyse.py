@@ -138,7 +138,7 @@ def test_levels(tmp_path):
 )
 def test_missing_labels(tmp_path, analysis, missing, name):
     own, out = write(tmp_path, **{missing: None}), tmp_path / "out"
-    line = f"{own[1] / name}: no such file, and the analysis '{analysis}' needs it"
+    line = f"{own[1] / name}: no such file, and this analysis needs it"
     stopped = run(analysis, [own], out)
     assert (stopped.returncode, stopped.stderr) == (1, f"error: {line}\n")
     skipped = run(analysis, [own], out, "--optional")
