@@ -18,7 +18,7 @@ from speechlvm.files import read_json
 
 SPECTRA = "spectra"
 LEAVE_ONE_OUT, LEAVE_ONE_SPEAKER_OUT = "leave_one_out", "leave_one_speaker_out"
-PROTOCOLS = {LEAVE_ONE_OUT: "one left out", LEAVE_ONE_SPEAKER_OUT: "speaker left out"}
+PROTOCOLS = {LEAVE_ONE_OUT: "leave one out", LEAVE_ONE_SPEAKER_OUT: "leave one speaker out"}
 ANALYSES = ("levels", "phones", "gender", "height")
 SUBJECTS = ("phones", "gender", "height of men", "height of women")
 

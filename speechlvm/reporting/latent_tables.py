@@ -7,6 +7,7 @@ exp/<train_set>/tables/probes.{csv,tex}         scores of small recognisers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,7 @@ def _neighbours(findings: Sequence[Findings]) -> Grid:
     note = (
         f"k nearest neighbours (k = {found}) in the space of an LDA that has not seen the item; brackets: 95 % "
         f"intervals{', `+-`: standard deviation over seeds' if several else ''}; chance: always the largest class. "
-        "Where a speaker is left out, nothing else of that speaker is among the neighbours."
+        "Where one speaker is left out, nothing of that speaker is among the neighbours, or in the LDA."
     )
     columns, rows = _filled(columns, rows) if rows else (columns, rows)
     return Grid("neighbours", f"{LATENTS}: phones and speakers", note, columns, rows, records)
@@ -196,7 +197,7 @@ def _probes(findings: Sequence[Findings]) -> Grid:
         for key, runs in groups.items()
     ]
     order = list(dict.fromkeys(key[:2] for key in groups))
-    heads = sorted(dict.fromkeys(key[:3] for key in groups), key=lambda head: order.index(head[:2]))  # by task, score
+    heads = sorted({key[:3] for key in groups}, key=lambda head: (order.index(head[:2]), _minutes(head[2])))
     columns = [Column("experiment"), Column("representation")]
     for head in heads:
         minutes = next(runs[0][0] for key, runs in groups.items() if key[:3] == head)
@@ -216,6 +217,10 @@ def _probes(findings: Sequence[Findings]) -> Grid:
         f"better, of accuracies more{'; chance: always the commonest phone' if any(chances) else ''}."
     )
     return Grid(PROBES, "Probes", note, columns, rows, records)
+
+
+def _minutes(size: str) -> float:
+    return math.inf if size == "all" else float(size)
 
 
 def _probe_chances(findings: Sequence[Findings], task: str, score: str) -> str:

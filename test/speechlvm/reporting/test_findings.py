@@ -66,7 +66,7 @@ def test_one_seed_has_intervals(root, run, write_findings):
     ]  # fmt: skip
     assert line_of(neighbours, "chance")[2:] == ["10.0", "60.0", "60.0", "40.0", "40.0"]
     heads = line_of(neighbours, "experiment")
-    assert heads[2:4] == ["phones [%]: one left out", "gender [%]: one left out"]
+    assert heads[2:4] == ["phones [%]: leave one out", "gender [%]: leave one out"]
     assert "height of women" not in neighbours and "k = 10" in neighbours
     assert line_of(probes, "experiment")[2:4] == ["units: unit error rate [%]: 10 min", "all (17.2 min)"]
     assert line_of(probes, "spectra", "mel")[2:] == ["11.0 +-1.4", "11.0 +-1.4", "90.0 +-0.0", "90.0 +-0.0"]
@@ -101,8 +101,12 @@ def test_curves_are_means_and_drawn(root, run, write_findings):
     write_findings(root / "spectra", {"mel": 0.9, "mfcc": 0.85})
     write_findings(root / "stcn" / "seed1", {f"z{level}": 0.5 for level in range(1, 7)})  # more than line styles
     panels = mean_curves(collect_findings(root)[0])
-    assert list(panels) == ["phones, one left out", "gender, speaker left out", "height of men, speaker left out"]
-    first, *_, mel, _ = panels["phones, one left out"]
+    assert list(panels) == [
+        "phones, leave one out",
+        "gender, leave one speaker out",
+        "height of men, leave one speaker out",
+    ]
+    first, *_, mel, _ = panels["phones, leave one out"]
     assert (first.experiment, first.representation, len(first.accuracy)) == ("cwvae", "z1", 50)
     assert first.accuracy[9] == pytest.approx(0.682) and mel.accuracy[0] == pytest.approx(0.9)
     run()
@@ -117,12 +121,15 @@ def test_what_is_not_reached_and_chance(root, run, write_findings):
     path.write_text(json.dumps(result))
     path = root / "cwvae" / "seed1" / "probes" / "result.json"
     result = json.loads(path.read_text())
-    frames = {"task": "frames", "representation": "z1", "size": "all", "minutes": 5.0, "accuracy": 0.5}
+    frames = {"task": "frames", "representation": "z1", "accuracy": 0.5}
+    frames = [{**frames, "size": size, "minutes": m} for size, m in (("all", 80.0), ("60", 60.0), ("2.5", 2.5))]
     result["tasks"]["frames"] = {"chance": {"accuracy": 0.125}}
-    path.write_text(json.dumps({**result, "runs": [*result["runs"], frames]}))
+    path.write_text(json.dumps({**result, "runs": [*result["runs"], *frames]}))
     text = run()
     assert line_of(section(text, LEVELS), "cwvae", "z1")[-2:] == ["> 1000", "1"]
-    assert line_of(section(text, "Probes"), "chance")[2:] == ["", "", "", "", "12.5"]
+    assert line_of(section(text, "Probes"), "chance")[2:] == ["", "", "", "", "12.5", "12.5", "12.5"]
+    heads = line_of(section(text, "Probes"), "experiment")
+    assert heads[-3:] == ["frames: accuracy [%]: 2.5 min", "60 min", "all (80 min)"]
     assert "always the commonest phone" in text
     assert run.records("levels")[0]["autocorrelation_ms"] == ""
 
