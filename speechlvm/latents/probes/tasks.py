@@ -129,7 +129,7 @@ class SequenceTask(Task):
         targets = torch.tensor([1 + i for tokens in references for i in self._ids(tokens)], device=outputs.device)
         log_probabilities = outputs.log_softmax(-1).transpose(0, 1)
         nats = nn.functional.ctc_loss(log_probabilities, targets, lengths, counts, blank=BLANK, reduction="sum")
-        return nats / counts.sum()
+        return nats / max(1, int(counts.sum()))
 
     def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
         best = outputs.argmax(-1).cpu()
@@ -167,7 +167,8 @@ class Frames(Task):
     def loss(self, outputs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
         valid = torch.cat([row[: len(tokens)] for row, tokens in zip(outputs, references, strict=True)])
         targets = torch.tensor([i for tokens in references for i in self._ids(tokens)], device=outputs.device)
-        return nn.functional.cross_entropy(valid, targets, ignore_index=IGNORED)
+        nats = nn.functional.cross_entropy(valid, targets, ignore_index=IGNORED, reduction="sum")
+        return nats / max(1, int((targets != IGNORED).sum()))
 
     def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
         best = outputs.argmax(-1).tolist()

@@ -116,6 +116,13 @@ def test_no_utterance_that_can_be_learned():
         task("phones", [segments("aa 9")], test=[])
 
 
+def test_a_batch_without_labels_costs_nothing():
+    known = task("phones", [segments("aa 900")])
+    assert 0 < known.loss(torch.zeros(1, 5, 2), torch.tensor([5]), [[]]).item() < 10  # blanks only
+    known = task("frames", [segments("aa 900")])
+    assert known.loss(torch.zeros(1, 3, 1), torch.tensor([3]), [["", "", ""]]).item() == 0.0
+
+
 def test_utterances_without_labels_are_named():
     known = task("phones", [segments("aa 900")], text=["a", "b"])
     assert known.unlabelled["valid"] == ["valid1"]
