@@ -172,8 +172,8 @@ stage_7() {
 }
 
 stage_8() {
-    probing || { log "  no probes: neither phones nor text in ${datadir}/${train_set}"; return 0; }
-    [ "${material}" != pcm16 ] || probe spectra "" "${root}/spectra"
+    probing || { log "  no probes: neither phones nor text of speech in ${datadir}/${train_set}"; return 0; }
+    probe spectra "" "${root}/spectra"
     each_experiment probe
 }
 

@@ -10,9 +10,9 @@ wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
 optional=()
 [ -n "${analyses}" ] || optional=(--optional)
 
-# Whether there are probes to train: with all analyses, where the data have labels for one.
+# Whether there are probes to train: of speech; with all analyses, where the data have labels for one.
 probing() {
-    wanted probes || return 1
+    wanted probes && [ "${material}" = pcm16 ] || return 1
     [ -n "${analyses}" ] || [ -f "${datadir}/${train_set}/phones" ] || [ -f "${datadir}/${train_set}/text" ]
 }
 
@@ -89,7 +89,7 @@ probe() {
     local test="${test_sets%% *}"
     local -a words beside=()
     read -r -d '' -a words <<<"${probe_args}" || true
-    [ -z "$2" ] || [ "${material}" != pcm16 ] || beside=(--beside "${root}/spectra/probes")
+    [ -z "$2" ] || beside=(--beside "${root}/spectra/probes")
     log "probes on $1${2:+, seed $2}"
     sharded gpu "${nj}" "$3/logs/probes" python -m speechlvm.bin.probe --out "$3/probes" --ngpu "${ngpu}" \
         --train "$3/latents_${train_set}" --train_data "${datadir}/${train_set}" \
