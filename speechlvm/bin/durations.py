@@ -1,4 +1,4 @@
-"""Stage 10: durations of the phones of one speaker and of all (source A, figure 11), where data have `phones`."""
+"""Stage 7: durations of the phones of one speaker and of all (source A, figure 11), where data have `phones`."""
 
 from pathlib import Path
 
