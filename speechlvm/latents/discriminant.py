@@ -1,11 +1,12 @@
 """Linear discriminant analysis: the directions in which classes lie apart most for the spread within them.
 
 The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
-as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004; scikit-learn's `ledoit_wolf`). With many
-items this is the usual analysis. With few for their dimensions, as 380 phones of a speaker in 96, the usual one says
-less than no analysis at all does of items that it has not seen, and most of all where both numbers are near each other;
-representations of different dimensions could not be compared. scikit-learn's own analysis shrinks each class by itself,
-which two members cannot bear, and in its time (55 covariances) an analysis for each item left out could not be done.
+by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004; scikit-learn's `ledoit_wolf`).
+With many items this is the usual analysis. With few for their dimensions the usual one fits chance, most of all where
+both numbers are alike, and representations of different dimensions could not be compared: of 290 phones of a speaker of
+TIMIT in 256 hidden units of an LSTM, 5 dimensions and 10 neighbours tell 34 % when left out, but 21 % without
+shrinkage. scikit-learn's own analysis shrinks the covariance of each class by itself, for which two members are too
+few, and 55 of them for each phone left out take too long.
 """
 
 from __future__ import annotations
