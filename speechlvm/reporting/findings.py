@@ -57,14 +57,15 @@ class Comparison(_Record):
 
     items: int
     classes: dict[str, int]
-    left_out: list[str]
     representations: dict[str, Classified]
+    notes: list[str] = []
 
 
 class Groups(_Record):
     """Comparisons within groups of speakers: of height among men, and among women."""
 
     groups: dict[str, Comparison]
+    notes: list[str] = []
 
 
 class Level(_Record):
@@ -134,12 +135,14 @@ class Findings:
         levels: by representation.
         comparisons: by subject: those of `SUBJECTS` that there are.
         probes: None if there are none.
+        notes: what analyses left out, by the analysis.
     """
 
     experiment: str
     levels: dict[str, Level] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     probes: Probes | None = None
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def representations(self) -> list[str]:
@@ -178,7 +181,9 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
     analyses, stage = directory / "analysis", "7 (latent analysis)"
     levels = read(analyses / "levels", Levels, stage)
     comparisons = {name: read(analyses / name, Comparison, stage) for name in ("phones", "gender")}
+    notes = {name: comparison.notes for name, comparison in comparisons.items() if comparison}
     if height := read(analyses / "height", Groups, stage):
+        notes["height"] = height.notes
         comparisons |= {f"height of {group}": comparison for group, comparison in height.groups.items()}
     probes = read(directory / "probes", Probes, "8 (probes)")
     findings = Findings(
@@ -186,6 +191,7 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
         levels.representations if levels else {},
         {name: comparisons[name] for name in SUBJECTS if comparisons.get(name)},
         probes,
+        notes,
     )
     return findings, faults
 

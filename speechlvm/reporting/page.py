@@ -225,7 +225,7 @@ class Page:
 
     def _sound(self, sample: Sample) -> Markup | None:
         path = self.exp / "samples" / f"{sample.name}.wav"
-        if not path.exists():
+        if path.with_name(f"{sample.name}.npy").exists():
             return None
         try:
             rate_hz = audio_info(path).rate_hz
@@ -243,7 +243,9 @@ class Page:
         parts: list[Any] = [_grid(grid) for grid in grids]
         for folder in folders:
             pictures = sorted(folder.glob("*.png"))
-            parts += [element("h3", _words(folder.name)), self._pictures(pictures)] if pictures else []
+            notes = [element("li", note) for note in findings.notes.get(folder.name, [])]
+            parts += [element("h3", _words(folder.name)), self._pictures(pictures)]
+            parts += [element("ul", notes, class_="soft")] if notes else []
         return join(parts)
 
     def _probes(self, findings: Findings) -> Markup | None:

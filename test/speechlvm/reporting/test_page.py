@@ -72,7 +72,7 @@ def test_one_file_holds_everything(make_experiment):
     words = " ".join(data for _, data in read.texts)
     for piece in ("12 345", "≤ 12.500 bits per frame", "Best on the validation set after 300 steps",
                   "level z2; temperature 0.8; of u1, u2; to compare with prior_0", "Drawn from the model.",
-                  "z2 (collapsed)", "7754.4"):  # fmt: skip
+                  "none of women", "z2 (collapsed)", "7754.4"):  # fmt: skip
         assert piece in words, piece
 
 
@@ -177,6 +177,17 @@ def test_what_is_damaged_is_named_and_all_else_is_shown(make_experiment):
     faults = [data for _, data in read.texts if data.startswith("Left out: ")]
     assert [sum(name in fault for fault in faults) for name in names] == [1, 1, 1]
     assert read.text("h2") == ["Model", "Scores", "Training", "Samples", "Latents", "Probes"]
+
+
+def test_a_sound_that_is_gone_is_named_and_its_picture_shown(make_experiment, png):
+    directory = make_experiment()
+    (directory / "samples" / "prior.png").write_bytes(png)
+    (directory / "samples" / "prior_1.wav").unlink()
+    (directory / "samples" / "prior_0.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"prior_0.wav: .*\(and 1 more"):
+        make(directory)
+    read = Reader((directory / "index.html").read_text(encoding="utf-8"))
+    assert "prior_1.wav: " in " ".join(read.text("p")) and "Prior (samples)" in read.text("figcaption")
 
 
 def test_a_directory_that_is_not_there(tmp_path):
