@@ -9,7 +9,7 @@ from typing import Any
 
 from speechlvm.data.phones import fold
 from speechlvm.latents import comparison
-from speechlvm.latents.items import Set, insist_on, of_phones
+from speechlvm.latents.items import Set, Unsuitable, insist_on, of_phones
 
 DIMENSIONS = 5
 
@@ -30,7 +30,7 @@ def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
 
 
 def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, largest_k: int | None) -> dict[str, Any]:
-    """Compare representations by the phones of some speakers.
+    """Compare representations by the phones of some speakers; who has too few is left out with a note.
 
     Args:
         sets: of one model.
@@ -43,31 +43,33 @@ def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, larg
         A comparison whose curves are means over speakers, with "speaker" and, under "speakers", each one's own.
 
     Raises:
-        Unsuitable: data without phones, or with less than two.
+        Unsuitable: data without phones, or nobody with two phones to be told apart.
     """
     insist_on(sets, phones="phones")
     names = chosen_speakers(sets, speaker, speakers)
-    each = {
-        name: comparison.compare(
-            of_phones(sets, name, partial(fold, classes=classes)),
-            sets[0].store,
-            DIMENSIONS,
-            largest_k,
-            by_speaker=False,
-            what=f"phones of speaker {name}",
-        )
-        for name in names
-    }
+    notes = [f"speaker {speaker} has no phones"] if speaker not in ("", names[0]) else []
+    each: dict[str, comparison.Comparison] = {}
+    for name in names:
+        items = of_phones(sets, name, partial(fold, classes=classes))
+        what = f"phones of speaker {name}"
+        try:
+            each[name] = comparison.compare(items, sets[0].store, DIMENSIONS, largest_k, by_speaker=False, what=what)
+        except Unsuitable as error:
+            notes.append(str(error))
+    if not each:
+        raise Unsuitable("; ".join(notes))
+    shown, *others = each
+    if speaker not in ("", shown):
+        notes.append(f"shown: speaker {shown}")
     totals: Counter[str] = Counter()
     for one in each.values():
         totals.update(one["classes"])
-    notes = [f"speaker {speaker} has no phones; shown: {names[0]}"] if speaker not in ("", names[0]) else []
-    for name in names[1:]:  # pictures are of the first
+    for name in others:  # pictures are of the one that is shown
         for found in each[name]["representations"].values():
             del found["places"]
     return {
         "folding": classes,
-        "speaker": names[0],
+        "speaker": shown,
         "items": sum(one["items"] for one in each.values()),
         "classes": dict(sorted(totals.items())),
         "left_out": sorted({label for one in each.values() for label in one["left_out"]}),

@@ -226,7 +226,19 @@ def test_speakers_are_spread_over_all(tmp_path, speaker, count, expected):
 
 def test_a_speaker_who_is_not_there_is_said(tmp_path):
     result = analyse_phones(opened(phones_set(tmp_path)), "MDRW0", 1, 39, 5)
-    assert result["notes"][0] == "speaker MDRW0 has no phones; shown: a"
+    assert result["notes"][:2] == ["speaker MDRW0 has no phones", "shown: speaker a"]
+
+
+def test_a_speaker_of_one_phone_is_left_out_and_said(tmp_path):
+    draws = np.random.default_rng(3)
+    values = {f"{name}_1": {"z1": draws.standard_normal((8, 2))} for name in "abc"}
+    phones = {
+        f"{name}_1": [(64 * i, 64 * i + 64, "s" if name == "b" else "sn"[i % 2]) for i in range(8)] for name in "abc"
+    }
+    result = analyse_phones(opened(make(tmp_path, "test", values, phones=phones)), "b", 3, 61, 3)
+    assert (list(result["speakers"]), result["speaker"]) == (["a", "c"], "a")
+    assert result["notes"][0].startswith("phones of speaker b: classes (and items): s (8);")
+    assert result["notes"][1] == "shown: speaker a"
 
 
 def test_one_class_of_phones(tmp_path):
