@@ -24,7 +24,8 @@ Result = Mapping[str, Any]
 def probes_figure(stem: Path, results: Sequence[Result]) -> None:
     """A panel for each error rate, a line for each representation; whiskers are standard deviations over seeds.
 
-    Where all was trained on one size of the data, lines become bars.
+    Where all was trained on one size of the data, lines become bars. Of steps, a dotted line shows the error of always
+    naming the commonest phone.
 
     Args:
         stem: path without ending.
@@ -47,15 +48,21 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
             for place, name in names
             if any(row["representation"] == name and metric in row for row in results[place]["summary"])
         }
+        chance = _chance(results[0], metric)
         if all(len(curve) == 1 for curve in curves.values()):
             _bars(axis, {key: curve[0] for key, curve in curves.items()}, colours)
             axis.set_xlabel(TITLES[metric])
+            if chance is not None:
+                axis.axvline(chance, color="0.4", linestyle=":", label="chance")
+                axis.set_xlim(right=max(axis.get_xlim()[1], 1.05 * chance))
         else:
             for (place, name), curve in curves.items():
                 minutes, values, deviations = zip(*curve, strict=True)
                 style = LINE_STYLES[place % len(LINE_STYLES)]
                 colour = colours[place, name]
                 axis.errorbar(minutes, values, deviations, ls=style, marker="o", capsize=3, color=colour, label=name)
+            if chance is not None:
+                axis.axhline(chance, color="0.4", linestyle=":", label="chance")
             axis.set_xscale("log")
             ticks = sorted({round(minutes, 1) for curve in curves.values() for minutes, _, _ in curve})
             axis.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
@@ -65,10 +72,16 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
             axis.grid(alpha=0.3)
     for axis in list(figure.axes)[len(metrics) :]:
         axis.set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     save(figure, stem)
+
+
+def _chance(result: Result, metric: str) -> float | None:
+    """Error in per cent of a probe that hears nothing; None where that is no figure to compare with."""
+    values = (task["chance"][metric] for task in result["tasks"].values() if metric in task["chance"])
+    return next((100 * (1 - value) for value in values), None)
 
 
 def _curve(result: Result, name: str, metric: str) -> list[tuple[float, float, float]]:

@@ -25,6 +25,7 @@ def result(source, names, minutes=(10.0, 60.0), metrics=("phone_error_rate", "ac
             "unlabelled": {**empty, "test": ["t0"]},
             "too_short": {**empty, "train": ["a", "b", "c", "d"]},
             "same_as_all": ["100"],
+            "chance": {"accuracy": 0.2},
         }
     }
     return {"source": source, "representations": dict.fromkeys(names), "tasks": tasks, "summary": rows}
@@ -44,8 +45,11 @@ def test_a_panel_for_each_error_and_a_line_for_each_representation(drawn, tmp_pa
     assert [axis.get_ylabel() for axis in panels] == [probes.TITLES[m] for m in ("phone_error_rate", "accuracy")]
     for axis in panels:
         handles, labels = axis.get_legend_handles_labels()
-        assert labels == ["z1", "z2", "h", "logmel"]
-        styles = [handle.lines[0].get_linestyle() for handle in handles]
+        lines = dict(zip(labels, handles, strict=True))
+        if axis is panels[1]:
+            assert list(lines.pop("chance").get_ydata()) == [80.0, 80.0]
+        assert list(lines) == ["z1", "z2", "h", "logmel"]
+        styles = [handle.lines[0].get_linestyle() for handle in lines.values()]
         assert styles == ["-", "-", "-", "--"]
     line = panels[1].containers[1].lines[0]  # errors, not accuracies
     assert line.get_xydata().tolist() == [[10.0, pytest.approx(51.0)], [60.0, pytest.approx(51.0)]]
@@ -58,6 +62,8 @@ def test_one_size_is_drawn_as_bars(drawn, tmp_path):
         assert [bar.get_width() for bar in axis.patches] == pytest.approx(
             [50.0, 49.0, 50.0] if "rate" in axis.get_xlabel() else [50.0, 51.0, 50.0]
         )
+    [chance] = drawn[0].axes[1].get_legend_handles_labels()[0]
+    assert chance.get_xdata()[0] == 80.0 < drawn[0].axes[1].get_xlim()[1]
 
 
 def test_what_was_left_out_is_said():
