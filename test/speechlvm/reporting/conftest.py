@@ -154,7 +154,7 @@ def write_findings(png):
 def make_experiment(write_result, write_findings):
     """make_experiment(name, extra): an experiment with everything, without training: its directory.
 
-    Sounds are tones of 0.5, 0.75, ... seconds; `extra` are further entries of samples.json.
+    Sounds are tones of 3, 3.25, ... seconds; `extra` are further entries of samples.json.
     """
 
     def make(name="cwvae", extra=()):
@@ -193,7 +193,7 @@ def make_experiment(write_result, write_findings):
         for place, entry in enumerate(entries):
             (directory / "samples").mkdir(exist_ok=True)
             write_wav(
-                directory / "samples" / f"{entry['name']}.wav", _tone(0.5 + 0.25 * place, 300 + 100 * place), RATE_HZ
+                directory / "samples" / f"{entry['name']}.wav", _tone(3 + 0.25 * place, 300 + 100 * place), RATE_HZ
             )
         write_json(directory / "samples" / "samples.json", entries)
         (directory / "samples" / "done.json").write_text("{}")
