@@ -5,7 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, hash_value, read_json, write_json
+from speechlvm.files import hash_file, hash_value, read_json, remove_leftovers, write_json
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -105,7 +105,8 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     from speechlvm.latents.probes.training import Settings
 
     device, settings = training_device(arguments.ngpu), Settings(**inputs["settings"])
-    probing = _open(arguments, inputs, Probing)
+    stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
+    probing = Probing(stores, data, inputs["tasks"], arguments.vocabulary)
     plan = probing.plan(inputs["minutes"], inputs["seeds"])
     results = []
     for run in tqdm(share_of(plan, job, arguments.nj), unit="probe", disable=not sys.stderr.isatty()):
@@ -119,11 +120,6 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     probing.write_units(arguments.out / "units.model")
     about = probing.describe(inputs["minutes"])
     write_json(arguments.out / f"part.{job}.json", {"inputs": inputs, "about": about, "runs": results})
-
-
-def _open(arguments: Any, inputs: dict[str, Any], probing: Any) -> Any:
-    stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
-    return probing(stores, data, inputs["tasks"], inputs["vocabulary"])
 
 
 def _key(inputs: dict[str, Any], run: Any) -> str:
@@ -150,6 +146,7 @@ def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
     result = {**parts[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}
     write_json(arguments.out / "result.json", result)
     remove_parts_beyond(arguments.out, arguments.nj, "part")
+    remove_leftovers(arguments.out)
     panels = [result]
     if inputs["beside"]:
         other = read_json(arguments.beside / "result.json")
