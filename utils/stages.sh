@@ -121,6 +121,7 @@ report() {
 }
 
 page() {
+    [ -d "$3" ] || return 0 # never trained: its rows in the tables are blank
     log "page of $1, seed $2"
     single processor "$3/logs/page.log" python -m speechlvm.bin.page --exp "$3"
 }

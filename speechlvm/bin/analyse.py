@@ -84,6 +84,8 @@ def _unsuitable(arguments: Any, reason: str) -> int:
     if not arguments.optional:
         raise UserError(reason)
     print(f"analysis '{arguments.analysis}' is skipped: {reason}")
+    for stale in ("done.json", "result.json"):  # of data that did support it
+        (arguments.out / stale).unlink(missing_ok=True)
     return 0
 
 

@@ -146,6 +146,14 @@ def test_missing_labels(tmp_path, analysis, missing, name):
     assert not out.exists()
 
 
+def test_what_labels_no_longer_support_does_not_stay(tmp_path, undrawn):
+    own, out = write(tmp_path), tmp_path / "out"
+    assert run("gender", [own], out).returncode == 0 and (out / "result.json").exists()
+    (own[1] / "spk2gender").unlink()
+    assert run("gender", [own], out, "--optional").returncode == 0
+    assert not list(out.glob("*.json"))
+
+
 def test_nothing_to_be_told_apart(tmp_path):
     own = write(tmp_path, gender=dict.fromkeys(SPEAKERS, "f"))
     stopped = run("gender", [own], tmp_path / "out")
