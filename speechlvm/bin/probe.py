@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
     tasks = _with_labels(arguments, tasks)
     if not tasks:  # said above, and said again by each call, since nothing is written
+        if not arguments.check:
+            for stale in ("done.json", "result.json"):  # of data that had labels
+                (arguments.out / stale).unlink(missing_ok=True)
         return 1 if arguments.check else 0
     files = {LABELS[task] for task in tasks} | {LENGTHS}
     beside = arguments.beside and arguments.beside / "result.json"

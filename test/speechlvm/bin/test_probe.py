@@ -152,6 +152,9 @@ def test_tasks_without_labels(corpus):
     done = run(corpus, "--optional", out="nothing")
     assert done.returncode == 0 and done.stdout.count("\n") == 3 and not (corpus / "nothing").exists()
     assert run(corpus, "--optional", "--check", out="nothing").returncode == 1
+    assert (corpus / "probes" / "result.json").exists()
+    assert run(corpus, "--optional").returncode == 0
+    assert not any((corpus / "probes" / name).exists() for name in ("result.json", "done.json"))
 
 
 def test_results_of_others_are_drawn_beside(corpus, monkeypatch):
