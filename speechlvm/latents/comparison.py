@@ -159,7 +159,8 @@ def headline(curves: Mapping[str, Any]) -> dict[str, Any]:
 def mean_over_speakers(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
     """Curves of the mean accuracy of speakers, each of whom counts alike, up to the largest k that all have.
 
-    Intervals are over speakers; those of one speaker are over its items.
+    Intervals are those of drawing speakers, but no narrower than those of these speakers' items: two who happen to be
+    alike say nothing of others. Those of one speaker are over its items.
     """
     parts = list(comparisons.values())
     result = {}
@@ -176,7 +177,10 @@ def _mean_curve(curves: list[dict[str, Any]]) -> dict[str, Any]:
         return curves[0]
     k = min(len(curve["k"]) for curve in curves)
     accuracies = np.array([curve["accuracy"][:k] for curve in curves])
-    low, high = intervals.over_speakers(accuracies, np.arange(len(curves)))
+    drawn_low, drawn_high = intervals.over_speakers(accuracies, np.arange(len(curves)))
+    ends = (np.array([curve[end][:k] for curve in curves]) for end in ("low", "high"))
+    low, high = intervals.of_mean(accuracies, *ends)
+    low, high = np.minimum(low, drawn_low), np.maximum(high, drawn_high)
     return {
         "k": list(range(1, k + 1)),
         "accuracy": accuracies.mean(0).tolist(),

@@ -195,7 +195,10 @@ def test_means_and_intervals_are_over_speakers(tmp_path):
     )
     curve = result["representations"]["z1"]["curves"]["leave_one_out"]
     np.testing.assert_allclose(curve["accuracy"], own.mean(0))
-    np.testing.assert_allclose((curve["low"], curve["high"]), over_speakers(own, np.arange(3)))
+    low, high = over_speakers(own, np.arange(3))
+    assert (np.array(curve["low"]) <= low).all() and (np.array(curve["high"]) >= high).all()
+    width = np.diff(wilson(np.arange(96)[:, None] < 96 * own.mean(0)), axis=0)[0]  # of all items together
+    assert (np.subtract(curve["high"], curve["low"]) > 0.8 * width).all()  # though two speakers are alike at some k
     assert curve["items"] == 32 * 3
     alone = analyse_phones(sets, "b", 1, 61, 10)
     right = np.arange(32)[:, None] < 32 * own[[list(result["speakers"]).index("b")]]
