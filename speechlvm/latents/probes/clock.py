@@ -7,7 +7,7 @@
 
 The clock has 62.5 steps a second: twice as fine as the 32 ms of a step of 512 frames at 16 kHz, and about five steps
 for each phone, so that CTC has room. Between a quarter of a clock step and a whole one, as many steps stand side by
-side as there are, so nothing is lost; what is finer still is averaged over quarters.
+side as may be centred in it, so nothing is lost; what is finer still is averaged over quarters.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def clock_steps(frames: int, hop: int) -> int:
 
 def stacked(representation: Representation, hop: int) -> int:
     """How many vectors stand side by side in one step of a clock of `hop` frames."""
-    return min(max(hop // representation.hop_frames, 1), MOST_STACKED)
+    return min(-(-hop // representation.hop_frames), MOST_STACKED)
 
 
 def on_clock(values: np.ndarray, representation: Representation, frames: int, hop: int) -> np.ndarray:

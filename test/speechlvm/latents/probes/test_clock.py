@@ -16,7 +16,7 @@ def test_the_clock_has_sixteen_milliseconds():
 
 
 @pytest.mark.parametrize(
-    ("hop", "width"), [(1, 4), (16, 4), (64, 4), (80, 3), (128, 2), (200, 1), (256, 1), (512, 1), (4096, 1)]
+    ("hop", "width"), [(1, 4), (16, 4), (64, 4), (80, 4), (128, 2), (200, 2), (256, 1), (512, 1), (4096, 1)]
 )
 def test_each_span_is_what_the_representation_has_within_it(hop, width):
     """Against `Representation.steps_within`, span by span."""
@@ -37,6 +37,13 @@ def test_each_span_is_what_the_representation_has_within_it(hop, width):
 def test_steps_of_64_frames_stand_side_by_side_and_none_is_lost():
     values = np.arange(80, dtype=np.float32).reshape(40, 2)
     np.testing.assert_array_equal(on_clock(values, representation(64), 40 * 64, 256), values.reshape(10, 8))
+
+
+@pytest.mark.parametrize("hop", [64, 80, 96, 200, 256])
+def test_no_step_is_averaged_with_another_from_a_quarter_of_the_clock_on(hop):
+    values = np.arange(50, dtype=np.float32)[:, None] + 1
+    spans = on_clock(values, representation(hop, dimensions=1), 50 * hop, 256)
+    np.testing.assert_array_equal(np.unique(spans), values[:, 0])
 
 
 def test_steps_of_512_frames_are_repeated():
