@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # TIMIT: the systems of the papers' tables on 16 kHz read speech. The corpus is the LDC's (LDC93S1); db.sh says where it
 # lies. `bash run.sh --help` lists the options.
+# shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
@@ -13,7 +14,6 @@ timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relati
 data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
 sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1 680 utterances) or drop
-# shellcheck disable=SC2034 # read by the shared stages
 speaker=MDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
 . ../../utils/parse_options.sh
 
