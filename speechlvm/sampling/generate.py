@@ -32,8 +32,8 @@ DESCRIPTIONS = {
         "logits divided by it; the prior sample beside them is the one at temperature 1."
     ),
     "resampled": (
-        "One level of a prior sample's latents drawn anew from its prior, that is given what the model draws before it, "
-        "while the other levels are frozen; the frames are drawn anew."
+        "One level of a prior sample's latents drawn anew from its prior, that is given what the model draws before "
+        "it, while the other levels are frozen; the frames are drawn anew."
     ),
     "frozen": ("One level of a prior sample's latents is frozen; the other levels and the frames are drawn anew."),
     "frames": (
