@@ -84,6 +84,7 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
                 f"{store.directory}: {_describe(store)}; {first.directory}: {_describe(first)}; "
                 "only sets of one model can be analysed together"
             )
+        store.insist_made_like(first)
         for utterance in store.utterances:
             if seen.setdefault(utterance, item) is not item:
                 raise UserError(

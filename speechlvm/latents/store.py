@@ -27,6 +27,7 @@ from speechlvm.files import atomic_write, disk_errors, read_json, write_json
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
+MADE = ("model", "num_samples", "names", "seed")  # settings of an extraction that its sets must share
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,14 @@ class Store:
         rate_hz: frames per second; None where frames are not spaced in time.
         representations: by name, lowest level first.
         utterances: sorted.
+        made: what is the same in all sets of one model: checkpoint, samples, seed; blank of spectra.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         if not (self.directory / "done.json").exists():
             raise UserError(f"{directory}: no complete representations; run stage 6 (latents)")
+        done = read_json(self.directory / "done.json")
         info = read_json(self.directory / "info.json")
         try:
             if info["kind"] != "representations":
@@ -176,6 +179,9 @@ class Store:
             self.info, self.source, self.rate_hz = info, info["source"], info["rate_hz"]
             self._count = info["utterances"]
             described = [Representation(**{**r, "statistics": tuple(r["statistics"])}) for r in info["representations"]]
+            if any(r.hop_frames < 1 for r in described):
+                raise ValueError("hop_frames below 1")
+            self.made = {key: done[key] for key in MADE if key in done}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{directory}/info.json: damaged ({error!r}); {self._again()}") from error
         self.representations = {r.name: r for r in described}
@@ -213,7 +219,27 @@ class Store:
         places = self._index(name, statistic)
         if utterance not in places:
             raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it of another set?")
-        return read_vectors(places[utterance], utterance, self._again()).copy()  # writable
+        values = read_vectors(places[utterance], utterance, self._again())
+        dimensions = self.representations[name].dimensions
+        if values.shape[1] != dimensions:
+            raise UserError(
+                f"{places[utterance]}: {utterance} has {values.shape[1]} dimensions, info.json says {dimensions}; "
+                f"{self._again()}"
+            )
+        return values.copy()  # writable
+
+    def insist_made_like(self, other: Store) -> None:
+        """Insist that another set's representations are of the same training, drawn in the same way.
+
+        Raises:
+            UserError: they are not, for instance because stage 6 was interrupted after the model had been trained anew.
+        """
+        differing = [key for key in MADE if self.made.get(key) != other.made.get(key)]
+        if differing:
+            what = "another training" if "model" in differing else f"another {', '.join(differing)}"
+            raise UserError(
+                f"{self.directory}: made with {what} than {other.directory}; run stage 6 (latents) for all sets"
+            )
 
     def step_rate_hz(self, name: str) -> float | None:
         """Steps per second; None where frames are not spaced in time."""

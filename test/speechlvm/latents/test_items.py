@@ -5,6 +5,7 @@ import pytest
 from imitations.representations import make
 
 from speechlvm.errors import UserError
+from speechlvm.files import mark_done
 from speechlvm.latents.items import Unsuitable, insist_on, of_phones, of_utterances, open_sets
 
 RAMP = np.arange(12.0).reshape(6, 2)  # steps 0 .. 5, centred at frames 32, 96, ... 352
@@ -62,6 +63,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_sets_that_cannot_be_pooled(tmp_path, values, options, message):
     first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", values, **options)
     with pytest.raises(UserError, match=message):
+        open_sets(*zip(first, second, strict=True))
+
+
+def test_sets_of_two_trainings_are_not_pooled(tmp_path):
+    first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", {"b_1": {"z1": RAMP}})
+    mark_done(first[0], {"model": "1"})
+    mark_done(second[0], {"model": "2"})
+    with pytest.raises(UserError, match="b/latents: made with another training than .*a/latents"):
         open_sets(*zip(first, second, strict=True))
 
 

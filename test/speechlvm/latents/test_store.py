@@ -1,3 +1,6 @@
+import shutil
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -16,6 +19,12 @@ def values(seed, steps=8):
         "z1": {"mean": normal((steps, 3)).astype("f4"), "kl": normal((steps, 3)).astype("f4")},
         "h": {"mean": normal((steps // 4, 2)).astype("f4")},
     }
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
 
 
 @pytest.fixture
@@ -73,6 +82,7 @@ def test_a_job_without_utterances_is_no_fault(tmp_path):
     [
         (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
         (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
+        (lambda s: edit(s / "info.json", '"hop_frames": 64', '"hop_frames": 0'), "info.json: damaged .*hop_frames"),
         (lambda s: (s / "z1_mean.scp").unlink(), "z1_mean.scp: cannot be read"),
         (
             lambda s: (s / "z1_mean.scp").write_text("a x.ark:2\n"),
@@ -96,12 +106,33 @@ def test_damage_is_named(store, spoil, message):
             "ends after 15 of 16 bytes",
         ),
         (lambda s: (s / "h_mean.2.ark").unlink(), "No such file or directory"),
+        (lambda s: edit(s / "info.json", '"dimensions": 2', '"dimensions": 5'), "c has 2 dimensions, info.json says 5"),
     ],
 )
 def test_a_damaged_archive_is_to_be_made_again(store, spoil, message):
     spoil(store)
     with pytest.raises(UserError, match=message + r".*; remove .* and run stage 6 \(latents\) again"):
         Store(store).read("h", "c")
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"model": "2"}, "another training"),
+        ({"model": "2", "num_samples": 10}, "another training"),
+        ({"num_samples": 10}, "another num_samples"),
+        ({"names": ["z1"], "seed": 1}, "another names, seed"),
+        ({"dump": "2", "statistics": ["mean"]}, None),
+    ],
+)
+def test_sets_are_of_one_training(store, tmp_path, changed, what):
+    """A model trained anew under the same name, or other samples, are not mixed with what was there."""
+    made = {"model": "1", "num_samples": 100, "names": None, "seed": 0, "dump": "1", "statistics": ["kl", "mean"]}
+    mark_done(store, made)
+    shutil.copytree(store, tmp_path / "t")
+    mark_done(tmp_path / "t", made | changed)
+    with pytest.raises(UserError, match=f"t: made with {what} than .*s; run stage 6") if what else nullcontext():
+        Store(tmp_path / "t").insist_made_like(Store(store))
 
 
 def test_what_is_not_there_is_named(store):

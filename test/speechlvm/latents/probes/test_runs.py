@@ -3,6 +3,7 @@ import statistics
 import pytest
 
 from speechlvm.errors import ConfigError, UserError
+from speechlvm.files import mark_done
 from speechlvm.latents.probes.runs import Probing, Run, summarise
 
 
@@ -87,6 +88,14 @@ def test_stores_of_other_models_are_refused(corpus, tmp_path, known, options, me
     stores, data = corpus
     stores["test"], _ = known.write_set(tmp_path / "other", "test", known.draw()["test"], **options)
     with pytest.raises(UserError, match=message):
+        Probing(stores, data, ["phones"], 20)
+
+
+def test_stores_of_two_trainings_are_refused(corpus):
+    stores, data = corpus
+    mark_done(stores["train"], {"model": "1"})
+    mark_done(stores["valid"], {"model": "2"})
+    with pytest.raises(UserError, match="latents_valid: made with another training than .*latents_train"):
         Probing(stores, data, ["phones"], 20)
 
 
