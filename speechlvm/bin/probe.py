@@ -44,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--steps, --batch_steps, --hidden and --vocabulary are at least 1")
     if not 0 < arguments.learning_rate <= 1:
         parser.error(f"--learning_rate {arguments.learning_rate}: expected more than 0, at most 1")
-    for name, words in (("tasks", tasks), ("minutes", sizes), ("seeds", seeds)):
+    numbers = [size if size == "all" else float(size) for size in sizes]
+    for name, words in (("tasks", tasks), ("minutes", numbers), ("seeds", list(map(int, seeds)))):
         if len(set(words)) < len(words):
-            parser.error(f"--{name} {' '.join(words)}: each once")
+            parser.error(f"--{name} {getattr(arguments, name)}: each once")
 
     tasks = _with_labels(arguments, tasks)
     if not tasks:  # said above, and said again by each call, since nothing is written

@@ -123,7 +123,7 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
         directory: of the store.
         jobs: number of parts.
         info: at least "source" (the experiment's name, or "spectra"), "set", "rate_hz" (frames per second or None) and
-            "data_hash" (of the dump).
+            "data_hash" (of the dump); of latents "num_samples".
     """
     parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
     described = next((part["representations"] for part in parts if part["representations"]), [])
@@ -171,8 +171,10 @@ class Store:
         self.directory = Path(directory)
         if not (self.directory / "done.json").exists():
             raise UserError(f"{directory}: no complete representations; run stage 6 (latents)")
-        done = read_json(self.directory / "done.json")
-        info = read_json(self.directory / "info.json")
+        try:
+            done, info = (read_json(self.directory / name) for name in ("done.json", "info.json"))
+        except UserError as error:
+            raise UserError(f"{str(error).split(';')[0]}; {self._again()}") from error
         try:
             if info["kind"] != "representations":
                 raise ValueError(f"kind '{info['kind']}'")

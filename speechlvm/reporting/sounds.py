@@ -69,12 +69,15 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         UserError: damaged.
     """
+    again = f"remove {path.parent} and run stage 5 again"
     try:
         return TypeAdapter(list[Sample]).validate_python(read_json(path))
+    except UserError as error:
+        raise UserError(f"{str(error).split(';')[0]}; {again}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "contents"
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; remove it and run stage 5 again") from error
+        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {again}") from error
 
 
 def player(sample: Sample, samples: np.ndarray, rate_hz: int) -> Markup:

@@ -82,6 +82,8 @@ def test_a_job_without_utterances_is_no_fault(tmp_path):
     [
         (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
         (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
+        (lambda s: (s / "info.json").write_text('{"kind"'), r"info.json: not valid JSON .*; remove .*/s and run"),
+        (lambda s: (s / "info.json").unlink(), "info.json: missing; remove .*/s and run stage 6"),
         (lambda s: edit(s / "info.json", '"hop_frames": 64', '"hop_frames": 0'), "info.json: damaged .*hop_frames"),
         (lambda s: (s / "z1_mean.scp").unlink(), "z1_mean.scp: cannot be read"),
         (
