@@ -48,6 +48,10 @@ done
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi
+for word in ${probe_minutes:-none}; do
+    [ "${word}" = all ] || [[ "${word}" =~ ^[0-9]*[.]?[0-9]+$ && "${word}" =~ [1-9] ]] ||
+        usage "--probe_minutes '${probe_minutes}': numbers of minutes above 0, or all, are expected"
+done
 [ -n "${seeds// /}" ] || usage "--seeds '': at least one number is expected"
 for seed in ${seeds}; do
     [[ "${seed}" =~ ^[0-9]{1,9}$ ]] || usage "--seeds '${seeds}': whole numbers are expected"

@@ -23,29 +23,37 @@ latent_sets() {
     for set in ${sets}; do printf '%s\n' "${set}"; done | awk '!seen[$0]++'
 }
 
+# How much of SET is looked at, as options: of a training set that only probes read, no more than they are trained on.
+share_of() {
+    [ "$1" = "${train_set}" ] && [[ " ${analysis_sets} " != *" $1 "* && " ${probe_minutes} " != *" all "* ]] || return 0
+    printf '%s\n' --minutes "$(tr -s ' ' '\n' <<<"${probe_minutes}" | sort -g | tail -n 1)"
+}
+
 spectra() {
     local set
-    local -a sets
+    local -a sets share
     mapfile -t sets < <(latent_sets)
     for set in "${sets[@]}"; do
         log "spectra of ${set}"
+        mapfile -t share < <(share_of "${set}")
         sharded processors "${nj}" "${root}/spectra/logs/latents_${set}" python -m speechlvm.bin.spectra \
-            --dump "${frames}/${set}" --out "${root}/spectra/latents_${set}"
+            --dump "${frames}/${set}" --out "${root}/spectra/latents_${set}" "${share[@]}"
     done
 }
 
 # Model, seed and directory of an experiment. Of sets that only probes read, the means.
 latents() {
     local set
-    local -a sets statistics
+    local -a sets share statistics
     mapfile -t sets < <(latent_sets)
     for set in "${sets[@]}"; do
         log "latents of $1, seed $2, on ${set}"
+        mapfile -t share < <(share_of "${set}")
         statistics=(mean)
         [[ " ${analysis_sets} " != *" ${set} "* ]] || statistics=(mean std kl)
         sharded gpu "${nj}" "$3/logs/latents_${set}" python -m speechlvm.bin.latents --exp "$3" \
             --dump "${frames}/${set}" --out "$3/latents_${set}" --num_samples "${num_samples}" \
-            --statistics "${statistics[@]}" --ngpu "${ngpu}"
+            --statistics "${statistics[@]}" --ngpu "${ngpu}" "${share[@]}"
     done
 }
 

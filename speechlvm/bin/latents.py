@@ -30,11 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         "--names", nargs="+", help="representations, as z1 or skip50; not given: all, or the last of each block"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    if arguments.num_samples < 1:
-        parser.error("--num_samples is at least 1")
+    if arguments.num_samples < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
+        parser.error("--num_samples is at least 1, --minutes above 0")
     check_done(arguments.dump)
     check_trained(arguments.exp)
     inputs = {
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         "statistics": sorted({"mean", *arguments.statistics}),
         "names": arguments.names,
         "seed": arguments.seed,
+        "minutes": arguments.minutes,
     }
     return run_sharded(
         arguments,
@@ -59,14 +61,14 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import open_dump, share_of
+    from speechlvm.data.dump import open_dump, random_utterances, share_of
     from speechlvm.experiment import load_experiment, training_device
     from speechlvm.latents import extract, store
 
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
     dump = open_dump(arguments.dump)
     experiment.observation.check(dump)
-    utterances = share_of(sorted(dump.records), job, arguments.nj)
+    utterances = share_of(random_utterances(dump, arguments.minutes), job, arguments.nj)
     least = extract.least_hop_frames(dump)
     described = extract.representations(experiment.model, arguments.statistics, least, arguments.names)
     items = extract.extract_dump(

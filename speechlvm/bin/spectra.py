@@ -12,8 +12,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set's audio")
     parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
+    parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        parser.error("--minutes is above 0")
 
     from speechlvm.latents.spectra import SETTINGS
 
@@ -21,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_sharded(
         arguments,
         arguments.out,
-        {"dump": hash_file(arguments.dump / "info.json"), **SETTINGS},
+        {"dump": hash_file(arguments.dump / "info.json"), "minutes": arguments.minutes, **SETTINGS},
         write_part=lambda job, inputs: _write(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
@@ -32,11 +35,11 @@ def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import open_dump, share_of
+    from speechlvm.data.dump import open_dump, random_utterances, share_of
     from speechlvm.latents import spectra, store
 
     dump = open_dump(arguments.dump)
-    utterances = share_of(sorted(dump.records), job, arguments.nj)
+    utterances = share_of(random_utterances(dump, arguments.minutes), job, arguments.nj)
     items = spectra.of_dump(dump, utterances)
     bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
     store.write_part(arguments.out, job, bar, spectra.REPRESENTATIONS, inputs)

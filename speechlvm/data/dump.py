@@ -42,6 +42,29 @@ def share_of(items: list, job: int, jobs: int) -> list:
     return items[len(items) * (job - 1) // jobs : len(items) * job // jobs]
 
 
+def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
+    """Sorted utterances that together last `minutes`, or a little more; the same ones for everybody who asks.
+
+    Args:
+        dump: what they are of.
+        minutes: None, or more than there is: all.
+
+    Raises:
+        UserError: frames of the dump are not spaced in time.
+    """
+    if minutes is None:
+        return sorted(dump.records)
+    if dump.rate_hz is None:
+        raise UserError(f"{dump.directory}: its frames are not spaced in time; take all of it, without --minutes")
+    chosen, frames = [], 0
+    for utterance in sorted(dump.records, key=lambda utterance: hash_value(["subset", utterance])):
+        if frames >= minutes * 60 * dump.rate_hz:
+            break
+        chosen.append(utterance)
+        frames += dump.records[utterance].frames
+    return sorted(chosen)
+
+
 def start_part(directory: Path, job: int, archive: Path) -> None:
     """Make room for a job's part: what an earlier run wrote for it, or left behind when it was killed, is removed."""
     with disk_errors(directory):

@@ -20,7 +20,9 @@ ACTIVE_VARIANCE = 0.01
 """A unit is active whose posterior mean varies more (Burda et al.).
 
 Means over K sampled paths also vary by chance, by up to 1/K of the prior's variance where the prior follows the path.
+With fewer than `LEAST_SAMPLES` paths that alone could make a unit active, and the count is not known.
 """
+LEAST_SAMPLES = round(1 / ACTIVE_VARIANCE)
 ACTIVE_NATS = 0.01
 """A unit is active whose KL is more nats per step."""
 LONGEST_LAG_MS = 1000.0
@@ -159,8 +161,10 @@ def _level(stores: Sequence[Store], name: str) -> dict[str, Any]:
         "collapsed": False,
     }
     if representation.kind == "latent":
-        known["active_units"] = int((variances > ACTIVE_VARIANCE).sum())
-        known["collapsed"] = known["active_units" if unit_kl is None else "active_units_by_kl"] == 0
+        varying = int((variances > ACTIVE_VARIANCE).sum())
+        if all(store.info["num_samples"] >= LEAST_SAMPLES for store in stores):
+            known["active_units"] = varying
+        known["collapsed"] = (varying if unit_kl is None else known["active_units_by_kl"]) == 0
     return known
 
 
@@ -234,7 +238,7 @@ def _draw_kl(axis, levels: Mapping[str, Any], colours: Mapping[str, str]) -> Non
         if timed:
             text += f" = {_short(level['kl_bits_per_second'])} bits/s"
         text += f"\n{level['active_units_by_kl']} of {level['dimensions']} units active"
-        text += f" ({level['active_units']} by variance)"
+        text += f" ({level['active_units']} by variance)" if level["active_units"] is not None else ""
         inside = value > 0.6 * widest
         axis.text(
             value + (-0.02 if inside else 0.02) * widest, place, text, va="center", ha="right" if inside else "left",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE
+from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE, LEAST_SAMPLES
 from speechlvm.reporting.findings import (
     PROTOCOLS,
     SUBJECTS,
@@ -97,8 +97,9 @@ def _levels(findings: Sequence[Findings]) -> Grid:
                 record |= {key: value and value.mean, f"{key}_deviation": value and value.deviation}
             records.append(record)
     note = (
-        f"Active: units whose posterior mean has a variance above {ACTIVE_VARIANCE:g}, or (by KL) whose KL is above "
-        f"{ACTIVE_NATS:g} nats per step; autocorrelation: the lag at which it falls below 1/e."
+        f"Active: units whose posterior mean has a variance above {ACTIVE_VARIANCE:g} (known from {LEAST_SAMPLES} "
+        f"samples on), or (by KL) whose KL is above {ACTIVE_NATS:g} nats per step; autocorrelation: the lag at which "
+        "it falls below 1/e."
     )
     return Grid("levels", f"{LATENTS}: information, units in use, time scale", note, *_filled(columns, rows), records)
 

@@ -45,7 +45,7 @@ def make(
         for utterance, of in values.items()
     )
     write_part(store, 1, items, described, {})
-    merge(store, 1, {"source": source, "set": name, "rate_hz": RATE_HZ, "data_hash": name})
+    merge(store, 1, {"source": source, "set": name, "rate_hz": RATE_HZ, "data_hash": name, "num_samples": 100})
     mark_done(store, {"made": "here"})
     lengths = {utterance: len(next(iter(of.values()))) * HOP_FRAMES for utterance, of in values.items()}
     write_data_dir(

@@ -138,7 +138,7 @@ def test_all_stages_in_order(tree):
     for e in experiments:
         expected += sharded("score", f"{e}/score_test") + sharded("score", f"{e}/score_test_mulaw-pcm")
     expected += [f"sample {e}/samples" for e in experiments]
-    sets = ("test", "train", "valid")
+    sets = ("train", "valid", "test")
     for name in sets:
         expected += sharded("spectra", f"exp/train/spectra/latents_{name}")
     for e in experiments:
@@ -163,7 +163,7 @@ def test_all_stages_in_order(tree):
 def test_what_stages_6_to_8_are_asked_for(tree):
     """Statistics beyond means where they are analysed; a lack of labels is a fault only of what is named."""
     chosen = ("--models", "a", "--stage", "6", "--stop_stage", "8")
-    status, out, _ = tree.run(*chosen)
+    status, out, _ = tree.run(*chosen, "--analysis_sets", "")
     assert status == 0 and "no probes: neither phones nor text of speech in data/train" in out
     calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
     assert {call[call.index("--out") + 1] for call in calls if call[1].endswith("latents")} == {
@@ -191,6 +191,18 @@ def test_what_stages_6_to_8_are_asked_for(tree):
         if call[1].endswith("analyse"):
             assert call[call.index("--analysis") + 1] == "gender"
             assert call[call.index("--data") + 1 :][:2] == ["data/valid", "data/test"]
+
+    status, out, _ = tree.run(*chosen, "--analyses", "levels")
+    assert status == 0 and "no probes: not among --analyses levels" in out
+    status, _, err = tree.run(
+        *chosen, "--analyses", "probes", "--analysis_sets", "test", "--probe_minutes", "10 9.5", "--expdir", "f"
+    )
+    assert (status, err) == (0, "")
+    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    probes = {"f/train/spectra/probes", "f/train/a/seed1/probes"}  # --minutes are sizes there
+    shares = {call[call.index("--out") + 1]: call[call.index("--minutes") + 1] for call in calls if "--minutes" in call}
+    assert shares["f/train/spectra/latents_train"] == shares["f/train/a/seed1/latents_train"] == "10"
+    assert set(shares) == {f"f/train/{what}" for what in ("spectra/latents_train", "a/seed1/latents_train")} | probes
 
     status, _, err = tree.run(*chosen, "--analyses", "durations")
     assert status == 1 and "--analyses durations: data/train/phones: no such file" in err
@@ -327,6 +339,7 @@ def test_smoke_is_kept_apart(tree):
         (["--analysis_sets", "dev"], "unknown 'dev'; known are: train valid test"),
         (["--phone_classes", "48"], "unknown '48'; known are: 61 39"),
         (["--num_samples", "0"], "a whole number from 1"),
+        (["--probe_minutes", "10 most"], "--probe_minutes '10 most': numbers of minutes above 0, or all, are expected"),
         (["--smoke", "maybe"], "true or false"),
         (["--nonsense", "1"], "unknown option '--nonsense'"),
         (["leftover"], "unexpected argument 'leftover'"),

@@ -63,6 +63,8 @@ class Probing:
         self.hop = clock_hop(self.rate_hz)
         directories = {s: load_data_dir(data[s]) for s in SETS}
         utterances = {s: self.stores[s].utterances for s in SETS}
+        # of a large set stage 6 may have taken random utterances of some minutes
+        self._partial = len(utterances["train"]) < len(directories["train"].utt2spk)
         for s in SETS:
             unknown = [utterance for utterance in utterances[s] if utterance not in directories[s].num_samples]
             if unknown:
@@ -108,12 +110,26 @@ class Probing:
         return sum(self._frames[utterance] for utterance in utterances) / self.rate_hz / 60
 
     def coinciding(self, task: Task, sizes: Sequence[str]) -> list[str]:
-        """Sizes in minutes that are no less than nine tenths of what there is, and so are the same as all of it."""
+        """Sizes in minutes that are no less than nine tenths of what there is, and so are the same as all of it.
+
+        None is where only a part of the training set has been extracted.
+        """
+        if self._partial:
+            return []
         there = self.minutes(task.trainable)
         return [size for size in sizes if size != ALL and float(size) >= NEARLY_ALL * there]
 
     def plan(self, sizes: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-        """The runs, those of one representation side by side."""
+        """The runs, those of one representation side by side.
+
+        Raises:
+            UserError: all of the training set is asked for, and only a part has been extracted.
+        """
+        if self._partial and ALL in sizes:
+            raise UserError(
+                f"{self.stores['train'].directory}: only a part of the training set; run stage 6 (latents) again, with "
+                f"--probe_minutes '{' '.join(sizes)}'"
+            )
         chosen = {}
         for name, task in self.tasks.items():
             same = self.coinciding(task, sizes)

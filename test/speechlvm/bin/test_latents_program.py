@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from speechlvm.bin import latents, train
+from speechlvm.bin import latents, spectra, train
+from speechlvm.data.dump import open_dump, random_utterances
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.latents.store import Store
 
@@ -70,6 +71,20 @@ def test_latents_of_a_set(trained, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'two'}: complete\n"
     run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--num_samples", 4)  # other settings: anew
     assert json.loads((tmp_path / "two" / "info.json").read_text())["num_samples"] == 4
+
+
+def test_a_random_part_is_the_same_for_every_program(trained, tmp_path):
+    exp, test = trained(VRNN)
+    minutes = 1000 / 16000 / 60
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "l", "--num_samples", 1, "--minutes", minutes)
+    spectra.main(["--dump", str(test), "--out", str(tmp_path / "s"), "--minutes", str(minutes), "--nj", "2"])
+    chosen = Store(tmp_path / "l").utterances
+    frames = open_dump(test).records
+    assert 0 < len(chosen) < 4 and sum(frames[u].frames for u in chosen) >= 1000
+    assert Store(tmp_path / "s").utterances == chosen == random_utterances(open_dump(test), minutes)
+    assert len(random_utterances(open_dump(test), 99.0)) == 4
+    with pytest.raises(SystemExit):
+        run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--minutes", 0)
 
 
 def test_means_alone(trained, tmp_path):

@@ -12,9 +12,11 @@ from speechlvm.latents import levels
 from speechlvm.latents.store import Representation, Store, merge, write_part
 
 
-def make_store(directory, items, representations, *, rate_hz=16_000, source="m", name="test"):
+def make_store(directory, items, representations, *, rate_hz=16_000, source="m", name="test", num_samples=100):
     write_part(directory, 1, items, representations, {})
-    merge(directory, 1, {"source": source, "set": name, "rate_hz": rate_hz, "data_hash": "0"})
+    merge(
+        directory, 1, {"source": source, "set": name, "rate_hz": rate_hz, "data_hash": "0", "num_samples": num_samples}
+    )
     mark_done(directory, {})
     return Store(directory)
 
@@ -101,6 +103,20 @@ def collapsing(seed):
 
 
 LEVELS = [latent("z1", 64, 3, "std", "kl"), latent("z2", 512, 2, "std", "kl")]
+
+
+def test_variance_of_few_samples_says_nothing(tmp_path):
+    """A level whose means are noise of the paths alone: 1/K is more than the threshold."""
+    draws = np.random.default_rng(0)
+    items = [
+        (f"u{i}", {"z1": {s: 0.09**0.5 * draws.standard_normal((500, 2)) * (s == "mean") for s in ("mean", "kl")}})
+        for i in range(3)
+    ]
+    store = make_store(tmp_path, items, [latent("z1", 64, 2, "kl")], num_samples=10)
+    level = levels.analyse([store])["representations"]["z1"]
+    assert level["active_units"] is None and level["collapsed"] is True
+    levels.draw(tmp_path, {"source": "m", "set": ["test"], "representations": {"z1": level}})
+    assert (tmp_path / "levels.png").exists()
 
 
 def test_information_by_hand_and_a_collapsed_level(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import statistics
 
 import pytest
@@ -39,6 +40,20 @@ def test_sizes_beyond_what_there_is_are_all_of_it(corpus):
     assert probes.describe(["0.1", "60", "1000"])["tasks"]["phones"]["same_as_all"] == ["60", "1000"]
     assert probes.coinciding(probes.tasks["phones"], [str(0.91 * there), str(0.89 * there)]) == [str(0.91 * there)]
     assert {run.size for run in probes.plan(["0.1"], [1])} == {"0.1"}
+
+
+def test_a_part_of_the_training_set_is_not_called_all_of_it(corpus):
+    stores, directories = corpus
+    names = Probing(*corpus, ["phones"], 20).stores["train"].utterances
+    for scp in stores["train"].glob("*.scp"):
+        scp.write_text("".join(scp.read_text().splitlines(keepends=True)[:30]))
+    info = json.loads((stores["train"] / "info.json").read_text())
+    (stores["train"] / "info.json").write_text(json.dumps({**info, "utterances": 30}))
+    part = Probing(stores, directories, ["phones"], 20)
+    assert {run.size for run in part.plan(["0.1", "0.7"], [1])} == {"0.1", "0.7"}  # 0.7 minutes are all that is there
+    assert part.subset(Run("z1", "phones", "0.7", 1)) != names and len(part.subset(Run("z1", "phones", "0.7", 1))) == 30
+    with pytest.raises(UserError, match="only a part of the training set; run stage 6"):
+        part.plan(["0.1", "all"], [1])
 
 
 def test_too_short_utterances_are_not_trained_on(tmp_path, known):
