@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by stages.sh: what stages 6 to 8 do with the representations of one experiment, or of spectra.
 
-analysis_sets="${analysis_sets:-${test_sets}}"
+analysis_sets="${analysis_sets:-${test_sets%% *}}"
 
 # Whether an analysis is wanted: all are, unless some are named.
 wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
