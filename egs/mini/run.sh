@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The small recipe that brings its own corpus: sets itself up, synthesises about 15 minutes of speech, then trains,
-# scores and samples four systems and prints a likelihood table. `bash run.sh --help` lists the options.
+# scores, samples and dissects four systems and prints a likelihood table. `bash run.sh --help` lists the options.
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -24,6 +24,7 @@ test_sets="test"
 if [ "${smoke}" = true ]; then
     train_args="--limits.seconds 4 ${train_args}"
     probe_args="${probe_args} --steps 5 --seeds 1 --hidden 16"
+    [[ " ${given_options[*]} " == *" num_samples "* ]] || num_samples=2
     [[ " ${given_options[*]} " == *" expdir "* ]] || expdir=smoke/exp
     [[ " ${given_options[*]} " == *" results "* ]] || results=smoke/RESULTS.md
 fi
