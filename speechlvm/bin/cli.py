@@ -15,11 +15,17 @@ from speechlvm.files import is_done, mark_done, mark_undone, read_json
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that all programs share; options are written with underscores or dashes."""
-    parser = _Parser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    parser = _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        without = action.default is None or action.default is False or action.default == ""
+        return action.help if without else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):

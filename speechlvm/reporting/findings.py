@@ -56,9 +56,15 @@ class Comparison(_Record):
     """Representations compared by how well they tell the same classes apart."""
 
     items: int
+    speakers: int | dict[str, Any]
     classes: dict[str, int]
     representations: dict[str, Classified]
     notes: list[str] = []
+
+    @property
+    def size(self) -> str:
+        """Number of items and, in brackets, of the speakers whose they are."""
+        return f"{self.items} ({self.speakers if isinstance(self.speakers, int) else len(self.speakers)})"
 
 
 class Groups(_Record):

@@ -75,6 +75,7 @@ LEVELS: dict[str, tuple[str, Callable[[float], str]]] = {
     "kl_bits_per_second": ("KL [bits per s]", lambda value: f"{value:.1f}"),
     "autocorrelation_ms": ("autocorrelation [ms]", lambda value: f"{value:.1f}"),
 }
+SETTINGS = ("rate_hz", "dimensions")  # the same in each training
 
 
 def _levels(findings: Sequence[Findings]) -> Grid:
@@ -84,7 +85,9 @@ def _levels(findings: Sequence[Findings]) -> Grid:
     for experiment, seeds in by_experiment(findings).items():
         for name in dict.fromkeys(name for each in seeds for name in each.levels):
             known = [each.levels[name] for each in seeds if name in each.levels]
-            values = {key: combine(getattr(level, key) for level in known) for key in LEVELS}
+            values = {
+                key: combine(getattr(level, key) for level in known[: 1 if key in SETTINGS else None]) for key in LEVELS
+            }
             collapsed = sum(level.collapsed for level in known)
             which = "" if not collapsed else " (collapsed)" if len(known) == 1 else f" (collapsed: {collapsed})"
             texts = {key: values[key].text(render) if values[key] else "" for key, (_, render) in LEVELS.items()}
@@ -126,10 +129,13 @@ def _neighbours(findings: Sequence[Findings]) -> Grid:
     if rows:
         rows.append(["chance", "", *chances])
     found = " or ".join(map(str, sorted(ks)))
+    sizes = {name: [e.comparisons[name].size for e in findings if name in e.comparisons] for name in SUBJECTS}
+    items = ", ".join(f"{name} {' or '.join(dict.fromkeys(known))}" for name, known in sizes.items() if known)
     note = (
         f"k nearest neighbours (k = {found}) in the space of an LDA that has not seen the item; brackets: 95 % "
         f"intervals{', `+-`: standard deviation over seeds' if several else ''}; chance: always the largest class. "
-        "Where one speaker is left out, nothing of that speaker is among the neighbours, or in the LDA."
+        "Where one speaker is left out, nothing of that speaker is among the neighbours, or in the LDA. Items (of "
+        f"speakers): {items}."
     )
     columns, rows = _filled(columns, rows) if rows else (columns, rows)
     return Grid("neighbours", f"{LATENTS}: phones and speakers", note, columns, rows, records)

@@ -204,6 +204,13 @@ def test_what_stages_6_to_8_are_asked_for(tree):
     assert shares["f/train/spectra/latents_train"] == shares["f/train/a/seed1/latents_train"] == "10"
     assert set(shares) == {f"f/train/{what}" for what in ("spectra/latents_train", "a/seed1/latents_train")} | probes
 
+    script = tree.recipe / "run.sh"
+    recipe = script.read_text(encoding="utf-8")
+    script.write_text(recipe.replace("train_set=train\n", "train_set=train\nmaterial=vectors\n"), encoding="utf-8")
+    status, _, err = tree.run(*chosen, "--analyses", "levels probes", "--expdir", "v")
+    assert status == 1 and "--analyses probes: they are for speech, and not for vectors" in err
+    script.write_text(recipe, encoding="utf-8")
+
     status, _, err = tree.run(*chosen, "--analyses", "durations")
     assert status == 1 and "--analyses durations: data/train/phones: no such file" in err
 

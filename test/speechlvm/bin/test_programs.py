@@ -39,6 +39,7 @@ def run(program, *arguments):
 def test_help(name):
     done = subprocess.run([sys.executable, "-m", f"speechlvm.bin.{name}", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "usage:" in done.stdout and "--debug" in done.stdout
+    assert "default: )" not in done.stdout and "default: None" not in done.stdout  # where there is none
     wrong = subprocess.run(
         [sys.executable, "-m", f"speechlvm.bin.{name}", "--nonsense"], capture_output=True, text=True
     )

@@ -68,6 +68,7 @@ def test_one_seed_has_intervals(root, run, write_findings):
     heads = line_of(neighbours, "experiment")
     assert heads[2:4] == ["phones [%]: leave one out", "gender [%]: leave one out"]
     assert "height of women" not in neighbours and "k = 10" in neighbours
+    assert "Items (of speakers): phones 40 (4), gender 40 (4), height of men 40 (4)." in neighbours
     assert line_of(probes, "experiment")[2:4] == ["units: unit error rate [%]: 10 min", "all (17.2 min)"]
     assert line_of(probes, "spectra", "mel")[2:] == ["11.0 +-1.4", "11.0 +-1.4", "90.0 +-0.0", "90.0 +-0.0"]
 
@@ -78,6 +79,7 @@ def test_seeds_are_combined(root, run, write_findings):
     text = run()
     assert line_of(section(text, NEIGHBOURS), "cwvae", "z1")[2] == "68.2 +-14.1"
     assert "standard deviation over seeds" in text
+    assert line_of(section(text, LEVELS), "cwvae", "z1")[2:5] == ["250", "96", "30 +-0"]
     assert line_of(section(text, LEVELS), "cwvae", "z1")[6:] == ["21.500 +-0.000", "7754.4 +-0.0", "42.2 +-0.0", "2"]
     gender = [record for record in run.records("neighbours") if record["subject"] == "gender"]
     assert [record["protocol"] for record in gender] == ["leave_one_out", "leave_one_speaker_out"]
