@@ -11,6 +11,7 @@ librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; a
 data_root="" # the same, under the name that all recipes share
 subset=full  # full: train-clean-100 and the four test sets, 7.7 GB to download; mini: Mini LibriSpeech, 0.5 GB
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
+# shellcheck disable=SC2034 # read by the shared stages
 probe_minutes="10 60" # minutes of labelled speech that probes are trained on; with all, stage 6 extracts all of train
 mirror=""    # address to download from in place of https://www.openslr.org/resources/
 . ../../utils/parse_options.sh

@@ -77,7 +77,8 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
                 which, other = other, which
             raise UserError(
                 f"{store.directory}: not of {item.directory}: {missing[0]} is in {which} and not in {other} "
-                f"({len(missing)} such utterances); give the data directory that the latents are of"
+                f"({len(missing)} such utterances); give the data directory that the latents are of, or run stage 6 "
+                "(latents) again"
             )
         if _identity(store) != _identity(first):
             raise UserError(

@@ -94,6 +94,21 @@ def test_means_alone(trained, tmp_path):
     assert not list((tmp_path / "m").glob("z1_kl*"))
 
 
+def test_a_store_with_more_statistics_is_not_made_again(trained, tmp_path):
+    exp, test = trained(VRNN)
+    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "m", "--num_samples", 1]
+    run(*shared, "--statistics", "mean")
+    assert run(*shared, "--check") == 1
+    run(*shared)
+    assert run(*shared, "--statistics", "mean", "--check") == 0
+    assert run(*shared, "--statistics", "kl", "--check") == 0
+    run(*shared, "--statistics", "mean")
+    assert Store(tmp_path / "m").representations["z1"].statistics == ("mean", "std", "kl")
+    assert run(*shared, "--statistics", "mean", "--seed", 1, "--check") == 1
+    (tmp_path / "m" / "done.json").write_text('["mean"]')
+    assert run(*shared, "--statistics", "mean", "--check") == 1
+
+
 @pytest.mark.parametrize(
     ("system", "names", "chosen"), [((), [], ["h"]), ((WAVENET,), ["--names", "skip1"], ["skip1"])]
 )
