@@ -113,15 +113,17 @@ command_line() {
 }
 
 report() {
+    local status=0
     log "tables and figures"
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
-        --out "${results}" --only "${tables}" --command "$(command_line)"
+        --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
     grep -E '^(#|\|)' "${results}" || true
     each_experiment page
+    return "${status}" # of what it names, the rest is written
 }
 
 page() {
-    [ -d "$3" ] || return 0 # never trained: its rows in the tables are blank
+    [ -f "$3/config.yaml" ] || return 0 # never trained: its rows in the tables are blank
     log "page of $1, seed $2"
     single processor "$3/logs/page.log" python -m speechlvm.bin.page --exp "$3"
 }

@@ -16,6 +16,7 @@ FILES = {
     "height": ("utt2spk", "spk2height", "spk2gender"),
     "levels": ("utt2spk",),
 }
+SHOWN_NOTES = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,10 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.speakers < 1 or (arguments.largest_k is not None and arguments.largest_k < 1):
         parser.error("--speakers and --largest_k are at least 1")
 
+    from speechlvm.latents.store import fingerprint
+
     files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
     beside = arguments.beside / arguments.analysis / "result.json" if arguments.beside else None
     inputs = {
-        "latents": [hash_file(store / name) for store in arguments.latents for name in ("info.json", "done.json")],
+        "latents": [fingerprint(store) for store in arguments.latents],
         "data": [hash_file(path) if path.exists() else "missing" for path in files],
         # where the spectra's analysis was skipped, this one will be
         "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
@@ -74,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     write_json(arguments.out / "result.json", result)
     mark_done(arguments.out, inputs)
-    for line in result.get("notes", []):
+    notes = result.get("notes", [])
+    for line in notes[:SHOWN_NOTES]:
         print(line)
+    if len(notes) > SHOWN_NOTES:
+        print(f"and {len(notes) - SHOWN_NOTES} notes more, in {arguments.out / 'result.json'}")
     print(f"written: {arguments.out}")
     return 0
 

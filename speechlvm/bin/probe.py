@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         if len(set(words)) < len(words):
             parser.error(f"--{name} {getattr(arguments, name)}: each once")
 
+    from speechlvm.latents.store import fingerprint
+
     tasks = _with_labels(arguments, tasks)
     if not tasks:  # said above, and said again by each call, since nothing is written
         if not arguments.check:
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         "tasks": tasks,
         "minutes": sizes,
         "seeds": [int(seed) for seed in seeds],
-        "stores": {s: [hash_file(getattr(arguments, s) / name) for name in ("info.json", "done.json")] for s in SETS},
+        "stores": {s: fingerprint(getattr(arguments, s)) for s in SETS},
         "data": {name: {s: hash_file(getattr(arguments, f"{s}_data") / name) for s in SETS} for name in sorted(files)},
         "settings": {name: getattr(arguments, name) for name in SETTINGS},
         "vocabulary": arguments.vocabulary if "units" in tasks else None,

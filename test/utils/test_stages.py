@@ -40,6 +40,7 @@ if program == "report":
 elif "--merge" in arguments or program == "train":
     Path(value["--out"]).mkdir(parents=True, exist_ok=True)
     (Path(value["--out"]) / "done").touch()
+    (Path(value["--out"]) / "config.yaml").touch()
 """
 
 

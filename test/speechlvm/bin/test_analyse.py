@@ -208,4 +208,4 @@ def test_incomplete_latents(tmp_path):
     own = write(tmp_path)
     (own[0] / "done.json").unlink()
     stopped = run("gender", [own], tmp_path / "out")
-    assert stopped.returncode == 1 and "latents/done.json: missing; run the stage that makes it" in stopped.stderr
+    assert stopped.returncode == 1 and "latents: no complete representations; run stage 6 (latents)" in stopped.stderr

@@ -194,7 +194,7 @@ def test_wrong_usage(corpus, options, status, message):
 
 def test_stores_that_are_not_there(corpus):
     done = run(corpus, train="nowhere")
-    assert done.returncode == 1 and "latents_nowhere/info.json: missing" in done.stderr
+    assert done.returncode == 1 and "latents_nowhere: no complete representations; run stage 6 (latents)" in done.stderr
     write_set(corpus, "valid", 2, rate_hz=8000)
     done = run(corpus)
     assert done.returncode == 1 and "have a rate of 8000 Hz" in done.stderr
