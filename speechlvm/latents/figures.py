@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ SPECTRA_GREYS = ("black", "0.4", "0.65")
 DENSITY_POINTS = 400
 LETTER_POINTS = (5.2, 9.0)  # width and height of a letter of 8 points
 ROUNDS = 400
+LEGEND_INCHES, CHARACTERS_PER_INCH = 1.5, 11.5  # the widest legend; a title of 10 points
 OUTERMOST = 0.02  # of points, on each side
 LEAST_SPREAD = 1e-6  # of points in the space of an LDA, where the spread within classes is about 1
 
@@ -124,7 +126,7 @@ def accuracies(stem: Path, panels: Mapping[str, Representations], note: str) -> 
     for axis in axes[-1]:
         axis.set_xlabel("neighbours k")
     _legend(figure, axes.flat)
-    figure.suptitle(note, fontsize=10)
+    _title(figure, note)
     save(figure, stem)
 
 
@@ -152,7 +154,7 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
         if name in seen
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=9)
-    figure.suptitle(note, fontsize=10)
+    _title(figure, note)
     save(figure, stem)
 
 
@@ -225,7 +227,7 @@ def speaker_clusters(stem: Path, panels: Mapping[str, Representations], note: st
         axis.set_title(_joined(title, name, heading), fontsize=9)
         axis.grid(alpha=0.3)
     _legend(figure, axes)
-    figure.suptitle(note, fontsize=10)
+    _title(figure, note)
     save(figure, stem)
 
 
@@ -268,6 +270,12 @@ def _grid(count: int, width: float, height: float, columns: int):
 
 def _joined(*parts: str) -> str:
     return ", ".join(filter(None, parts))
+
+
+def _title(figure, note: str) -> None:
+    """In as many lines as keep it from under the legend, which stands at the right."""
+    characters = int((figure.get_figwidth() - 2 * LEGEND_INCHES) * CHARACTERS_PER_INCH)
+    figure.suptitle(textwrap.fill(note, characters), fontsize=10)
 
 
 def _legend(figure, axes: Iterable) -> None:

@@ -94,3 +94,13 @@ def test_phones_have_the_colour_of_their_manner(tmp_path, saved):
     assert [text.get_text() for text in figure.legends[0].texts] == ["fricative", "vowel", "other"]
     written = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert written == {"s": "tab:orange", "ih": "tab:blue", "??": "tab:purple"}
+
+
+def test_a_long_title_does_not_lie_under_the_legend(tmp_path, saved):
+    labels = ["s", "s", "affricate or worse", "iy"]
+    note = "phones of speaker MBMA1, cwvae_s64_z96_l1 on train, valid, test; LDA fitted on them"
+    figures.phone_clusters(tmp_path / "clusters", {"z1": comparison(labels, np.eye(4)[:, :2])}, note)
+    figure = saved["clusters"]
+    figure.canvas.draw()
+    title, legend = figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()
+    assert title.x1 < legend.x0 and "\n" in figure._suptitle.get_text()
