@@ -177,8 +177,8 @@ stage_7() {
 stage_8() {
     wanted probes || { log "  no probes: not among --analyses ${analyses}"; return 0; }
     if ! probing; then
-        [ -z "${analyses}" ] || die "--analyses probes: they are for speech, and not for ${material}" 1
-        log "  no probes: neither phones nor text of speech in ${datadir}/${train_set}"
+        [ -z "${analyses}" ] || die "--analyses probes: they are for speech, and not for ${material} ${dump_args[*]}" 1
+        log "  no probes: neither phones nor text of uncut speech in ${datadir}/${train_set}"
         return 0
     fi
     probe spectra "" "${root}/spectra"

@@ -10,9 +10,9 @@ wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
 optional=()
 [ -n "${analyses}" ] || optional=(--optional)
 
-# Whether there are probes to train: of speech; with all analyses, where the data have labels for one.
+# Whether there are probes to train: of speech that was not cut; with all analyses, where the data have labels for one.
 probing() {
-    wanted probes && [ "${material}" = pcm16 ] || return 1
+    wanted probes && [ "${material}" = pcm16 ] && [[ " ${dump_args[*]} " != *" --segment_frames "* ]] || return 1
     [ -n "${analyses}" ] || [ -f "${datadir}/${train_set}/phones" ] || [ -f "${datadir}/${train_set}/text" ]
 }
 

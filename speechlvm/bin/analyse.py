@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.latents import figures, levels
     from speechlvm.latents.items import Unsuitable, open_sets
 
-    sets = open_sets(arguments.latents, arguments.data)
     try:
+        sets = open_sets(arguments.latents, arguments.data, labelled=bool(files))
         result = _analyse(arguments, sets)
     except Unsuitable as error:
         return _unsuitable(arguments, str(error))
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     for line in notes[:SHOWN_NOTES]:
         print(line)
     if len(notes) > SHOWN_NOTES:
-        print(f"and {len(notes) - SHOWN_NOTES} notes more, in {arguments.out / 'result.json'}")
+        print(f"and {len(notes) - SHOWN_NOTES} more: see {arguments.out / 'result.json'}")
     print(f"written: {arguments.out}")
     return 0
 

@@ -109,6 +109,7 @@ def _merge(arguments: Any) -> None:
             "set": arguments.dump.name,
             "rate_hz": dump["rate_hz"],
             "data_hash": dump["data_hash"],
+            "segment_frames": read_json(arguments.dump / "done.json").get("segment_frames"),
             "num_samples": arguments.num_samples,
         },
     )

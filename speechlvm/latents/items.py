@@ -57,10 +57,15 @@ def insist_on(sets: Sequence[Set], **files: str) -> None:
                 raise Unsuitable(f"{item.directory / name}: no such file, and this analysis needs it")
 
 
-def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
+def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: bool = True) -> list[Set]:
     """Stores beside the data directories of the same sets.
 
+    Args:
+        stores, directories: of the sets.
+        labelled: whether the labels of the data are needed, and so the same utterances.
+
     Raises:
+        Unsuitable: labels are needed, and the representations are of pieces that recordings were cut into.
         UserError: a store and its data directory have different utterances, stores are of different models, or an
             utterance is in two sets.
     """
@@ -70,7 +75,12 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
     first, seen = sets[0].store, {}
     for item in sets:
         store = item.store
-        missing = sorted(set(item.data.utterances) ^ set(store.utterances))
+        missing = sorted(set(item.data.utterances) ^ set(store.utterances)) if labelled else []
+        if missing and store.info.get("segment_frames"):
+            raise Unsuitable(
+                f"{store.directory}: of pieces of {store.info['segment_frames']} frames that recordings were cut into; "
+                "labels are of whole recordings"
+            )
         if missing:
             which, other = item.directory, store.directory
             if missing[0] in set(store.utterances):

@@ -123,7 +123,7 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
         directory: of the store.
         jobs: number of parts.
         info: at least "source" (the experiment's name, or "spectra"), "set", "rate_hz" (frames per second or None) and
-            "data_hash" (of the dump); of latents "num_samples".
+            "data_hash" (of the dump); of latents "num_samples"; "segment_frames", if recordings were cut.
     """
     parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
     described = next((part["representations"] for part in parts if part["representations"]), [])

@@ -165,7 +165,7 @@ def test_what_stages_6_to_8_are_asked_for(tree):
     """Statistics beyond means where they are analysed; a lack of labels is a fault only of what is named."""
     chosen = ("--models", "a", "--stage", "6", "--stop_stage", "8")
     status, out, _ = tree.run(*chosen, "--analysis_sets", "")
-    assert status == 0 and "no probes: neither phones nor text of speech in data/train" in out
+    assert status == 0 and "no probes: neither phones nor text of uncut speech in data/train" in out
     calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
     assert {call[call.index("--out") + 1] for call in calls if call[1].endswith("latents")} == {
         "exp/train/a/seed1/latents_test"

@@ -1,5 +1,7 @@
 """Averages over phones and utterances by hand, and sets that do not belong together."""
 
+import json
+
 import numpy as np
 import pytest
 from imitations.representations import make
@@ -64,6 +66,16 @@ def test_sets_that_cannot_be_pooled(tmp_path, values, options, message):
     first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", values, **options)
     with pytest.raises(UserError, match=message):
         open_sets(*zip(first, second, strict=True))
+
+
+def test_labels_are_not_of_pieces_of_recordings(tmp_path):
+    store, _ = make(tmp_path, "x", {"a_1-0": {"z1": RAMP}})
+    _, directory = make(tmp_path, "y", {"a_1": {"z1": RAMP}})
+    info = json.loads((store / "info.json").read_text())
+    (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
+    with pytest.raises(Unsuitable, match="of pieces of 8000 frames that recordings were cut into"):
+        open_sets([store], [directory])
+    assert len(open_sets([store], [directory], labelled=False)) == 1
 
 
 def test_sets_of_two_trainings_are_not_pooled(tmp_path):
