@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.latents.items import Unsuitable, open_sets
 
     try:
-        sets = open_sets(arguments.latents, arguments.data, labelled=bool(files))
+        sets = open_sets(arguments.latents, arguments.data, labelled=arguments.analysis != "levels")
         result = _analyse(arguments, sets)
     except Unsuitable as error:
         return _unsuitable(arguments, str(error))

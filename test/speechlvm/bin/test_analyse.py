@@ -146,6 +146,17 @@ def test_missing_labels(tmp_path, analysis, missing, name):
     assert not out.exists()
 
 
+def test_pieces_of_recordings_have_levels_but_no_labels(tmp_path, undrawn):
+    (store, _), (_, data) = write(tmp_path / "x", prefix="piece"), write(tmp_path / "y")
+    info = json.loads((store / "info.json").read_text())
+    (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
+    levels = run("levels", [(store, data)], tmp_path / "levels")
+    assert (levels.returncode, levels.stderr) == (0, "") and (tmp_path / "levels" / "result.json").exists()
+    skipped = run("gender", [(store, data)], tmp_path / "gender", "--optional")
+    assert skipped.returncode == 0 and "pieces of 8000 frames" in skipped.stdout
+    assert run("gender", [(store, data)], tmp_path / "gender").returncode == 1
+
+
 def test_what_labels_no_longer_support_does_not_stay(tmp_path, undrawn):
     own, out = write(tmp_path), tmp_path / "out"
     assert run("gender", [own], out).returncode == 0 and (out / "result.json").exists()
