@@ -178,8 +178,11 @@ class Model(nn.Module, ABC):
 
         Returns:
             name -> (B, S, D) on the clock of the stacks: what stack t is predicted from, so stacks before t are in it.
+
+        Raises:
+            ValueError: the model has none.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no hidden states to look at")
+        raise ValueError(f"{type(self).__name__} has no hidden states, as `hidden_sizes` says")
 
     def score(self, inputs: Tensor, target: Tensor, lengths: Tensor, noise: Noise | None = None) -> Bound:
         """`encode` and `forward` over whole utterances or training segments."""
