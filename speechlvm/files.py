@@ -178,6 +178,12 @@ def mark_done(directory: Path, inputs: dict[str, Any]) -> None:
     write_json(Path(directory) / "done.json", inputs)
 
 
+def withdraw(directory: Path) -> None:
+    """Results in `directory` are of data that no longer support them."""
+    for name in ("done.json", "result.json"):
+        (Path(directory) / name).unlink(missing_ok=True)
+
+
 def mark_undone(directory: Path) -> None:
     """Results in `directory` are about to change."""
     with contextlib.suppress(FileNotFoundError):

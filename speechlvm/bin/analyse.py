@@ -7,7 +7,7 @@ from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json, write_json
+from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json, withdraw, write_json
 
 # What each analysis reads of a data directory.
 FILES = {
@@ -90,8 +90,7 @@ def _unsuitable(arguments: Any, reason: str) -> int:
     if not arguments.optional:
         raise UserError(reason)
     print(f"analysis '{arguments.analysis}' is skipped: {reason}")
-    for stale in ("done.json", "result.json"):  # of data that did support it
-        (arguments.out / stale).unlink(missing_ok=True)
+    withdraw(arguments.out)
     return 0
 
 

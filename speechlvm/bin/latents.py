@@ -100,19 +100,8 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 def _merge(arguments: Any) -> None:
     from speechlvm.latents import store
 
-    dump = read_json(arguments.dump / "info.json")
-    info = store.merge(
-        arguments.out,
-        arguments.nj,
-        {
-            "source": arguments.exp.parent.name,
-            "set": arguments.dump.name,
-            "rate_hz": dump["rate_hz"],
-            "data_hash": dump["data_hash"],
-            "segment_frames": read_json(arguments.dump / "done.json").get("segment_frames"),
-            "num_samples": arguments.num_samples,
-        },
-    )
+    about = {"source": arguments.exp.parent.name, "num_samples": arguments.num_samples}
+    info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), **about})
     for r in info["representations"]:
         print(f"{arguments.out}: {r['name']}: {r['dimensions']} numbers every {r['hop_frames']} frames")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, hash_value, read_json, remove_leftovers, write_json
+from speechlvm.files import hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -54,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     tasks = _with_labels(arguments, tasks)
     if not tasks:  # said above, and said again by each call, since nothing is written
         if not arguments.check:
-            for stale in ("done.json", "result.json"):  # of data that had labels
-                (arguments.out / stale).unlink(missing_ok=True)
+            withdraw(arguments.out)
         return 1 if arguments.check else 0
     files = {LABELS[task] for task in tasks} | {LENGTHS}
     beside = arguments.beside and arguments.beside / "result.json"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, hash_file, read_json
+from speechlvm.files import check_done, hash_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,18 +48,7 @@ def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 def _merge(arguments: Any) -> None:
     from speechlvm.latents import store
 
-    dump = read_json(arguments.dump / "info.json")
-    info = store.merge(
-        arguments.out,
-        arguments.nj,
-        {
-            "source": "spectra",
-            "set": arguments.dump.name,
-            "rate_hz": dump["rate_hz"],
-            "data_hash": dump["data_hash"],
-            "segment_frames": read_json(arguments.dump / "done.json").get("segment_frames"),
-        },
-    )
+    info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), "source": "spectra"})
     print(
         f"{arguments.out}: {', '.join(r['name'] for r in info['representations'])} of {info['utterances']} utterances"
     )

@@ -122,8 +122,7 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
     Args:
         directory: of the store.
         jobs: number of parts.
-        info: at least "source" (the experiment's name, or "spectra"), "set", "rate_hz" (frames per second or None) and
-            "data_hash" (of the dump); of latents "num_samples"; "segment_frames", if recordings were cut.
+        info: what `about_dump` says, and "source" (the experiment's name, or "spectra"); of latents "num_samples".
     """
     parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
     described = next((part["representations"] for part in parts if part["representations"]), [])
@@ -143,6 +142,21 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
     remove_parts_beyond(directory, jobs, "part", *stems)
     _remove_others(directory, stems)
     return info
+
+
+def about_dump(dump: Path) -> dict[str, Any]:
+    """What a store says of the dump that it was made from.
+
+    Returns:
+        set, rate_hz (frames per second or None), data_hash, and segment_frames, None unless recordings were cut.
+    """
+    info = read_json(dump / "info.json")
+    return {
+        "set": dump.name,
+        "rate_hz": info["rate_hz"],
+        "data_hash": info["data_hash"],
+        "segment_frames": read_json(dump / "done.json").get("segment_frames"),
+    }
 
 
 def _remove_others(directory: Path, stems: Collection[str]) -> None:

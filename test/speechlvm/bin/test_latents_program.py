@@ -87,6 +87,16 @@ def test_a_random_part_is_the_same_for_every_program(trained, tmp_path):
         run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--minutes", 0)
 
 
+def test_a_store_says_whether_recordings_were_cut(trained, tmp_path):
+    exp, test = trained()
+    (test / "done.json").write_text('{"segment_frames": 8000}')
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "l")
+    spectra.main(["--dump", str(test), "--out", str(tmp_path / "s")])
+    for name in ("l", "s"):
+        info = Store(tmp_path / name).info
+        assert (info["segment_frames"], info["set"], info["rate_hz"]) == (8000, "test", 16000)
+
+
 def test_means_alone(trained, tmp_path):
     exp, test = trained(VRNN)
     run("--exp", exp, "--dump", test, "--out", tmp_path / "m", "--num_samples", 1, "--statistics", "mean")
