@@ -38,6 +38,7 @@ setup(
         "sentencepiece>=0.2",
         "tensorboard>=2.18",
         "pydantic>=2.10,<3",
+        "safetensors>=0.5",
         "tqdm>=4.66",
     ],
     extras_require={
