@@ -22,13 +22,23 @@ class DataSettings(Settings):
     segment_frames: int | None = Field(
         default=None, gt=0, le=10**9, description="random segments; null: whole utterances"
     )
+    max_frames: int | None = Field(
+        default=None, gt=0, le=10**9, description="of a row; longer utterances are cut; null: batch_frames"
+    )
     workers: int = Field(default=0, ge=0, le=64, description="processes that read ahead")
 
     @model_validator(mode="after")
     def _segment_fits(self) -> DataSettings:
         if self.segment_frames is not None and self.segment_frames > self.batch_frames:
             raise ValueError(f"segment_frames {self.segment_frames} exceeds batch_frames {self.batch_frames}")
+        if None not in (self.segment_frames, self.max_frames) and self.segment_frames > self.max_frames:
+            raise ValueError(f"segment_frames {self.segment_frames} exceeds max_frames {self.max_frames}")
         return self
+
+    @property
+    def row_frames(self) -> int:
+        """Most frames of one row of a batch."""
+        return self.segment_frames or min(self.batch_frames, self.max_frames or self.batch_frames)
 
 
 class LearningRate(Settings):
@@ -137,8 +147,11 @@ class ExperimentConfig(Settings):
         """The settings that may not change under an existing experiment: all but limits and loader workers."""
         value = self.model_dump()
         del value["limits"], value["data"]["workers"]
-        if not value["training"]["auxiliary"]:  # an empty mapping and its absence are the same experiment
+        # what is empty or null, and its absence, are the same experiment
+        if not value["training"]["auxiliary"]:
             del value["training"]["auxiliary"]
+        if value["data"]["max_frames"] is None:
+            del value["data"]["max_frames"]
         return value
 
 

@@ -16,15 +16,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--coding", help="score over this coding's cells (default: the one trained with)")
     parser.add_argument("--samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
     parser.add_argument("--seed", type=int, default=0, help="of the latents' noise")
-    parser.add_argument("--batch_frames", type=int, help="bounds memory; changes no number; not given: by kind of data")
-    parser.add_argument("--chunk_frames", type=int, default=65_536, help="bounds memory; changes no number")
+    parser.add_argument(
+        "--max_frames", type=int, help="in memory at once; changes no number; not given: by kind of data"
+    )
+    parser.add_argument("--chunk_frames", type=int, default=65_536, help="bounds memory too; changes no number")
     parser.add_argument("--double", action="store_true", help="compute in float64")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    bounds = (arguments.samples, arguments.batch_frames, arguments.chunk_frames)
+    bounds = (arguments.samples, arguments.max_frames, arguments.chunk_frames)
     if any(bound is not None and bound < 1 for bound in bounds):
-        parser.error("--samples, --batch_frames and --chunk_frames are at least 1")
+        parser.error("--samples, --max_frames and --chunk_frames are at least 1")
 
     check_done(arguments.dump)
     check_trained(arguments.exp)
@@ -66,7 +68,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         experiment.observation,
         dump,
         utterances,
-        batch_frames=arguments.batch_frames,
+        max_frames=arguments.max_frames,
         chunk_frames=arguments.chunk_frames,
         seed=arguments.seed,
         samples=1 if model.bound == "exact" else arguments.samples,

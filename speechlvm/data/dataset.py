@@ -1,10 +1,14 @@
-"""Batches of raw data: whole utterances of similar length, or random segments; a pure function of (seed, epoch)."""
+"""Batches of raw data: whole utterances of similar length, or random segments; a pure function of (seed, epoch).
+
+No batch has more frames than asked for, padding included: utterances that are too long come in consecutive pieces.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -54,20 +58,35 @@ def keyed_generator(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def whole_utterance_batches(frames: dict[str, int], batch_frames: int, seed: int, epoch: int) -> list[list[Segment]]:
-    """Every utterance once, in batches of similar length of at most `batch_frames` frames including padding.
+def pieces(utterance: str, frames: int, most: int) -> list[Segment]:
+    """An utterance in as few consecutive pieces of at most `most` frames as there can be, as long as each other."""
+    count = -(-frames // most)
+    starts = [frames * number // count for number in range(count + 1)]
+    return [Segment(utterance, start, stop - start) for start, stop in pairwise(starts)]
 
-    Lengths are perturbed by up to 10 % before sorting, so that batches differ from epoch to epoch. An utterance longer
-    than `batch_frames` is a batch of its own.
+
+def whole_utterance_batches(
+    frames: dict[str, int], batch_frames: int, seed: int, epoch: int, max_frames: int | None = None
+) -> list[list[Segment]]:
+    """All frames of every utterance once, in batches of similar length.
+
+    Lengths are perturbed by up to 10 % before sorting, so that batches differ from epoch to epoch.
+
+    Args:
+        frames: of each utterance.
+        batch_frames: of a batch at most, padding included.
+        seed, epoch: what the batches are a function of.
+        max_frames: longer utterances are cut into `pieces`; None: those longer than `batch_frames`.
     """
     generator = keyed_generator(seed, epoch, "batches")
-    utterances = sorted(frames)
-    jitter = 1.0 + 0.1 * generator.random(len(utterances))
-    order = sorted(range(len(utterances)), key=lambda i: (frames[utterances[i]] * jitter[i], utterances[i]))
+    most = min(batch_frames, max_frames or batch_frames)
+    segments = [piece for utterance in sorted(frames) for piece in pieces(utterance, frames[utterance], most)]
+    jitter = 1.0 + 0.1 * generator.random(len(segments))
+    order = sorted(range(len(segments)), key=lambda i: (segments[i].frames * jitter[i], i))
     batches: list[list[Segment]] = []
     longest = 0
     for index in order:
-        segment = Segment(utterances[index], 0, frames[utterances[index]])
+        segment = segments[index]
         longest = max(longest, segment.frames) if batches else segment.frames
         if batches and longest * (len(batches[-1]) + 1) <= batch_frames:
             batches[-1].append(segment)
@@ -100,12 +119,15 @@ def random_segment_batches(
 def plan_batches(frames: dict[str, int], settings: DataSettings, seed: int, epoch: int) -> list[list[Segment]]:
     """The epoch's batches under the configuration: random segments if it gives their length, else whole utterances."""
     if settings.segment_frames is None:
-        return whole_utterance_batches(frames, settings.batch_frames, seed, epoch)
+        return whole_utterance_batches(frames, settings.batch_frames, seed, epoch, settings.max_frames)
     return random_segment_batches(frames, settings.segment_frames, settings.batch_frames, seed, epoch)
 
 
 def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[Segment]]:
-    """Every utterance whole and once, by decreasing length, for scoring: the largest batch comes first."""
+    """Every utterance whole and once, by decreasing length, for scoring: the largest batch comes first.
+
+    An utterance longer than `batch_frames` is alone; nobody reads it at once.
+    """
     batches: list[list[Segment]] = []
     for utterance in sorted(frames, key=lambda u: (-frames[u], u)):
         segment = Segment(utterance, 0, frames[utterance])

@@ -8,7 +8,7 @@ state, features, noise -/  \\--> state, from which scoring of the next chunk or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -58,6 +58,11 @@ def slice_features(features: Features, start: int, stop: int) -> Features:
     return {name: series.slice(start, stop) for name, series in features.items()}
 
 
+def chunks(frames: int, chunk: int) -> list[tuple[int, int]]:
+    """(start, stop) of consecutive chunks; the last one may be shorter."""
+    return [(start, min(start + chunk, frames)) for start in range(0, frames, chunk)]
+
+
 @dataclass(frozen=True)
 class Bound:
     """Terms of a log-likelihood or of a lower bound on it, in nats. Nothing here is weighted or clipped.
@@ -83,6 +88,7 @@ class Model(nn.Module, ABC):
         channels: C, input channels.
         stack: s, frames per step.
         hop: frames between which chunks may be cut (s; s_L for CW-VAE).
+        halo: frames on either side of a step that its features see; without meaning for recurrent encoders.
         bound: "exact" or "elbo".
         head: the output layer, to the parameters of one or several frames.
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
@@ -96,6 +102,7 @@ class Model(nn.Module, ABC):
     channels: int
     stack: int
     hop: int
+    halo: int = 0
     bound: str
     latent_hops: Mapping[str, int] = MappingProxyType({})
     latent_sizes: Mapping[str, int] = MappingProxyType({})
@@ -109,6 +116,23 @@ class Model(nn.Module, ABC):
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
         """What looks ahead, over whole utterances: inputs (B, T, C), zero beyond lengths (B,). Default: none."""
         return {}
+
+    def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
+        """`encode` of long utterances, chunk by chunk, in memory that does not grow with their length.
+
+        This one is for what sees at most `halo` frames beside its own; recurrent encoders have their own.
+
+        Args:
+            read: (start, stop) -> inputs (B, stop - start, C); called more than once for a frame.
+            frames: T, of every row.
+            chunk: frames between which chunks are cut, a multiple of `hop`.
+        """
+        halo = -(-self.halo // self.hop) * self.hop
+        for start, stop in chunks(frames, chunk):
+            first, last = max(0, start - halo), min(frames, stop + halo)
+            window = read(first, last)
+            features = self.encode(window, torch.full((len(window),), last - first, device=window.device))
+            yield slice_features(features, start - first, stop - first)
 
     @abstractmethod
     def forward(

@@ -232,6 +232,7 @@ class CWVAE(LatentModel):
         self.latent_hops = {f"z{l}": hop for l, hop in enumerate(self.hops, 1)}
         self.latent_sizes = dict.fromkeys(self.latent_hops, width)
         self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
+        self.halo = max(self.encoder.halo_frames)
         self.levels = nn.ModuleList(Level(width, hop == self.hop, config.posterior) for hop in self.hops)
         # the lowest stride of the bottom decoder is the output layer's
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]

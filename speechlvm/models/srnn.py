@@ -25,7 +25,7 @@ features that `encode` computes over whole utterances are a_t, and d_t, causal b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, residual
 from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, Series, State
+from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, Series, State, chunks
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
@@ -132,11 +132,55 @@ class SRNN(LatentModel):
         if self.config.posterior == "filtering":
             return {}
         batch, frames, _ = inputs.shape
-        phi_x, d = self._states(stack_frames(inputs, self.stack).transpose(0, 1), self.initial_state(batch))
+        stacks = stack_frames(inputs, self.stack).transpose(0, 1)
         mask = frame_mask(lengths, frames, self.stack)
-        steps = mask.sum(1)
+        a, d = self._smoothed(stacks, self.initial_state(batch), mask.sum(1), None)
+        return self._features(a, d, mask)
+
+    def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
+        """See `Model.encode_chunks`: d_t once forwards, a_t once backwards, then both again for each chunk.
+
+        Between these, only what the recurrences hand over from chunk to chunk is kept.
+        """
+        if self.config.posterior == "filtering":
+            yield from super().encode_chunks(read, frames, chunk)
+            return
+        spans = chunks(frames, chunk)
+
+        def stacks_of(span: tuple[int, int]) -> Tensor:
+            return stack_frames(read(*span), self.stack).transpose(0, 1)
+
+        before: list[State] = []
+        for span in spans:
+            stacks = stacks_of(span)
+            before.append(after if before else self.initial_state(stacks.shape[1]))
+            after = {"d": self._states(stacks, before[-1])[1][-1], "stack": stacks[-1].clone()}
+        behind: list[Tensor | None] = [None]
+        for span, state in zip(spans[:0:-1], before[:0:-1], strict=True):
+            a, _ = self._smoothed(stacks_of(span), state, None, behind[0])
+            behind.insert(0, a[0].clone())
+        for span, state, a_after in zip(spans, before, behind, strict=True):
+            a, d = self._smoothed(stacks_of(span), state, None, a_after)
+            yield self._features(a, d, torch.ones(a.shape[1], len(a), dtype=torch.bool, device=a.device))
+
+    def _smoothed(
+        self, stacks: Tensor, state: State, steps: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """a_t and d_t (S, B, state) of stacks (S, B, s * C).
+
+        Args:
+            stacks: of a chunk.
+            state: before it.
+            steps: (B,) after which each row ends; None: none does.
+            after: a of the step after the chunk (B, state); None: zero.
+        """
+        phi_x, d = self._states(stacks, state)
+        steps = torch.full((stacks.shape[1],), len(stacks), device=stacks.device) if steps is None else steps
         gates = self.backward_cell.input(reverse_steps(torch.cat([d, phi_x.to(d.dtype)], -1), steps))
-        a = reverse_steps(self.backward_cell.run(gates, torch.zeros_like(d[0])), steps)
+        a = self.backward_cell.run(gates, torch.zeros_like(d[0]) if after is None else after)
+        return reverse_steps(a, steps), d
+
+    def _features(self, a: Tensor, d: Tensor, mask: Tensor) -> Features:
         return {name: Series(value.transpose(0, 1), mask, self.stack) for name, value in (("a", a), ("d", d))}
 
     def infer(

@@ -220,6 +220,7 @@ class StochasticWaveNet(LatentModel):
             Latent(width, size, top=level == levels[-1]) for level, size in self.latent_sizes.items()
         )
         self.mirror = Mirror(self.stack * channels, width, dilations[: -config.stochastic_layers : -1])
+        self.halo = self.stack * sum(layer.dilation for layer in self.mirror.layers)
         self.skip_scale = math.sqrt(1 / config.layers)
         self.skip_bias = nn.Parameter(torch.zeros(width))
         self.hidden = nn.Linear(width, width)

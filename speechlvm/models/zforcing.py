@@ -39,7 +39,7 @@ What the paper leaves open or the code does otherwise:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -58,6 +58,7 @@ from speechlvm.models.base import (
     LatentModel,
     Series,
     State,
+    chunks,
 )
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
@@ -211,9 +212,30 @@ class ZForcing(LatentModel):
             states = self.backward_lstm(reverse_steps(embedded, steps))[0]
         states = reverse_steps(states, steps).transpose(0, 1)
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return self._features(states, torch.zeros_like(states[:, 0]), mask)
+
+    def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
+        """See `Model.encode_chunks`: once backwards, keeping what is handed over, then each chunk again."""
+        spans = chunks(frames, chunk)
+
+        def backwards(span: tuple[int, int], memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple]:
+            embedded = self._embed(stack_frames(read(*span), self.stack))
+            states, memory = self.backward_lstm(embedded.flip(0), memory)
+            return states.flip(0).transpose(0, 1), memory
+
+        behind: list[tuple[Tensor, Tensor] | None] = [None]
+        for span in spans[:0:-1]:
+            behind.insert(0, backwards(span, behind[0])[1])
+        for span, memory in zip(spans, behind, strict=True):
+            states, _ = backwards(span, memory)
+            following = torch.zeros_like(states[:, 0]) if memory is None else memory[0][0]
+            yield self._features(states, following, states.new_ones(states.shape[:2], dtype=torch.bool))
+
+    def _features(self, states: Tensor, following: Tensor, mask: Tensor) -> Features:
+        """Of b (B, S, H), and of the b after the last of these (B, H)."""
         features = {"b": Series(states, mask, self.stack)}
         if self.backward_head is not None:
-            features["following"] = Series(F.pad(states[:, 1:], (0, 0, 0, 1)), mask, self.stack)
+            features["following"] = Series(torch.cat([states[:, 1:], following.unsqueeze(1)], 1), mask, self.stack)
         return features
 
     def forward(

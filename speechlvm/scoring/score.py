@@ -1,24 +1,34 @@
-"""Scoring: every utterance once, whole, in exact chunks, with noise keyed by utterance."""
+"""Scoring: every utterance once, whole, in exact chunks, with noise keyed by utterance.
+
+Memory does not grow with the length of utterances: one that is longer than a batch may be is read, encoded and scored
+chunk by chunk.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from speechlvm.accounting import UtteranceScore, row_terms
-from speechlvm.data.dataset import Batch, consecutive_batches, load_batches
+from speechlvm.data.dataset import Batch, Segment, consecutive_batches, load_batches
 from speechlvm.data.dump import Dump, PCMDump
 from speechlvm.errors import UserError
-from speechlvm.models.base import Model, slice_features
+from speechlvm.models.base import Features, Model, chunks, slice_features
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 
 AUDIO_BATCH_FRAMES = 512_000
 VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, and take a step for each frame or few
 DEFAULT_CHUNK_FRAMES = 65_536
+
+
+def most_frames(dump: Dump, given: int | None) -> int:
+    """Frames that are looked at together: those given, or else so many of audio or of vectors as stands above."""
+    return given or (AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES)
 
 
 def score_batch(
@@ -42,46 +52,83 @@ def score_batch(
     Raises:
         UserError: a log-likelihood is not finite (the utterance is named).
     """
+    chunk = whole_hops(model, chunk_frames)
+    with torch.no_grad():
+        parts = batch_parts(model, observation, batch, chunk)
+        totals = _score_parts(model, observation, parts, batch.noise_keys(seed, "score"), samples)
+    return [_utterance_score(segment, row, totals, samples) for row, segment in enumerate(batch.segments)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A chunk of a batch or of a long utterance, on the model's device.
+
+    Attributes:
+        data: (B, T) or (B, T, C), as the dump has it.
+        inputs: (B, T, C) of the model.
+        lengths: (B,) frames of each row that are left from the start of the chunk on.
+        features: of the chunk.
+    """
+
+    data: Tensor
+    inputs: Tensor
+    lengths: Tensor
+    features: Features
+
+
+def whole_hops(model: Model, frames: int) -> int:
+    """Frames of a chunk: at least one hop of the model, and a multiple of it."""
+    return max(1, math.ceil(frames / model.hop)) * model.hop
+
+
+def batch_parts(model: Model, observation: Observation, batch: Batch, chunk: int) -> Iterator[Part]:
+    """The chunks of a batch, encoded together."""
     reference = next(model.parameters())
     data, lengths = batch.data.to(reference.device), batch.lengths.to(reference.device)
-    with torch.no_grad():
-        inputs = observation.inputs(data, lengths).to(reference.dtype)
-        target = _as(observation.target(data), reference)
-        noise = Noise(batch.noise_keys(seed, "score"), reference.device, reference.dtype)
-        features = model.encode(inputs, lengths)
-        totals = _score_chunks(model, inputs, target, lengths, features, noise, samples, chunk_frames)
-    return [_utterance_score(batch, row, totals, samples) for row in range(len(batch.segments))]
+    inputs = observation.inputs(data, lengths).to(reference.dtype)
+    features = model.encode(inputs, lengths)
+    for start, stop in chunks(data.shape[1], chunk):
+        of_chunk = slice_features(features, start, stop)
+        yield Part(data[:, start:stop], inputs[:, start:stop], lengths - start, of_chunk)
 
 
-def _as(target: Tensor, reference: Tensor) -> Tensor:
-    return target.to(reference.dtype) if target.is_floating_point() else target
+def utterance_parts(
+    model: Model, observation: Observation, dump: Dump, segment: Segment, chunk: int
+) -> Iterator[Part]:
+    """The chunks of one utterance, which is never in memory as a whole."""
+    reference = next(model.parameters())
+
+    def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        data = dump.read(segment.utterance, segment.start + start, segment.start + stop)
+        data = torch.from_numpy(data.copy()).unsqueeze(0).to(reference.device)
+        lengths = torch.tensor([stop - start], device=reference.device)
+        return data, observation.inputs(data, lengths).to(reference.dtype)
+
+    encoded = model.encode_chunks(lambda start, stop: read(start, stop)[1], segment.frames, chunk)
+    for (start, stop), features in zip(chunks(segment.frames, chunk), encoded, strict=True):
+        left = torch.tensor([segment.frames - start], device=reference.device)
+        yield Part(*read(start, stop), left, features)
 
 
-def _score_chunks(model, inputs, target, lengths, features, noise, samples, chunk_frames) -> dict[str, Tensor]:
-    if samples > 1:
-        inputs, target, lengths = (x.repeat_interleave(samples, 0) for x in (inputs, target, lengths))
-        features = {name: series.repeat(samples) for name, series in features.items()}
-        noise = noise.repeat(samples)
-    chunk = max(1, math.ceil(chunk_frames / model.hop)) * model.hop
+def _score_parts(
+    model: Model, observation: Observation, parts: Iterator[Part], keys: list[tuple], samples: int
+) -> dict[str, Tensor]:
+    reference = next(model.parameters())
+    noise = Noise(keys, reference.device, reference.dtype).repeat(samples)
     totals: dict[str, Tensor] = {}
     state = None
-    for start in range(0, inputs.shape[1], chunk):
-        stop = min(start + chunk, inputs.shape[1])
-        bound, state = model(
-            inputs[:, start:stop],
-            target[:, start:stop],
-            lengths - start,
-            features=slice_features(features, start, stop),
-            state=state,
-            noise=noise,
-        )
+    for part in parts:
+        target = observation.target(part.data)
+        target = target.to(reference.dtype) if target.is_floating_point() else target
+        inputs, target, lengths = (x.repeat_interleave(samples, 0) for x in (part.inputs, target, part.lengths))
+        features = {name: series.repeat(samples) for name, series in part.features.items()}
+        bound, state = model(inputs, target, lengths, features=features, state=state, noise=noise)
         for name, value in row_terms(bound).items():
             totals[name] = totals[name] + value if name in totals else value
     return totals
 
 
-def _utterance_score(batch: Batch, row: int, totals: dict[str, Tensor], samples: int) -> UtteranceScore:
-    segment = batch.segments[row]
+def _utterance_score(segment: Segment, row: int, totals: dict[str, Tensor], samples: int) -> UtteranceScore:
     rows = slice(row * samples, (row + 1) * samples)
     terms = {name: float(value[rows].mean()) for name, value in totals.items() if not name.startswith("log_ratio_")}
     if samples == 1:
@@ -103,17 +150,25 @@ def score_dump(
     dump: Dump,
     utterances: Sequence[str] | None = None,
     *,
-    batch_frames: int | None = None,
+    max_frames: int | None = None,
     chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     seed: int = 0,
     samples: int = 1,
 ) -> Iterator[UtteranceScore]:
     """Scores of the utterances of a dump (all by default), longest first, a batch at a time.
 
-    A batch has at most `batch_frames` frames, by default so many of audio or of vectors as the constants above say.
+    A batch has at most `max_frames` frames, see `most_frames`. Longer utterances are scored without ever being read as
+    a whole. No number depends on these bounds.
     """
-    if batch_frames is None:
-        batch_frames = AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES
+    most = max(1, most_frames(dump, max_frames) // samples)
+    chunk_frames = min(chunk_frames, most)
     frames = {u: dump.records[u].frames for u in (dump.records if utterances is None else utterances)}
-    for batch in load_batches(dump, consecutive_batches(frames, max(1, batch_frames // samples))):
+    batches = consecutive_batches(frames, most)
+    while batches and batches[0][0].frames > most:
+        (segment,) = batches.pop(0)
+        with torch.no_grad():
+            parts = utterance_parts(model, observation, dump, segment, whole_hops(model, chunk_frames))
+            totals = _score_parts(model, observation, parts, [(seed, "score", segment.utterance, 0)], samples)
+        yield _utterance_score(segment, 0, totals, samples)
+    for batch in load_batches(dump, batches):
         yield from score_batch(model, observation, batch, chunk_frames, seed, samples)

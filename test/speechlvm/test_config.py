@@ -35,7 +35,10 @@ def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
 
 
 def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
-    assert "auxiliary" not in config.load_experiment(tiny_config()).frozen()["training"]
+    frozen = config.load_experiment(tiny_config()).frozen()
+    assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]
+    cut = config.load_experiment(tiny_config(), [("data.max_frames", "2000")])
+    assert cut.frozen()["data"]["max_frames"] == 2000
 
 
 def test_limits_and_workers_are_not_frozen(tiny_config):
@@ -55,6 +58,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("batch_frames: 4096", 'batch_frames: "4096"', r"data.batch_frames: .*integer.*found '4096' \(str\)"),
         ("batch_frames: 4096", "batch_frames: 0", r"data.batch_frames: .*greater than 0; found 0"),
         ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
+        ("batch_frames: 4096", "batch_frames: 4096, max_frames: 9", r"data: segment_frames 1024 exceeds max_frames 9"),
         ("stack: 16", "stack: 0", r"model_conf: stack: .*greater than"),
         ("hidden: 12", "hidden: 1000000000", r"model_conf: hidden: .*less than"),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),

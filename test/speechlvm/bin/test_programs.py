@@ -88,7 +88,7 @@ def test_jobs_change_nothing(trained, capsys):
 def test_memory_bounds_change_nothing(trained):
     _, out, _, test = trained
     run(score, "--exp", out, "--dump", test, "--out", out / "a", "--double")
-    run(score, "--exp", out, "--dump", test, "--out", out / "b", "--double", "--batch_frames", 1, "--chunk_frames", 1)
+    run(score, "--exp", out, "--dump", test, "--out", out / "b", "--double", "--max_frames", 1, "--chunk_frames", 1)
     a, b = (json.loads((out / name / "result.json").read_text()) for name in "ab")
     assert a["nats_per_frame"] == pytest.approx(b["nats_per_frame"], abs=1e-9)
 

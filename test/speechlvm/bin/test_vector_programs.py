@@ -68,7 +68,7 @@ def test_training_learns_and_scores_do_not_depend_on_chunks(trained):
     assert history[0]["bits_per_frame"] is None
     assert history[-1]["nats_per_frame"] > history[0]["nats_per_frame"] + 0.5
     results = []
-    for name, extra in (("a", []), ("b", ["--chunk_frames", 6, "--batch_frames", 50])):
+    for name, extra in (("a", []), ("b", ["--chunk_frames", 6, "--max_frames", 50])):
         run(score, "--exp", out, "--dump", test, "--out", out / name, "--double", *extra)
         results.append(json.loads((out / name / "result.json").read_text()))
     assert results[0]["unit"] == "density" and results[0]["bits_per_frame"] is None

@@ -20,13 +20,25 @@ def test_whole_utterances_come_once_in_batches_within_the_bound():
     assert waste < 0.1
 
 
-def test_an_utterance_longer_than_the_bound_is_alone():
-    batches = dataset.whole_utterance_batches({"a": 100, "b": 9000, "c": 100}, 1000, seed=1, epoch=0)
-    assert sorted(len(batch) for batch in batches) == [1, 2]
+@pytest.mark.parametrize("batch_frames, max_frames, most", [(8000, None, 8000), (8000, 1000, 1000), (900, 5000, 900)])
+def test_longer_utterances_come_in_consecutive_pieces(batch_frames, max_frames, most):
+    frames = {**FRAMES, "long": 20001, "twice": 16000}
+    batches = dataset.whole_utterance_batches(frames, batch_frames, 1, 0, max_frames)
+    assert max(max(s.frames for s in batch) * len(batch) for batch in batches) <= batch_frames
+    of = {}
+    for segment in sorted(sum(batches, []), key=lambda s: s.start):
+        of.setdefault(segment.utterance, []).append(segment)
+    assert set(of) == set(frames)
+    for utterance, found in of.items():
+        assert len(found) == -(-frames[utterance] // most)
+        assert [s.start for s in found] == [sum(s.frames for s in found[:i]) for i in range(len(found))]
+        assert sum(s.frames for s in found) == frames[utterance]
+        assert max(s.frames for s in found) <= min(most, min(s.frames for s in found) + 1)
 
 
 @pytest.mark.parametrize("make", [
     lambda seed, epoch: dataset.whole_utterance_batches(FRAMES, 8000, seed, epoch),
+    lambda seed, epoch: dataset.whole_utterance_batches(FRAMES, 8000, seed, epoch, 700),
     lambda seed, epoch: dataset.random_segment_batches(FRAMES, 400, 1600, seed, epoch),
 ])  # fmt: skip
 def test_order_is_a_function_of_seed_and_epoch(make):

@@ -15,20 +15,20 @@ def test_batches_chunks_order_and_shards_change_nothing(tiny, make_dump):
 
 
 def _check(tiny, dump, samples):
-    def nats(utterances=None, batch_frames=10**6, chunk_frames=10**6):
+    def nats(utterances=None, max_frames=10**6, chunk_frames=10**6):
         scores = score_dump(
             tiny.model, tiny.observation, dump, utterances,
-            batch_frames=batch_frames, chunk_frames=chunk_frames, samples=samples,
+            max_frames=max_frames, chunk_frames=chunk_frames, samples=samples,
         )  # fmt: skip
         return {score.utterance: score.nats for score in scores}
 
     together = nats()
     assert set(together) == set(dump.records)
     names = sorted(dump.records)
-    ways = [nats(batch_frames=1), nats(batch_frames=200), nats(chunk_frames=1), nats(names[::-1])]
-    ways.append(nats(batch_frames=200, chunk_frames=20))
+    ways = [nats(max_frames=1), nats(max_frames=200), nats(chunk_frames=1), nats(names[::-1])]
+    ways.append(nats(max_frames=200, chunk_frames=20))
     for jobs in (2, 4):
-        shards = [nats(share_of(names, job, jobs), batch_frames=150) for job in range(1, jobs + 1)]
+        shards = [nats(share_of(names, job, jobs), max_frames=150) for job in range(1, jobs + 1)]
         ways.append({name: value for shard in shards for name, value in shard.items()})
         assert sum(map(len, shards)) == len(names)
     for way in ways:
