@@ -1,0 +1,114 @@
+"""A job's command, once: head and end of its log, its environment, and its process group."""
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+from jobrunner.report import say
+
+
+class Attempt:
+    """The command in a process group of its own, so that signals reach its children too, and its log.
+
+    Args:
+        command: program and arguments.
+        log: is appended to.
+        environment: of the command.
+        machine: what the head says of where it runs and what it may use.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str], machine: str) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.output = open(log, "ab", buffering=0)  # noqa: SIM115 (closed by finish)
+        self.write(
+            f"# host {socket.gethostname()}, {machine}\n"
+            f"# Started at {now()}\n"
+            f"# command: {' '.join(map(quote, command))}\n"
+        )
+        try:
+            self.process = start(command, environment, self.output)
+        except OSError as error:
+            self.write(f"{command[0]}: {error.strerror}\n")
+            self.process = subprocess.Popen(["sh", "-c", "exit 127"])
+
+    def write(self, text: str) -> None:
+        """Adds to the log."""
+        self.output.write(text.encode(errors="surrogateescape"))
+
+    def signal(self, number: int) -> None:
+        """To the whole process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended in the meantime
+            os.killpg(self.process.pid, number)
+
+    def finish(self) -> int:
+        """Writes the end of the log; returns the exit status as a shell would give it."""
+        status = exit_status(self.process.returncode)
+        end = f"# Ended at {now()} with exit status {status}, duration {time.monotonic() - self.started:.1f} s\n"
+        try:
+            with open(self.log, "rb") as body:
+                body.seek(-1, os.SEEK_END)
+                complete = body.read(1) == b"\n"
+            self.write(end if complete else "\n" + end)
+        except OSError as error:  # the job's own status counts, whatever became of its log
+            say(f"{self.log}: {error.strerror}")
+        self.output.close()
+        return status
+
+
+def start(command: list[str], environment: dict[str, str], output: object) -> subprocess.Popen:
+    """The command in a process group of its own, without input.
+
+    Raises:
+        OSError: there is no such program.
+    """
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+    )
+
+
+def exit_status(code: int) -> int:
+    """A return code of `subprocess` as a shell gives it."""
+    return code if code >= 0 else 128 - code
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """How a job is told how many processors are its own."""
+    return {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+
+
+def processors() -> int:
+    """Processors that this process may use: its affinity, and the share of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control group, or no limit ("max")
+        pass
+    return count
+
+
+def quote(word: str) -> str:
+    """A word as bash reads it back, on one line as with printf %q."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(f"\\{c}" if c in "\\'" else c if c.isprintable() else _escape(c) for c in word)
+    return f"$'{escaped}'"
+
+
+def _escape(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
+
+
+def now() -> str:
+    """Local time to the second, with its zone."""
+    return datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")

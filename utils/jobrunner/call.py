@@ -1,0 +1,182 @@
+"""The command line of every job runner: Kaldi's calling convention."""
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+WRONG_USAGE, INTERRUPTED = 2, 75
+GRACE_SECONDS = 120.0  # to finish a training step and write a checkpoint, after which jobs are killed
+
+HELP = """
+JOB may be any name; every occurrence of it in the log's path and in the command becomes the job's number. Options:
+  --num-threads N      processors of each job (default 1; 0: all of its machine)
+  --gpu N              GPUs of each job, on each of its nodes (default 0: the job sees none)
+  --num-nodes N        machines of each job (default 1); with more, the command is started once on each, with
+                       MASTER_ADDR, MASTER_PORT and NUM_NODES in its environment
+  --mem 8G             memory of each job on each node
+  --time 2:00:00       time limit of each job: [days-]hours:minutes:seconds, or a number and its unit: 2h, 90m, 600s
+  --max-jobs-run N     at most so many jobs at once
+  --requeue true       a job that is warned of its end by the scheduler, and then exits with 75, is queued again
+  --config FILE        how these options are passed on to the scheduler
+
+Each job's output goes to its log, which is appended to, between a head (host, start, command) and an end (exit status,
+duration). Exit status: 0; 2 for wrong usage, here or of all jobs that failed; 75 if interrupted, or if all jobs that
+failed ended with 75 (run the same command again); 1 if a job failed otherwise. Failing jobs are named, with the last
+lines of the first three logs.
+"""
+
+
+class UsageError(Exception):
+    """The command line, or a file that it names, is wrong; the message says how."""
+
+
+@dataclass
+class Call:
+    """A parsed command line.
+
+    Attributes:
+        log: path of the logs, with `name` in place of the job's number.
+        command: program and arguments, likewise.
+        name: what stands for the job's number, if anything does.
+        jobs: the jobs' numbers.
+        options: values of the options that were given, in one spelling: `num_threads` and other counts in digits,
+            `mem` in megabytes ("8192M"), `time` as hours:minutes:seconds, `requeue` as "true" or "false".
+    """
+
+    log: str
+    command: list[str]
+    name: str | None = None
+    jobs: range = range(1, 2)
+    options: dict[str, str] = field(default_factory=dict)
+
+    def of_job(self, job: int, text: str) -> str:
+        """`text` with the job's number in place of its name."""
+        return text.replace(self.name, str(job)) if self.name else text
+
+    def number(self, option: str, default: int | None = None) -> int | None:
+        """The value of an option that counts something."""
+        return int(self.options[option]) if option in self.options else default
+
+
+def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
+    """Reads options and JOB=a:b, in any order, then the log and the command.
+
+    Args:
+        arguments: without the program's name.
+        usage: what --help prints above the options.
+        further: whether options other than the usual ones may be given; their values are not checked here.
+
+    Raises:
+        UsageError: anything else was found.
+    """
+    call = Call(log="", command=[])
+    rest = list(arguments)
+    while rest:
+        word = rest[0]
+        if word in ("-h", "--help"):
+            print(usage.strip() + "\n" + HELP.rstrip())
+            raise SystemExit(0)
+        if word.startswith("-"):
+            if not re.fullmatch(r"--[A-Za-z][A-Za-z0-9_-]*", word) or not (further or option_name(word) in CHECKS):
+                known = ", ".join("--" + name.replace("_", "-") for name in CHECKS)
+                raise UsageError(f"unknown option {word!r}; known are {known}")
+            if len(rest) < 2:
+                raise UsageError(f"{word} wants a value")
+            call.options[option_name(word)] = check(option_name(word), rest[1])
+            del rest[:2]
+        elif match := re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=([0-9]{1,6})(?::([0-9]{1,6}))?", word):
+            if call.name:
+                raise UsageError(f"{word!r}: jobs were given before as {call.name}=...")
+            first, last = int(match[2]), int(match[3] or match[2])
+            if not 1 <= first <= last:
+                raise UsageError(f"{word!r}: jobs count from 1, as in {match[1]}=1:4")
+            call.name, call.jobs = match[1], range(first, last + 1)
+            del rest[0]
+        elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word):
+            raise UsageError(f"{word!r}: expected NAME=first:last, as in JOB=1:4")
+        else:
+            break
+    if len(rest) < 2:
+        raise UsageError("a log file and a command are expected; --help shows how")
+    call.log, call.command = rest[0], rest[1:]
+    if len(call.jobs) > 1 and call.name not in call.log:
+        raise UsageError(f"{len(call.jobs)} jobs would share the log {call.log}; put {call.name} into it")
+    return call
+
+
+def option_name(word: str) -> str:
+    """--num-threads -> num_threads."""
+    return word.lstrip("-").replace("-", "_")
+
+
+def check(option: str, text: str) -> str:
+    """The value of an option in its one spelling.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    return CHECKS[option](f"--{option.replace('_', '-')} {text!r}", text) if option in CHECKS else text
+
+
+def _count(least: int) -> Callable[[str, str], str]:
+    def read(given: str, text: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+            raise UsageError(f"{given}: a whole number of at least {least} is expected")
+        return str(int(text))
+
+    return read
+
+
+def _memory(given: str, text: str) -> str:
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([MGT])B?", text, re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise UsageError(f"{given}: a size as 8G is expected")
+    return f"{max(1, round(float(match[1]) * {'M': 1, 'G': 1 << 10, 'T': 1 << 20}[match[2].upper()]))}M"
+
+
+def _time(given: str, text: str) -> str:
+    clock = re.fullmatch(r"(?:([0-9]{1,4})-)?([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])", text)
+    number = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    seconds = 0
+    if clock:
+        days, hours, minutes, rest = (int(part or 0) for part in clock.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    elif number:
+        seconds = int(number[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[number[2]]
+    if not seconds:
+        raise UsageError(f"{given}: a time as 2:00:00 (hours, minutes, seconds) or 2h is expected")
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _truth(given: str, text: str) -> str:
+    if text not in ("true", "false"):
+        raise UsageError(f"{given}: true or false is expected")
+    return text
+
+
+CHECKS: dict[str, Callable[[str, str], str]] = {
+    "num_threads": _count(0),
+    "gpu": _count(0),
+    "num_nodes": _count(1),
+    "mem": _memory,
+    "time": _time,
+    "max_jobs_run": _count(1),
+    "requeue": _truth,
+    "config": lambda _, text: text,
+}
+
+
+def run_program(main: Callable[[list[str]], int]) -> None:
+    """Runs a job runner and exits with its status; wrong usage and files that cannot be had are one line."""
+    from jobrunner.report import say
+
+    try:
+        status = main(sys.argv[1:])
+    except UsageError as error:
+        say(str(error))
+        status = WRONG_USAGE
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}; a log must be writable")
+        status = 1
+    sys.exit(status)

@@ -1,0 +1,78 @@
+"""How options are passed on to a scheduler: a file in the grammar of Kaldi's conf/slurm.conf and conf/queue.conf.
+
+    command sbatch                    the program that submits, with options that all jobs get
+    default gpu=0                     an option that counts as given, unless it is
+    option mem=* --mem=$0             what --mem VALUE becomes; $0 is the value
+    option gpu=0                      what one value becomes, here nothing; comes before the line with *
+    option queue=* --partition=$0     an option of one's own
+
+Lines are divided into words as a shell does it (quotes keep blanks), but no shell ever sees them: a word reaches the
+scheduler as it is, whatever stands in it or in a value.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+from jobrunner.call import Call, UsageError, check
+
+
+class Config:
+    """A configuration file.
+
+    Raises:
+        UsageError: it cannot be read, or a line is wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.command: list[str] = []
+        self.defaults: dict[str, str] = {}
+        self.options: dict[tuple[str, str], list[str]] = {}
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                self._read(shlex.split(line, comments=True))
+            except (ValueError, UsageError) as error:
+                raise UsageError(f"{path}:{number}: {error}; see utils/jobrunner/config.py") from error
+        if not self.command:
+            raise UsageError(f"{path}: a line as 'command sbatch' is missing")
+
+    def _read(self, words: list[str]) -> None:
+        match words:
+            case []:
+                pass
+            case ["command", *command] if command:
+                self.command = command
+            case ["default", setting] if found := re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", setting, re.DOTALL):
+                self.defaults[found[1]] = check(found[1], found[2])
+            case ["option", setting, *template] if found := re.fullmatch(r"([a-z][a-z0-9_]*)=(.+)", setting, re.DOTALL):
+                value = found[2] if found[2] == "*" else check(found[1], found[2])
+                self.options[found[1], value] = template
+            case _:
+                raise UsageError(
+                    f"expected 'command ...', 'default name=value' or 'option name=value ...', not {words}"
+                )
+
+    def arguments(self, call: Call) -> list[str]:
+        """What the call's options become; those of `default` lines are added to the call.
+
+        Raises:
+            UsageError: an option has no line.
+        """
+        call.options = {**self.defaults, **call.options}
+        arguments = []
+        for option, value in {**USUAL, **call.options}.items():
+            template = self.options.get((option, value), self.options.get((option, "*")))
+            if template is not None:
+                arguments += [word.replace("$0", value) for word in template]
+            elif USUAL.get(option) != value and option not in ("config", "max_jobs_run"):
+                dashed = option.replace("_", "-")
+                raise UsageError(f"--{dashed} {value!r}: {self.path} has no line 'option {option}=* ...' for it")
+        return arguments
+
+
+USUAL = {"num_threads": "1", "gpu": "0", "num_nodes": "1", "requeue": "false"}  # where neither call nor file says so

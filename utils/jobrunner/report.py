@@ -1,0 +1,86 @@
+"""What a runner says: progress on a terminal, failing jobs with the ends of their logs, and its exit status."""
+
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobrunner.call import INTERRUPTED, WRONG_USAGE, Call
+
+TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 1000  # an error that says what to do is one long line
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class Failure:
+    """A job that failed: its number, the exit status it counts as, its log, and what else is known of its end."""
+
+    job: int
+    status: int
+    log: Path
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.job} ({self.reason or f'status {self.status}'})"
+
+
+def summarise(call: Call, failures: list[Failure]) -> int:
+    """Names what failed, shows the ends of the first logs, and returns the exit status of the whole."""
+    if not failures:
+        return 0
+    failures = sorted(failures, key=lambda failure: failure.job)
+    named = ", ".join(map(str, failures[:20]))
+    more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
+    say(f"{len(failures)} of {len(call.jobs)} jobs failed: {named}{more}; log: {call.log}")
+    for failure in failures[:TAIL_LOGS]:
+        print(f"--- {failure.log}", *last_lines(failure.log), sep="\n    ", file=sys.stderr)
+    statuses = {failure.status for failure in failures}
+    return statuses.pop() if statuses in ({WRONG_USAGE}, {INTERRUPTED}) else 1
+
+
+def last_lines(log: Path) -> list[str]:
+    """The last lines that a job wrote in its last attempt, each as a terminal would show it."""
+    try:
+        with open(log, "rb") as handle:
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - 65536))
+            text = handle.read().decode(errors="replace")
+    except OSError as error:
+        return [f"(no log: {error.strerror})"]
+    attempt = text.rpartition("\n# command: ")[2] or text
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in attempt.split("\n")[1:]]
+    lines = [line[:TAIL_WIDTH] for line in lines if line.strip() and not line.startswith("# Ended at ")]
+    return lines[-TAIL_LINES:] or ["(no output)"]
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    clear_progress()
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+
+
+def show_progress(line: str) -> None:
+    """On a terminal, a line that is overwritten in place."""
+    if sys.stderr.isatty():
+        width = max(0, shutil.get_terminal_size().columns - 1)
+        print(f"\r{line[:width]}\033[K", end="", file=sys.stderr, flush=True)
+
+
+def clear_progress() -> None:
+    """Takes that line away."""
+    show_progress("")
+
+
+class Interruption:
+    """Whether a signal asked the runner to stop. The handler only sets a flag; the runner's loop does the rest."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in SIGNALS:
+            # whoever started us (nohup) may ignore a hang-up on purpose
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
