@@ -5,22 +5,26 @@ checkpoints/         see training/checkpoint.py
 history.jsonl        one line per validation: step, seconds, bits per frame, ...
 train.log  tb/       for people
 done.json            written when a limit has been reached
+
+An export of it (see export.py) is read in the same way.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from speechlvm.config import ExperimentConfig, load_yaml, resolved, validated
 from speechlvm.distributions import build_distribution
 from speechlvm.errors import ConfigError, UserError
+from speechlvm.export import is_export, name_of, read_export
+from speechlvm.files import read_json
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
+from speechlvm.saved import Provenance, Saved, checked
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 
 
@@ -32,13 +36,17 @@ class Experiment:
         config: resolved configuration.
         model: in evaluation mode, with its best weights.
         observation: with the training set's statistics.
-        provenance: step, epoch, seconds, seed, data_hash of the weights.
+        provenance: of the weights.
+        name: of the experiment, as results call it.
+        train_set: name of the training set.
     """
 
     config: ExperimentConfig
     model: Model
     observation: Observation
-    provenance: dict[str, Any]
+    provenance: Provenance
+    name: str
+    train_set: str
 
 
 def build(config: ExperimentConfig, observation: Observation, seed: int) -> Model:
@@ -70,10 +78,10 @@ SAME_INPUTS = ({"mulaw", "mulaw-pcm"},)
 
 
 def load_experiment(directory: Path, device: torch.device | str = "cpu", coding: str | None = None) -> Experiment:
-    """The best weights of an experiment, ready to score and sample.
+    """The best weights of an experiment, or those of an export, ready to score and sample.
 
     Args:
-        directory: of the experiment.
+        directory: of the experiment, or exported.
         device: to put the model on.
         coding: score over the cells of this coding instead of the one trained with (mulaw and mulaw-pcm agree in what
             the network sees up to rounding; under mulaw-pcm the likelihood is of the PCM signal).
@@ -82,20 +90,47 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
         UserError: not trained yet, damaged, or of another model.
         ConfigError: the codings' inputs differ.
     """
-    directory = Path(directory)
-    config = load_config(directory)
-    checkpoints = Checkpoints(directory / "checkpoints")
-    content = checkpoints.load_best()
-    check_settings(content, config, str(checkpoints.directory))
+    saved = load_saved(directory)
+    config = saved.config
+    if saved.observation.coding != config.coding:
+        raise UserError(f"{saved.source}: its coding is {saved.observation.coding}, config.yaml says {config.coding}")
     if coding is not None and coding != config.coding:
         if not any({coding, config.coding} <= group for group in SAME_INPUTS):
             raise ConfigError(f"--coding {coding}: {directory} was trained with {config.coding}, whose inputs differ")
         config = config.model_copy(update={"coding": coding})
-    observation = Observation.from_dict({**content["observation"], "coding": config.coding}, device)
-    model = build(config, observation, content["provenance"]["seed"])
-    load_weights(model, content["model"], str(checkpoints.path(content["provenance"]["step"])))
+    observation = Observation.from_dict({**saved.observation.to_dict(), "coding": config.coding}, device)
+    model = build(config, observation, saved.provenance.seed)
+    load_weights(model, saved.weights, saved.source)
     model.to(device).eval().requires_grad_(False)
-    return Experiment(config, model, observation, content["provenance"])
+    return Experiment(config, model, observation, saved.provenance, saved.name, saved.train_set)
+
+
+def load_saved(directory: Path) -> Saved:
+    """What an experiment, or an export of one, keeps of its best weights.
+
+    Raises:
+        UserError: not trained yet, damaged, or of other settings.
+    """
+    directory = Path(directory)
+    if is_export(directory):
+        return read_export(directory)
+    config = load_config(directory)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    content = checkpoints.load_best()
+    source = str(checkpoints.path(checkpoints.best_step()))
+    check_settings(content, config, source)
+    origin = read_json(directory / "origin.json")
+    if not isinstance(origin, dict) or not isinstance(origin.get("train_set"), str):
+        raise UserError(f"{directory / 'origin.json'}: does not name the training set; run stage 3 (train) again")
+    return Saved(
+        name_of(directory),
+        origin["train_set"],
+        config,
+        content["model"],
+        Observation.from_dict(content["observation"], source=source),
+        checked(Provenance, content["provenance"], source),
+        source,
+    )
 
 
 def training_device(ngpu: int) -> torch.device:

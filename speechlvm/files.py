@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from speechlvm.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+DONE, SKIPPED = "done.json", "skipped.json"
 
 
 @contextlib.contextmanager
@@ -42,12 +45,41 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Make a temporary directory that becomes `path` only when the block ends well; `atomic_write` fills it.
+
+    Raises:
+        UserError: something is at `path` already, the disk is full, or the place cannot be written.
+    """
+    path = Path(path).absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_left(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+    try:
+        with disk_errors(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if os.path.lexists(path):
+                raise UserError(f"{path}: is there already; move it away, or choose another name")
+            os.rename(temporary, path)
+            sync_directory(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(directory: Path) -> None:
-    """Remove, at any depth, temporary files of `atomic_write` whose process has been killed."""
-    for path in Path(directory).rglob(".*.tmp"):
+    """Remove, at any depth, what a killed process left that was in `atomic_write` or `atomic_directory`."""
+    _remove_left(list(Path(directory).rglob(".*.tmp")))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    for path in paths:
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _lives(int(process)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
@@ -144,10 +176,13 @@ def hash_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_done(directory: Path, inputs: dict[str, Any]) -> bool:
-    """Whether `directory` holds the complete results of exactly these inputs (settings and content hashes)."""
+def is_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> bool:
+    """Whether `directory` holds the complete results of exactly these inputs (settings and content hashes).
+
+    With `SKIPPED` as the mark: whether there can be none, which was found out of exactly these inputs.
+    """
     try:
-        return json.loads((Path(directory) / "done.json").read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
+        return json.loads((Path(directory) / mark).read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
     except (OSError, ValueError):
         return False
 
@@ -159,32 +194,54 @@ def check_done(*directories: Path) -> None:
         UserError: one is not, for instance because writing it again was interrupted.
     """
     for directory in directories:
-        if not (Path(directory) / "done.json").exists():
+        if not (Path(directory) / DONE).exists():
             raise UserError(f"{directory}: not a complete dump; run stage 2 (dumps)")
 
 
-def check_trained(directory: Path) -> None:
-    """Insist that an experiment has a trained model.
+def check_store(directory: Path) -> None:
+    """Insist that a store of representations is complete.
+
+    Raises:
+        UserError: it has not been written to its end.
+    """
+    if not (Path(directory) / DONE).exists():
+        raise UserError(f"{directory}: no complete representations; run stage 6 (latents)")
+
+
+def fingerprint(store: Path) -> list[str]:
+    """What changes when a store of representations is written again.
+
+    Raises:
+        UserError: it is not complete.
+    """
+    check_store(store)
+    return [hash_file(Path(store) / name) for name in ("info.json", DONE)]
+
+
+def check_trained(directory: Path) -> Path:
+    """Insist that an experiment, or an export, has a trained model; returns the file that changes with it.
 
     Raises:
         UserError: it has none.
     """
-    if not (Path(directory) / "checkpoints" / "best.json").exists():
-        raise UserError(f"{directory}: no trained model; run stage 3 (train)")
+    for path in (Path(directory) / "checkpoints" / "best.json", Path(directory) / "manifest.json"):
+        if path.exists():
+            return path
+    raise UserError(f"{directory}: no trained model; run stage 3 (train)")
 
 
-def mark_done(directory: Path, inputs: dict[str, Any]) -> None:
-    """Record that `directory` is complete; the last thing a stage writes."""
-    write_json(Path(directory) / "done.json", inputs)
+def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None:
+    """Record that `directory` is complete, or with `SKIPPED` that it stays empty; the last thing a stage writes."""
+    write_json(Path(directory) / mark, inputs)
 
 
 def withdraw(directory: Path) -> None:
     """Results in `directory` are of data that no longer support them."""
-    for name in ("done.json", "result.json"):
+    for name in (DONE, "result.json"):
         (Path(directory) / name).unlink(missing_ok=True)
 
 
 def mark_undone(directory: Path) -> None:
     """Results in `directory` are about to change."""
     with contextlib.suppress(FileNotFoundError):
-        (Path(directory) / "done.json").unlink()
+        (Path(directory) / DONE).unlink()

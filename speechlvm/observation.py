@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from speechlvm.coding import CONTINUOUS, OBSERVATIONS, PCM_OFFSET, build_coding
 from speechlvm.data.dump import Dump, PCMDump
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.modules.frames import frame_mask
+from speechlvm.saved import checked
+from speechlvm.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,40 @@ class Statistics:
         if variance == 0.0:
             raise UserError("the training set is constant (one PCM value only); nothing can be normalised or learnt")
         return Statistics(mean, variance**0.5)
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Rate = Annotated[int, Field(gt=0)] | _Positive | None
+
+
+class _Audio(Settings):
+    """What `AudioObservation.to_dict` gives."""
+
+    coding: str
+    mean: _Finite
+    std: _Positive
+    rate_hz: _Rate
+
+
+class _Vectors(Settings):
+    """What `VectorObservation.to_dict` gives."""
+
+    coding: Literal["normalised"]
+    channels: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(min_length=1)
+    mean: list[_Finite]
+    std: list[_Finite]
+    rate_hz: _Rate
+
+    @model_validator(mode="after")
+    def _fit(self) -> _Vectors:
+        kinds = dict(self.channels)
+        if not len(kinds) == len(self.channels) == len(self.mean) == len(self.std):
+            raise ValueError("channels, mean and std differ in number, or a channel is there twice")
+        for (name, kind), std in zip(self.channels, self.std, strict=True):
+            if kind not in ("real", "binary") or not std > 0 and kind == "real":
+                raise ValueError(f"channel '{name}' is '{kind}' with a deviation of {std}")
+        return self
 
 
 class Observation(ABC):
@@ -91,13 +129,17 @@ class Observation(ABC):
         return VectorObservation(dump.channels, dump.mean.tolist(), dump.std.tolist(), rate_hz=dump.rate_hz)
 
     @staticmethod
-    def from_dict(value: dict, device: torch.device | str = "cpu") -> Observation:
-        """Inverse of `to_dict`."""
-        if "channels" in value:
-            channels = dict(value["channels"])
-            return VectorObservation(channels, value["mean"], value["std"], device, value["rate_hz"])
-        statistics = Statistics(value["mean"], value["std"])
-        return AudioObservation(value["coding"], statistics, device, value["rate_hz"])
+    def from_dict(value: dict, device: torch.device | str = "cpu", source: str = "observation") -> Observation:
+        """Inverse of `to_dict`.
+
+        Raises:
+            UserError: it is not what `to_dict` gives; `source` is named.
+        """
+        if isinstance(value, dict) and "channels" in value:
+            vectors = checked(_Vectors, value, source)
+            return VectorObservation(dict(vectors.channels), vectors.mean, vectors.std, device, vectors.rate_hz)
+        audio = checked(_Audio, value, source)
+        return AudioObservation(audio.coding, Statistics(audio.mean, audio.std), device, audio.rate_hz)
 
     def check(self, dump: Dump) -> None:
         """Insist that a dump holds what this is an observation of.

@@ -38,9 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.num_samples < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
         parser.error("--num_samples is at least 1, --minutes above 0")
     check_done(arguments.dump)
-    check_trained(arguments.exp)
     inputs = {
-        "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
+        "model": hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
         "num_samples": arguments.num_samples,
         "statistics": sorted({"mean", *arguments.statistics}),
@@ -98,9 +97,10 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _merge(arguments: Any) -> None:
+    from speechlvm.export import name_of
     from speechlvm.latents import store
 
-    about = {"source": arguments.exp.parent.name, "num_samples": arguments.num_samples}
+    about = {"source": name_of(arguments.exp), "num_samples": arguments.num_samples}
     info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), **about})
     for r in info["representations"]:
         print(f"{arguments.out}: {r['name']}: {r['dimensions']} numbers every {r['hop_frames']} frames")

@@ -28,9 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.count < 1 or any(length is not None and length <= 0 for length in lengths):
         parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
     check_done(arguments.dump)
-    check_trained(arguments.exp)
     inputs = {
-        "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
+        "model": hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
         **{
             key: getattr(arguments, key)
@@ -102,7 +101,7 @@ def _sample(arguments: Any) -> None:
                 }
             )
         picture = arguments.out / group.picture
-        title = f"{arguments.exp.parent.name}: {picture.stem}"
+        title = f"{experiment.name}: {picture.stem}"
         page = [(item.title, item.data, item.marks) for item in group.page]
         if audible:
             waveform_page(picture, page, dump.rate_hz, title, group.columns)

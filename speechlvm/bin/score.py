@@ -29,9 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--samples, --max_frames and --chunk_frames are at least 1")
 
     check_done(arguments.dump)
-    check_trained(arguments.exp)
     inputs = {
-        "model": hash_file(arguments.exp / "checkpoints" / "best.json"),
+        "model": hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
         "coding": arguments.coding,
         "samples": arguments.samples,
@@ -83,25 +82,24 @@ def _merge(arguments: Any) -> None:
 
     experiment = load_experiment(arguments.exp, coding=arguments.coding)
     model, provenance = experiment.model, experiment.provenance
-    origin = read_json(arguments.exp / "origin.json")
     bound = model.bound if arguments.samples == 1 or model.bound == "exact" else f"iwae-{arguments.samples}"
     result = results.merge_parts(
         arguments.out,
         arguments.nj,
         {
-            "model": arguments.exp.parent.name,
+            "model": experiment.name,
             "system": experiment.config.model,
             "set": arguments.dump.name,
-            "train_set": origin["train_set"],
+            "train_set": experiment.train_set,
             "coding": experiment.config.coding,
             "distribution": {"name": experiment.config.distribution, **experiment.config.distribution_conf},
             "unit": "density" if model.distribution.continuous else "pmf",
             "bound": bound,
             "stack": model.stack,
-            "seed": provenance["seed"],
-            "steps": provenance["step"],
-            "epochs": provenance["epoch"],
-            "hours": provenance["seconds"] / 3600,
+            "seed": provenance.seed,
+            "steps": provenance.step,
+            "epochs": provenance.epoch,
+            "hours": provenance.seconds / 3600,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "config_hash": hash_value(load_config(arguments.exp).frozen()),
             "data_hash": read_json(arguments.dump / "info.json")["data_hash"],

@@ -14,19 +14,30 @@ import hashlib
 import io
 import json
 import logging
-import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from speechlvm import __version__
 from speechlvm.config import ExperimentConfig
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, hash_file, read_json, write_json
+from speechlvm.saved import check_format
 
 FORMAT = 1
 KEPT = 2
+CONTENT = {
+    "model": dict,
+    "optimizer": dict,
+    "generator": torch.Tensor,
+    "observation": dict,
+    "progress": dict,
+    "frozen": str,
+    "provenance": dict,
+}
 _NAME = re.compile(r"step-(\d{8,})\.json")
 log = logging.getLogger(__name__)
 
@@ -53,7 +64,7 @@ class Checkpoints:
         path = self.path(step)
         # through memory: torch's own writer hides a full disk behind an error of its archive format
         buffer = io.BytesIO()
-        torch.save({**content, "format": FORMAT}, buffer)
+        torch.save({**content, "format": FORMAT, "speechlvm": __version__}, buffer)
         with atomic_write(path, "wb") as stream:
             stream.write(buffer.getbuffer())
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
@@ -130,27 +141,44 @@ def load_tensors(path: Path) -> dict[str, Any]:
         UserError: not such a file, or written by a newer version.
     """
     try:
+        _insist_plain_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # unpicklers of damaged or hostile data raise almost anything
         raise UserError(
             f"{path}: not a checkpoint of this project ({type(error).__name__}); nothing was loaded"
         ) from error
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict):
         raise UserError(f"{path}: not a checkpoint of this project (no format number); nothing was loaded")
-    if content["format"] > FORMAT:
-        raise UserError(f"{path}: format {content['format']}; this version reads up to {FORMAT}; install a newer one")
+    check_format(content, FORMAT, str(path))
     return content
 
 
+def _insist_plain_archive(path: Path) -> None:
+    """Leave torch's readers of older formats out of it, and files that unpack to more than they are."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise zipfile.BadZipFile("packed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile("members overlap")
+
+
 def check_settings(content: dict[str, Any], config: ExperimentConfig, source: str) -> None:
-    """Insist that a checkpoint was trained with the settings of the configuration beside it.
+    """Insist that a checkpoint is whole, and was trained with the settings of the configuration beside it.
 
     Raises:
-        UserError: other settings; the first section that differs is named.
+        UserError: what is missing, or the first section that differs.
     """
-    trained, given = json.loads(content["frozen"]), json.loads(json.dumps(config.frozen()))
+    for key, kind in CONTENT.items():
+        if not isinstance(content.get(key), kind):
+            found = type(content[key]).__name__ if key in content else "nothing"
+            raise UserError(f"{source}: a checkpoint has {found} as '{key}', expected {kind.__name__}; use another one")
+    try:
+        trained, given = dict(json.loads(content["frozen"])), json.loads(json.dumps(config.frozen()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{source}: a checkpoint's settings are not readable; use another one") from error
     differing = [key for key in sorted(trained.keys() | given.keys()) if trained.get(key) != given.get(key)]
     if differing:
         key = differing[0]
@@ -164,9 +192,11 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], sour
     """Load weights all or nothing.
 
     Raises:
-        UserError: another model's or another size's weights (first differing keys named), or not finite.
+        UserError: another model's weights, or of another size or type (first differing keys named), or not finite.
     """
     own = module.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        raise UserError(f"{source}: weights are not named; nothing was loaded")
     differing = [key for key in sorted(own.keys() | weights.keys()) if not _fits(own.get(key), weights.get(key))]
     if differing:
         shown = ", ".join(_describe(key, own.get(key), weights.get(key)) for key in differing[:3])
@@ -177,10 +207,18 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], sour
     module.load_state_dict(weights)
 
 
-def _fits(own: torch.Tensor | None, given: torch.Tensor | None) -> bool:
-    return own is not None and isinstance(given, torch.Tensor) and own.shape == given.shape
+def _fits(own: torch.Tensor | None, given: Any) -> bool:
+    return own is not None and _described(given) == _described(own)
 
 
-def _describe(key: str, own: torch.Tensor | None, given: torch.Tensor | None) -> str:
-    shape = [tuple(value.shape) if isinstance(value, torch.Tensor) else "absent" for value in (own, given)]
-    return f"{key} (model {shape[0]}, file {shape[1]})"
+def _described(value: Any) -> str:
+    if value is None:
+        return "absent"
+    # neither subclasses nor sparse or empty storage, which behave differently from plain tensors
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
+        return "no plain tensor"
+    return f"{tuple(value.shape)}{'' if value.dtype == torch.float32 else f' {value.dtype}'.replace('torch.', '')}"
+
+
+def _describe(key: str, own: torch.Tensor | None, given: Any) -> str:
+    return f"{key} (model {_described(own)}, file {_described(given)})"

@@ -33,7 +33,7 @@ class Recorded:
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn(parameter.shape)
         model.eval().requires_grad_(False)
-        self.experiment = Experiment(None, model, observation, {})
+        self.experiment = Experiment(None, model, observation, None, key, "train")
         self.levels = list(model.latent_sizes)
         self.calls = []
         sample = model.sample

@@ -96,9 +96,13 @@ def test_other_files_and_formats(tmp_path):
     torch.save({"model": {}}, path)
     with pytest.raises(UserError, match="no format number"):
         load_tensors(path)
-    torch.save({"format": 99}, path)
-    with pytest.raises(UserError, match="format 99; this version reads up to 1"):
+    torch.save({"format": 99, "speechlvm": "0.9.1"}, path)
+    with pytest.raises(UserError, match=r"format 99; speechlvm [\d.]+ reads up to 1; needs speechlvm >= 0\.9\.1$"):
         load_tensors(path)
+    for writer in ({}, {"speechlvm": "1; rm -r /"}, {"speechlvm": [1]}):
+        torch.save({"format": 99, **writer}, path)
+        with pytest.raises(UserError, match="needs a newer speechlvm$"):
+            load_tensors(path)
 
 
 def test_weights_of_another_model_are_named_and_nothing_is_loaded():

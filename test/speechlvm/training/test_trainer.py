@@ -65,7 +65,7 @@ def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, seen_dumps,
     assert [entry["step"] for entry in history] == list(range(0, 201, 50))
     assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
     experiment = load_experiment(out)
-    assert experiment.provenance["seed"] == 3 and experiment.provenance["step"] > 0
+    assert experiment.provenance.seed == 3 and experiment.provenance.step > 0
     assert (out / "train.log").exists() and (out / "config.yaml").exists() and any((out / "tb").iterdir())
 
 
