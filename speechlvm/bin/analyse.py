@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json, withdraw, write_json
+from speechlvm.files import (
+    SKIPPED,
+    fingerprint,
+    hash_file,
+    is_done,
+    mark_done,
+    mark_undone,
+    read_json,
+    withdraw,
+    write_json,
+)
 
 # What each analysis reads of a data directory.
 FILES = {
@@ -34,13 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
     )
+    add_check(parser)
     arguments = parser.parse_args(argv)
     if len(arguments.latents) != len(arguments.data):
         parser.error(f"--latents has {len(arguments.latents)} directories and --data {len(arguments.data)}")
     if arguments.speakers < 1 or (arguments.largest_k is not None and arguments.largest_k < 1):
         parser.error("--speakers and --largest_k are at least 1")
-
-    from speechlvm.latents.store import fingerprint
 
     files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
     beside = arguments.beside / arguments.analysis / "result.json" if arguments.beside else None
@@ -53,9 +62,10 @@ def main(argv: list[str] | None = None) -> int:
     }
     if arguments.analysis == "phones":
         inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
-    if is_done(arguments.out, inputs):
-        print(f"{arguments.out}: complete")
-        return 0
+    complete = is_done(arguments.out, inputs) or (arguments.optional and is_done(arguments.out, inputs, SKIPPED))
+    status = status_if_decided(arguments, arguments.out, complete)
+    if status is not None:
+        return status
 
     from speechlvm.latents import figures, levels
     from speechlvm.latents.items import Unsuitable, open_sets
@@ -64,7 +74,12 @@ def main(argv: list[str] | None = None) -> int:
         sets = open_sets(arguments.latents, arguments.data, labelled=arguments.analysis != "levels")
         result = _analyse(arguments, sets)
     except Unsuitable as error:
-        return _unsuitable(arguments, str(error))
+        if not arguments.optional:
+            raise UserError(str(error)) from error
+        print(f"analysis '{arguments.analysis}' is skipped: {error}")
+        withdraw(arguments.out)
+        mark_done(arguments.out, inputs, SKIPPED)
+        return 0
     result = {
         "analysis": arguments.analysis,
         "source": sets[0].store.source,
@@ -83,14 +98,6 @@ def main(argv: list[str] | None = None) -> int:
     if len(notes) > SHOWN_NOTES:
         print(f"and {len(notes) - SHOWN_NOTES} more: see {arguments.out / 'result.json'}")
     print(f"written: {arguments.out}")
-    return 0
-
-
-def _unsuitable(arguments: Any, reason: str) -> int:
-    if not arguments.optional:
-        raise UserError(reason)
-    print(f"analysis '{arguments.analysis}' is skipped: {reason}")
-    withdraw(arguments.out)
     return 0
 
 

@@ -44,13 +44,27 @@ def _underscored(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
+def add_check(parser: Any) -> None:
+    """The option by which stages find out, without a job, that there is nothing to do."""
+    parser.add_argument("--check", action="store_true", help="exit 0 if the results are complete, else 1; do nothing")
+
+
 def add_sharding(parser: argparse.ArgumentParser) -> None:
     """Options of programs whose work is divided into jobs and then merged."""
     parser.add_argument("--nj", type=int, default=1, help="number of jobs the work is divided into")
     step = parser.add_mutually_exclusive_group()
     step.add_argument("--job", type=int, help="do only this job, 1 .. nj")
     step.add_argument("--merge", action="store_true", help="only join the results of all jobs")
-    step.add_argument("--check", action="store_true", help="exit 0 if the results are complete, else 1; do nothing")
+    add_check(step)
+
+
+def status_if_decided(arguments: argparse.Namespace, out: Path, complete: bool) -> int | None:
+    """Exit status of a program that has nothing to do, or that is only asked (`add_check`); None: it has to work."""
+    if complete:
+        if not arguments.check:
+            print(f"{out}: complete")
+        return 0
+    return 1 if arguments.check else None
 
 
 def run_sharded(
@@ -72,12 +86,9 @@ def run_sharded(
     """
     if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
         raise ConfigError(f"--nj {arguments.nj} --job {arguments.job}: expected 1 <= job <= nj")
-    if is_done(out, inputs):
-        if not arguments.check:
-            print(f"{out}: complete")
-        return 0
-    if arguments.check:
-        return 1
+    status = status_if_decided(arguments, out, is_done(out, inputs))
+    if status is not None:
+        return status
     mark_undone(out)
     part_inputs = json.loads(json.dumps({**inputs, "jobs": arguments.nj}))
     for job in [arguments.job] if arguments.job else range(1, arguments.nj + 1):

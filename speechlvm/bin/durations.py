@@ -2,20 +2,31 @@
 
 from pathlib import Path
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
+from speechlvm.files import atomic_write, hash_file, is_done, mark_done, mark_undone
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write figures/phone_durations.png and .pdf, and their quartiles as tables/phone_durations.csv."""
+    """Write durations/phone_durations.png and .pdf, and their quartiles as durations/phone_durations.csv."""
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories with phones")
     parser.add_argument("--speaker", default="", help="whose durations stand above everybody's (default: the first)")
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
+    add_check(parser)
     arguments = parser.parse_args(argv)
+
+    files = [path / name for path in arguments.data for name in ("utt2spk", "phones", "wav.scp")]
+    inputs = {
+        "speaker": arguments.speaker,
+        "data": [hash_file(path) if path.exists() else "missing" for path in files],
+    }
+    out = arguments.exp / "durations"
+    status = status_if_decided(arguments, out, is_done(out, inputs))
+    if status is not None:
+        return status
 
     from speechlvm.data.directory import load_data_dir
     from speechlvm.errors import UserError
-    from speechlvm.files import atomic_write
     from speechlvm.reporting import durations, formats
 
     directories = [load_data_dir(path) for path in arguments.data]
@@ -29,11 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         speaker = speakers[0]
     one, everybody = durations.durations_ms(directories, speaker), durations.durations_ms(directories)
     panels = {f"speaker {speaker}": one, f"all {len(speakers)} speakers": everybody}
-    durations.durations_figure(arguments.exp / "figures" / "phone_durations", panels)
-    out = arguments.exp / "tables" / "phone_durations.csv"
-    with atomic_write(out) as stream:
+    mark_undone(out)
+    durations.durations_figure(out / "phone_durations", panels)
+    with atomic_write(out / "phone_durations.csv") as stream:
         stream.write(formats.csv_table(durations.summary(one, speaker) + durations.summary(everybody, "all")))
-    print(f"written: {arguments.exp / 'figures' / 'phone_durations'}.png and .pdf, {out}")
+    mark_done(out, inputs)
+    print(f"written: {out}")
     return 0
 
 

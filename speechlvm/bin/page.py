@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -10,6 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>/<experiment>/seed<k>, or .../spectra")
     parser.add_argument("--title", default="", help="of the page (default: the experiment's name)")
+    add_check(parser)
     arguments = parser.parse_args(argv)
 
     from speechlvm.errors import UserError
@@ -19,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.exp.is_dir():
         raise UserError(f"{arguments.exp}: no such directory; give that of an experiment")
     page, out = Page(arguments.exp, arguments.title), arguments.exp / PAGE
-    if page.is_made():
-        print(f"{out}: complete")
-        return 0
+    status = status_if_decided(arguments, out, page.is_made())
+    if status is not None:
+        return status
     text = page.html()
     with atomic_write(out) as stream:
         stream.write(text)

@@ -5,7 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
+from speechlvm.files import fingerprint, hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -48,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     for name, words in (("tasks", tasks), ("minutes", numbers), ("seeds", list(map(int, seeds)))):
         if len(set(words)) < len(words):
             parser.error(f"--{name} {getattr(arguments, name)}: each once")
-
-    from speechlvm.latents.store import fingerprint
 
     tasks = _with_labels(arguments, tasks)
     if not tasks:  # said above, and said again by each call, since nothing is written

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm import __version__
+from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
+from speechlvm.files import atomic_write, hash_file, is_done, mark_done, mark_undone
+
+READ = ("done.json", "result.json", "history.jsonl")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,20 +18,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--only", default="", help="names of the tables to write, for instance 'A1 A3' (default: all)")
     parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
+    add_check(parser)
     arguments = parser.parse_args(argv)
 
+    from speechlvm.reporting import tables
+
+    chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
+    roots = tables.roots(chosen)
+    inputs, marked = _inputs(arguments, roots), arguments.exp / "tables"
+    made = {"written": hash_file(arguments.out) if arguments.out.exists() else None}
+    status = status_if_decided(arguments, arguments.out, is_done(marked, inputs | made))
+    if status is not None:
+        return status
+    mark_undone(marked)
+    _write(arguments, chosen, roots)
+    mark_done(marked, inputs | {"written": hash_file(arguments.out)})
+    return 0
+
+
+def _inputs(arguments: Any, roots: list[str]) -> dict[str, Any]:
+    """What tables and figures are a function of."""
+    files = sorted(arguments.tables.glob("*.yaml"))
+    for root in (arguments.exp, *map(Path, roots)):
+        files += sorted(path for path in root.rglob("*") if path.name in READ and path.parent != root / "tables")
+    settings = {name: str(getattr(arguments, name)) for name in ("only", "command", "out")}
+    return {"version": __version__, **settings, "files": {str(path): hash_file(path) for path in files}}
+
+
+def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
+    """Everything.
+
+    Raises:
+        UserError: some files cannot be used; what does not need them is written.
+    """
     from speechlvm.errors import UserError
-    from speechlvm.files import atomic_write
-    from speechlvm.reporting import figures, formats, latent_tables, render, tables
+    from speechlvm.reporting import figures, formats, latent_tables, render
     from speechlvm.reporting.collect import collect
     from speechlvm.reporting.compare import compare
     from speechlvm.reporting.findings import collect_findings, mean_curves
 
-    chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
     train_set = arguments.exp.name
     own, faults = collect(arguments.exp)
     cells = list(own)
-    for root in tables.roots(chosen):
+    for root in roots:
         others, more = collect(Path(root), root)
         cells, faults = cells + others, faults + more
     comparisons = [compare(table, cells, train_set) for table in chosen]
@@ -50,7 +83,6 @@ def main(argv: list[str] | None = None) -> int:
     if faults:
         more = f" (and {len(faults) - 1} more; {arguments.out} lists all)" if len(faults) > 1 else ""
         raise UserError(f"{faults[0]}{more}; all else is in {arguments.out}")
-    return 0
 
 
 def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:

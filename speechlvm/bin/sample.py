@@ -6,7 +6,7 @@ Audio is written as <name>.wav. Vectors are written as <name>.npy, float32 (T, C
 from pathlib import Path
 from typing import Any
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
 from speechlvm.files import check_done, check_trained, hash_file, is_done, mark_done, mark_undone, write_json
 
 
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prefix_frames", type=int, help="real data before a continuation, in frames")
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    add_check(parser)
     arguments = parser.parse_args(argv)
     lengths = [arguments.seconds, arguments.prefix_seconds, arguments.frames, arguments.prefix_frames]
     if arguments.count < 1 or any(length is not None and length <= 0 for length in lengths):
@@ -36,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
             for key in ("count", "seconds", "prefix_seconds", "frames", "prefix_frames", "seed")
         },
     }
-    if is_done(arguments.out, inputs):
-        print(f"{arguments.out}: complete")
-        return 0
+    status = status_if_decided(arguments, arguments.out, is_done(arguments.out, inputs))
+    if status is not None:
+        return status
     mark_undone(arguments.out)
     _sample(arguments)
     mark_done(arguments.out, inputs)

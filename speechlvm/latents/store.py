@@ -23,7 +23,7 @@ import numpy as np
 from speechlvm.data.dump import remove_parts_beyond, start_part
 from speechlvm.data.vectors import read_vectors, write_record
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, disk_errors, hash_file, read_json, write_json
+from speechlvm.files import atomic_write, check_store, disk_errors, read_json, write_json
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
@@ -168,22 +168,6 @@ def _remove_others(directory: Path, stems: Collection[str]) -> None:
                     stale.unlink()
 
 
-def insist_complete(directory: Path) -> None:
-    """Raise a UserError unless a store has been written to its end."""
-    if not (Path(directory) / "done.json").exists():
-        raise UserError(f"{directory}: no complete representations; run stage 6 (latents)")
-
-
-def fingerprint(directory: Path) -> list[str]:
-    """What changes when a store is written again.
-
-    Raises:
-        UserError: it is not complete.
-    """
-    insist_complete(directory)
-    return [hash_file(Path(directory) / name) for name in ("info.json", "done.json")]
-
-
 class Store:
     """Random access to the representations of a set.
 
@@ -199,7 +183,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        insist_complete(self.directory)
+        check_store(self.directory)
         try:
             done, info = (read_json(self.directory / name) for name in ("done.json", "info.json"))
         except UserError as error:

@@ -143,7 +143,9 @@ def test_missing_labels(tmp_path, analysis, missing, name):
     assert (stopped.returncode, stopped.stderr) == (1, f"error: {line}\n")
     skipped = run(analysis, [own], out, "--optional")
     assert (skipped.returncode, skipped.stdout) == (0, f"analysis '{analysis}' is skipped: {line}\n")
-    assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["skipped.json"]
+    assert run(analysis, [own], out, "--optional", "--check").returncode == 0
+    assert run(analysis, [own], out, "--check").returncode == 1  # asked for by name, it fails
 
 
 def test_pieces_of_recordings_have_levels_but_no_labels(tmp_path, undrawn):
@@ -162,7 +164,7 @@ def test_what_labels_no_longer_support_does_not_stay(tmp_path, undrawn):
     assert run("gender", [own], out).returncode == 0 and (out / "result.json").exists()
     (own[1] / "spk2gender").unlink()
     assert run("gender", [own], out, "--optional").returncode == 0
-    assert not list(out.glob("*.json"))
+    assert [path.name for path in out.glob("*.json")] == ["skipped.json"]
 
 
 def test_nothing_to_be_told_apart(tmp_path):
@@ -175,7 +177,7 @@ def test_nothing_to_be_told_apart(tmp_path):
     for options in ([], ["--beside", tmp_path / "where spectra were skipped"]):
         skipped = run("gender", [own], tmp_path / "out", "--optional", *options)
         assert (skipped.returncode, skipped.stdout[:34]) == (0, "analysis 'gender' is skipped: utte")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["skipped.json"]
 
 
 def test_what_is_wrong_is_an_error_even_where_the_analysis_is_optional(tmp_path):

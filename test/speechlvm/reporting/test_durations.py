@@ -37,7 +37,7 @@ def data(tmp_path):
 def run(tmp_path, directories, *options):
     exp = tmp_path / "exp"
     durations.main(["--data", *map(str, directories), "--exp", str(exp), *options])
-    with open(exp / "tables/phone_durations.csv", encoding="utf-8", newline="") as stream:
+    with open(exp / "durations/phone_durations.csv", encoding="utf-8", newline="") as stream:
         records = list(csv.DictReader(stream))
     return {(r["speaker"], r["phone"]): [float(r[key]) for key in list(r)[2:]] for r in records}
 
@@ -58,7 +58,7 @@ def test_quartiles_of_one_speaker_and_of_all_at_their_own_rates(data, tmp_path, 
     assert list(found) == [
         ("b", "ax"), ("b", "s"), ("b", "ih"), ("all", "ax"), ("all", "ih"), ("all", "s"), ("all", "h#"),
     ]  # fmt: skip
-    figures = tmp_path / "exp/figures"
+    figures = tmp_path / "exp/durations"
     assert (figures / "phone_durations.png").read_bytes().startswith(b"\x89PNG")
     assert (figures / "phone_durations.pdf").read_bytes().startswith(b"%PDF")
     assert "shown:" not in capsys.readouterr().out

@@ -114,7 +114,7 @@ def test_only_the_chosen_tables_are_written(write_table, run, tmp_path):
     text = run("--only", "C A")
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Table C: t", "## Table A: t"]
     assert sorted(path.name for path in (tmp_path / "exp/train/tables").iterdir()) == [
-        "A.csv", "A.tex", "C.csv", "C.tex",
+        "A.csv", "A.tex", "C.csv", "C.tex", "done.json",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="table 'D' is unknown; expected A, B, C"):
         run("--only", "D")
@@ -278,3 +278,27 @@ def test_torch_is_not_imported(write_result, write_table, tmp_path):
     options = ["--exp", tmp_path / "exp/train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
     assert subprocess.run([sys.executable, "-c", program, *options], stdout=subprocess.DEVNULL).returncode == 0
     assert (tmp_path / "exp/train/tables/T.csv").exists()
+
+
+def test_nothing_is_written_again_unless_something_changed(write_result, write_table, run, tmp_path, capsys):
+    write_result("a", -10.0 * BITS, coding="mulaw")
+    write_table(rows("a", at=1.0))
+    run()
+    out = tmp_path / "RESULTS.md"
+    figure = next((tmp_path / "exp/train/figures").glob("*.png"))
+    arguments = ["--exp", str(tmp_path / "exp/train"), "--tables", str(tmp_path / "tables"), "--out", str(out)]
+    figure.write_bytes(b"as it was")
+    assert report.main([*arguments, "--check"]) == 0 and report.main(arguments) == 0
+    assert f"{out}: complete" in capsys.readouterr().out and figure.read_bytes() == b"as it was"
+
+    text = out.read_text()
+    for change in (
+        lambda: out.write_text("edited"),
+        out.unlink,
+        lambda: write_result("b", -9.0 * BITS, coding="mulaw"),
+    ):
+        change()
+        assert report.main([*arguments, "--check"]) == 1
+        assert report.main(arguments) == 0
+        assert out.read_text().startswith(text[:20]) and figure.read_bytes() != b"as it was"
+        assert report.main([*arguments, "--check"]) == 0
