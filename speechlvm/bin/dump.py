@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         help="cut each recording into consecutive utterances of so many frames, of which the last may be shorter",
     )
+    parser.add_argument("--allow_pipes", action="store_true", help="run the commands in wav.scp")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
 
@@ -47,68 +48,66 @@ def main(argv: list[str] | None = None) -> int:
     return run_sharded(arguments, arguments.out, inputs, write_part=write_part, merge=merge)
 
 
-def _rate_hz(arguments: Any, data: Any) -> int:
-    from speechlvm.data.audio import audio_info
-
-    return arguments.rate_hz or audio_info(data.wav[min(data.wav)]).rate_hz
-
-
-def _audio(arguments: Any, data: Any, job: int) -> Any:
-    from speechlvm.data.audio import audio_blocks, read_audio
+def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:
     from speechlvm.data.dump import share_of
 
-    rate_hz, length = _rate_hz(arguments, data), arguments.segment_frames
-    for utterance in share_of(sorted(data.wav), job, arguments.nj):
-        if length is None:
-            yield utterance, read_audio(data.wav[utterance], rate_hz)
-        else:
-            for number, samples in enumerate(audio_blocks(data.wav[utterance], rate_hz, length)):
-                yield f"{utterance}-{number * length:010d}", samples
+    length = arguments.segment_frames
+    for utterance in share_of(recordings.utterances, job, arguments.nj):
+        for number, samples in enumerate(recordings.blocks(utterance, rate_hz, length)):
+            yield utterance if length is None else f"{utterance}-{number * length:010d}", samples
 
 
-def _audio_inputs(arguments: Any, data: Any) -> dict[str, Any]:
+def _audio_inputs(arguments: Any, recordings: Any) -> dict[str, Any]:
     from speechlvm.files import hash_value
 
-    stamps = [[u, str(path), *_stamp(path)] for u, path in sorted(data.wav.items())]
     settings = {name: getattr(arguments, name) for name in ("kind", "rate_hz", "segment_frames")}
-    return {**settings, "audio": hash_value(stamps)}
+    return {**settings, "audio": hash_value(recordings.stamps())}
 
 
 def _pcm16(arguments: Any, data: Any) -> tuple:
     from speechlvm.data import dump
+    from speechlvm.data.recordings import Recordings
+
+    recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
     def write_part(job: int, inputs: dict) -> None:
-        dump.write_part(arguments.out, job, _audio(arguments, data, job), _rate_hz(arguments, data), inputs)
+        rate_hz = arguments.rate_hz or recordings.rate_hz()
+        dump.write_part(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
 
     def merge() -> None:
         info = dump.merge(arguments.out, arguments.nj, str(arguments.data))
         if arguments.segment_frames:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
-                f"{len(data.wav)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} "
+                f"{len(data.utt2spk)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} "
                 f"frames, {shorter} of them shorter, where a recording ends"
             )
 
-    return _audio_inputs(arguments, data), write_part, merge
+    return _audio_inputs(arguments, recordings), write_part, merge
 
 
 def _features(arguments: Any, data: Any) -> tuple:
     from speechlvm.data import features
+    from speechlvm.data.recordings import Recordings
+
+    recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
     def write_part(job: int, inputs: dict) -> None:
-        transform = features.TRANSFORMS[arguments.kind](_rate_hz(arguments, data))
-        items = ((utterance, transform(samples)) for utterance, samples in _audio(arguments, data, job))
+        rate_hz = arguments.rate_hz or recordings.rate_hz()
+        transform = features.TRANSFORMS[arguments.kind](rate_hz)
+        items = ((utterance, transform(samples)) for utterance, samples in _audio(arguments, recordings, rate_hz, job))
         features.write_part(arguments.out, job, items, inputs)
 
-    return _audio_inputs(arguments, data), write_part, lambda: features.merge(arguments.out, arguments.nj)
+    return _audio_inputs(arguments, recordings), write_part, lambda: features.merge(arguments.out, arguments.nj)
 
 
 def _vectors(arguments: Any, data: Any) -> tuple:
     from speechlvm.data import vectors
     from speechlvm.data.dump import share_of
+    from speechlvm.data.recordings import file_stamp
     from speechlvm.files import hash_value
 
-    stamps = [[u, place, *_stamp(Path(place.rpartition(":")[0]))] for u, place in sorted(data.feats.items())]
+    stamps = [[u, place, *file_stamp(Path(place.rpartition(":")[0]))] for u, place in sorted(data.feats.items())]
     inputs = {
         "kind": "vectors",
         "feats": hash_value(stamps),
@@ -125,16 +124,6 @@ def _vectors(arguments: Any, data: Any) -> tuple:
         vectors.merge(arguments.out, arguments.nj, str(arguments.data), data.channels, data.rate_hz)
 
     return inputs, write_part, merge
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    from speechlvm.errors import UserError
-
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; run utils/validate_data_dir.sh on the data directory") from error
-    return status.st_size, status.st_mtime_ns
 
 
 if __name__ == "__main__":

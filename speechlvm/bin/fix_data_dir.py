@@ -7,15 +7,16 @@ from speechlvm.bin.cli import run_main
 
 def main(argv: list[str] | None = None) -> int:
     """Prints each repair."""
-    parser = argparse.ArgumentParser(prog="fix_data_dir", description=__doc__)
+    parser = argparse.ArgumentParser(prog="fix_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
+    parser.add_argument("--allow-pipes", "--allow_pipes", action="store_true", help="run the commands in wav.scp")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.directory import fix
+    from speechlvm.data.repair import fix
 
     for directory in arguments.directories:
-        for line in fix(directory) or [f"{directory}: nothing to fix"]:
+        for line in fix(directory, arguments.allow_pipes) or [f"{directory}: nothing to fix"]:
             print(line)
     return 0
 

@@ -8,24 +8,38 @@ from speechlvm.bin.cli import run_main
 
 def main(argv: list[str] | None = None) -> int:
     """Prints every fault; 1 if there was any."""
-    parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__)
+    parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
     parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files or archives")
+    parser.add_argument("--allow-pipes", "--allow_pipes", action="store_true", help="run the commands in wav.scp")
+    parser.add_argument(
+        "--disjoint",
+        choices=("utterances", "speakers"),
+        help="the directories are a training set, a validation set and test sets: no two may share utterances or "
+        "audio; with 'speakers', test sets must share no speakers with the first two either",
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.directory import validate
+    from speechlvm.data.checks import overlaps, validate
 
-    status = 0
+    faulty = False
     for directory in arguments.directories:
-        faults = validate(directory, check_audio=not arguments.no_audio)
-        for fault in faults:
-            print(f"error: {fault}", file=sys.stderr)
-        if faults:
-            status = 1
-        else:
+        faults = validate(directory, not arguments.no_audio, arguments.allow_pipes)
+        _print(faults)
+        faulty |= bool(faults)
+        if not faults:
             print(f"{directory}: valid")
-    return status
+    if arguments.disjoint and not faulty:
+        faults = overlaps(arguments.directories, arguments.disjoint == "speakers")
+        _print(faults)
+        faulty = bool(faults)
+    return int(faulty)
+
+
+def _print(faults: list[str]) -> None:
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
 
 
 if __name__ == "__main__":

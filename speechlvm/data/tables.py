@@ -2,7 +2,9 @@
 
 The files that make up a directory (see `TABLES`), one entry a line, sorted by bytes as LC_ALL=C sorts:
 
-    wav.scp          utterance path        one blank, then the rest of the line (paths may contain blanks)
+    wav.scp          utterance path        one blank, then the rest of the line (paths may contain blanks); or
+                     utterance command |   whose output is the audio; run only where that is asked for
+    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then has recordings
     utt2spk          utterance speaker     the utterance id begins with the speaker id
     spk2utt          speaker utterance...
     utt2num_samples  utterance count
@@ -18,6 +20,7 @@ A fault is a string ``file:line: reason; what to do``.
 
 import codecs
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +39,7 @@ class Table:
         pattern: what the second column must match (for `segments`: unused).
         meaning: the second column in words.
         segments: several lines a key: start, end, label.
+        shape: the columns in words, where they are not "<key> value".
     """
 
     key: str
@@ -43,13 +47,19 @@ class Table:
     pattern: str = r".*"
     meaning: str = ""
     segments: bool = False
+    shape: str = ""
 
 
-COUNT = {"columns": 2, "pattern": r"[1-9][0-9]*", "meaning": "a positive number"}
+SAMPLE_NUMBER = re.compile(r"[0-9]{1,15}")
+COUNT = {"columns": 2, "pattern": r"[1-9][0-9]{0,14}", "meaning": "a positive number"}
+STRETCH = {"columns": 4, "segments": True, "shape": "utterance start_sample end_sample label"}
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
+TO_THE_END = "-1"
 TABLES = {
     "utt2spk": Table("utterance", 2, SAFE_ID.pattern, "a speaker id made of [A-Za-z0-9_.-], not starting with '-'"),
     "spk2utt": Table("speaker", None),
-    "wav.scp": Table("utterance", None),
+    "wav.scp": Table("utterance", None, shape="utterance path"),
+    "segments": Table("utterance", 4, shape="utterance recording start end"),
     "utt2num_samples": Table("utterance", **COUNT),
     "feats.scp": Table("utterance", None),
     "utt2num_frames": Table("utterance", **COUNT),
@@ -57,8 +67,8 @@ TABLES = {
     "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
     "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
     "spk2dialect": Table("speaker", 2),
-    "phones": Table("utterance", 4, segments=True),
-    "words": Table("utterance", 4, segments=True),
+    "phones": Table("utterance", **STRETCH),
+    "words": Table("utterance", **STRETCH),
 }
 
 
@@ -75,25 +85,47 @@ class Line:
         """The line as it is written."""
         return f"{self.key} {self.rest}"
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns after the key; other blanks of Unicode are part of words."""
+        return re.split(f"[{BLANKS}]+", self.rest)
+
     def sort_key(self, table: Table) -> tuple:
         """Bytes of the key; for segments then the start, if it is a number."""
-        start = self.rest.split()[0] if table.segments and self.rest else ""
-        return self.key.encode(), int(start) if start.isdecimal() else 0
+        start = self.columns[0] if table.segments else ""
+        return self.key.encode(), int(start) if SAMPLE_NUMBER.fullmatch(start) else 0
 
 
 @dataclass
 class Contents:
-    """The readable lines of one file, every fault found on the way, and those that only its owner can mend."""
+    """The readable lines of one file, and every fault found on the way.
+
+    Attributes:
+        path: the file.
+        lines: those that could be read.
+        faults: all.
+        cosmetic: those that reading has mended already.
+        malformed: those that only the file's owner can mend.
+        misshapen: the lines that these are about.
+        unreadable: whether some bytes are no text.
+    """
 
     path: Path
     lines: list[Line] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    cosmetic: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
+    misshapen: set[Line] = field(default_factory=set)
     unreadable: bool = False
 
     def fault(self, line: int, reason: str) -> None:
         """Records a fault of a line."""
         self.faults.append(f"{self.path}:{line}: {reason}")
+
+    def mended(self, line: int, reason: str) -> None:
+        """Records a fault that reading mends."""
+        self.cosmetic.append(f"{self.path}:{line}: {reason}")
+        self.faults.append(f"{self.cosmetic[-1]}; {FIXER}")
 
     def by_key(self) -> dict[str, Line]:
         """First line of each key."""
@@ -109,10 +141,10 @@ def read_table(path: Path) -> Contents:
     for number, text in _split_lines(contents):
         stripped = text.strip(BLANKS)
         if not stripped:
-            contents.fault(number, f"blank line; {FIXER}")
+            contents.mended(number, "blank line")
             continue
         if text != stripped:
-            contents.fault(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line; {FIXER}")
+            contents.mended(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line")
         key, rest = [*re.split(f"[{BLANKS}]+", stripped, maxsplit=1), ""][:2]
         line = Line(number, key, rest)
         contents.lines.append(line)
@@ -120,8 +152,9 @@ def read_table(path: Path) -> Contents:
         if reason:
             contents.fault(number, reason)
             contents.malformed.append(contents.faults[-1])
+            contents.misshapen.add(line)
         elif path.name == "wav.scp" and stripped != f"{key} {rest}":
-            contents.fault(number, f"more than one blank after the utterance id; {FIXER}")
+            contents.mended(number, "more than one blank after the utterance id")
     if not contents.lines and not contents.faults:
         contents.fault(1, "empty file; remove it, or prepare the data again")
     _check_order(contents, table)
@@ -137,10 +170,10 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
         contents.unreadable = True
         return []
     if data.startswith(codecs.BOM_UTF8):
-        contents.fault(1, f"UTF-8 byte order mark; {FIXER}")
+        contents.mended(1, "UTF-8 byte order mark")
         data = data[len(codecs.BOM_UTF8) :]
     if data and not data.endswith(b"\n"):
-        contents.fault(data.count(b"\n") + 1, f"no newline at the end of the file; {FIXER}")
+        contents.mended(data.count(b"\n") + 1, "no newline at the end of the file")
         data += b"\n"
     result, crlf = [], []
     for number, raw in enumerate(data.split(b"\n")[:-1], 1):
@@ -153,7 +186,7 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
             contents.fault(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
             contents.unreadable = True
     if crlf:
-        contents.fault(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines; {FIXER}")
+        contents.mended(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
     return result
 
 
@@ -161,25 +194,29 @@ def unsafe_id(name: str) -> str | None:
     """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
     if SAFE_ID.fullmatch(name):
         return None
-    return f"unsafe id '{name}'; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
+    # letters that look like others, as composed and decomposed ones do, are told apart by their numbers only
+    spelt = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
+    return f"unsafe id '{name}'{spelt}; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
 
 
 def _line_fault(name: str, table: Table, line: Line) -> str | None:
     control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
     if control:
         return f"control character {control.group()!r}; remove it"
-    columns = 1 + len(re.split(f"[{BLANKS}]+", line.rest)) if line.rest else 1
+    columns = 1 + len(line.columns) if line.rest else 1
     if columns < 2 or table.columns not in (None, columns):
         expected = table.columns or "at least 2"
-        return f"{columns} column{'s' if columns > 1 else ''}; expected {expected} ({_shape(name, table)})"
+        return f"{columns} column{'s' if columns > 1 else ''}; expected {expected} ({_shape(table)})"
     reason = unsafe_id(line.key)
     if reason:
         return reason
     if name == "wav.scp":
         return _path_fault(line.rest)
+    if name == "segments":
+        return _excerpt_fault(line)
     if table.segments:
-        start, end, _ = line.rest.split()
-        if not (start.isdecimal() and end.isdecimal() and start.isascii() and end.isascii()):
+        start, end, _ = line.columns
+        if not (SAMPLE_NUMBER.fullmatch(start) and SAMPLE_NUMBER.fullmatch(end)):
             return f"{line.key}: times '{start}' and '{end}'; expected whole sample numbers"
         if int(end) <= int(start):
             return f"{line.key}: ends at {end}, not after its start at {start}"
@@ -188,19 +225,31 @@ def _line_fault(name: str, table: Table, line: Line) -> str | None:
     return None
 
 
-def _shape(name: str, table: Table) -> str:
-    if table.segments:
-        return "utterance start_sample end_sample label"
-    if name == "wav.scp":
-        return "utterance path"
-    return f"{table.key} {'value' if table.columns == 2 else 'value...'}"
+def _shape(table: Table) -> str:
+    return table.shape or f"{table.key} {'value' if table.columns == 2 else 'value...'}"
 
 
 def _path_fault(path: str) -> str | None:
-    if path.startswith("|") or path.endswith("|"):
-        return f"pipe '{path}'; commands are never run from a data directory; write the path of an audio file"
+    if path.startswith("|"):
+        return f"'{path}' starts with '|'; a command that audio is read from ends with it; write the path of a file"
     if path.startswith("~"):
         return f"path '{path}' starts with '~', which is not expanded; write the full path"
+    return None
+
+
+def is_pipe(path: str) -> bool:
+    """Whether an entry of wav.scp is a command."""
+    return path.endswith("|")
+
+
+def _excerpt_fault(line: Line) -> str | None:
+    recording, start, end = line.columns
+    if unsafe_id(recording):
+        return unsafe_id(recording)
+    if not SECONDS.fullmatch(start) or not (SECONDS.fullmatch(end) or end == TO_THE_END):
+        return f"{line.key}: times '{start}' and '{end}'; expected seconds from 0 (end -1: the recording's end)"
+    if end != TO_THE_END and float(end) <= float(start):
+        return f"{line.key}: ends at {end} s, not after its start at {start} s; correct the times"
     return None
 
 
@@ -208,11 +257,14 @@ def _check_order(contents: Contents, table: Table) -> None:
     seen: dict[str, Line] = {}
     previous, unsorted = None, False
     for line in contents.lines:
-        identity = line.text if table.segments else line.key
+        identity = unicodedata.normalize("NFC", line.text if table.segments else line.key)
         if identity in seen:
             first = seen[identity]
-            kind = "duplicate line" if line.text == first.text else f"duplicate {table.key} with another value"
-            remedy = FIXER if line.text == first.text else "remove one of the two"
+            same = line.text == first.text
+            kind = "duplicate line" if same else f"duplicate {table.key} with another value"
+            if line.key != first.key:
+                kind = f"duplicate {table.key} in another Unicode form (NFC, NFD)"
+            remedy = FIXER if same else "remove one of the two"
             contents.fault(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
         seen.setdefault(identity, line)
         if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
@@ -232,5 +284,5 @@ def _check_order(contents: Contents, table: Table) -> None:
 
 
 def _overlap(first: Line, second: Line) -> bool:
-    end, start = first.rest.split()[1:2], second.rest.split()[:1]
-    return bool(end and start and end[0].isdecimal() and start[0].isdecimal()) and int(start[0]) < int(end[0])
+    end, start = "".join(first.columns[1:2]), second.columns[0]
+    return bool(SAMPLE_NUMBER.fullmatch(end) and SAMPLE_NUMBER.fullmatch(start)) and int(start) < int(end)

@@ -12,7 +12,8 @@ from imitations import blizzard
 from programs import call, load
 
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/blizzard"

@@ -19,7 +19,8 @@ from programs import call
 
 from speechlvm.bin import dump as dump_program
 from speechlvm.config import load_experiment
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 from speechlvm.data.download import load_archives
 from speechlvm.data.dump import open_dump
 from speechlvm.data.vectors import read_vectors

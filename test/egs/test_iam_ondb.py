@@ -15,7 +15,8 @@ from imitations import iam_ondb
 from programs import call, load
 
 from speechlvm.config import load_experiment
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 from speechlvm.data.vectors import read_vectors
 from speechlvm.distributions.gaussian import Gaussian
 from speechlvm.experiment import build

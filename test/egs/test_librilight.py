@@ -9,7 +9,8 @@ from imitations import librilight
 from programs import call, load
 
 from speechlvm.config import load_experiment
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 from speechlvm.data.download import load_archives
 from speechlvm.reporting.tables import load_tables
 

@@ -7,7 +7,8 @@ import pytest
 from speechlvm.bin import dump as program
 from speechlvm.coding import build_coding
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import DataDirectory, load_data_dir, validate, write_data_dir
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import DataDirectory, load_data_dir, write_data_dir
 from speechlvm.data.dump import open_dump
 from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
 from speechlvm.errors import ConfigError, UserError

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import DataDirectory, Segment, fix, load_data_dir, validate, write_data_dir
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import DataDirectory, Segment, load_data_dir, write_data_dir
+from speechlvm.data.repair import fix
 from speechlvm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -133,8 +135,8 @@ CASES = {
                     ":2: '0'; expected a positive number", True),
     "wrong length": ("utt2num_samples", lambda b: b.replace(b"101", b"999"),
                      f":2: A_2: 999 samples, but the audio has 101; {FIXABLE}", True),
-    "pipe": ("wav.scp", lambda b: b.replace(b"2.wav", b"2.wav |"), "; commands are never run from a data dir", False),
-    "pipe in front": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2 |"), ":2: pipe '|", False),
+    "pipe": ("wav.scp", lambda b: b.replace(b"2.wav", b"2.wav |"), "2.wav |' is a command; give --allow_pipes", False),
+    "pipe in front": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2 |"), "' starts with '|'; a command that", False),
     "home": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2 ~"), "' starts with '~', which is not expanded", False),
     "missing audio": ("wav.scp", lambda b: b.replace(b"2.wav", b"3.wav"), "3.wav: no such file", False),
     "same audio twice": ("wav.scp", lambda b: b.replace(b"A_2.wav", b"A_1.wav"),
@@ -161,12 +163,12 @@ CASES = {
     "past the end": ("words", lambda b: b.replace(b"30 100 b", b"30 101 b"),
                      ":2: A_1: ends at 101, past the audio's 100 samples", False),
     "label with a blank": ("phones", lambda b: b.replace(b" ax", b" a x"), ":2: 5 columns; expected 4", False),
-    "segments": ("segments", lambda b: b"A_1 rec 0 1\n", "segments: segments are not supported", False),
     "empty": ("text", lambda b: b"", ":1: empty file; remove it", True),
 }  # fmt: skip
-IDS = ("$(touch canary)", "`touch canary`", "A_1;ls", "A|b", "A*", "-A", "A/b", "..", ".", "\u00c5_1", "A\u030a_1")
-for bad_id in IDS:
-    reason = f":1: unsafe id '{bad_id.split()[0]}'; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
+IDS = {"$(touch canary)": "", "`touch canary`": "", "A_1;ls": "", "A|b": "", "A*": "", "-A": "", "A/b": "", "..": "",
+       ".": "", "\u00c5_1": r" (\xc5_1)", "A\u030a_1": r" (A\u030a_1)", "\u0410_1": r" (\u0410_1)"}  # fmt: skip
+for bad_id, spelt in IDS.items():
+    reason = f":1: unsafe id '{bad_id.split()[0]}'{spelt}; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
     CASES[f"id {bad_id}"] = ("text", lambda b, i=bad_id: f"{i} hello\n".encode() + b, reason, False)
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from speechlvm.data import features, vectors
+from speechlvm.data.checks import validate
 from speechlvm.data.dataset import Segment, read_batch
-from speechlvm.data.directory import DataDirectory, load_data_dir, validate, write_data_dir
+from speechlvm.data.directory import DataDirectory, load_data_dir, write_data_dir
 from speechlvm.data.dump import open_dump, share_of
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.observation import Observation

@@ -1,0 +1,196 @@
+"""What wav.scp and segments name: files, commands whose output is audio, utterances that are parts of recordings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speechlvm.data.tables import TO_THE_END, is_pipe
+from speechlvm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from speechlvm.data.directory import DataDirectory
+
+ALLOW = "give --allow_pipes if you trust every command in it, or write the path of an audio file"
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A command of wav.scp, with the '|' at its end; nothing runs it but `local_file`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def command(self) -> str:
+        """What bash is given."""
+        return self.text.rstrip("|").strip()
+
+
+def entry(text: str) -> Path | Pipe:
+    """The second column of wav.scp."""
+    return Pipe(text) if is_pipe(text) else Path(text)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A line of segments: an utterance is the part [start_seconds, end_seconds) of a recording; None: to its end."""
+
+    recording: str
+    start_seconds: Decimal
+    end_seconds: Decimal | None
+
+    @classmethod
+    def parse(cls, text: str) -> Excerpt:
+        """From the columns after the utterance."""
+        recording, start, end = text.split()
+        return cls(recording, Decimal(start), None if end == TO_THE_END else Decimal(end))
+
+    def __str__(self) -> str:
+        end = TO_THE_END if self.end_seconds is None else format(self.end_seconds, "f")
+        return f"{self.recording} {format(self.start_seconds, 'f')} {end}"
+
+    def bounds(self, rate_hz: int, num_samples: int) -> tuple[int, int]:
+        """First sample and the one after the last, rounded, of a recording of `num_samples`."""
+        stop = num_samples if self.end_seconds is None else round(self.end_seconds * rate_hz)
+        return round(self.start_seconds * rate_hz), stop
+
+
+@contextmanager
+def local_file(source: Path | Pipe) -> Iterator[Path]:
+    """The audio file of an entry of wav.scp; of a command, its output once the command has ended well.
+
+    Raises:
+        UserError: the command fails. What is raised in the block names the command and not the temporary file.
+    """
+    if isinstance(source, Path):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="speechlvm.") as directory:
+        path = Path(directory) / "audio"
+        with open(path, "wb") as output:
+            done = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", source.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            reason = f", saying: {said[-1]}" if said else ""
+            raise UserError(f"'{source}' ended with status {done.returncode}{reason}; its output is not used; mend it")
+        try:
+            yield path
+        except UserError as error:
+            raise type(error)(str(error).replace(str(path), f"output of '{source}'")) from error
+
+
+class Recordings:
+    """The audio of the utterances of a data directory.
+
+    Args:
+        data: the directory's contents.
+        directory: where they are from, for messages.
+        allow_pipes: run the commands of wav.scp.
+
+    Raises:
+        UserError: there are commands, and they are not allowed.
+    """
+
+    def __init__(self, data: DataDirectory, directory: Path, allow_pipes: bool) -> None:
+        self._data = data
+        self._last: tuple[str, int, np.ndarray] | None = None
+        for recording, source in sorted(data.wav.items()):
+            if isinstance(source, Pipe) and not allow_pipes:
+                raise UserError(f"{directory}/wav.scp: {recording}: '{source}' is a command; {ALLOW}")
+
+    @property
+    def utterances(self) -> list[str]:
+        """In an order in which the parts of a recording follow one another."""
+        return sorted(self._data.utterances, key=lambda utterance: (self._recording(utterance), utterance))
+
+    def _recording(self, utterance: str) -> str:
+        return self._data.segments[utterance].recording if self._data.segments else utterance
+
+    def rate_hz(self) -> int:
+        """Sampling rate of the first recording."""
+        from speechlvm.data.audio import audio_info
+
+        with local_file(self._data.wav[min(self._data.wav)]) as path:
+            return audio_info(path).rate_hz
+
+    def stamps(self) -> list[list]:
+        """Of each utterance, what its samples are a function of: place, size and time of a file, a command, a part."""
+        return [
+            [
+                utterance,
+                *_stamp(self._data.wav[self._recording(utterance)]),
+                *([str(self._data.segments[utterance])] if self._data.segments else []),
+            ]
+            for utterance in self._data.utterances
+        ]
+
+    def blocks(self, utterance: str, rate_hz: int, block_frames: int | None) -> Iterator[np.ndarray]:
+        """Samples of an utterance in consecutive blocks, int16; None: in one.
+
+        Raises:
+            UserError: see `speechlvm.data.audio`; a part ends past its recording.
+        """
+        from speechlvm.data.audio import audio_blocks, read_audio
+
+        recording = self._recording(utterance)
+        if self._data.segments:
+            samples = self._excerpt(utterance, rate_hz)
+            length = block_frames or len(samples)
+            yield from (samples[start : start + length] for start in range(0, len(samples), length))
+            return
+        with local_file(self._data.wav[recording]) as path:
+            if block_frames is None:
+                yield read_audio(path, rate_hz)
+            else:
+                yield from audio_blocks(path, rate_hz, block_frames)
+
+    def _excerpt(self, utterance: str, rate_hz: int) -> np.ndarray:
+        from speechlvm.data.audio import read_audio
+
+        excerpt = self._data.segments[utterance]
+        if self._last is None or self._last[:2] != (excerpt.recording, rate_hz):
+            with local_file(self._data.wav[excerpt.recording]) as path:
+                self._last = (excerpt.recording, rate_hz, read_audio(path, rate_hz))
+        samples = self._last[2]
+        start, stop = excerpt.bounds(rate_hz, len(samples))
+        if not start < stop <= len(samples):
+            raise UserError(
+                f"{utterance}: samples {start} to {stop} of {excerpt.recording}, which has {len(samples)}; "
+                "run utils/validate_data_dir.sh on the data directory"
+            )
+        return samples[start:stop]
+
+
+def _stamp(source: Path | Pipe) -> list:
+    return [str(source)] if isinstance(source, Pipe) else [str(source), *file_stamp(source)]
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file.
+
+    Raises:
+        UserError: missing.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; run utils/validate_data_dir.sh on the data directory") from error
+    return status.st_size, status.st_mtime_ns
