@@ -8,6 +8,7 @@ import subprocess
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO
 
 from jobrunner.report import say
 
@@ -20,12 +21,15 @@ class Attempt:
         log: is appended to.
         environment: of the command.
         machine: what the head says of where it runs and what it may use.
+        starter: what is run in place of the command, to start it somewhere else.
 
     Raises:
         OSError: the log cannot be written.
     """
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str], machine: str) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: dict[str, str], machine: str, starter: list[str] | None = None
+    ) -> None:
         self.log = log
         self.started = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +40,9 @@ class Attempt:
             f"# command: {' '.join(map(quote, command))}\n"
         )
         try:
-            self.process = start(command, environment, self.output)
+            self.process = start(starter or command, environment, self.output)
         except OSError as error:
-            self.write(f"{command[0]}: {error.strerror}\n")
+            self.write(f"{(starter or command)[0]}: {error.strerror}\n")
             self.process = subprocess.Popen(["sh", "-c", "exit 127"])
 
     def write(self, text: str) -> None:
@@ -46,9 +50,8 @@ class Attempt:
         self.output.write(text.encode(errors="surrogateescape"))
 
     def signal(self, number: int) -> None:
-        """To the whole process group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended in the meantime
-            os.killpg(self.process.pid, number)
+        """To the command and its children."""
+        signal_group(self.process, number)
 
     def finish(self) -> int:
         """Writes the end of the log; returns the exit status as a shell would give it."""
@@ -65,7 +68,7 @@ class Attempt:
         return status
 
 
-def start(command: list[str], environment: dict[str, str], output: object) -> subprocess.Popen:
+def start(command: list[str], environment: dict[str, str], output: BinaryIO | None) -> subprocess.Popen:
     """The command in a process group of its own, without input.
 
     Raises:
@@ -74,6 +77,12 @@ def start(command: list[str], environment: dict[str, str], output: object) -> su
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
     )
+
+
+def signal_group(process: subprocess.Popen, number: int) -> None:
+    """A signal to a process of `start` and its children, if it has not ended in the meantime."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def exit_status(code: int) -> int:

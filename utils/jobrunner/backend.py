@@ -32,12 +32,14 @@ class State:
     Attributes:
         phase: where it is.
         reason: why it waits, or how it was stopped ("cancelled", "time limit").
+        node: where it runs or ran, if that is known.
         status: the exit status that a stopped job counts as where it left none: 75 where running the same command again
             may well help (cancelled, preempted, the node failed), else 1.
     """
 
     phase: Phase
     reason: str = ""
+    node: str = ""
     status: int = 1
 
 
@@ -51,7 +53,8 @@ class Submission:
         command: the scheduler's program with its options, from the configuration file.
         jobs: numbers of the jobs.
         max_jobs_run: at most so many at once; None for no limit.
-        directory: the submission's own, for what scheduler and script write; it may hold any character.
+        directory: the submission's own; its path may hold any character. What job N's script writes (hardly ever
+            anything) belongs into `output.N` there.
     """
 
     name: str
@@ -63,15 +66,7 @@ class Submission:
 
 
 class SchedulerError(Exception):
-    """A program of the scheduler failed; the message is what it said.
-
-    Attributes:
-        busy: whether the scheduler did not answer, so that the same call may succeed a little later.
-    """
-
-    def __init__(self, message: str, *, busy: bool = False) -> None:
-        super().__init__(message)
-        self.busy = busy
+    """A program of the scheduler failed; the message is what it said."""
 
 
 class Backend(abc.ABC):
@@ -82,6 +77,7 @@ class Backend(abc.ABC):
         task_variable: environment variable with the job's number.
         id_variable, restart_variable: with the scheduler's name of the job, and with how often it has been restarted.
         variables: beginnings of the names of variables that the scheduler sets: they are not taken over to jobs.
+        busy: regular expression of what the scheduler says when the same call may succeed a little later.
         many_nodes: whether a job may have more than one node (`launcher`).
     """
 
@@ -90,6 +86,7 @@ class Backend(abc.ABC):
     id_variable: str
     restart_variable: str
     variables: tuple[str, ...]
+    busy: str
     many_nodes = False
 
     @abc.abstractmethod
@@ -97,7 +94,15 @@ class Backend(abc.ABC):
         """Submits one array; returns its id.
 
         Raises:
-            SchedulerError: it was refused, or the scheduler is busy and has not accepted it.
+            SchedulerError: it was refused, or the scheduler did not answer.
+        """
+
+    @abc.abstractmethod
+    def find(self, name: str) -> str | None:
+        """The id of the array with this name, if there is one: it may have been accepted although nobody said so.
+
+        Raises:
+            SchedulerError: the scheduler did not answer.
         """
 
     @abc.abstractmethod
@@ -138,7 +143,7 @@ def call_scheduler(command: list[str], environment: dict[str, str] | None = None
     """Standard output of one of the scheduler's programs. It runs in a session of its own: Ctrl-C does not reach it.
 
     Raises:
-        SchedulerError: it failed; busy if it took too long.
+        SchedulerError: it failed, or took too long.
         UsageError: there is no such program.
     """
     try:
@@ -149,7 +154,7 @@ def call_scheduler(command: list[str], environment: dict[str, str] | None = None
     except FileNotFoundError as error:
         raise UsageError(f"no program {command[0]} on this machine; see cmd_backend in utils/cmd.sh") from error
     except subprocess.TimeoutExpired as error:
-        raise SchedulerError(f"{command[0]}: no answer for {SCHEDULER_SECONDS:.0f} s", busy=True) from error
+        raise SchedulerError(f"{command[0]}: no answer for {SCHEDULER_SECONDS:.0f} s (timed out)") from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
         raise SchedulerError(said if said.startswith(command[0]) else f"{command[0]}: {said}")

@@ -30,6 +30,14 @@ lines of the first three logs.
 class UsageError(Exception):
     """The command line, or a file that it names, is wrong; the message says how."""
 
+    exit_status = WRONG_USAGE
+
+
+class RunnerError(UsageError):
+    """The jobs cannot be run as things are; the message says why, and what to do."""
+
+    exit_status = 1
+
 
 @dataclass
 class Call:
@@ -175,7 +183,7 @@ def run_program(main: Callable[[list[str]], int]) -> None:
         status = main(sys.argv[1:])
     except UsageError as error:
         say(str(error))
-        status = WRONG_USAGE
+        status = error.exit_status
     except OSError as error:
         say(f"{error.filename}: {error.strerror}; a log must be writable")
         status = 1

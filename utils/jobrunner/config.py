@@ -69,7 +69,7 @@ class Config:
             template = self.options.get((option, value), self.options.get((option, "*")))
             if template is not None:
                 arguments += [word.replace("$0", value) for word in template]
-            elif USUAL.get(option) != value and option not in ("config", "max_jobs_run"):
+            elif USUAL.get(option) != value and option != "max_jobs_run":
                 dashed = option.replace("_", "-")
                 raise UsageError(f"--{dashed} {value!r}: {self.path} has no line 'option {option}=* ...' for it")
         return arguments

@@ -64,9 +64,8 @@ class Runner:
                 job.attempt.process.wait()
         clear_progress()
         if interruption.asked:
-            say(
-                f"interrupted: {len(self.failures)} jobs stopped, {len(waiting)} not started; run the same command again"
-            )
+            stopped = f"{len(self.failures)} jobs stopped, {len(waiting)} not started"
+            say(f"interrupted: {stopped}; run the same command again")
             return INTERRUPTED
         return summarise(self.call, self.failures)
 

@@ -1,0 +1,343 @@
+"""Jobs on a cluster: submits them as one array to a real scheduler, waits for them, and cancels them if interrupted.
+
+The command travels as data: a file that only its owner may read (`spec.json`, in a directory of its own beside the
+logs, q/<log>.<random>/) holds it with its environment, and what is submitted is a script of one line that starts
+utils/job.py with it. On the node that runs the command and leaves a file `status.<job>`, from which the exit status is
+taken. The scheduler is asked now and then about jobs that have none: waiting, lost, cancelled, out of time.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobrunner.attempt import now
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission
+from jobrunner.call import INTERRUPTED, Call, RunnerError, UsageError, parse
+from jobrunner.config import Config
+from jobrunner.job import program
+from jobrunner.report import Failure, Interruption, clear_progress, last_lines, say, show_progress, summarise
+
+SUBMIT_PAUSES_SECONDS = (1.0, 4.0, 15.0, 60.0)  # between attempts, while the scheduler is too busy
+STATUS_DELAY_SECONDS = 120.0  # a network file system may show a status file so late
+STOPPED_DELAY_SECONDS = 5.0  # the same of jobs that the scheduler stopped: there need not be one
+CANCEL_SECONDS = 150.0  # jobs that were cancelled end within this time
+REMARK_SECONDS = 10.0  # after which it is said why nothing happens; then each time after twice as long
+
+
+@dataclass
+class Job:
+    """What is known of a job that has not come to its end."""
+
+    number: int
+    state: State | None = None  # None: the scheduler does not know it
+    gone_since: float | None = None  # when the scheduler first said that it does not run any more
+    left: dict | None = None  # its status file, if the scheduler stopped it
+
+
+@dataclass
+class Remarks:
+    """Says why nothing happens, now and then."""
+
+    since: float = field(default_factory=time.monotonic)
+    after: float = REMARK_SECONDS
+
+    def say(self, text: str) -> None:
+        """If it is time for it."""
+        waited = time.monotonic() - self.since
+        if waited >= self.after:
+            self.after = 2 * waited
+            say(f"{text} (for {waited:.0f} s now)")
+
+    def reset(self) -> None:
+        """Something has happened."""
+        self.since, self.after = time.monotonic(), REMARK_SECONDS
+
+
+class Runner:
+    """Runs the jobs of a call.
+
+    Args:
+        backend: the scheduler.
+        call: the command line.
+        command: the scheduler's program with its options.
+    """
+
+    def __init__(self, backend: Backend, call: Call, command: list[str]) -> None:
+        self.backend, self.call, self.command = backend, call, command
+        self.jobs = {number: Job(number) for number in call.jobs}  # that have not come to their end
+        self.failures: list[Failure] = []
+        self.submitted = ""
+        self.waiting, self.silence = Remarks(), Remarks()
+        self.began = time.monotonic()
+
+    def run(self) -> int:
+        """All jobs; returns the exit status of the whole."""
+        interruption = Interruption()
+        for number in self.call.jobs:
+            self.log(number).parent.mkdir(parents=True, exist_ok=True)
+        shelf = self.log(self.call.jobs[0]).absolute().parent / "q"
+        shelf.mkdir(exist_ok=True)
+        base = Path(self.call.log).name.removesuffix(".log")
+        for left in sorted(shelf.iterdir()):
+            if re.fullmatch(rf"{re.escape(base)}\.[a-z0-9_]{{8}}", left.name):
+                self.recover(left)
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{base}.", dir=shelf))
+        try:
+            with owned(self.directory):
+                self.submit(interruption)
+                try:
+                    self.wait(interruption)
+                finally:
+                    if self.jobs and self.submitted:
+                        self.cancel(self.submitted)
+            clear_progress()
+            if interruption.asked:
+                say(f"interrupted: {self.left()}; run the same command again")
+                return INTERRUPTED
+            return summarise(self.call, self.failures)
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others are at work there
+                shelf.rmdir()
+
+    def log(self, number: int) -> Path:
+        """A job's log."""
+        return Path(self.call.of_job(number, self.call.log))
+
+    # --- Submitting ---
+
+    def submit(self, interruption: Interruption) -> None:
+        """Writes what the node needs and hands the array over to the scheduler.
+
+        Raises:
+            RunnerError: it was refused.
+        """
+        self.write_spec()
+        number = self.call.number("max_jobs_run")
+        submission = Submission(
+            self.directory.name, self.directory / "script.sh", self.command, self.call.jobs, number, self.directory
+        )
+        for pause in (*SUBMIT_PAUSES_SECONDS, None):
+            try:
+                self.submitted = self.backend.submit(submission)
+                break
+            except SchedulerError as error:
+                busy = pause is not None and re.search(self.backend.busy, str(error), re.IGNORECASE)
+                if not busy or interruption.asked:
+                    raise RunnerError(f"{self.call.log}: not submitted: {error}; command: {self.command}") from error
+                say(f"{error}; trying again in {pause:.0f} s")
+                time.sleep(pause)
+                self.submitted = self.known_by_name(submission.name)
+                if self.submitted:
+                    break
+        (self.directory / "submitted").write_text(self.submitted, encoding="utf-8")
+
+    def known_by_name(self, name: str) -> str:
+        """The id of an array that the scheduler accepted without saying so."""
+        try:
+            return self.backend.find(name) or ""
+        except SchedulerError:
+            return ""
+
+    def write_spec(self) -> None:
+        """The description of the jobs, and the script that is submitted."""
+        call = self.call
+        spec = {
+            "backend": self.backend.name,
+            "command": [portable(word) for word in call.command],
+            "name": call.name,
+            "log": portable(call.log),
+            "directory": portable(os.getcwd()),
+            "environment": {
+                portable(name): portable(value)
+                for name, value in os.environ.items()
+                if not name.startswith(self.backend.variables) and name != "CUDA_VISIBLE_DEVICES"
+            },
+            "threads": call.number("num_threads", 1),
+            "gpus": call.number("gpu", 0),
+            "nodes": call.number("num_nodes", 1),
+            "requeue": call.options.get("requeue") == "true",
+        }
+        path = self.directory / "spec.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        script = f"#!/bin/sh\nexec {' '.join(map(shlex.quote, program(path)))}\n"
+        (self.directory / "script.sh").write_bytes(os.fsencode(script))
+
+    # --- Waiting ---
+
+    def wait(self, interruption: Interruption) -> None:
+        """Until every job has come to its end, or a signal comes."""
+        next_look = next_question = next_progress = 0.0
+        while self.jobs and not interruption.asked:
+            elapsed = time.monotonic() - self.began
+            if elapsed >= next_look:
+                self.look()
+                next_look = elapsed + min(max(elapsed / 20, 0.1), 3.0)
+            if elapsed >= next_question and self.jobs:
+                self.ask()
+                next_question = elapsed + min(max(elapsed / 10, 0.5), 30.0)
+            if elapsed >= next_progress:
+                self.show_progress()
+                next_progress = elapsed + 0.5
+            time.sleep(0.05)
+
+    def look(self) -> None:
+        """Takes the status files that have come."""
+        fresh = self.directory / "look"  # a change of one's own makes a network file system look afresh
+        fresh.touch()
+        fresh.unlink()
+        names = set(os.listdir(self.directory))
+        for job in list(self.jobs.values()):
+            if f"status.{job.number}" not in names:
+                job.left = None  # it has been started again
+                continue
+            try:
+                left = json.loads((self.directory / f"status.{job.number}").read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                continue
+            if left["stopped"]:
+                job.left = left  # it may yet be started again: the scheduler knows
+            else:
+                self.end(job, left["status"], left["error"])
+
+    def ask(self) -> None:
+        """Asks the scheduler, and ends the jobs that will leave no status any more."""
+        try:
+            states = self.backend.states(self.submitted)
+        except SchedulerError as error:
+            self.silence.say(f"the scheduler does not answer: {error}; its jobs go on")
+            return
+        self.silence.reset()
+        for job in list(self.jobs.values()):
+            job.state = states.get(job.number)
+            if job.state and job.state.phase in (Phase.WAITING, Phase.RUNNING):
+                job.gone_since = None
+                continue
+            job.gone_since = job.gone_since or time.monotonic()
+            gone = time.monotonic() - job.gone_since
+            reason = job.state.reason if job.state else ""
+            if job.left:
+                self.end(job, job.left["status"], job.left["error"] or reason)
+            elif job.state and job.state.phase == Phase.STOPPED and gone >= STOPPED_DELAY_SECONDS:
+                self.end(job, job.state.status, reason)
+            elif gone >= STATUS_DELAY_SECONDS:
+                self.end(job, 1, self.lost(job))
+        waiting = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.WAITING]
+        if waiting and len(waiting) == len(self.jobs):
+            why = waiting[0].state.reason or "no reason given"
+            self.waiting.say(f"{self.backend.name} job {self.submitted} waits: {why}")
+        else:
+            self.waiting.reset()
+
+    def end(self, job: Job, status: int, reason: str) -> None:
+        """A job has come to its end."""
+        del self.jobs[job.number]
+        if status:
+            self.failures.append(Failure(job.number, status, self.log(job.number), reason))
+
+    def lost(self, job: Job) -> str:
+        """What can be said of a job that ended without a status."""
+        output = self.directory / f"output.{job.number}"
+        if output.exists() and output.stat().st_size:
+            return f"lost; its script wrote: {last_lines(output)[-1]}"
+        node = (job.state.node if job.state else "") or "its node"
+        logs = self.directory.parent.parent
+        return f"lost: it left no status; can {node} write {logs}, and is that on a shared file system?"
+
+    def show_progress(self) -> None:
+        """The last line that a lone job wrote, or how many jobs wait and run."""
+        running = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.RUNNING]
+        if len(self.jobs) == 1 and running:
+            show_progress(last_lines(self.log(running[0].number))[-1])
+        else:
+            show_progress(f"{self.backend.name} job {self.submitted}: {len(running)} running, {self.left()}")
+
+    def left(self) -> str:
+        """How many jobs have not come to their end."""
+        return f"{len(self.jobs)} of {len(self.call.jobs)} not ended"
+
+    # --- Cancelling ---
+
+    def cancel(self, submitted: str) -> None:
+        """Cancels an array and waits until none of its jobs runs any more."""
+        say(f"cancelling {self.backend.name} job {submitted}, and waiting for what runs of it to stop")
+        deadline = time.monotonic() + CANCEL_SECONDS
+        cancelled = False
+        while time.monotonic() < deadline:
+            try:
+                if not cancelled:
+                    self.backend.cancel(submitted)
+                    cancelled = True
+                states = self.backend.states(submitted).values()
+                if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
+                    return
+            except SchedulerError as error:
+                self.silence.say(f"the scheduler does not answer: {error}")
+            time.sleep(0.5)
+        say(f"{self.backend.name} job {submitted} has not ended; see to it by hand")
+
+    def recover(self, left: Path) -> None:
+        """What another runner of the same log left behind: its jobs must not write beside ours.
+
+        Raises:
+            RunnerError: it still runs.
+        """
+        try:
+            with owned(left):
+                submitted = (left / "submitted").read_text(encoding="utf-8") if (left / "submitted").exists() else ""
+                submitted = submitted or self.known_by_name(left.name)
+                if submitted:
+                    say(f"{self.call.log}: a runner of the same jobs was killed")
+                    self.cancel(submitted)
+        except BlockingIOError as error:
+            owner = (left / "owner").read_text(encoding="utf-8").strip()
+            raise RunnerError(
+                f"{self.call.log}: in the hands of another runner ({owner}); wait for it, or stop it"
+            ) from error
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def owned(directory: Path):
+    """Marks a submission's directory as that of this process for as long as it lives.
+
+    Raises:
+        BlockingIOError: it is that of another.
+    """
+    with open(directory / "owner", "a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        stream.truncate(0)
+        stream.write(f"host {socket.gethostname()}, process {os.getpid()}, since {now()}\n")
+        stream.flush()
+        yield
+
+
+def portable(text: str) -> str:
+    """Text from this process's surroundings such that UTF-8 gives back its bytes, whatever the locale here."""
+    return os.fsencode(text).decode("utf-8", errors="surrogateescape")
+
+
+def main(backend: Backend, arguments: list[str], usage: str) -> int:
+    """Parses, runs, and returns the exit status."""
+    call = parse(arguments, usage, further=True)
+    default = Path(__file__).resolve().parents[1] / "conf" / f"{backend.name}.conf"
+    config = Config(Path(call.options.pop("config", default)))
+    command = config.command + config.arguments(call)
+    if call.number("num_nodes", 1) > 1 and not backend.many_nodes:
+        raise UsageError(f"--num-nodes {call.options['num_nodes']}: on {backend.name} a job has one node only")
+    return Runner(backend, call, command).run()

@@ -1,0 +1,153 @@
+"""What runs on a compute node: one job, from the description that cluster.py has left.
+
+Whatever signal the scheduler sends (a warning before the time limit, an end, a preemption), the command's process group
+gets one SIGTERM, and is waited for. What became of the job goes to `status.<job>` beside the description:
+    status    exit status of the command; 75 if it ended because of such a signal
+    stopped   whether such a signal came: the scheduler may yet start the job again
+    error     why there was more to it than the command's status, or nothing
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from jobrunner.attempt import Attempt, exit_status, processors, signal_group, start, thread_variables
+from jobrunner.backend import Backend, SchedulerError
+from jobrunner.call import INTERRUPTED
+from jobrunner.report import SIGNALS, Interruption
+
+BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
+
+# Set by the scheduler or its site for a job on a node, beside what begins with the scheduler's own name.
+NODE_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOSTNAME", "MASTER_ADDR", "MASTER_PORT", "NUM_NODES",
+    "ROCR_VISIBLE_DEVICES", "TMPDIR", "XDG_RUNTIME_DIR", "ZE_AFFINITY_MASK",
+)  # fmt: skip
+
+
+def backend_of(name: str) -> Backend:
+    """The scheduler of this name."""
+    return getattr(import_module(f"jobrunner.{name}"), BACKENDS[name])()
+
+
+class Task:
+    """A job on its node.
+
+    Args:
+        path: of spec.json, written by `cluster.Runner.write_spec`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = json.loads(path.read_text(encoding="utf-8"))
+        self.backend = backend_of(self.spec["backend"])
+        self.number = int(os.environ[self.backend.task_variable])
+        self.command = [self.of_job(word) for word in self.spec["command"]]
+        self.threads = self.spec["threads"] or processors()
+
+    def of_job(self, text: str) -> str:
+        """`text` with the job's number in place of its name."""
+        return text.replace(self.spec["name"], str(self.number)) if self.spec["name"] else text
+
+    def environment(self) -> dict[str, str]:
+        """That of the submitting shell, but for what is the node's own."""
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(self.backend.variables) or name in NODE_VARIABLES
+        }
+        environment = {**self.spec["environment"], **own, **thread_variables(self.threads)}
+        if not self.spec["gpus"]:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        return environment
+
+    def run(self, stop: Interruption) -> int:
+        """The job, from the head of its log to its status file; returns what the submitted script exits with."""
+        status_file = self.path.with_name(f"status.{self.number}")
+        status_file.unlink(missing_ok=True)  # of an earlier attempt
+        log = Path(self.of_job(self.spec["log"]))
+        stopped, error = False, ""
+        try:
+            os.chdir(self.spec["directory"])
+            status, stopped = self.attempt(log, stop)
+        except OSError as problem:
+            status = 1
+            error = f"{socket.gethostname()} could not use {problem.filename}: {problem.strerror}"
+        if stopped and status == INTERRUPTED and self.spec["requeue"]:
+            try:
+                return self.backend.requeue()
+            except SchedulerError as problem:
+                error = f"could not be queued again: {problem}"
+        write_status(status_file, {"status": status, "stopped": stopped, "error": error})
+        return status
+
+    def attempt(self, log: Path, stop: Interruption) -> tuple[int, bool]:
+        """Runs the command once; returns its exit status and whether the scheduler stopped it."""
+        nodes, environment = self.spec["nodes"], self.environment()
+        machine = f"{self.threads} threads, GPU {environment.get('CUDA_VISIBLE_DEVICES', 'any') or 'none'}"
+        starter, forwarded = None, signal.SIGTERM
+        if nodes > 1:
+            environment |= {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": free_port(), "NUM_NODES": str(nodes)}
+            machine += f" on each of {nodes} nodes, meeting at port {environment['MASTER_PORT']}"
+            starter, forwarded = [*self.backend.launcher(nodes), *program(self.path), "node"], signal.SIGUSR1
+        machine += f", {self.backend.name} job {os.environ.get(self.backend.id_variable)}"
+        if restarts := self.backend.restarts():
+            machine += f", restart {restarts}"
+        attempt = Attempt(self.command, log, environment, machine, starter)
+        wait(attempt.process, stop, forwarded)
+        status = attempt.finish()
+        if stop.asked and status in {128 + number for number in SIGNALS}:  # it does not handle them
+            status = INTERRUPTED
+        return status, stop.asked and status != 0
+
+    def run_on_node(self, stop: Interruption) -> int:
+        """The command on one node of several; the first node's `run` has started this and keeps the log."""
+        process = start(self.command, self.environment(), None)
+        wait(process, stop, signal.SIGTERM)
+        return exit_status(process.returncode)
+
+
+def wait(process: subprocess.Popen, stop: Interruption, forwarded: int) -> None:
+    """Until the process ends; the first signal that comes is forwarded to its group, as `forwarded`."""
+    told = False
+    while process.poll() is None:
+        if stop.asked and not told:
+            told = True
+            signal_group(process, forwarded)
+        time.sleep(0.1)
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return str(listener.getsockname()[1])
+
+
+def program(spec: Path) -> list[str]:
+    """The command that runs this module on a node. Neither variables of the site's Python nor its locale matter."""
+    python = sys.executable or "python3"
+    return [python, "-E", "-s", "-X", "utf8", str(Path(__file__).resolve().parents[1] / "job.py"), str(spec)]
+
+
+def write_status(path: Path, value: dict[str, object]) -> None:
+    """Whole or not at all, and on disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def main(arguments: list[str]) -> int:
+    """SPEC, or SPEC node: the job, or the command on one of its nodes."""
+    stop = Interruption()  # first of all: a signal may come early
+    task = Task(Path(arguments[0]))
+    return task.run_on_node(stop) if arguments[1:] == ["node"] else task.run(stop)

@@ -1,0 +1,105 @@
+"""Slurm: sbatch, squeue, scancel, and on the node scontrol and srun. Accounting (sacct) is not needed."""
+
+import os
+import re
+
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
+
+# States in which a job is at an end, with what it counts as; all others wait or run. (squeue(1), "JOB STATE CODES")
+STOPPED = {
+    "BOOT_FAIL": ("its node did not start", 75),
+    "CANCELLED": ("cancelled", 75),
+    "DEADLINE": ("past its deadline", 1),
+    "NODE_FAIL": ("its node failed", 75),
+    "OUT_OF_MEMORY": ("out of memory; ask for more with --mem", 1),
+    "PREEMPTED": ("preempted", 75),
+    "REVOKED": ("moved to another cluster", 1),
+    "TIMEOUT": ("out of time; ask for more with --time", 1),
+}
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+SECONDS_BETWEEN_NODES = 150  # from the end of the command on one node to the end of all: a checkpoint may be written
+
+
+class Slurm(Backend):
+    """Slurm, from 20.11 on."""
+
+    name = "slurm"
+    task_variable = "SLURM_ARRAY_TASK_ID"
+    id_variable = "SLURM_JOB_ID"
+    restart_variable = "SLURM_RESTART_COUNT"
+    variables = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
+    busy = r"timed out|temporarily unable|unable to contact slurm controller|resource temporarily unavailable"
+    many_nodes = True
+
+    def submit(self, submission: Submission) -> str:
+        """See `Backend`."""
+        numbers = f"{submission.jobs[0]}-{submission.jobs[-1]}"
+        if submission.max_jobs_run:
+            numbers += f"%{submission.max_jobs_run}"
+        program, *options = submission.command
+        out = str(submission.directory / "output.%a")
+        out = str(submission.directory).replace("\\", "\\\\").replace("%", "%%") + "/output.%a"
+        said = call_scheduler(
+            [
+                program, "--parsable", f"--job-name={submission.name}", f"--array={numbers}", f"--output={out}",
+                f"--chdir={submission.directory}", "--open-mode=append", "--export=NONE", *options, str(submission.script),
+            ],
+            # of a job that the runner itself may be part of
+            {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"},
+        )  # fmt: skip
+        match = re.search(r"^([0-9]+)(;\S+)?$", said, re.MULTILINE)
+        if not match:
+            raise SchedulerError(f"{program}: no job id in its answer {said!r}")
+        return match[1]
+
+    def find(self, name: str) -> str | None:
+        """See `Backend`."""
+        said = call_scheduler(
+            ["squeue", "--noheader", "--all", f"--name={name}", "--states=all", "--format=%F"]
+        ).split()
+        return said[0] if said else None
+
+    def states(self, submitted: str) -> dict[int, State]:
+        """See `Backend`."""
+        try:
+            said = call_scheduler(
+                [
+                    "squeue",
+                    "--noheader",
+                    "--all",
+                    "--array",
+                    "--states=all",
+                    f"--jobs={submitted}",
+                    "--format=%K|%T|%N|%r",
+                ]
+            )
+        except SchedulerError as error:
+            if "invalid job id" in str(error).lower():
+                return {}
+            raise
+        lines = [line.strip().split("|", 3) for line in said.splitlines()]
+        return {int(task): _state(name, node, reason) for task, name, node, reason in lines}
+
+    def cancel(self, submitted: str) -> None:
+        """See `Backend`."""
+        call_scheduler(["scancel", "--quiet", submitted])
+
+    def requeue(self) -> int:
+        """See `Backend`."""
+        call_scheduler(["scontrol", "requeue", os.environ[self.id_variable]])
+        return 0
+
+    def launcher(self, nodes: int) -> list[str]:
+        """See `Backend`. TERM would make srun kill the command."""
+        return [
+            "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
+            "--kill-on-bad-exit=0", f"--wait={SECONDS_BETWEEN_NODES}",
+        ]  # fmt: skip
+
+
+def _state(name: str, node: str, reason: str) -> State:
+    if name in STOPPED:
+        return State(Phase.STOPPED, STOPPED[name][0], node, STOPPED[name][1])
+    if name in ("COMPLETED", "FAILED"):
+        return State(Phase.ENDED, reason, node)
+    return State(Phase.WAITING if name in WAITING else Phase.RUNNING, reason, node)
