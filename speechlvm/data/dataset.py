@@ -123,6 +123,11 @@ def plan_batches(frames: dict[str, int], settings: DataSettings, seed: int, epoc
     return random_segment_batches(frames, settings.segment_frames, settings.batch_frames, seed, epoch)
 
 
+def cut_utterances(frames: dict[str, int], settings: DataSettings) -> int:
+    """How many utterances `plan_batches` cuts into pieces."""
+    return 0 if settings.segment_frames else sum(length > settings.row_frames for length in frames.values())
+
+
 def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[Segment]]:
     """Every utterance whole and once, by decreasing length, for scoring: the largest batch comes first.
 

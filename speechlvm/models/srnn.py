@@ -151,10 +151,11 @@ class SRNN(LatentModel):
             return stack_frames(read(*span), self.stack).transpose(0, 1)
 
         before: list[State] = []
+        state = self.initial_state(len(read(0, 1)))
         for span in spans:
+            before.append(state)
             stacks = stacks_of(span)
-            before.append(after if before else self.initial_state(stacks.shape[1]))
-            after = {"d": self._states(stacks, before[-1])[1][-1], "stack": stacks[-1].clone()}
+            state = {"d": self._states(stacks, state)[1][-1].clone(), "stack": stacks[-1].clone()}
         behind: list[Tensor | None] = [None]
         for span, state in zip(spans[:0:-1], before[:0:-1], strict=True):
             a, _ = self._smoothed(stacks_of(span), state, None, behind[0])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -79,6 +81,15 @@ def gemm_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
         synchronise(device)
         rates.append(2 * size**3 / (time.perf_counter() - started) / 1e9)
     return max(rates[1:])
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` start from what is in use now, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from speechlvm.config import DataSettings
 from speechlvm.data import dataset
 from speechlvm.data.dump import open_dump
 
@@ -34,6 +35,9 @@ def test_longer_utterances_come_in_consecutive_pieces(batch_frames, max_frames, 
         assert [s.start for s in found] == [sum(s.frames for s in found[:i]) for i in range(len(found))]
         assert sum(s.frames for s in found) == frames[utterance]
         assert max(s.frames for s in found) <= min(most, min(s.frames for s in found) + 1)
+    settings = DataSettings(batch_frames=batch_frames, max_frames=max_frames)
+    assert dataset.plan_batches(frames, settings, 1, 0) == batches
+    assert dataset.cut_utterances(frames, settings) == sum(len(found) > 1 for found in of.values())
 
 
 @pytest.mark.parametrize("make", [

@@ -1,0 +1,233 @@
+"""What does not fit into memory is found before the first step, and not after hours of training.
+
+The largest batch of an epoch goes forwards and backwards once, beside as much memory as the optimiser's state takes.
+Weights, optimiser and random numbers stay as they are, and so does training, to the last bit; the cost is at most one
+step. Scoring begins with its largest batch anyhow.
+
+On a CPU the kernel would end a process that has taken too much. Here it is told to refuse instead, for the time of the
+trial: this process may grow by what is available, in the machine and in the control groups that a scheduler makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from speechlvm.config import DataSettings
+from speechlvm.data.dataset import Batch, Segment, consecutive_batches, read_batch
+from speechlvm.data.dump import Dump
+from speechlvm.errors import UserError
+from speechlvm.scoring.score import most_frames
+from speechlvm.training.benchmarking import peak_memory_bytes, reset_peak_memory
+
+_SHORTEST = 1024
+_REFUSALS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
+log = logging.getLogger(__name__)
+
+
+class Shortage(Exception):
+    """Memory was refused."""
+
+
+def check_step_fits(
+    backward: Callable[[Batch], object],
+    optimizer: torch.optim.Optimizer,
+    dump: Dump,
+    batches: Sequence[Sequence[Segment]],
+    settings: DataSettings,
+    sharing: int = 1,
+) -> None:
+    """Try the largest of an epoch's batches.
+
+    Args:
+        backward: takes a batch forwards and backwards, as a step does; gradients are thrown away.
+        optimizer: of the weights; its state is set aside if it has none yet.
+        dump: of the training set.
+        batches: of the epoch, as this process sees them.
+        settings: that they were cut by.
+        sharing: processes that share this machine's memory (not that of a GPU).
+
+    Raises:
+        UserError: memory is too small; the batch, what it needs, what is available and what to do are named.
+    """
+    largest = max(batches, key=padded_frames)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    device = weights[0].device
+
+    def run(segments: Sequence[Segment]) -> None:
+        # two moments of each weight
+        aside = [torch.ones_like(weight) for weight in weights for _ in range(0 if optimizer.state else 2)]
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                backward(read_batch(dump, segments))
+        finally:
+            optimizer.zero_grad(set_to_none=True)
+            aside.clear()
+
+    started = time.monotonic()
+    try:
+        taken, available = _measure(lambda: run(largest), device, sharing)
+    except Shortage:
+        bound = settings.row_frames
+        row = f"--data.segment_frames (now {bound})" if settings.segment_frames else f"--max_frames (now {bound})"
+        raise UserError(
+            f"{describe(largest)}: the largest batch of the epoch needs {_estimate(run, largest, device, sharing)} of "
+            f"memory, {_gb(available_bytes(device, sharing))} are available; lower --data.batch_frames "
+            f"(now {settings.batch_frames}) or {row}"
+        ) from None
+    log.info(
+        "largest batch (%s): %s of memory, %s available; tried in %.1f s",
+        describe(largest), _gb(taken), _gb(available), time.monotonic() - started,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def scoring_fits(
+    dump: Dump, utterances: Sequence[str], device: torch.device, max_frames: int | None, sharing: int = 1
+) -> Iterator[None]:
+    """Score the validation set for the first time within what is available; `score_dump` starts with the largest batch.
+
+    Raises:
+        UserError: memory is too small; as in `check_step_fits`.
+    """
+    available = available_bytes(device, sharing)
+    try:
+        with _refused_beyond(available, device):
+            yield
+    except Shortage:
+        most = most_frames(dump, max_frames)
+        batch = consecutive_batches({u: dump.records[u].frames for u in utterances}, most)[0]
+        raise UserError(
+            f"{describe(batch)}: scoring the validation set needs more memory than the {_gb(available)} that are "
+            f"available; lower --max_frames (now {most})"
+        ) from None
+
+
+def padded_frames(batch: Sequence[Segment]) -> int:
+    """Frames of a batch, padding included."""
+    return len(batch) * max(segment.frames for segment in batch)
+
+
+def describe(batch: Sequence[Segment]) -> str:
+    """Its longest utterances, and its size."""
+    names = [segment.utterance for segment in sorted(batch, key=lambda s: (-s.frames, s.utterance))]
+    longest = max(segment.frames for segment in batch)
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {len(batch)} x {longest} frames"
+
+
+def available_bytes(device: torch.device, sharing: int = 1) -> int | None:
+    """Memory that this process can still take; None where that cannot be found out."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        table = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(table["MemAvailable"].split()[0]) * 1024
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except (OSError, KeyError, ValueError):
+        return None
+    return min([free, *_left_in_groups(groups)]) // sharing
+
+
+def _left_in_groups(lines: Sequence[str], root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes left in each control group of /proc/self/cgroup and in those around it, of version 1 or 2."""
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, limit, usage, cache = (
+            (root, "memory.max", "memory.current", "inactive_file")
+            if not controllers
+            else (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        )
+        inner = top / path.lstrip("/")
+        for group in (inner, *inner.parents):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # "max", or a group that is not shown here
+                most, used = int((group / limit).read_text()), int((group / usage).read_text())
+                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield max(0, most - used + int(statistics[cache]))
+            if group == top:
+                break
+
+
+@contextlib.contextmanager
+def _refused_beyond(growth: int | None, device: torch.device) -> Iterator[None]:
+    """Turn memory that is refused into a `Shortage`; on a CPU, more than `growth` bytes are."""
+    if device.type == "cuda" or growth is None:
+        with _shortages():
+            yield
+        return
+    torch.ones(1 << 20).sum()  # threads are made now: without memory for one, its library would end the process
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    most = int(status["VmData"].split()[0]) * 1024 + growth
+    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([most, *known]), before[1]))
+    try:
+        with _shortages():
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@contextlib.contextmanager
+def _shortages() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _REFUSALS):
+            raise
+        refused = True
+        error.__traceback__ = None  # it holds on to what the trial has made
+    else:
+        refused = False
+    if refused:
+        raise Shortage
+
+
+def _measure(run: Callable[[], None], device: torch.device, sharing: int) -> tuple[int, int | None]:
+    """Bytes that a run takes at its peak, and that were available before it."""
+    _give_back()
+    available = available_bytes(device, sharing)
+    reset_peak_memory(device)
+    before = peak_memory_bytes(device)
+    try:
+        with _refused_beyond(available, device):
+            run()
+        return max(0, peak_memory_bytes(device) - before), available
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _give_back() -> None:
+    """Return to the system what an earlier trial took: it counts as used otherwise, and this trial as less."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # there is none but with the GNU library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _estimate(run: Callable, largest: Sequence[Segment], device: torch.device, sharing: int) -> str:
+    """What a batch that does not fit would need, going by the longest beginnings of its rows that do."""
+    part = 2
+    while part <= _SHORTEST:
+        shorter = [Segment(s.utterance, s.start, max(1, s.frames // part)) for s in largest]
+        try:
+            taken, _ = _measure(lambda batch=shorter: run(batch), device, sharing)
+        except Shortage:
+            part *= 2
+            continue
+        return f"about {_gb(taken * part)}"
+    return "far more"
+
+
+def _gb(number: int | None) -> str:
+    return "unknown" if number is None else f"{number / 1e9:.2f} GB"
