@@ -1,4 +1,4 @@
-"""Fixtures for all tests; packages that tests import: `imitations` of corpora, `programs` of recipes run in process."""
+"""Fixtures for all tests; packages that tests import: `imitations` of corpora, `programs` run in process, `faults`."""
 
 import importlib.util
 import os
@@ -19,6 +19,7 @@ def _importable(package: Path) -> None:
 
 _importable(Path(__file__).parent / "imitations")
 _importable(Path(__file__).parent / "programs")
+_importable(Path(__file__).parent / "faults")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

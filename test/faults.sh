@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Faults, injected and survived: kills at any time, failing file operations, signals, two runs at once, full disks.
+#
+#   bash test/faults.sh [--kinds "kill operations signals locks stages disk"] [--kills 200] [--minutes 30] [--seed 1]
+#
+# Prints a table of counts. Exit status 0 if everything was survived; 1 if not, with a line on each violation.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+bash tools/setup.sh --extras test,mini
+{ read -r _ && read -r _ && read -r python; } <tools/.environment
+unset PYTHONPATH PYTHONHOME
+export PATH="${python%/*}:${PATH}" PYTHONNOUSERSITE=1 PYTHONUTF8=1 LC_ALL=C
+exec python test/faults "$@"

@@ -1,0 +1,1 @@
+"""This directory on PYTHONPATH: `sitecustomize` puts `file_operations` into every Python program that is started."""
