@@ -133,18 +133,23 @@ def load_saved(directory: Path) -> Saved:
     )
 
 
-def training_device(ngpu: int) -> torch.device:
+def training_device(ngpu: int, process: int | None = None) -> torch.device:
     """CPU for `--ngpu 0`, the first visible GPU for 1.
 
+    Args:
+        ngpu: asked for.
+        process: number of this process among those of its node that train together, each with a GPU of its own.
+
     Raises:
-        ConfigError: more than one.
+        ConfigError: more than one, for a program of one process.
         UserError: no GPU is there.
     """
-    if ngpu > 1:
+    if ngpu > 1 and process is None:
         raise ConfigError(f"--ngpu {ngpu}: a program uses one GPU at most; use --ngpu 1")
     if ngpu == 0:
         return torch.device("cpu")
-    if not torch.cuda.is_available() or torch.cuda.device_count() < ngpu:
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise UserError(f"--ngpu {ngpu}: {found} GPUs are visible; use --ngpu 0 or another machine")
-    return torch.device("cuda", 0)
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = process or 0
+    if found < max(ngpu, number + 1):
+        raise UserError(f"--ngpu {max(ngpu, number + 1)}: {found} GPUs are visible; use --ngpu 0 or another machine")
+    return torch.device("cuda", number)

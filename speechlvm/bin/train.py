@@ -1,14 +1,24 @@
 """Stage 3: train one system with one seed; run again after any interruption, it goes on where it was.
 
 Any setting of the configuration can be given as --section.key value, for instance --limits.seconds 60.
+
+With several GPUs or nodes this program, started once on each node, starts a process for each GPU (on processors: one on
+each node). What a job of several nodes must have in its environment is MASTER_ADDR and MASTER_PORT, where they meet.
+`torchrun --nproc_per_node N -m speechlvm.bin.train ...` does as well.
 """
 
 import logging
+import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from speechlvm.bin.cli import make_parser, run_main, start_logging
+from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
 from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
+from speechlvm.processes import default_signals, is_launched, stop_requests
+
+if TYPE_CHECKING:
+    from speechlvm.training.distributed import OneProcess
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--valid", type=Path, required=True, help="dump of the validation set (selects the best model)")
     parser.add_argument("--out", type=Path, required=True, help="experiment directory")
     parser.add_argument("--seed", type=int, default=1, help="of weights, data order and noise")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: train on the CPU")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of a node; 0: train on the CPU")
+    parser.add_argument("--num_nodes", type=int, default=1, help="nodes on which this command is started")
+    add_check(parser)
     arguments, rest = parser.parse_known_args(argv)
+    if arguments.ngpu < 0 or arguments.num_nodes < 1:
+        parser.error(f"--ngpu {arguments.ngpu} --num_nodes {arguments.num_nodes}: expected at least 0, and at least 1")
     overrides = _pairs(parser, rest)
 
     check_done(arguments.train, arguments.valid)
@@ -33,10 +47,20 @@ def main(argv: list[str] | None = None) -> int:
         "valid": hash_file(arguments.valid / "info.json"),
         "seed": arguments.seed,
     }
-    if is_done(arguments.out, inputs) and _best_is_there(arguments.out / "checkpoints"):
-        print(f"{arguments.out}: complete")
-        return 0
-    _train(arguments, overrides, inputs)
+    complete = is_done(arguments.out, inputs) and _best_is_there(arguments.out / "checkpoints")
+    if is_launched():  # as one of several processes, which decide it together
+        return _train_with_others(arguments, overrides, inputs, complete)
+    status = status_if_decided(arguments, arguments.out, complete)
+    if status is not None:
+        return status
+    if max(1, arguments.ngpu) * arguments.num_nodes > 1:
+        from speechlvm.training.launch import launch
+
+        return launch(sys.argv[1:] if argv is None else argv, arguments.ngpu, arguments.num_nodes)
+    with stop_requests() as requests:
+        from speechlvm.training.distributed import OneProcess
+
+        _train(arguments, overrides, inputs, OneProcess(), requests)
     return 0
 
 
@@ -61,57 +85,92 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _train(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any]) -> None:
-    from speechlvm.config import dump_yaml, load_experiment
+def _train_with_others(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any], complete: bool) -> int:
+    from speechlvm.training.distributed import PeerFailed, PeerLost, joined
+
+    try:
+        # until they have met there is nothing to save: a signal ends the process at once
+        with default_signals(), joined(arguments.ngpu) as processes, stop_requests() as requests:
+            if processes.agree(complete)[0][0]:  # what the first one has found
+                return 0
+            if not processes.first:
+                logging.disable(logging.WARNING)
+            _train(arguments, overrides, inputs, processes, requests)
+    except (PeerFailed, PeerLost) as error:
+        return error.exit_status
+    return 0
+
+
+def _train(
+    arguments: Any,
+    overrides: list[tuple[str, str]],
+    inputs: dict[str, Any],
+    processes: "OneProcess",
+    requests: list[int],
+) -> None:
+    from speechlvm.config import load_experiment
     from speechlvm.data.dump import open_dump
-    from speechlvm.errors import ConfigError
-    from speechlvm.experiment import build, load_config, training_device
-    from speechlvm.files import atomic_write, write_json
+    from speechlvm.experiment import build, training_device
     from speechlvm.observation import Observation
     from speechlvm.training.checkpoint import Checkpoints, load_weights
     from speechlvm.training.lock import locked
     from speechlvm.training.trainer import Trainer
 
-    config = load_experiment(arguments.config, overrides)
-    device = training_device(arguments.ngpu)
-    train, valid = open_dump(arguments.train), open_dump(arguments.valid)
-    observation = Observation.of_dump(config.coding, train)
-    observation.check(valid)
-    origin_path = arguments.out / "origin.json"
-    origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
-    with locked(arguments.out):
-        if (arguments.out / "config.yaml").exists():
-            changed = _differences(load_config(arguments.out).frozen(), config.frozen())
-            if origin_path.exists():
-                changed += [key for key, value in read_json(origin_path).items() if origin.get(key) != value]
-            if changed:
-                raise ConfigError(
-                    f"{arguments.out}: the experiment exists with other settings: {', '.join(changed)}; "
-                    "give this one a name of its own with --tag, or remove the directory"
-                )
-        mark_undone(arguments.out)
-        start_logging(arguments.out / "train.log")
-        with atomic_write(arguments.out / "config.yaml") as stream:
-            stream.write(dump_yaml(config))
-        write_json(origin_path, origin)
-        model = build(config, observation, arguments.seed)
-        if not Checkpoints(arguments.out / "checkpoints").steps():
-            if config.training.initialise_from is None:
-                model.initialise_output(model.distribution.initial_bias(*observation.marginal(train.marginal())))
-            else:
-                source = Path(config.training.initialise_from)
-                content = Checkpoints(source / "checkpoints").load_best()
-                load_weights(model, content["model"], str(source))
-        model.to(device)
-        observation = Observation.from_dict(observation.to_dict(), device)
+    with ExitStack() as held:
+        with processes.together():
+            config = load_experiment(arguments.config, overrides)
+            device = training_device(arguments.ngpu, processes.local_rank)
+            train, valid = open_dump(arguments.train), open_dump(arguments.valid)
+            observation = Observation.of_dump(config.coding, train)
+            observation.check(valid)
+            if processes.first:
+                held.enter_context(locked(arguments.out))
+                _prepare(arguments, config, inputs)
+            model = build(config, observation, arguments.seed)
+            if not Checkpoints(arguments.out / "checkpoints").steps():
+                if config.training.initialise_from is None:
+                    model.initialise_output(model.distribution.initial_bias(*observation.marginal(train.marginal())))
+                else:
+                    source = Path(config.training.initialise_from)
+                    content = Checkpoints(source / "checkpoints").load_best()
+                    load_weights(model, content["model"], str(source))
+            model.to(device)
+            observation = Observation.from_dict(observation.to_dict(), device)
         log.info(
             "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
-            config.model, sum(p.numel() for p in model.parameters()), config.training.precision, device,
+            config.model, sum(p.numel() for p in model.parameters()), config.training.precision,
+            device if processes.size == 1 else f"{processes.size} x {device.type}",
             len(train.records), _amount(train), len(valid.records),
         )  # fmt: skip
-        Trainer(config, model, observation, train, valid, arguments.out, arguments.seed).run()
-        mark_done(arguments.out, inputs)
-        log.info("finished: %s", arguments.out)
+        Trainer(config, model, observation, train, valid, arguments.out, arguments.seed, processes, requests).run()
+        if processes.first:
+            mark_done(arguments.out, inputs)
+            log.info("finished: %s", arguments.out)
+
+
+def _prepare(arguments: Any, config: Any, inputs: dict[str, Any]) -> None:
+    """Refuse another experiment's directory, and write down what this one is."""
+    from speechlvm.config import dump_yaml
+    from speechlvm.errors import ConfigError
+    from speechlvm.experiment import load_config
+    from speechlvm.files import atomic_write, write_json
+
+    origin_path = arguments.out / "origin.json"
+    origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
+    if (arguments.out / "config.yaml").exists():
+        changed = _differences(load_config(arguments.out).frozen(), config.frozen())
+        if origin_path.exists():
+            changed += [key for key, value in read_json(origin_path).items() if origin.get(key) != value]
+        if changed:
+            raise ConfigError(
+                f"{arguments.out}: the experiment exists with other settings: {', '.join(changed)}; "
+                "give this one a name of its own with --tag, or remove the directory"
+            )
+    mark_undone(arguments.out)
+    start_logging(arguments.out / "train.log")
+    with atomic_write(arguments.out / "config.yaml") as stream:
+        stream.write(dump_yaml(config))
+    write_json(origin_path, origin)
 
 
 def _amount(dump: Any) -> str:

@@ -11,17 +11,18 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from speechlvm.accounting import LN2, corpus_score, objective, row_terms
+from speechlvm.accounting import LN2, CorpusScore, UtteranceScore, corpus_score, objective, row_terms
 from speechlvm.config import ExperimentConfig
-from speechlvm.data.dataset import Batch, Segment, keyed_generator, load_batches, plan_batches
+from speechlvm.data.dataset import Segment, keyed_generator, load_batches, plan_batches
 from speechlvm.data.dump import Dump
 from speechlvm.errors import Interrupted, UserError
 from speechlvm.files import atomic_write
@@ -30,6 +31,7 @@ from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 from speechlvm.scoring.score import score_dump
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
+from speechlvm.training.distributed import OneProcess
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 
 CHECKPOINT_SECONDS = 120.0
@@ -61,21 +63,8 @@ class Progress:
     history: list[dict] = field(default_factory=list)
 
 
-@contextmanager
-def _stop_requests() -> Iterator[dict[str, int]]:
-    """Catch TERM, INT, USR1 and USR2: the handler only notes the signal; the loop stops at the next step."""
-    received: dict[str, int] = {}
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    previous = {number: signal.signal(number, lambda n, _: received.setdefault("signal", n)) for number in names}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
-    """Trains one model.
+    """Trains one model, as one of the processes that do so together.
 
     Args:
         config: of the experiment.
@@ -85,6 +74,8 @@ class Trainer:
         valid: validation dump; it alone selects the best checkpoint.
         directory: of the experiment.
         seed: of data order, segments and noise.
+        processes: that train together.
+        requests: signals that asked to stop, as `stop_requests` collects them.
     """
 
     def __init__(
@@ -96,7 +87,10 @@ class Trainer:
         valid: Dump,
         directory: Path,
         seed: int,
+        processes: OneProcess | None = None,
+        requests: Sequence[int] = (),
     ) -> None:
+        self.processes, self.requests = processes or OneProcess(), requests
         self.config, self.model, self.observation, self.seed = config, model, observation, seed
         self.train_dump, self.valid_dump, self.directory = train, valid, Path(directory)
         self.device = next(model.parameters()).device
@@ -135,47 +129,67 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         self._resume()
-        self._write_history()
-        self.writer = SummaryWriter(self.directory / "tb", purge_step=self.progress.step or None)
-        bar = tqdm(total=100.0, unit="%", disable=not sys.stderr.isatty(), bar_format="{l_bar}{bar}| {postfix}")
+        self.processes.replicate(self.model)
+        with self.processes.together():
+            if self.processes.first:
+                self._write_history()
+                self.writer = SummaryWriter(self.directory / "tb", purge_step=self.progress.step or None)
+        hidden = not (self.processes.first and sys.stderr.isatty())
+        bar = tqdm(total=100.0, unit="%", disable=hidden, bar_format="{l_bar}{bar}| {postfix}")
         try:
-            with _stop_requests() as received:
-                if not self.progress.history:
-                    self._validate()
-                self._steps(bar, received)
+            self._steps(bar)
         finally:
             bar.close()
-            self.writer.close()
+            if self.writer is not None:
+                self.writer.close()
 
-    def _steps(self, bar: tqdm, received: dict[str, int]) -> None:
+    def _steps(self, bar: tqdm) -> None:
+        progress = self.progress
         self._saved_at = time.monotonic()
+        plan = self._plan()
+        self._validate_if_due()
         while not self._finished():
-            progress = self.progress
-            groups = self._groups(progress.epoch)
-            batches = load_batches(
-                self.train_dump, [b for g in groups[progress.group :] for b in g], self.config.data.workers
-            )
-            for group in groups[progress.group :]:
-                started = time.monotonic()
-                train_nats = self._step([next(batches) for _ in group])
-                progress.seconds += time.monotonic() - started
-                progress.step += 1
-                progress.group += 1
-                if progress.group == len(groups):
-                    progress.epoch, progress.group = progress.epoch + 1, 0
-                self._show(bar, train_nats)
-                if progress.step % self.config.validation.every_steps == 0:
-                    self._validate()
-                elif time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
-                    self._save()
-                if received:
-                    self._save()
-                    name = signal.Signals(received["signal"]).name
-                    raise Interrupted(f"stopped by {name} after step {progress.step}; run the same command to go on")
-                if self._finished():
-                    break
-        if not self.progress.history or self.progress.history[-1]["step"] != self.progress.step:
-            self._validate()
+            batches, ends_epoch = next(plan)
+            started = time.monotonic()
+            nats = self._step(batches)
+            seconds = time.monotonic() - started
+            overdue = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+            facts = list(zip(*self.processes.agree(nats, seconds, overdue, self._request()), strict=True))
+            nats_per_frame = sum(facts[0]) / _frames(batches)
+            self._log_scalars({"train/nats_per_frame": nats_per_frame})
+            progress.seconds += max(facts[1])
+            progress.step += 1
+            progress.group += 1
+            if ends_epoch:
+                progress.epoch, progress.group = progress.epoch + 1, 0
+            self._show(bar, nats_per_frame)
+            if request := max(facts[3]):
+                self._stop(request)
+            saved = self._validate_if_due()
+            if any(facts[2]) and not saved:
+                self._save()
+
+    def _stop(self, request: float) -> None:
+        self._save()
+        name = signal.Signals(int(request)).name
+        raise self.processes.said_once(
+            Interrupted(f"stopped by {name} after step {self.progress.step}; run the same command to go on")
+        )
+
+    def _request(self) -> int:
+        """The first signal that asked to stop; 0: none."""
+        return self.requests[0] if self.requests else 0
+
+    def _plan(self) -> Iterator[tuple[list[list[Segment]], bool]]:
+        """The batches of each optimiser step from here on, and whether it is its epoch's last one.
+
+        `_reader` gives this process's rows of them, in order.
+        """
+        while True:
+            groups = self._groups(self.progress.epoch)[self.progress.group :]
+            shares = [self.processes.share(rows) for batches in groups for rows in batches]
+            self._reader = load_batches(self.train_dump, [rows for rows in shares if rows], self.config.data.workers)
+            yield from ((batches, batches is groups[-1]) for batches in groups)
 
     def _groups(self, epoch: int) -> list[list[list[Segment]]]:
         """The epoch's optimiser steps, each a list of batches: a function of (seed, epoch) alone."""
@@ -206,58 +220,102 @@ class Trainer:
             or (patience is not None and progress.stale >= patience)
         )
 
-    def _step(self, batches: list[Batch]) -> float:
-        """One optimiser step; returns the bound of its batches in nats per frame."""
+    def _step(self, batches: list[list[Segment]]) -> float:
+        """One optimiser step; returns the bound of this process's rows in nats."""
         training, progress = self.config.training, self.progress
         rate = learning_rate(training.learning_rate, progress.step, self._used())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        frames = sum(batch.frames for batch in batches)
         self.optimizer.zero_grad(set_to_none=True)
-        kl_factor = kl_weight(training.kl_weight, progress.step)
-        auxiliary = auxiliary_weights(training.auxiliary, progress.step)
-        nats = 0.0
-        for batch in batches:
-            data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
-            inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
-            noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
-                bound = self.model.score(inputs, target, lengths, noise)
-            loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
-            if not torch.isfinite(loss):
-                self._fail("the loss", float(loss.detach()), batches)
-            loss.backward()
-            terms = row_terms(bound)
-            nats += float(terms["log_likelihood"].sum()) - sum(
-                float(value.sum()) for name, value in terms.items() if name.startswith("kl_")
-            )
+        frames = _frames(batches)
+        nats: list[float] = []
+        for position, rows in enumerate(batches):
+            loss = partial(self._loss, self.processes.share(rows), frames, nats)
+            self.processes.backward(loss, last=position == len(batches) - 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
         if not torch.isfinite(norm):
-            self._fail("the gradient's norm", float(norm), batches)
+            rows = [segment for batch in batches for segment in batch]
+            raise self.processes.said_once(self._failure("the gradient's norm", float(norm), rows))
         self.optimizer.step()
-        self._log_scalars(
-            {"train/nats_per_frame": nats / frames, "train/gradient_norm": float(norm), "train/rate": rate}
-        )
-        return nats / frames
+        self._log_scalars({"train/gradient_norm": float(norm), "train/rate": rate})
+        return sum(nats)
 
-    def _fail(self, what: str, value: float, batches: list[Batch]) -> None:
-        names = [segment.utterance for batch in batches for segment in batch.segments]
+    def _loss(self, rows: Sequence[Segment], frames: int, nats: list[float]) -> torch.Tensor | None:
+        """This process's part of the objective, a sum over its rows divided by all frames of the step.
+
+        The bound of these rows is appended to `nats`.
+        """
+        if not rows:
+            return None
+        training, progress = self.config.training, self.progress
+        batch = next(self._reader)
+        data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
+        inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
+        noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
+            bound = self.model.score(inputs, target, lengths, noise)
+        kl_factor = kl_weight(training.kl_weight, progress.step)
+        auxiliary = auxiliary_weights(training.auxiliary, progress.step)
+        loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
+        if not torch.isfinite(loss):
+            raise self._failure("the loss", float(loss.detach()), rows)
+        terms = row_terms(bound)
+        divergence = sum(float(value.sum()) for name, value in terms.items() if name.startswith("kl_"))
+        nats.append(float(terms["log_likelihood"].sum()) - divergence)
+        return loss
+
+    def _failure(self, what: str, value: float, rows: Sequence[Segment]) -> UserError:
+        names = [segment.utterance for segment in rows]
         steps = self.checkpoints.steps()
         last = self.checkpoints.path(steps[-1]) if steps else "none"
-        raise UserError(
+        return UserError(
             f"step {self.progress.step + 1}: {what} is {value} on {', '.join(names[:8])}"
             f"{', ...' if len(names) > 8 else ''}; last good checkpoint: {last}; lower the learning rate or clip more"
         )
 
     # -- validation, logs, checkpoints ------------------------------------------------------------------------------
 
-    def _validate(self) -> None:
+    def _validate_if_due(self) -> bool:
+        """Validate and save at the beginning, at the end and every so many steps, unless this has been done."""
         progress = self.progress
+        due = progress.step % self.config.validation.every_steps == 0 or self._finished() or not progress.history
+        if not due or (progress.history and progress.history[-1]["step"] == progress.step):
+            return False
+        self._record(self._valid_score())
+        return True
+
+    def _valid_score(self) -> CorpusScore:
+        """The validation set's score; each process contributes its share of the utterances.
+
+        Raises:
+            Interrupted: a signal asked to stop. Run again, the validation is done first.
+        """
+        # by length, so that shares take equally long
+        frames = {utterance: self.valid_dump.records[utterance].frames for utterance in self._valid_utterances}
+        share = self.processes.share(sorted(frames, key=lambda utterance: (-frames[utterance], utterance)))
+        places = {utterance: place for place, utterance in enumerate(self._valid_utterances)}
+        names = ["log_likelihood", *(f"kl_{level}" for level in self.model.latent_hops)]
+        rows = torch.full((-(-len(frames) // self.processes.size), 2 + len(names)), -1.0, dtype=torch.float64)
         self.model.eval()
-        score = corpus_score(
-            score_dump(self.model, self.observation, self.valid_dump, self._valid_utterances), resamples=2
-        )
+        with self.processes.together():
+            scores = score_dump(self.model, self.observation, self.valid_dump, share) if share else ()
+            for row, score in zip(rows, scores, strict=False):
+                if self.requests:
+                    break
+                terms = [score.terms[name] for name in names]
+                row[:] = torch.tensor([places[score.utterance], score.nats, *terms], dtype=torch.float64)
         self.model.train()
+        if request := max(request for (request,) in self.processes.agree(self._request())):
+            self._stop(request)
+        scores = []
+        for place, nats, *terms in self.processes.gather(rows).flatten(0, 1).tolist():
+            if place >= 0:
+                name = self._valid_utterances[int(place)]
+                scores.append(UtteranceScore(name, frames[name], nats, dict(zip(names, terms, strict=True))))
+        return corpus_score(scores, resamples=2)
+
+    def _record(self, score: CorpusScore) -> None:
+        progress = self.progress
         entry = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -283,9 +341,15 @@ class Trainer:
             ", best so far" if is_best else "",
         )  # fmt: skip
         self._save()
-        self._write_history()
 
     def _save(self) -> None:
+        with self.processes.together():
+            if self.processes.first:
+                self._write_checkpoint()
+                self._write_history()
+        self._saved_at = time.monotonic()
+
+    def _write_checkpoint(self) -> None:
         progress = self.progress
         self.checkpoints.save(
             progress.step,
@@ -307,7 +371,6 @@ class Trainer:
         )
         self._mark_best()
         self.checkpoints.prune()
-        self._saved_at = time.monotonic()
 
     def _mark_best(self) -> None:
         progress = self.progress
@@ -315,28 +378,40 @@ class Trainer:
             self.checkpoints.mark_best(progress.best_step, progress.best)
 
     def _resume(self) -> None:
-        content = self.checkpoints.load_latest()
+        content = self.processes.of_first(self._newest)
         if content is None:
             return
+        with self.processes.together():
+            load_weights(self.model, content["model"], str(self.checkpoints.directory))
+            self.optimizer.load_state_dict(content["optimizer"])
+            torch.set_rng_state(content["generator"])
+            self.progress = Progress(**content["progress"])
+            if self.processes.first:
+                self._mark_best()  # a kill between a checkpoint and its mark
+        log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
+
+    def _newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint, if there is one, insisting that it belongs here."""
+        content = self.checkpoints.load_latest()
+        if content is None:
+            return None
         check_settings(content, self.config, str(self.checkpoints.directory))
         origin = (content["provenance"]["seed"], content["provenance"]["data_hash"])
         if origin != (self.seed, self.train_dump.info["data_hash"]):
             raise UserError(f"{self.checkpoints.directory}: trained with another seed or other data; use --tag")
-        load_weights(self.model, content["model"], str(self.checkpoints.directory))
-        self.optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["generator"])
-        self.progress = Progress(**content["progress"])
-        if self.progress.best_step not in self.checkpoints.steps():  # lost or damaged: the next validation is the best
-            self.progress.best, self.progress.best_step = -math.inf, -1
-            self.progress.history = [entry for entry in self.progress.history if entry["step"] < self.progress.step]
-        self._mark_best()  # a kill between a checkpoint and its mark
-        log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
+        progress = content["progress"]
+        if progress["best_step"] not in self.checkpoints.steps():  # lost or damaged: the next validation is the best
+            progress["best"], progress["best_step"] = -math.inf, -1
+            progress["history"] = [entry for entry in progress["history"] if entry["step"] < progress["step"]]
+        return content
 
     def _write_history(self) -> None:
         with atomic_write(self.directory / "history.jsonl") as stream:
             stream.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in self.progress.history)
 
     def _log_scalars(self, scalars: dict[str, float]) -> None:
+        if self.writer is None:
+            return
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, self.progress.step)
 
@@ -347,3 +422,8 @@ class Trainer:
         bar.set_postfix_str(f"step {progress.step}, epoch {progress.epoch}, {progress.seconds:.0f} s, train {shown}")
         if progress.step % 50 == 0:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
+
+
+def _frames(batches: list[list[Segment]]) -> int:
+    """Real frames of an optimiser step, those of all processes."""
+    return sum(segment.frames for rows in batches for segment in rows)

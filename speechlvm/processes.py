@@ -1,0 +1,66 @@
+"""What processes do when they are asked to stop, and when the process that started them dies. No torch in here."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+LAUNCHER = "SPEECHLVM_LAUNCHER"  # in the environment of training processes: the process that has started them
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Signals that have asked to stop: the handler only notes them, and whoever works looks at the list now and then.
+
+    Anything more in a handler (saving, or what was there before) would run in the middle of whatever goes on.
+    """
+    received: list[int] = []
+    previous = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however that dies (on Linux; elsewhere nothing is done).
+
+    An orphan would go on and hold the lock of the experiment. Args: `parent` is the process that started this one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def follow_parent(*_: object) -> None:
+    """In a process that reads ahead: its parent alone decides when to stop, and it outlives the parent by no moment."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        die_with(parent.pid)
+
+
+@contextmanager
+def default_signals() -> Iterator[None]:
+    """Signals that ask to stop do so at once: there is nothing to save yet."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def is_launched() -> bool:
+    """Whether this is one of several processes that torchrun, or our own launcher, has started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
