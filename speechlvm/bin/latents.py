@@ -32,11 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
+    parser.add_argument(
+        "--max_frames", type=int, help="in memory at once; changes no number; not given: by kind of data"
+    )
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    if arguments.num_samples < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
-        parser.error("--num_samples is at least 1, --minutes above 0")
+    counts = [arguments.num_samples, 1 if arguments.max_frames is None else arguments.max_frames]
+    if min(counts) < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
+        parser.error("--num_samples and --max_frames are at least 1, --minutes above 0")
     check_done(arguments.dump)
     inputs = {
         "model": hash_file(check_trained(arguments.exp)),
@@ -91,6 +95,7 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         described,
         samples=arguments.num_samples,
         seed=arguments.seed,
+        max_frames=arguments.max_frames,
     )
     bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
     store.write_part(arguments.out, job, bar, described, inputs)

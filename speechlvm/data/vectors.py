@@ -30,7 +30,7 @@ from typing import IO
 
 import numpy as np
 
-from speechlvm.data.dump import Dump, Record, merge_parts, start_part
+from speechlvm.data.dump import Dump, Record, merge_parts, start_part, write_part_file
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, write_json
 
@@ -71,10 +71,22 @@ def write_record(stream, utterance: str, values: np.ndarray) -> int:
     """Append a record; returns the offset of its header, as in scp files."""
     stream.write(utterance.encode() + b" ")
     offset = stream.tell()
-    rows, columns = values.shape
-    stream.write(_HEADER.pack(b"\0BFM ", 4, rows, 4, columns))
+    _write_header(stream, *values.shape)
     stream.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
     return offset
+
+
+def extend_record(stream, offset: int, values: np.ndarray, rows: int) -> None:
+    """Append to the last record, whose header is at `offset`, so that it has `rows` in all."""
+    end = stream.tell()
+    stream.seek(offset)
+    _write_header(stream, rows, values.shape[1])
+    stream.seek(end)
+    stream.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
+
+
+def _write_header(stream, rows: int, columns: int) -> None:
+    stream.write(_HEADER.pack(b"\0BFM ", 4, rows, 4, columns))
 
 
 def read_vectors(location: str, utterance: str | None = None, remedy: str = PREPARE_AGAIN) -> np.ndarray:
@@ -197,7 +209,7 @@ def write_part(
             squares = ((wide - mean) ** 2).sum(0)
             digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
             entries.append([utterance, offset, len(values), digest, mean.tolist(), squares.tolist()])
-    write_json(directory / f"part.{job}.json", {"inputs": inputs, "utterances": entries})
+    write_part_file(directory, job, archive, entries, inputs)
 
 
 def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) -> None:

@@ -27,10 +27,10 @@ from speechlvm.data.dump import Dump, PCMDump
 from speechlvm.distributions.latent import kl
 from speechlvm.errors import ConfigError
 from speechlvm.latents.store import Representation, Values
-from speechlvm.models.base import Inference, LatentModel, Model, slice_features
+from speechlvm.models.base import Inference, LatentModel, Model
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
-from speechlvm.scoring.score import AUDIO_BATCH_FRAMES, VECTOR_BATCH_FRAMES
+from speechlvm.scoring.score import Part, batch_parts, most_frames, utterance_parts
 
 AUDIO_LEAST_HOP_FRAMES = 64
 """4 ms at 16 kHz, the clock of source A's lowest latents and of its mel spectrograms."""
@@ -87,6 +87,7 @@ def extract_dump(
     samples: int,
     seed: int = 0,
     row_steps: int = ROW_STEPS,
+    max_frames: int | None = None,
 ) -> Iterator[tuple[str, Values]]:
     """The representations of utterances, longest first.
 
@@ -99,11 +100,16 @@ def extract_dump(
         samples: paths drawn from the posterior of each utterance.
         seed: of the paths.
         row_steps: memory bound; no number depends on it.
+        max_frames: another one: longer utterances, by default than `most_frames` says, come in consecutive parts.
     """
     frames = {u: dump.records[u].frames for u in utterances}
-    limit = AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES
+    most = most_frames(dump, max_frames)
     rows = max(1, ROWS // samples) if isinstance(model, LatentModel) else ROWS
-    for segments in consecutive_batches(frames, limit):
+    for segments in consecutive_batches(frames, most):
+        if segments[0].frames > most:
+            (segment,) = segments
+            yield from _extract_long(model, observation, dump, segment, described, samples, seed, row_steps, most)
+            continue
         for batch in load_batches(dump, [segments[i : i + rows] for i in range(0, len(segments), rows)]):
             yield from extract_batch(model, observation, batch, described, samples, seed, row_steps)
 
@@ -118,54 +124,77 @@ def extract_batch(
     row_steps: int = ROW_STEPS,
 ) -> list[tuple[str, Values]]:
     """The representations of the whole utterances of a batch; arguments as in `extract_dump`."""
-    reference = next(model.parameters())
-    data, lengths = batch.data.to(reference.device), batch.lengths.to(reference.device)
-    latent = isinstance(model, LatentModel)
-    rows = len(lengths) * (samples if latent else 1)
-    # chunks end where steps of every clock end
-    unit = math.lcm(model.hop, *(r.hop_frames for r in described))
-    chunk = max(1, row_steps // rows * model.stack // unit) * unit
+    chunk = _chunk(model, described, samples, len(batch.segments), row_steps)
+    joined = [{r.name: {statistic: [] for statistic in r.statistics} for r in described} for _ in batch.segments]
     with torch.inference_mode():
-        inputs = observation.inputs(data, lengths).to(reference.dtype)
-        if latent:
-            noise = Noise(batch.noise_keys(seed, "latents"), reference.device, reference.dtype)
-            parts = _latents(model, inputs, lengths, noise.repeat(samples), samples, described, chunk)
-        else:
-            parts = _hidden_states(model, inputs, described, chunk)
-        joined: dict[str, dict[str, Tensor]] = {r.name: {} for r in described}
-        for part in parts:
-            for r in described:
-                for statistic in r.statistics:
-                    joined[r.name].setdefault(statistic, []).append(part[r.name][statistic])
-        results = []
-        for row, segment in enumerate(batch.segments):
+        parts = batch_parts(model, observation, batch, chunk)
+        for values in _values(model, parts, described, batch.noise_keys(seed, "latents"), samples):
+            for whole, of_row in zip(joined, values, strict=True):
+                for name, statistics in of_row.items():
+                    for statistic, array in statistics.items():
+                        whole[name][statistic].append(array)
+    return [
+        (segment.utterance, {n: {s: np.concatenate(a) for s, a in of_name.items()} for n, of_name in whole.items()})
+        for segment, whole in zip(batch.segments, joined, strict=True)
+    ]
+
+
+def _extract_long(
+    model, observation, dump, segment, described, samples, seed, row_steps, most
+) -> Iterator[tuple[str, Values]]:
+    """As `extract_batch` for one utterance that is never in memory as a whole, part by part."""
+    chunk = min(_chunk(model, described, samples, 1, row_steps), _chunk(model, described, 1, 1, most // model.stack))
+    with torch.inference_mode():
+        parts = utterance_parts(model, observation, dump, segment, chunk)
+        for (values,) in _values(model, parts, described, [(seed, "latents", segment.utterance, 0)], samples):
+            yield segment.utterance, values
+
+
+def _chunk(model: Model, described: Sequence[Representation], samples: int, rows: int, row_steps: int) -> int:
+    """Frames of a chunk: of at most `row_steps` steps of all paths together, ending where steps of every clock end."""
+    unit = math.lcm(model.hop, *(r.hop_frames for r in described))
+    paths = rows * (samples if isinstance(model, LatentModel) else 1)
+    return max(1, row_steps // paths * model.stack // unit) * unit
+
+
+def _values(
+    model: Model, parts: Iterator[Part], described: Sequence[Representation], keys: list[tuple], samples: int
+) -> Iterator[list[dict[str, dict[str, np.ndarray]]]]:
+    """Chunk by chunk, of each row what the store keeps of it; nothing of rows that have ended."""
+    if isinstance(model, LatentModel):
+        reference = next(model.parameters())
+        noise = Noise(keys, reference.device, reference.dtype).repeat(samples)
+        chunks_of_steps = _latents(model, parts, noise, samples, described)
+    else:
+        chunks_of_steps = _hidden_states(model, parts, described)
+    for lengths, steps in chunks_of_steps:
+        rows = []
+        for row, left in enumerate(lengths.tolist()):
             values: dict[str, dict[str, np.ndarray]] = {}
-            for r in described:
+            for r in described if left > 0 else ():
                 own = model.latent_hops.get(r.name, model.stack)
-                steps = math.ceil(segment.frames / own)
                 values[r.name] = {
-                    statistic: _coarser(torch.cat([p[row] for p in pieces])[:steps], r.hop_frames // own, statistic)
-                    for statistic, pieces in joined[r.name].items()
+                    statistic: _coarser(tensor[row, : math.ceil(left / own)], r.hop_frames // own, statistic)
+                    for statistic, tensor in steps[r.name].items()
                 }
-            results.append((segment.utterance, values))
-    return results
+            rows.append(values)
+        yield rows
 
 
-def _latents(model, inputs, lengths, noise, samples, described, chunk) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Chunk by chunk: name -> statistic -> (B, steps, D), averaged over the paths."""
-    features, state = model.encode(inputs, lengths), None
-    for start in range(0, inputs.shape[1], chunk):
-        stop = min(start + chunk, inputs.shape[1])
+def _latents(model, parts, noise, samples, described) -> Iterator[tuple[Tensor, dict[str, dict[str, Tensor]]]]:
+    """Chunk by chunk: lengths, and name -> statistic -> (B, steps, D), averaged over the paths."""
+    state = None
+    for part in parts:
         inference = model.infer(
-            inputs[:, start:stop].repeat_interleave(samples, 0),
-            (lengths - start).repeat_interleave(samples, 0),
-            features={n: series.repeat(samples) for n, series in slice_features(features, start, stop).items()},
+            part.inputs.repeat_interleave(samples, 0),
+            part.lengths.repeat_interleave(samples, 0),
+            features={name: series.repeat(samples) for name, series in part.features.items()},
             noise=noise,
             state=state,
             decode=False,
         )
         state = inference.state
-        yield {r.name: _moments(inference, r, samples) for r in described}
+        yield part.lengths, {r.name: _moments(inference, r, samples) for r in described}
 
 
 def _moments(inference: Inference, r: Representation, samples: int) -> dict[str, Tensor]:
@@ -185,18 +214,28 @@ def _moments(inference: Inference, r: Representation, samples: int) -> dict[str,
     return moments
 
 
-def _hidden_states(model, inputs, described, chunk) -> Iterator[dict[str, dict[str, Tensor]]]:
+def _hidden_states(model, parts, described) -> Iterator[tuple[Tensor, dict[str, dict[str, Tensor]]]]:
     """As `_latents`, of states.
 
-    A model's states are those that predict a stack. Shifted by one they have seen it; the last ones are read off at one
-    more stack, whose content they do not depend on.
+    A model's states are those that predict a stack. Shifted by one they have seen it: the last of a chunk is the first
+    of the next, and after the last chunk there is one more stack, whose content it does not depend on.
     """
     names, state = [r.name for r in described], None
-    last = -(-inputs.shape[1] // model.stack) * model.stack
-    inputs = torch.nn.functional.pad(inputs, (0, 0, 0, last + model.stack - inputs.shape[1]))
-    for start in range(0, inputs.shape[1], chunk):
-        values, state = model.hidden_states(inputs[:, start : start + chunk], names, state)
-        yield {name: {"mean": v if start else v[:, 1:]} for name, v in values.items()}
+    held: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    def shifted(following: dict[str, Tensor]) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+        lengths, values = held
+        return lengths, {n: {"mean": torch.cat([v[:, 1:], following[n][:, :1]], 1)} for n, v in values.items()}
+
+    for part in parts:
+        missing = -part.inputs.shape[1] % model.stack
+        inputs = torch.nn.functional.pad(part.inputs, (0, 0, 0, missing))
+        values, state = model.hidden_states(inputs, names, state)
+        if held is not None:
+            yield shifted(values)
+        held = part.lengths, values
+    values, _ = model.hidden_states(inputs.new_zeros(len(inputs), model.stack, inputs.shape[2]), names, state)
+    yield shifted(values)
 
 
 def _coarser(values: Tensor, factor: int, statistic: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from speechlvm.data.dump import remove_parts_beyond, start_part
-from speechlvm.data.vectors import read_vectors, write_record
+from speechlvm.data.vectors import extend_record, read_vectors, write_record
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, check_store, disk_errors, read_json, write_json
 
@@ -84,7 +84,7 @@ def write_part(
     Args:
         directory: of the store.
         job: number of this part, from 1.
-        items: (utterance, its values), in any order.
+        items: (utterance, its values), in any order; those of long ones may come in consecutive parts.
         representations: what each utterance has.
         inputs: what the part was made from, kept in it.
 
@@ -94,6 +94,7 @@ def write_part(
     described = list(representations)
     stems = [(r, statistic, f"{r.name}_{statistic}") for r in described for statistic in r.statistics]
     entries: dict[str, list] = {stem: [] for _, _, stem in stems}
+    last, rows = None, {}
     with contextlib.ExitStack() as stack:
         streams = {}
         for _, _, stem in stems:
@@ -109,7 +110,13 @@ def write_part(
                     raise UserError(f"{utterance}: {stem}: {array.shape}; expected (steps, dimensions) {expected}")
                 if not np.isfinite(array).all():
                     raise UserError(f"{utterance}: {stem} is not finite; the model is broken for this utterance")
-                entries[stem].append([utterance, write_record(streams[stem], utterance, array)])
+                if utterance == last:
+                    rows[stem] += len(array)
+                    extend_record(streams[stem], entries[stem][-1][1], array, rows[stem])
+                else:
+                    rows[stem] = len(array)
+                    entries[stem].append([utterance, write_record(streams[stem], utterance, array)])
+            last = utterance
     write_json(
         directory / f"part.{job}.json",
         {"inputs": inputs, "representations": [asdict(r) for r in described], "archives": entries},

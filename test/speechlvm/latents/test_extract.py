@@ -50,9 +50,12 @@ def dump(make_dump):
 def run(model, observation, dump, *, utterances=None, samples=SAMPLES, least_hop=S, **options):
     described = extract.representations(model, ("mean", "std", "kl"), least_hop)
     chosen = sorted(dump.records) if utterances is None else utterances
-    return described, dict(
-        extract.extract_dump(model, observation, dump, chosen, described, samples=samples, **options)
-    )
+    items = list(extract.extract_dump(model, observation, dump, chosen, described, samples=samples, **options))
+    parts = {u: [values for other, values in items if other == u] for u, _ in items}
+    return described, {
+        u: {r.name: {s: np.concatenate([v[r.name][s] for v in values]) for s in r.statistics} for r in described}
+        for u, values in parts.items()
+    }
 
 
 def assert_equal(one, other):
@@ -70,6 +73,18 @@ def test_batches_and_chunks_change_no_number(system, dump):
     for utterance in dump.records:
         alone.update(run(model, observation, dump, utterances=[utterance], row_steps=SAMPLES * 4)[1])
     assert_equal(together, alone)
+
+
+@pytest.mark.parametrize("least_hop", [S, 3 * S])
+def test_long_utterances_come_in_parts_with_the_same_numbers(system, dump, least_hop):
+    _, model, observation = system
+    _, together = run(model, observation, dump, least_hop=least_hop)
+    _, apart = run(model, observation, dump, least_hop=least_hop, max_frames=70)
+    assert_equal(together, apart)
+    described = extract.representations(model, ("mean",), least_hop)
+    items = extract.extract_dump(model, observation, dump, sorted(dump.records), described, samples=1, max_frames=70)
+    names = [utterance for utterance, _ in items]
+    assert names == sorted(names) and names.count("u00") > names.count("u01") > names.count("u02") == 1
 
 
 def test_shapes_and_clocks(system, dump):

@@ -47,6 +47,24 @@ def test_reads_what_was_written(store):
                 np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
 
 
+def test_parts_of_an_utterance_are_joined(store):
+    whole = values(7, 24)
+    parts = [
+        ("b", {name: {s: array[i * n : (i + 1) * n] for s, array in of.items()} for name, of in whole.items()})
+        for i in range(3)
+        for n in [8]
+    ]
+    for i, (_, part) in enumerate(parts):
+        part["h"]["mean"] = whole["h"]["mean"][2 * i : 2 * i + 2]
+    write_part(store, 1, [("a", values(0)), *parts, ("d", values(3))], [Z1, H], {"jobs": 2})
+    merge(store, 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    opened = Store(store)
+    for utterance, expected in (("a", values(0)), ("b", whole), ("c", values(2)), ("d", values(3))):
+        for name, statistics in expected.items():
+            for statistic, array in statistics.items():
+                np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+
+
 def test_a_moved_store_reads_its_own_archives(store, tmp_path):
     before = Store(store).read("z1", "c")
     store.rename(tmp_path / "moved")
