@@ -34,7 +34,8 @@ check_number nj 1 100000
 check_number nthreads 0 100000
 check_number samples 1 1000000
 check_number num_samples 1 1000000
-check_number ngpu 0 1
+check_number ngpu 0 64
+check_number num_nodes 1 1000
 # Lengths, of which a recipe has more: the stage that uses one may come after days of training.
 for option in "${given_options[@]}"; do
     case "${option}" in
@@ -48,6 +49,8 @@ done
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi
+[ "${num_nodes}" -eq 1 ] || [ "${cmd_backend:-local}" = slurm ] ||
+    usage "--num_nodes ${num_nodes}: with cmd_backend=${cmd_backend:-local} (cmd.sh) a training has one machine; slurm gives several"
 for word in ${probe_minutes:-none}; do
     [ "${word}" = all ] || [[ "${word}" =~ ^[0-9]*[.]?[0-9]+$ && "${word}" =~ [1-9] ]] ||
         usage "--probe_minutes '${probe_minutes}': numbers of minutes above 0, or all, are expected"

@@ -2,11 +2,16 @@
 # Sourced by stages.sh: how stages run programs. Logs are named before a program starts, signals reach it, and a failure
 # says which stage it belongs to (variable current).
 
-child=
+children=()
 interrupted=false
 current=
-trap 'interrupted=true; [ -z "${child}" ] || kill -TERM "${child}" 2>/dev/null || true' INT TERM HUP
 trap 'say_failure $?' EXIT
+
+# A background job does not inherit this.
+catch_signals() { trap 'interrupted=true; stop_children' INT TERM HUP; }
+catch_signals
+
+stop_children() { [ "${#children[@]}" -eq 0 ] || kill -TERM "${children[@]}" 2>/dev/null || true; }
 
 say_failure() {
     [ "$1" -ne 0 ] && [ -n "${current}" ] || return 0
@@ -18,31 +23,65 @@ say_failure() {
     fi
 }
 
-# Runs a program so that a signal to this shell reaches it at once (a shell waiting in the foreground would sit on it).
-run() {
-    local status=0
+# Starts a program or a function so that a signal to this shell reaches it at once (a shell waiting in the foreground
+# would sit on it).
+start() {
     ! ${interrupted} || exit 75
-    "$@" &
-    child=$!
-    ! ${interrupted} || kill -TERM "${child}" 2>/dev/null || true
-    wait "${child}" || status=$?
-    while kill -0 "${child}" 2>/dev/null; do
+    in_background "$@" &
+    children+=("$!")
+    ! ${interrupted} || stop_children
+}
+
+in_background() {
+    catch_signals
+    children=()
+    "$@"
+}
+
+# Waits for all that was started. Returns 0; the status of those that failed, if it is the same; else 1.
+join() {
+    local child status failed=0
+    for child in "${children[@]}"; do
         status=0
         wait "${child}" || status=$?
+        while kill -0 "${child}" 2>/dev/null; do # a signal ended the wait, not the child
+            status=0
+            wait "${child}" || status=$?
+        done
+        [ "${status}" -eq 0 ] || [ "${failed}" -eq "${status}" ] || failed=$((failed ? 1 : status))
     done
-    child=
+    children=()
     ! ${interrupted} || exit 75
-    return "${status}"
+    return "${failed}"
+}
+
+run() {
+    ! ${interrupted} || exit 75
+    "$@" &
+    children=("$!")
+    ! ${interrupted} || stop_children
+    join
 }
 
 # What the last job in a log wrote, without the runner's own lines.
 show() { awk '/^# Started at /{ text = ""; next } !/^# /{ text = text $0 "\n" } END { printf "%s", text }' "$1"; }
 
-# single processor|gpu LOG PROGRAM...: one job on one processor, or on a GPU or several processors.
+# Whether PROGRAM --check finds its results complete, which costs no job.
+complete() {
+    "$@" --check >/dev/null 2>&1 || return 1
+    log "  complete"
+}
+
+# single processor|gpu|train LOG PROGRAM...: one job, unless it is complete: on one processor; on a GPU or several
+# processors; or on all GPUs of all nodes, to be started again when the cluster takes them away.
 single() {
     local logfile="$2" submit="${train_cmd}"
-    [ "$1" = processor ] || submit="${cuda_cmd} --gpu ${ngpu} --num-threads ${nthreads}"
+    case "$1" in
+        gpu) submit="${cuda_cmd} --gpu $((ngpu > 0)) --num-threads ${nthreads}" ;;
+        train) submit="${cuda_cmd} --gpu ${ngpu} --num-nodes ${num_nodes} --num-threads ${nthreads} --requeue true" ;;
+    esac
     shift 2
+    ! complete "$@" || return 0
     log "  log: ${logfile}"
     # shellcheck disable=SC2086 # the commands of cmd.sh are words
     run ${submit} "${logfile}" "$@"
@@ -53,11 +92,8 @@ single() {
 sharded() {
     local where="$1" jobs="$2" logfile="$3" submit="${train_cmd}"
     shift 3
-    [ "${where}" = processors ] || submit="${cuda_cmd} --gpu ${ngpu}"
-    if "$@" --nj "${jobs}" --check >/dev/null 2>&1; then
-        log "  complete"
-        return
-    fi
+    [ "${where}" = processors ] || submit="${cuda_cmd} --gpu $((ngpu > 0))"
+    ! complete "$@" --nj "${jobs}" || return 0
     log "  log: ${logfile}.*.log"
     # shellcheck disable=SC2086
     run ${submit} JOB=1:"${jobs}" "${logfile}.JOB.log" "$@" --nj "${jobs}" --job JOB

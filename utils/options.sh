@@ -18,9 +18,12 @@ analysis_sets=""  # sets whose utterances stage 7 looks at together; empty: the 
 phone_classes=61  # classes of phones in stage 7: 61, or 39, the usual folding
 probe_minutes="10 60 all" # minutes of labelled speech that probes are trained on
 probe_args=""     # further arguments of the probes, as "--steps 500 --vocabulary 100"
+allow_pipes=false # run commands that stand in a wav.scp
+max_frames=""     # memory: longer utterances are trained in pieces of at most so many frames, and scored piece by piece, which changes no score; empty: by the models' batch_frames
 nj=2              # jobs that dumping, scoring, extraction and probes are divided into
-ngpu=0            # 1: train, score, sample, extract and probe on a GPU; 0: on the CPU
-nthreads=0        # processors that one training uses; 0: all
+ngpu=0            # GPUs of one training, on each node; other jobs take one; 0: the CPU
+num_nodes=1       # machines that one training runs on (cmd_backend=slurm)
+nthreads=0        # processors that one training uses on a machine; 0: all
 datadir=data      # data directories; a relative path starts at the recipe
 dumpdir=dump      # dumps
 expdir=exp        # experiments, as exp/<train_set>/<model>[_<tag>]/seed<k>

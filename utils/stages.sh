@@ -14,9 +14,9 @@ set -euo pipefail
 _utils="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 # shellcheck source=SCRIPTDIR/log.sh
 . "${_utils}/log.sh"
+. ./cmd.sh
 # shellcheck source=SCRIPTDIR/check_options.sh
 . "${_utils}/check_options.sh"
-. ./cmd.sh
 . ./path.sh
 # shellcheck source=SCRIPTDIR/jobs.sh
 . "${_utils}/jobs.sh"
@@ -31,31 +31,38 @@ all_sets="${train_set} ${valid_set} ${test_sets}"
 declare -a dump_args sample_args # empty where a recipe sets none
 material="${material:-pcm16}"
 frames="${dumpdir}/${material}" # what models are trained on
+pipes=()
+[ "${allow_pipes}" = false ] || pipes=(--allow_pipes)
 read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 # shellcheck source=SCRIPTDIR/stages_latents.sh
 . "${_utils}/stages_latents.sh"
 
-# Calls FUNCTION with model, seed and directory of each experiment.
+# Calls FUNCTION with model, seed and directory of each experiment: on this machine one after the other, on a cluster all
+# at once. One that fails does not stop the others.
 each_experiment() {
-    local model number
+    local model number failed=0
     for model in "${selected[@]}"; do
         for number in ${seeds}; do
-            "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
+            start "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
+            [ "${cmd_backend}" != local ] || join || failed=$?
         done
     done
+    join || failed=$?
+    return "${failed}"
 }
 
 dump() {
     log "dump $2 of $1"
     sharded processors "${nj}" "${dumpdir}/logs/$2_$1" \
-        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2" "${dump_args[@]}"
+        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2" "${dump_args[@]}" "${pipes[@]}"
 }
 
 train() {
     log "train $1, seed $2"
-    single gpu "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
+    single train "$3/logs/train.log" python -m speechlvm.bin.train --config "conf/$1.yaml" \
         --train "${frames}/${train_set}" --valid "${frames}/${valid_set}" \
-        --out "$3" --seed "$2" --ngpu "${ngpu}" "${train_words[@]}"
+        --out "$3" --seed "$2" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+        ${max_frames:+--data.max_frames "${max_frames}"} "${train_words[@]}"
 }
 
 # Whether the network of the experiment in DIRECTORY, as far as is known, sees the same inputs under another CODING than
@@ -81,7 +88,8 @@ score() {
             [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
             sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
                 --dump "${frames}/${set}" --out "$3/${out}" \
-                --samples "${samples}" --ngpu "${ngpu}" ${coding:+--coding "${coding}"}
+                --samples "${samples}" --ngpu $((ngpu > 0)) ${coding:+--coding "${coding}"} \
+                ${max_frames:+--max_frames "${max_frames}"}
         done
     done
 }
@@ -102,14 +110,16 @@ baseline() {
 sample() {
     log "sample $1, seed $2"
     single gpu "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
-        --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu "${ngpu}" "${sample_args[@]}"
+        --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu $((ngpu > 0)) "${sample_args[@]}"
 }
 
-# The command line that this run was given, as it can be given again.
+# The command that makes what this run reports: as it was given, but for the stages.
 command_line() {
     local name
     printf 'bash %s' "${0##*/}"
-    for name in "${given_options[@]}"; do printf ' --%s %q' "${name}" "${!name}"; done
+    for name in "${given_options[@]}"; do
+        [[ "${name}" == *stage ]] || printf ' --%s %q' "${name}" "${!name}"
+    done
 }
 
 report() {
@@ -118,10 +128,11 @@ report() {
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
     grep -E '^(#|\|)' "${results}" || true
-    each_experiment page
-    return "${status}" # of what it names, the rest is written
+    each_experiment page || status=$?
+    return "${status}" # of what failed, the rest is written
 }
 
+# Model, seed and directory of an experiment.
 page() {
     [ -f "$3/config.yaml" ] || return 0 # never trained: its rows in the tables are blank
     log "page of $1, seed $2"
@@ -137,7 +148,7 @@ stage_1() {
     hook local/data.sh "${datadir}/logs/data.log" "${data_args[@]}"
     for set in ${all_sets}; do
         log "check ${datadir}/${set}"
-        run validate_data_dir.sh "${datadir}/${set}"
+        run validate_data_dir.sh "${pipes[@]}" "${datadir}/${set}"
     done
 }
 

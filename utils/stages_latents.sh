@@ -53,7 +53,8 @@ latents() {
         [[ " ${analysis_sets} " != *" ${set} "* ]] || statistics=(mean std kl)
         sharded gpu "${nj}" "$3/logs/latents_${set}" python -m speechlvm.bin.latents --exp "$3" \
             --dump "${frames}/${set}" --out "$3/latents_${set}" --num_samples "${num_samples}" \
-            --statistics "${statistics[@]}" --ngpu "${ngpu}" "${share[@]}"
+            --statistics "${statistics[@]}" --ngpu $((ngpu > 0)) "${share[@]}" \
+            ${max_frames:+--max_frames "${max_frames}"}
     done
 }
 
@@ -99,7 +100,7 @@ probe() {
     read -r -d '' -a words <<<"${probe_args}" || true
     [ -z "$2" ] || beside=(--beside "${root}/spectra/probes")
     log "probes on $1${2:+, seed $2}"
-    sharded gpu "${nj}" "$3/logs/probes" python -m speechlvm.bin.probe --out "$3/probes" --ngpu "${ngpu}" \
+    sharded gpu "${nj}" "$3/logs/probes" python -m speechlvm.bin.probe --out "$3/probes" --ngpu $((ngpu > 0)) \
         --train "$3/latents_${train_set}" --train_data "${datadir}/${train_set}" \
         --valid "$3/latents_${valid_set}" --valid_data "${datadir}/${valid_set}" \
         --test "$3/latents_${test}" --test_data "${datadir}/${test}" \

@@ -34,7 +34,7 @@ if (here / "behave").exists():
         print("the reason is written here", file=sys.stderr)
         sys.exit(int(what))
 if "--check" in arguments:
-    sys.exit(0 if (Path(value["--out"]) / "done").exists() else 1)
+    sys.exit(0 if (Path(value.get("--out", "none")) / "done").exists() else 1)
 if program == "report":
     Path(value["--out"]).write_text("# Results\\n\\n| model | bpf |\\n|---|---|\\n| some | 1.0 |\\n")
 elif "--merge" in arguments or program == "train":
@@ -92,19 +92,19 @@ class Tree:
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
-    def calls(self) -> list[list[str]]:
-        """Arguments of all calls since the last time this was asked."""
+    def calls(self, checks: bool = False) -> list[list[str]]:
+        """Arguments of all calls since the last time this was asked; those that only ask what is complete if wanted."""
         path = self.python.parent / "calls"
         if not path.exists():
             return []
         calls = [json.loads(line)[0] for line in path.read_text(encoding="utf-8").splitlines()]
         path.unlink()
-        return calls
+        return [call for call in calls if checks or "--check" not in call]
 
-    def summary(self) -> list[str]:
+    def summary(self, checks: bool = False) -> list[str]:
         """Program and step of each call; jobs that ran side by side in their order."""
         lines = []
-        for call in self.calls():
+        for call in self.calls(checks):
             program = call[1].rpartition(".")[2] if call[0] == "-m" else Path(call[0]).name
             value = dict(zip(call, call[1:], strict=False))
             step = f" job {value['--job']}" if "--job" in value else ""
@@ -123,6 +123,10 @@ def sharded(program, out, nj=1):
     return [f"{program} check {out}", *[f"{program} job {j} {out}" for j in range(1, nj + 1)], f"{program} merge {out}"]
 
 
+def single(program, out=""):
+    return [f"{program} check {out}".strip(), f"{program} {out}".strip()]
+
+
 def test_all_stages_in_order(tree):
     labels = tree.recipe / "data" / "train" / "phones"
     labels.parent.mkdir(parents=True)
@@ -133,26 +137,29 @@ def test_all_stages_in_order(tree):
     expected = ["synthesise.py data/corpus", "prepare.py data", *["validate"] * 3]
     for name in ("train", "valid", "test"):
         expected += sharded("dump", f"dump/pcm16/{name}")
-    expected += [f"train {e}" for e in experiments]
+    for e in experiments:
+        expected += single("train", e)
     for directory in ["exp/train/uniform", "exp/train/dmol", "exp/train/dmol_mulaw-pcm"]:
         expected += sharded("baseline", f"{directory}/score_test")
     for e in experiments:
         expected += sharded("score", f"{e}/score_test") + sharded("score", f"{e}/score_test_mulaw-pcm")
-    expected += [f"sample {e}/samples" for e in experiments]
+    for e in experiments:
+        expected += single("sample", f"{e}/samples")
     sets = ("train", "valid", "test")
     for name in sets:
         expected += sharded("spectra", f"exp/train/spectra/latents_{name}")
     for e in experiments:
         for name in sets:
             expected += sharded("latents", f"{e}/latents_{name}")
-    expected += ["durations"]
+    expected += single("durations")
     for e in ["exp/train/spectra", *experiments]:
-        expected += [f"analyse {e}/analysis/{name}" for name in ("levels", "phones", "gender", "height")]
+        for name in ("levels", "phones", "gender", "height"):
+            expected += single("analyse", f"{e}/analysis/{name}")
     for e in ["exp/train/spectra", *experiments]:
         expected += sharded("probe", f"{e}/probes")
     expected += sharded("baseline", "exp/train/flac/score_test")
-    expected += ["report RESULTS.md", *["page"] * len(experiments)]
-    assert tree.summary() == expected
+    expected += single("report", "RESULTS.md") + single("page") * len(experiments)
+    assert tree.summary(checks=True) == expected
     assert "| some | 1.0 |" in out
     assert (tree.root / "tools" / "called").read_text(encoding="utf-8") == "--extras mini\n"
     for number in range(11):
@@ -166,7 +173,7 @@ def test_what_stages_6_to_8_are_asked_for(tree):
     chosen = ("--models", "a", "--stage", "6", "--stop_stage", "8")
     status, out, _ = tree.run(*chosen, "--analysis_sets", "")
     assert status == 0 and "no probes: neither phones nor text of uncut speech in data/train" in out
-    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    calls = [call for call in tree.calls() if "--merge" not in call]
     assert {call[call.index("--out") + 1] for call in calls if call[1].endswith("latents")} == {
         "exp/train/a/seed1/latents_test"
     }
@@ -174,7 +181,7 @@ def test_what_stages_6_to_8_are_asked_for(tree):
 
     status, _, err = tree.run(*chosen, "--analyses", "gender probes", "--analysis_sets", "valid test", "--expdir", "e")
     assert (status, err) == (0, "")
-    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    calls = [call for call in tree.calls() if "--merge" not in call]
     statistics = {}
     for call in calls:
         if call[1].endswith("latents"):
@@ -199,7 +206,7 @@ def test_what_stages_6_to_8_are_asked_for(tree):
         *chosen, "--analyses", "probes", "--analysis_sets", "test", "--probe_minutes", "10 9.5", "--expdir", "f"
     )
     assert (status, err) == (0, "")
-    calls = [call for call in tree.calls() if "--check" not in call and "--merge" not in call]
+    calls = [call for call in tree.calls() if "--merge" not in call]
     probes = {"f/train/spectra/probes", "f/train/a/seed1/probes"}  # --minutes are sizes there
     shares = {call[call.index("--out") + 1]: call[call.index("--minutes") + 1] for call in calls if "--minutes" in call}
     assert shares["f/train/spectra/latents_train"] == shares["f/train/a/seed1/latents_train"] == "10"
@@ -218,26 +225,37 @@ def test_what_stages_6_to_8_are_asked_for(tree):
 
 def test_what_is_complete_is_not_done_again(tree):
     assert tree.run("--stage", "2", "--stop_stage", "2")[0] == 0
-    assert len(tree.calls()) == 3 * (1 + 2 + 1)
+    assert len(tree.calls(checks=True)) == 3 * (1 + 2 + 1)
     status, out, _ = tree.run("--stage", "2", "--stop_stage", "2")
     assert status == 0
-    assert tree.summary() == [f"dump check dump/pcm16/{name}" for name in ("train", "valid", "test")]
+    assert tree.summary(checks=True) == [f"dump check dump/pcm16/{name}" for name in ("train", "valid", "test")]
     assert out.count("  complete\n") == 3
+
+
+def test_commands_in_tables_of_audio_are_run_only_if_asked_for(tree):
+    for options, given in (((), False), (("--allow_pipes", "true"), True)):
+        assert tree.run("--stage", "1", "--stop_stage", "2", *options)[0] == 0
+        calls = [call for call in tree.calls() if call[0] == "validate" or call[1].endswith("dump")]
+        calls = [call for call in calls if "--merge" not in call]
+        assert len(calls) == 3 + 3 * 2 and all(("--allow_pipes" in call) == given for call in calls)
+        shutil.rmtree(tree.recipe / "dump")
 
 
 def test_arguments_of_training(tree):
     status, _, err = tree.run(
         "--stage", "3", "--stop-stage", "3", "--models", "a", "--tag", "wide", "--seeds", "7",
         "--train-args", "--limits.seconds 60 --data.workers 0", "--nthreads", "3",
+        "--max_frames", "9000",
     )  # fmt: skip
     assert (status, err) == (0, "")
     path = tree.python.parent / "calls"
-    [[arguments, threads]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    [[asked, _], [arguments, threads]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert asked == [*arguments, "--check"]
     assert threads == "3"
     assert arguments == [
         "-m", "speechlvm.bin.train", "--config", "conf/a.yaml", "--train", "dump/pcm16/train",
         "--valid", "dump/pcm16/valid", "--out", "exp/train/a_wide/seed7", "--seed", "7", "--ngpu", "0",
-        "--limits.seconds", "60", "--data.workers", "0",
+        "--num_nodes", "1", "--data.max_frames", "9000", "--limits.seconds", "60", "--data.workers", "0",
     ]  # fmt: skip
 
 
@@ -247,7 +265,7 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
         "--dumpdir", "my dump",
     )  # fmt: skip
     assert (status, err) == (0, "")
-    assert tree.summary() == [
+    assert tree.summary(checks=True) == [
         *sharded("baseline", "my exp/train/uniform/score_test"),
         *sharded("baseline", "my exp/train/dmol/score_test"),
         *sharded("baseline", "my exp/train/dmol_linear/score_test"),
@@ -268,7 +286,7 @@ def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
 def test_tables_restrict_scores_that_need_no_network(tree):
     for stage in ("4", "9"):
         assert tree.run("--stage", stage, "--stop_stage", stage, "--tables", "T1", "--models", "c", "--nj", "1")[0] == 0
-    assert tree.summary() == [
+    assert tree.summary(checks=True) == [
         *sharded("baseline", "exp/train/uniform/score_test"),  # DMoL and FLAC are in no row
         *sharded("score", "exp/train/c/seed1/score_test"),
         *sharded("score", "exp/train/c/seed1/score_test_mulaw-pcm"),
@@ -291,7 +309,7 @@ def test_a_network_is_scored_over_further_cells_only_if_its_inputs_stay_the_same
     (directory / "config.yaml").write_text(f"model: lstm\ncoding: {trained}\n", encoding="utf-8")
     status, out, err = tree.run("--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1")
     assert (status, err) == (0, "")
-    scores = [line for line in tree.summary() if line.startswith("score")]
+    scores = [line for line in tree.summary(checks=True) if line.startswith("score")]
     further = sharded("score", "exp/train/a/seed1/score_test_mulaw-pcm")
     assert scores == sharded("score", "exp/train/a/seed1/score_test") + (further if trained == "mulaw" else [])
     said = f"no score over the cells of mulaw-pcm: trained on {trained}" in out
@@ -329,7 +347,9 @@ def test_smoke_is_kept_apart(tree):
         (["--nj", "0"], "--nj '0': a whole number from 1"),
         (["--nj", "2.5"], "--nj '2.5'"),
         (["--ngpu", "1"], "--ngpu 1: 0 GPUs are visible"),
-        (["--ngpu", "2"], "--ngpu '2': a whole number from 0 to 1"),
+        (["--ngpu", "99"], "--ngpu '99': a whole number from 0 to 64"),
+        (["--num_nodes", "2"], "--num_nodes 2: with cmd_backend=local (cmd.sh) a training has one machine"),
+        (["--max_frames", "0"], "--max_frames '0': a whole number from 1"),
         (["--stage"], "wants a value"),
         (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a a_c b c"),
         (["--tables", "Z9"], "unknown 'Z9'; known are: T1"),
@@ -382,14 +402,14 @@ def test_help_needs_no_environment(tree):
     assert not (tree.root / "tools" / "called").exists()
 
 
-def test_a_failure_names_stage_and_log_and_stops(tree):
+def test_a_failure_names_stage_and_log_and_stops_after_the_other_experiments(tree):
     tree.behave("train 1")
     status, _, err = tree.run("--stage", "3", "--stop_stage", "5")
     assert status == 1
     assert "exp/train/a/seed1/logs/train.log" in err
     assert "the reason is written here" in err
     assert "stage 3 (train) failed with status 1" in err
-    assert tree.summary() == ["train exp/train/a/seed1"]
+    assert tree.summary() == ["train exp/train/a/seed1", "train exp/train/b/seed1"]
 
 
 def test_an_interrupted_program_is_no_failure(tree):
