@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced: how jobs are run. local is this machine; see utils/cmd.sh.
+# Sourced: where jobs run: local (this machine), slurm, sge or pbs; see utils/cmd.sh.
 
 cmd_backend=local
 . ../../utils/cmd.sh
