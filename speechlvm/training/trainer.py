@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from speechlvm.accounting import LN2, CorpusScore, UtteranceScore, corpus_score, objective, row_terms
 from speechlvm.config import ExperimentConfig
-from speechlvm.data.dataset import Segment, keyed_generator, load_batches, plan_batches
+from speechlvm.data.dataset import Batch, Segment, keyed_generator, load_batches, plan_batches
 from speechlvm.data.dump import Dump
 from speechlvm.errors import Interrupted, UserError
 from speechlvm.files import atomic_write
@@ -32,6 +32,7 @@ from speechlvm.observation import Observation
 from speechlvm.scoring.score import score_dump
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.training.distributed import OneProcess
+from speechlvm.training.dry_run import check_step_fits, scoring_fits
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 
 CHECKPOINT_SECONDS = 120.0
@@ -99,6 +100,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.progress = Progress()
         self.writer = None
+        self._scored = False
         self._valid_utterances = self._choose_valid(config.validation.utterances)
         self._precision = self._choose_precision()
         self._groups_per_epoch = len(self._groups(0))
@@ -128,7 +130,12 @@ class Trainer:
         """
         from torch.utils.tensorboard import SummaryWriter
 
+        torch.manual_seed(
+            self.seed
+        )  # nothing of ours draws from this generator; what is saved is the same all the same
         self._resume()
+        with self.processes.together():
+            self._try_largest_batch()
         self.processes.replicate(self.model)
         with self.processes.together():
             if self.processes.first:
@@ -142,6 +149,15 @@ class Trainer:
             bar.close()
             if self.writer is not None:
                 self.writer.close()
+
+    def _try_largest_batch(self) -> None:
+        shares = [self.processes.share(rows) for batches in self._groups(self.progress.epoch) for rows in batches]
+        shares = [rows for rows in shares if rows]
+        if shares and not self._finished():
+            check_step_fits(
+                lambda batch: self._loss(batch, batch.frames, []).backward(),
+                self.optimizer, self.train_dump, shares, self.config.data, self.processes.local_size,
+            )  # fmt: skip
 
     def _steps(self, bar: tqdm) -> None:
         progress = self.progress
@@ -230,7 +246,8 @@ class Trainer:
         frames = _frames(batches)
         nats: list[float] = []
         for position, rows in enumerate(batches):
-            loss = partial(self._loss, self.processes.share(rows), frames, nats)
+            share = self.processes.share(rows)
+            loss = partial(self._next_loss, frames, nats) if share else None
             self.processes.backward(loss, last=position == len(batches) - 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
         if not torch.isfinite(norm):
@@ -240,15 +257,15 @@ class Trainer:
         self._log_scalars({"train/gradient_norm": float(norm), "train/rate": rate})
         return sum(nats)
 
-    def _loss(self, rows: Sequence[Segment], frames: int, nats: list[float]) -> torch.Tensor | None:
-        """This process's part of the objective, a sum over its rows divided by all frames of the step.
+    def _next_loss(self, frames: int, nats: list[float]) -> torch.Tensor:
+        return self._loss(next(self._reader), frames, nats)
 
-        The bound of these rows is appended to `nats`.
+    def _loss(self, batch: Batch, frames: int, nats: list[float]) -> torch.Tensor:
+        """The objective of this process's rows of a batch: a sum over them, divided by all frames of the step.
+
+        The bound of these rows in nats is appended to `nats`.
         """
-        if not rows:
-            return None
         training, progress = self.config.training, self.progress
-        batch = next(self._reader)
         data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
         inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
         noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
@@ -258,7 +275,7 @@ class Trainer:
         auxiliary = auxiliary_weights(training.auxiliary, progress.step)
         loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
         if not torch.isfinite(loss):
-            raise self._failure("the loss", float(loss.detach()), rows)
+            raise self._failure("the loss", float(loss.detach()), batch.segments)
         terms = row_terms(bound)
         divergence = sum(float(value.sum()) for name, value in terms.items() if name.startswith("kl_"))
         nats.append(float(terms["log_likelihood"].sum()) - divergence)
@@ -298,8 +315,7 @@ class Trainer:
         rows = torch.full((-(-len(frames) // self.processes.size), 2 + len(names)), -1.0, dtype=torch.float64)
         self.model.eval()
         with self.processes.together():
-            scores = score_dump(self.model, self.observation, self.valid_dump, share) if share else ()
-            for row, score in zip(rows, scores, strict=False):
+            for row, score in zip(rows, self._scores(share), strict=False):
                 if self.requests:
                     break
                 terms = [score.terms[name] for name in names]
@@ -313,6 +329,15 @@ class Trainer:
                 name = self._valid_utterances[int(place)]
                 scores.append(UtteranceScore(name, frames[name], nats, dict(zip(names, terms, strict=True))))
         return corpus_score(scores, resamples=2)
+
+    def _scores(self, utterances: Sequence[str]) -> Iterator[UtteranceScore]:
+        most = self.config.data.max_frames
+        scores = score_dump(self.model, self.observation, self.valid_dump, utterances, max_frames=most)
+        if utterances and not self._scored:
+            with scoring_fits(self.valid_dump, utterances, self.device, most, self.processes.local_size):
+                yield next(scores)
+            self._scored = True
+        yield from scores
 
     def _record(self, score: CorpusScore) -> None:
         progress = self.progress

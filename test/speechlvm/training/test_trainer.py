@@ -93,6 +93,14 @@ def test_same_seed_same_run_other_seed_other_run(tiny_config, dumps, tmp_path):
     assert _same(a, b) and not _same(a[0], c[0])
 
 
+def test_the_state_of_the_global_generator_is_the_seeds(tiny_config, dumps, tmp_path):
+    for name in ("a", "b"):
+        torch.seed()  # as Python starts: another one each time
+        _train(tiny_config(), dumps, tmp_path / name)
+    a, b = (Checkpoints(tmp_path / name / "checkpoints").load_latest()["generator"] for name in "ab")
+    assert torch.equal(a, b)
+
+
 class _Killed(BaseException):
     pass
 
