@@ -8,6 +8,7 @@ gets one SIGTERM, and is waited for. What became of the job goes to `status.<job
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from jobrunner.call import INTERRUPTED
 from jobrunner.report import SIGNALS, Interruption
 
 BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
-
+KNOWN_SECONDS = 10.0
 # Set by the scheduler or its site for a job on a node, beside what begins with the scheduler's own name.
 NODE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOSTNAME", "MASTER_ADDR", "MASTER_PORT", "NUM_NODES",
@@ -85,7 +86,7 @@ class Task:
             except SchedulerError as problem:
                 error = f"could not be queued again: {problem}"
         write_status(status_file, {"status": status, "stopped": stopped, "error": error})
-        return status
+        return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine
 
     def attempt(self, log: Path, stop: Interruption) -> tuple[int, bool]:
         """Runs the command once; returns its exit status and whether the scheduler stopped it."""
@@ -100,7 +101,7 @@ class Task:
         if restarts := self.backend.restarts():
             machine += f", restart {restarts}"
         attempt = Attempt(self.command, log, environment, machine, starter)
-        wait(attempt.process, stop, forwarded)
+        wait(attempt.process, stop, forwarded, self.backend.to_all)
         status = attempt.finish()
         if stop.asked and status in {128 + number for number in SIGNALS}:  # it does not handle them
             status = INTERRUPTED
@@ -109,17 +110,23 @@ class Task:
     def run_on_node(self, stop: Interruption) -> int:
         """The command on one node of several; the first node's `run` has started this and keeps the log."""
         process = start(self.command, self.environment(), None)
-        wait(process, stop, signal.SIGTERM)
+        wait(process, stop, signal.SIGTERM, (*self.backend.to_all, signal.SIGUSR1))
         return exit_status(process.returncode)
 
 
-def wait(process: subprocess.Popen, stop: Interruption, forwarded: int) -> None:
-    """Until the process ends; the first signal that comes is forwarded to its group, as `forwarded`."""
-    told = False
+def wait(process: subprocess.Popen, stop: Interruption, forwarded: int, known: tuple[int, ...]) -> None:
+    """Until the process ends. The first signal that comes is forwarded to its group, as `forwarded`.
+
+    Signals that the scheduler sends to every process (`known`) are not: a second one could disturb the tidying up. Only
+    who still runs a good while later may not have got it.
+    """
+    due = None
     while process.poll() is None:
-        if stop.asked and not told:
-            told = True
+        if stop.asked and due is None:
+            due = time.monotonic() + (KNOWN_SECONDS if stop.signal in known else 0)
+        if due is not None and time.monotonic() >= due:
             signal_group(process, forwarded)
+            due = math.inf
         time.sleep(0.1)
 
 
