@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import resource
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,8 +23,13 @@ DONE, SKIPPED = "done.json", "skipped.json"
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "w", size: int = 0) -> Iterator[IO]:
     """Open a temporary file that becomes `path` only when the block ends well and its bytes are on disk.
+
+    Args:
+        path: of the file.
+        mode: "w" or "wb".
+        size: bytes that it will have at least, as far as that is known; for the message where there is no space.
 
     Raises:
         UserError: the disk is full, a file-size limit is hit, or the place cannot be written; `path` is as it was.
@@ -31,7 +37,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_errors(path):
+        with disk_errors(path, temporary, size):
             path.parent.mkdir(parents=True, exist_ok=True)
             encoding = None if "b" in mode else "utf-8"
             with open(temporary, mode, encoding=encoding) as stream:
@@ -93,20 +99,66 @@ def _lives(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a size limit or a missing permission at `path` into one line that says what to do."""
+def disk_errors(path: Path, written: Path | None = None, size: int = 0) -> Iterator[None]:
+    """Turn a full disk, a size limit or a missing permission at `path` into one line that says what to do.
+
+    Args:
+        path: that was to be written.
+        written: the file that holds what has been written so far, and is removed after an error; None: nothing.
+        size: bytes that are needed at least.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(existing_parent(path)).free
-            raise UserError(
-                f"{path}: {error.strerror} while writing; {free} bytes are free; "
-                "free some space and run the same command again (nothing that was complete has been lost)"
-            ) from error
+            raise _no_space(path, error, written, size) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(f"{path}: cannot be written ({error.strerror}); choose another directory") from error
         raise
+
+
+def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> UserError:
+    file_system = os.statvfs(existing_parent(path))
+    done = taken = 0
+    if written is not None and written.exists():
+        status = written.stat()
+        done, taken = status.st_size, status.st_blocks * 512
+    needed = max(size, done + (1 if done else file_system.f_frsize))
+    free = f"{file_system.f_bavail * file_system.f_frsize + taken} bytes are free"
+    if error.errno == errno.EFBIG:
+        free = f"{resource.getrlimit(resource.RLIMIT_FSIZE)[0]} bytes are allowed (ulimit -f), {free}"
+    elif file_system.f_files and not file_system.f_favail:
+        free += ", but not one file more"
+    return UserError(
+        f"{path}: {error.strerror} while writing: at least {needed} bytes are needed, {free}; free some space and run "
+        "the same command again (nothing that was complete has been lost)"
+    )
+
+
+def check_space(path: Path, needed: int, what: str = "", present: int = 0) -> None:
+    """Insist on free space before something long is begun.
+
+    Args:
+        path: where it will be written.
+        needed: bytes in all.
+        what: takes them, for the message.
+        present: bytes of them that are there already.
+
+    Raises:
+        UserError: fewer are free.
+    """
+    free = shutil.disk_usage(existing_parent(path)).free
+    if free < needed - present:
+        subject, about = (f"{path}: {what}", "about ") if what else (str(path), "")
+        raise UserError(
+            f"{subject}: {about}{needed - present} bytes are needed and {free} are free; free some, or choose another "
+            "directory"
+        )
+
+
+def bytes_in(directory: Path) -> int:
+    """Bytes of all files in a directory, at any depth; 0 if there is none."""
+    return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
 
 
 def existing_parent(path: Path) -> Path:
@@ -143,7 +195,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run the stage that makes it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); remove it and run the stage again") from error
 
 
@@ -183,7 +235,7 @@ def is_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> bool:
     """
     try:
         return json.loads((Path(directory) / mark).read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

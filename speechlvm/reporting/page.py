@@ -169,7 +169,7 @@ class Page:
         if not cells:
             return self._missing("scores", "4 (score)")
         caption = "Likelihoods: of bits less is better, of nats more"
-        return table(SCORES, [_score_row(cell) for cell in cells], caption)
+        return table(SCORES, [score_row(cell) for cell in cells], caption)
 
     def _training(self) -> Markup | None:
         if not self.trained:
@@ -292,7 +292,8 @@ def _grid(grid: latent_tables.Grid) -> list[Markup]:
     return [table(grid.columns[1:], rows, grid.title), element("p", grid.note, class_="soft")]
 
 
-def _score_row(cell: Cell) -> list[str]:
+def score_row(cell: Cell) -> list[str]:
+    """A row under the heads `SCORES`."""
     result, density = cell.first, cell.first.unit == "density"
     unit = "nats_per_utterance" if density else "bits_per_frame"
     words = "nats per utterance" if density else "bits per frame"

@@ -1,0 +1,60 @@
+"""Export a trained model to a folder of its own: weights as safetensors, settings, results and a model card.
+
+The folder alone rebuilds the model; programs that score, sample and extract take it as --exp, and nothing in it can run
+code. The card says what is known; the licence is for whoever exports to choose.
+"""
+
+from pathlib import Path
+
+from speechlvm import __version__
+from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.errors import ConfigError
+from speechlvm.files import check_trained, hash_file
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export one trained model."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--licence", default="unknown", help="of the weights, as the Hugging Face hub names it")
+    parser.add_argument("--data_set", default="", help="name of the corpus, for the card: TIMIT")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.export import is_export, is_exported, write_export
+
+    trained = check_trained(arguments.exp)
+    if is_export(arguments.exp):
+        raise ConfigError(f"--exp {arguments.exp}: is an export already; copy it")
+    inputs = {
+        "model": hash_file(trained),
+        "scores": {
+            path.parent.name: hash_file(path)
+            for path in sorted(arguments.exp.glob("score_*/result.json"))
+            if (path.parent / "done.json").exists()
+        },
+        "licence": arguments.licence,
+        "data_set": arguments.data_set,
+        "speechlvm": __version__,
+    }
+    if is_exported(arguments.out, inputs):
+        print(f"{arguments.out}: complete")
+        return 0
+
+    from speechlvm.experiment import load_experiment
+    from speechlvm.files import read_json
+    from speechlvm.reporting.card import model_card, scores_of_model
+
+    experiment = load_experiment(arguments.exp)
+    cells = scores_of_model(arguments.exp, inputs["model"])
+    card = model_card(experiment, cells, arguments.out.absolute().name, arguments.licence, arguments.data_set)
+    results = {
+        name.removeprefix("score_"): read_json(arguments.exp / name / "result.json") for name in inputs["scores"]
+    }
+    write_export(arguments.out, experiment, results, card, inputs)
+    print(f"{arguments.out}: {experiment.name}, {len(results)} results")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,190 @@
+"""Exports: what is in them, that they alone give the same scores, samples and latents, and when they are made anew."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from safetensors.torch import load_file
+
+from speechlvm.bin import export, latents, sample, score, train
+from speechlvm.data.dump import open_dump
+from speechlvm.errors import ConfigError, UserError
+from speechlvm.experiment import load_experiment
+from speechlvm.files import mark_done, read_json, write_json
+from speechlvm.models import MODELS
+from speechlvm.reporting.card import PAPERS
+
+VRNN = (
+    "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}",
+    "model: vrnn\nmodel_conf: {stack: 16, latent: 3, hidden: 12, state: 12, mlp_layers: 2}",
+)
+
+
+def run(program, *arguments):
+    return program.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """Where the first test puts what the others copy."""
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def trained(made_once, make_dump, tiny_config, tmp_path):
+    """(experiment with a score, test dump) after two steps of a VRNN."""
+    out, test = tmp_path / "exp" / "train" / "tiny" / "seed1", tmp_path / "dump" / "test"
+    if any(made_once.iterdir()):
+        shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+        return out, test
+    paths = make_dump("train", [3000, 2500, 2000]), make_dump("valid", [1200], seed=50)
+    make_dump("test", [900, 1700, 333], seed=90)
+    config = tiny_config(VRNN, ("steps: 12", "steps: 2"))
+    run(train, "--config", config, "--train", paths[0], "--valid", paths[1], "--out", out)
+    run(score, "--exp", out, "--dump", test, "--out", out / "score_test")
+    shutil.copytree(tmp_path, made_once, dirs_exist_ok=True)
+    return out, test
+
+
+def test_the_folder_alone_gives_the_same_numbers(trained, tmp_path):
+    out, test = trained
+    moved = tmp_path / "elsewhere" / "tiny model"
+    assert run(export, "--exp", out, "--out", tmp_path / "tiny") == 0
+    moved.parent.mkdir()
+    (tmp_path / "tiny").rename(moved)
+    theirs = load_experiment(out)
+    shutil.rmtree(out / "checkpoints")
+    ours = load_experiment(moved)
+    assert ours.config == theirs.config and ours.observation.to_dict() == theirs.observation.to_dict()
+    assert (ours.provenance, ours.name, ours.train_set) == (theirs.provenance, "tiny", "train")
+    for (name, own), (other, given) in zip(
+        ours.model.state_dict().items(), theirs.model.state_dict().items(), strict=True
+    ):
+        assert name == other and own.dtype == given.dtype and own.numpy().tobytes() == given.numpy().tobytes()
+    run(score, "--exp", moved, "--dump", test, "--out", tmp_path / "again")
+    assert (tmp_path / "again" / "utt2nats").read_bytes() == (out / "score_test" / "utt2nats").read_bytes()
+    assert read_json(tmp_path / "again" / "result.json") == read_json(out / "score_test" / "result.json")
+    assert read_json(moved / "results" / "test.json") == read_json(out / "score_test" / "result.json")
+    assert run(score, "--exp", moved, "--dump", test, "--out", tmp_path / "again", "--check") == 0
+
+
+def test_samples_and_latents_are_the_same(trained, tmp_path):
+    out, test = trained
+    run(export, "--exp", out, "--out", tmp_path / "tiny")
+    made = {}
+    for name, exp in (("theirs", out), ("ours", tmp_path / "tiny")):
+        options = ["--exp", exp, "--dump", test]
+        run(sample, *options, "--out", tmp_path / name, "--count", 1, "--seconds", 0.01, "--prefix_seconds", 0.01)
+        run(latents, *options, "--out", tmp_path / name / "latents", "--num_samples", 1)
+        made[name] = {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+    assert any(name.endswith(".wav") for name in made["ours"]) and "z1_mean.1.ark" in made["ours"]
+    for name, content in made["theirs"].items():
+        if name.endswith((".wav", ".png", ".ark")) or name in ("samples.json", "info.json"):
+            assert made["ours"][name] == content, name
+
+
+def test_the_card_holds_what_is_known(trained, tmp_path):
+    out, _ = trained
+    run(export, "--exp", out, "--out", tmp_path / "a b", "--licence", "cc-by-4.0", "--data_set", "<b>Mine|*")
+    _, head, body = (tmp_path / "a b" / "README.md").read_text().split("---\n", 2)
+    head, result = yaml.safe_load(head), read_json(out / "score_test" / "result.json")
+    assert head["license"] == "cc-by-4.0" and head["library_name"] == "speechlvm" and head["tags"] == ["vrnn", "audio"]
+    (entry,) = head["model-index"][0]["results"]
+    assert entry["dataset"] == {"name": "<b>Mine|* test", "type": "test"}
+    (metric,) = entry["metrics"]
+    assert metric["value"] == result["bits_per_frame"]
+    assert metric["name"] == "bits per frame, coding mulaw, upper bound (ELBO)"
+    facts = head["speechlvm"]
+    assert facts["parameters"] == result["parameters"] and facts["frames_per_second"] == 16000
+    for key in ("config_hash", "seed", "steps"):
+        assert facts[key] == result[key]
+    assert facts["data_hash"] == read_json(tmp_path / "dump/train/info.json")["data_hash"]
+    assert f"≤ {result['bits_per_frame']:.3f} bits per frame" in body and "arXiv:1506.02216" in body
+    assert r"\<b\>Mine\|\*" in body and "<b>" not in body
+
+
+def test_the_example_of_the_card_runs(trained, tmp_path):
+    run(export, "--exp", trained[0], "--out", tmp_path / "tiny")
+    code = (tmp_path / "tiny" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) == 5
+    code = code.replace("frames=32000", "frames=160")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(tmp_path / "sample.wav").frames == 160
+
+
+def test_again_is_nothing_and_what_has_changed_is_not_overwritten(trained, tmp_path, capsys):
+    out, test = trained
+    folder = tmp_path / "tiny"
+    run(export, "--exp", out, "--out", folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (folder / "README.md").write_text("edited")  # theirs
+    capsys.readouterr()
+    assert run(export, "--exp", out, "--out", folder) == 0
+    assert capsys.readouterr().out == f"{folder}: complete\n"
+    assert {p: t for p, t in before.items() if p.stat().st_mtime_ns != t}.keys() == {folder / "README.md"}
+    load_experiment(folder)
+    run(score, "--exp", out, "--dump", test, "--out", out / "score_test_mulaw-pcm", "--coding", "mulaw-pcm")
+    with pytest.raises(UserError, match="tiny: is there already; move it away, or choose another name"):
+        run(export, "--exp", out, "--out", folder)
+    run(export, "--exp", out, "--out", tmp_path / "second")
+    assert sorted(os.listdir(tmp_path / "second" / "results")) == ["test.json", "test_mulaw-pcm.json"]
+    with pytest.raises(ConfigError, match="is an export already; copy it"):
+        run(export, "--exp", folder, "--out", tmp_path / "third")
+    with pytest.raises(UserError, match=r"nothing: no trained model; run stage 3"):
+        run(export, "--exp", tmp_path / "nothing", "--out", tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_scores_of_other_weights_are_refused(trained, tmp_path):
+    out, _ = trained
+    mark_done(out / "score_test", {**read_json(out / "score_test" / "done.json"), "model": "0" * 64})
+    with pytest.raises(UserError, match="score_test: is a score of other weights; run stage 4"):
+        run(export, "--exp", out, "--out", tmp_path / "tiny")
+    (out / "score_test" / "done.json").unlink()
+    assert run(export, "--exp", out, "--out", tmp_path / "tiny") == 0
+    assert "it had not been scored" in (tmp_path / "tiny" / "README.md").read_text()
+    assert not (tmp_path / "tiny" / "results").exists()
+
+
+def test_complete_or_not_at_all(trained, tmp_path, monkeypatch):
+    out, folder = trained[0], tmp_path / "tiny"
+    count, fail_at = 0, 0
+
+    def failing(path, value):
+        nonlocal count
+        count += 1
+        if count == fail_at:
+            raise OSError(28, "No space left on device", str(path))
+        write_json(path, value)
+
+    monkeypatch.setattr("speechlvm.export.write_json", failing)
+    for fail_at in (1, 2, 3):  # noqa: B007 (read by failing)
+        count = 0
+        with pytest.raises(UserError, match="No space left on device while writing"):
+            run(export, "--exp", out, "--out", folder)
+        assert not folder.exists() and not list(tmp_path.glob(".tiny*"))
+    monkeypatch.undo()
+    left = tmp_path / ".tiny.999999999.tmp"  # of a killed process
+    (left / "results").mkdir(parents=True)
+    assert run(export, "--exp", out, "--out", folder) == 0
+    assert not left.exists()
+
+
+def test_every_system_names_its_paper():
+    assert PAPERS.keys() == MODELS.keys()
+
+
+def test_weights_are_plain_safetensors(trained, tmp_path):
+    out, test = trained
+    run(export, "--exp", out, "--out", tmp_path / "tiny")
+    weights, model = load_file(tmp_path / "tiny" / "model.safetensors"), load_experiment(out).model
+    assert weights.keys() == model.state_dict().keys()
+    assert json.loads((tmp_path / "tiny" / "observation.json").read_text())["coding"] == "mulaw"
+    assert len(open_dump(test).records) == 3 and np.isfinite(next(iter(weights.values())).numpy()).all()
