@@ -130,7 +130,7 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
     elif file_system.f_files and not file_system.f_favail:
         free += ", but not one file more"
     return UserError(
-        f"{path}: {error.strerror} while writing: at least {needed} bytes are needed, {free}; free some space and run "
+        f"{path}: {error.strerror} while writing; at least {needed} bytes are needed, {free}; free some space and run "
         "the same command again (nothing that was complete has been lost)"
     )
 

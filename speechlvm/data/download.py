@@ -39,10 +39,10 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from speechlvm.config import load_yaml, validated
-from speechlvm.data.transfer import Unavailable, check_space, discard, transfer
+from speechlvm.data.transfer import Unavailable, discard, transfer
 from speechlvm.data.unpack import move_into, unpack
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, mark_done, read_json, sync_directory
+from speechlvm.files import check_space, hash_file, mark_done, read_json, sync_directory
 from speechlvm.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import socket
 import ssl
 import sys
@@ -27,7 +26,7 @@ from tqdm import tqdm
 
 from speechlvm import __version__
 from speechlvm.errors import UserError
-from speechlvm.files import disk_errors, existing_parent, read_json, write_json
+from speechlvm.files import check_space, disk_errors, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +54,6 @@ class _Temporary(Exception):
 
 class _NoNetwork(_Temporary):
     """The server's name is not known."""
-
-
-def check_space(path: Path, needed: int) -> None:
-    """Insists on free space.
-
-    Raises:
-        UserError: there are fewer than `needed` bytes free where `path` is or will be.
-    """
-    free = shutil.disk_usage(existing_parent(path)).free
-    if free < needed:
-        raise UserError(
-            f"{path}: {needed} bytes are needed and {free} are free; free some, or choose another directory"
-        )
 
 
 def transfer(url: str, part: Path, size: int | None, verifiable: bool) -> None:

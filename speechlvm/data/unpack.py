@@ -147,7 +147,7 @@ class _Tree:
         return known is None
 
     def _write(self, path: Path, blocks: Iterator[bytes]) -> None:
-        with disk_errors(path), open(path, "xb") as stream:
+        with disk_errors(path, path), open(path, "xb") as stream:
             for block in _readable(self.archive, blocks):
                 self.bytes += len(block)
                 if self.bytes > self.max_bytes:

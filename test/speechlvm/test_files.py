@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from speechlvm.errors import UserError
 from speechlvm.files import (
     atomic_write,
+    bytes_in,
+    check_space,
     hash_value,
     is_done,
     mark_done,
@@ -28,10 +31,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("number", [28, 27, 122])
-def test_no_space_is_one_line_with_what_is_free(tmp_path, number):
-    expected = r"file: .* while writing; \d+ bytes are free"
-    with pytest.raises(UserError, match=expected), atomic_write(tmp_path / "x" / "file"):
+def test_no_space_is_one_line_with_what_is_needed_and_what_is_free(tmp_path, number):
+    expected = r"file: .* while writing; at least 1001 bytes are needed, .*\d+ bytes are free; free some"
+    with pytest.raises(UserError, match=expected) as caught, atomic_write(tmp_path / "x" / "file", "wb") as stream:
+        stream.write(bytes(1000))
+        stream.flush()
         raise OSError(number, os.strerror(number))
+    assert ("ulimit -f" in str(caught.value)) == (number == 27) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="at least 70000 bytes"), atomic_write(tmp_path / "x" / "file", size=70000):
+        raise OSError(number, os.strerror(number))
+    assert not os.listdir(tmp_path / "x")
+
+
+def test_space_is_checked_before(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    check_space(tmp_path / "a" / "b", free // 2)
+    expected = r"/a/b: a dump: about \d+ bytes are needed and \d+ are free; free some, or choose another directory"
+    with pytest.raises(UserError, match=expected):
+        check_space(tmp_path / "a" / "b", 10 * free, "a dump")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(bytes(1000))
+    assert bytes_in(tmp_path) == bytes_in(tmp_path / "a") == 1000 and bytes_in(tmp_path / "nowhere") == 0
+    check_space(tmp_path / "a" / "b", 10 * free, "a dump", present=10 * free)
 
 
 def test_no_permission(tmp_path):
