@@ -1,4 +1,4 @@
-"""Fixtures for all tests; packages that tests import: `imitations` of corpora, `programs` run in process, `faults`."""
+"""Fixtures for all tests; packages that tests import: `cluster`, `faults`, `imitations` of corpora, `programs` in process."""
 
 import importlib.util
 import os
@@ -17,6 +17,7 @@ def _importable(package: Path) -> None:
     specification.loader.exec_module(sys.modules[package.name])
 
 
+_importable(Path(__file__).parent / "cluster")
 _importable(Path(__file__).parent / "imitations")
 _importable(Path(__file__).parent / "programs")
 _importable(Path(__file__).parent / "faults")

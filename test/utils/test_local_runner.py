@@ -1,44 +1,17 @@
 """The local job runner: utils/local.py."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
+import cluster
 import pytest
+from cluster import body, wait_for
 
-RUNNER = Path(__file__).resolve().parents[2] / "utils" / "local.py"
-
-
-def start(tmp_path, *arguments, **environment):
-    return subprocess.Popen(
-        [sys.executable, RUNNER, *map(str, arguments)],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def call(tmp_path, *arguments, **environment):
-    process = start(tmp_path, *arguments, **environment)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def body(log):
-    return [line for line in log.read_text(encoding="utf-8").splitlines() if not line.startswith("# ")]
-
-
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+start, call = partial(cluster.start, "local"), partial(cluster.call, "local")
 
 
 def test_one_job_per_number(tmp_path):

@@ -78,6 +78,7 @@ class Backend(abc.ABC):
         id_variable, restart_variable: with the scheduler's name of the job, and with how often it has been restarted.
         variables: beginnings of the names of variables that the scheduler sets: they are not taken over to jobs.
         busy: regular expression of what the scheduler says when the same call may succeed a little later.
+        to_all: signals that the scheduler sends to every process of a job; others reach its script only.
         many_nodes: whether a job may have more than one node (`launcher`).
     """
 
@@ -87,6 +88,7 @@ class Backend(abc.ABC):
     restart_variable: str
     variables: tuple[str, ...]
     busy: str
+    to_all: tuple[int, ...] = ()
     many_nodes = False
 
     @abc.abstractmethod
@@ -135,7 +137,10 @@ class Backend(abc.ABC):
         return int(text) if text.isdecimal() else 0
 
     def launcher(self, nodes: int) -> list[str]:
-        """On the first node: words before a command that start it once on each node, and forward USR1 to it."""
+        """On the first node: words before a command that start it once on each node.
+
+        What they start forwards USR1 to all processes of the command. (TERM would make srun kill it.)
+        """
         raise NotImplementedError
 
 

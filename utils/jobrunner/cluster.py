@@ -225,11 +225,11 @@ class Runner:
                 continue
             job.gone_since = job.gone_since or time.monotonic()
             gone = time.monotonic() - job.gone_since
-            reason = job.state.reason if job.state else ""
+            stopped = job.state is not None and job.state.phase == Phase.STOPPED
             if job.left:
-                self.end(job, job.left["status"], job.left["error"] or reason)
-            elif job.state and job.state.phase == Phase.STOPPED and gone >= STOPPED_DELAY_SECONDS:
-                self.end(job, job.state.status, reason)
+                self.end(job, job.left["status"], job.left["error"] or (job.state.reason if stopped else ""))
+            elif stopped and gone >= STOPPED_DELAY_SECONDS:
+                self.end(job, job.state.status, job.state.reason)
             elif gone >= STATUS_DELAY_SECONDS:
                 self.end(job, 1, self.lost(job))
         waiting = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.WAITING]
@@ -275,12 +275,12 @@ class Runner:
         cancelled = False
         while time.monotonic() < deadline:
             try:
-                if not cancelled:
-                    self.backend.cancel(submitted)
-                    cancelled = True
                 states = self.backend.states(submitted).values()
                 if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
                     return
+                if not cancelled:
+                    self.backend.cancel(submitted)
+                    cancelled = True
             except SchedulerError as error:
                 self.silence.say(f"the scheduler does not answer: {error}")
             time.sleep(0.5)

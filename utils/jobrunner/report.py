@@ -76,11 +76,16 @@ class Interruption:
     """Whether a signal asked the runner to stop. The handler only sets a flag; the runner's loop does the rest."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signal: int | None = None  # the first one
         for number in SIGNALS:
             # whoever started us (nohup) may ignore a hang-up on purpose
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._ask)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    @property
+    def asked(self) -> bool:
+        """Whether one has come."""
+        return self.signal is not None
+
+    def _ask(self, number: int, _: object) -> None:
+        self.signal = self.signal or number

@@ -2,10 +2,11 @@
 
 import os
 import re
+import signal
 
 from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
 
-# States in which a job is at an end, with what it counts as; all others wait or run. (squeue(1), "JOB STATE CODES")
+# States in which a job was stopped, with what it counts as (squeue(1), "JOB STATE CODES").
 STOPPED = {
     "BOOT_FAIL": ("its node did not start", 75),
     "CANCELLED": ("cancelled", 75),
@@ -21,32 +22,29 @@ SECONDS_BETWEEN_NODES = 150  # from the end of the command on one node to the en
 
 
 class Slurm(Backend):
-    """Slurm, from 20.11 on."""
+    """Slurm from 20.11 on."""
 
     name = "slurm"
     task_variable = "SLURM_ARRAY_TASK_ID"
-    id_variable = "SLURM_JOB_ID"
+    id_variable = "SLURM_ARRAY_JOB_ID"
     restart_variable = "SLURM_RESTART_COUNT"
     variables = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
-    busy = r"timed out|temporarily unable|unable to contact slurm controller|resource temporarily unavailable"
+    busy = "timed out|temporarily unable|unable to contact slurm controller|resource temporarily unavailable"
     many_nodes = True
+    to_all = (signal.SIGTERM,)
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
-        numbers = f"{submission.jobs[0]}-{submission.jobs[-1]}"
-        if submission.max_jobs_run:
-            numbers += f"%{submission.max_jobs_run}"
         program, *options = submission.command
-        out = str(submission.directory / "output.%a")
-        out = str(submission.directory).replace("\\", "\\\\").replace("%", "%%") + "/output.%a"
-        said = call_scheduler(
-            [
-                program, "--parsable", f"--job-name={submission.name}", f"--array={numbers}", f"--output={out}",
-                f"--chdir={submission.directory}", "--open-mode=append", "--export=NONE", *options, str(submission.script),
-            ],
-            # of a job that the runner itself may be part of
-            {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"},
-        )  # fmt: skip
+        at_once = f"%{submission.max_jobs_run}" if submission.max_jobs_run else ""
+        directory = str(submission.directory)
+        pattern = directory.replace("\\", "\\\\").replace("%", "%%") + "/output.%a"
+        options += [f"--array={submission.jobs[0]}-{submission.jobs[-1]}{at_once}", f"--job-name={submission.name}"]
+        options += [f"--chdir={directory}", f"--output={pattern}", "--open-mode=append", "--export=NONE"]
+        # nothing of a job that the runner itself may be part of
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        environment |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+        said = call_scheduler([program, "--parsable", *options, str(submission.script)], environment)
         match = re.search(r"^([0-9]+)(;\S+)?$", said, re.MULTILINE)
         if not match:
             raise SchedulerError(f"{program}: no job id in its answer {said!r}")
@@ -54,31 +52,18 @@ class Slurm(Backend):
 
     def find(self, name: str) -> str | None:
         """See `Backend`."""
-        said = call_scheduler(
-            ["squeue", "--noheader", "--all", f"--name={name}", "--states=all", "--format=%F"]
-        ).split()
-        return said[0] if said else None
+        found = _squeue(f"--name={name}", "--format=%F")
+        return found[0] if found else None
 
     def states(self, submitted: str) -> dict[int, State]:
         """See `Backend`."""
         try:
-            said = call_scheduler(
-                [
-                    "squeue",
-                    "--noheader",
-                    "--all",
-                    "--array",
-                    "--states=all",
-                    f"--jobs={submitted}",
-                    "--format=%K|%T|%N|%r",
-                ]
-            )
+            lines = _squeue(f"--jobs={submitted}", "--array", "--format=%K|%T|%N|%r")
         except SchedulerError as error:
             if "invalid job id" in str(error).lower():
                 return {}
             raise
-        lines = [line.strip().split("|", 3) for line in said.splitlines()]
-        return {int(task): _state(name, node, reason) for task, name, node, reason in lines}
+        return {int(task): _state(*rest) for task, *rest in (line.strip().split("|", 3) for line in lines)}
 
     def cancel(self, submitted: str) -> None:
         """See `Backend`."""
@@ -86,15 +71,19 @@ class Slurm(Backend):
 
     def requeue(self) -> int:
         """See `Backend`."""
-        call_scheduler(["scontrol", "requeue", os.environ[self.id_variable]])
+        call_scheduler(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
         return 0
 
     def launcher(self, nodes: int) -> list[str]:
-        """See `Backend`. TERM would make srun kill the command."""
+        """See `Backend`."""
         return [
             "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
             "--kill-on-bad-exit=0", f"--wait={SECONDS_BETWEEN_NODES}",
         ]  # fmt: skip
+
+
+def _squeue(*options: str) -> list[str]:
+    return call_scheduler(["squeue", "--noheader", "--all", "--states=all", *options]).splitlines()
 
 
 def _state(name: str, node: str, reason: str) -> State:
