@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from speechlvm.observation import Observation
 
 
+class NewerFormat(UserError):
+    """A file that a newer version of this project wrote: whole, but not for this one."""
+
+
 class Provenance(Settings):
     """Where weights come from.
 
@@ -83,7 +87,8 @@ def check_format(value: dict[str, Any], newest: int, source: str) -> None:
         source: the file.
 
     Raises:
-        UserError: it has no format number, or a newer one; the version to install is named.
+        NewerFormat: it has a newer one; the version to install is named.
+        UserError: it has no format number.
     """
     number = value.get("format")
     if type(number) is not int or number < 1:
@@ -92,4 +97,4 @@ def check_format(value: dict[str, Any], newest: int, source: str) -> None:
         writer = value.get("speechlvm")
         known = isinstance(writer, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+-]{0,30}", writer)
         needed = f"speechlvm >= {writer}" if known else "a newer speechlvm"
-        raise UserError(f"{source}: format {number}; speechlvm {__version__} reads up to {newest}; needs {needed}")
+        raise NewerFormat(f"{source}: format {number}; speechlvm {__version__} reads up to {newest}; needs {needed}")

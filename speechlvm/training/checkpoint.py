@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 
 from speechlvm import __version__
 from speechlvm.config import ExperimentConfig
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, hash_file, read_json, write_json
-from speechlvm.saved import check_format
+from speechlvm.saved import NewerFormat, check_format, checked
+from speechlvm.settings import Settings
 
 FORMAT = 1
 KEPT = 2
@@ -38,6 +40,26 @@ CONTENT = {
     "frozen": str,
     "provenance": dict,
 }
+
+
+class Mark(Settings):
+    """What the JSON beside a checkpoint says, and best.json of one of them.
+
+    Attributes:
+        sha256: of the checkpoint.
+        step: optimiser steps.
+        format: of the checkpoint.
+        speechlvm: version that wrote it.
+        validation_nats_per_frame: in best.json.
+    """
+
+    sha256: str
+    step: int = Field(ge=0, lt=10**18)
+    format: int
+    speechlvm: str | None = None
+    validation_nats_per_frame: float | None = None
+
+
 _NAME = re.compile(r"step-(\d{8,})\.json")
 log = logging.getLogger(__name__)
 
@@ -68,7 +90,8 @@ class Checkpoints:
         with atomic_write(path, "wb") as stream:
             stream.write(buffer.getbuffer())
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        write_json(path.with_suffix(".json"), {"sha256": digest, "step": step, "format": FORMAT})
+        mark = Mark(sha256=digest, step=step, format=FORMAT, speechlvm=__version__)
+        write_json(path.with_suffix(".json"), mark.model_dump(exclude_none=True))
 
     def mark_best(self, step: int, nats_per_frame: float) -> None:
         """Name the checkpoint that later stages use, and what it scored on the validation set."""
@@ -91,7 +114,7 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """Step of the best checkpoint, if any validation has been done."""
         path = self.directory / "best.json"
-        return int(read_json(path)["step"]) if path.exists() else None
+        return _read_mark(path).step if path.exists() else None
 
     def load(self, step: int) -> dict[str, Any]:
         """The content of one checkpoint.
@@ -100,8 +123,8 @@ class Checkpoints:
             UserError: truncated, altered, not a checkpoint, or of a newer format.
         """
         path = self.path(step)
-        manifest = read_json(path.with_suffix(".json"))
-        if not path.exists() or hash_file(path) != manifest.get("sha256"):
+        mark = _read_mark(path.with_suffix(".json"))
+        if not path.exists() or hash_file(path) != mark.sha256:
             raise UserError(f"{path}: does not match its manifest (truncated or altered); remove both and train again")
         return load_tensors(path)
 
@@ -109,12 +132,15 @@ class Checkpoints:
         """The newest checkpoint that is whole, or None if there is none.
 
         Raises:
+            NewerFormat: the newest is for a newer version of this project.
             UserError: there are checkpoints, but none is whole.
         """
         errors = []
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
+            except NewerFormat:
+                raise
             except UserError as error:
                 log.warning("%s; going back to the one before", error)
                 errors.append(error)
@@ -132,6 +158,13 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self.directory}: no best checkpoint yet; run stage 3 (train) first")
         return self.load(step)
+
+
+def _read_mark(path: Path) -> Mark:
+    value = read_json(path)
+    if isinstance(value, dict):
+        check_format(value, FORMAT, str(path))
+    return checked(Mark, value, str(path))
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
