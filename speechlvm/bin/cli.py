@@ -1,16 +1,17 @@
 """How every program of this package starts and ends: common options, errors on one line, documented exit statuses."""
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.files import is_done, mark_done, mark_undone, read_json
+from speechlvm.files import disk_errors, is_done, mark_done, mark_undone, read_json
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -74,6 +75,7 @@ def run_sharded(
     *,
     write_part: Callable[[int, dict[str, Any]], None],
     merge: Callable[[], None],
+    damaged: Callable[[Path], Collection[int]] = lambda out: (),
 ) -> int:
     """Do one job, or merge, or (with neither option) all of it; nothing that is complete is done again.
 
@@ -83,17 +85,19 @@ def run_sharded(
         inputs: what the results are a function of; recorded in done.json.
         write_part: (job, inputs) does a job; the last thing it writes is <out>/part.<job>.json with these inputs in it.
         merge: joins all parts.
+        damaged: (out) jobs whose part is there but no longer what they wrote; they are done again.
     """
     if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
         raise ConfigError(f"--nj {arguments.nj} --job {arguments.job}: expected 1 <= job <= nj")
-    status = status_if_decided(arguments, out, is_done(out, inputs))
+    lost = damaged(out)
+    status = status_if_decided(arguments, out, is_done(out, inputs) and not lost)
     if status is not None:
         return status
     mark_undone(out)
     part_inputs = json.loads(json.dumps({**inputs, "jobs": arguments.nj}))
     for job in [arguments.job] if arguments.job else range(1, arguments.nj + 1):
         part = out / f"part.{job}.json"
-        if not part.exists() or read_json(part).get("inputs") != part_inputs:
+        if job in lost or not part.exists() or read_json(part).get("inputs") != part_inputs:
             if arguments.merge:
                 raise UserError(f"{out}: job {job} of {arguments.nj} has not been done; run it first")
             write_part(job, part_inputs)
@@ -107,8 +111,9 @@ def start_logging(path: Path | None = None) -> None:
     """Log lines with time and level to standard output, and to `path` too (appended)."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_LogFile(path, encoding="utf-8"))
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -116,6 +121,14 @@ def start_logging(path: Path | None = None) -> None:
         handlers=handlers,
         force=True,
     )
+
+
+class _LogFile(logging.FileHandler):
+    """A log that says in one line why it cannot be written, and not by a traceback for each record."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with disk_errors(Path(self.baseFilename)):
+            raise
 
 
 def run_main(main: Callable[[], int | None]) -> None:
@@ -138,7 +151,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         elif isinstance(error, OSError):
             remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
             error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # where the disk is full that the log is on, the exit status must do
+            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         status = error.exit_status
     raise SystemExit(status)
 

@@ -48,6 +48,8 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         _fix_lines(name, table, done)
     _fix_keys(path, contents, done)
     lengths, faults = audio_lengths(contents, allow_pipes) if "wav.scp" in contents else ({}, [])
+    if faults:
+        raise _refusal(faults)
     _regenerate(path, contents, lengths, done)
 
     temporary = path.resolve().with_name(f".{path.resolve().name}.{os.getpid()}.tmp")
@@ -64,10 +66,7 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         remaining = [fault.replace(str(temporary), str(path)) for fault in examine(temporary)[1]]
         if remaining:
             # The line numbers of the user's own file are of more use than those of the one that was to replace it.
-            faults += [fault for fault in original_faults if not fault.endswith(FIXER)] or remaining
-        if faults:
-            number = f", {len(faults)} in all need you" if len(faults) > 1 else ""
-            raise UserError(f"{faults[0]} (not fixed{number}: nothing was changed)")
+            raise _refusal([fault for fault in original_faults if not fault.endswith(FIXER)] or remaining)
         if not done:
             return []
         for name in contents:
@@ -78,6 +77,11 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return done
+
+
+def _refusal(faults: list[str]) -> UserError:
+    number = f", {len(faults)} in all need you" if len(faults) > 1 else ""
+    return UserError(f"{faults[0]} (not fixed{number}: nothing was changed)")
 
 
 def _fix_lines(name: str, contents: Contents, done: list[str]) -> None:

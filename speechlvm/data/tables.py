@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
+ALLOWED = "[A-Za-z0-9_.-], not starting with '-'"
 BLANKS = " \t"
 FIXER = "run utils/fix_data_dir.sh"
 
@@ -56,7 +57,7 @@ STRETCH = {"columns": 4, "segments": True, "shape": "utterance start_sample end_
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
 TO_THE_END = "-1"
 TABLES = {
-    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, "a speaker id made of [A-Za-z0-9_.-], not starting with '-'"),
+    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"),
     "spk2utt": Table("speaker", None),
     "wav.scp": Table("utterance", None, shape="utterance path"),
     "segments": Table("utterance", 4, shape="utterance recording start end"),
@@ -196,7 +197,7 @@ def unsafe_id(name: str) -> str | None:
         return None
     # letters that look like others, as composed and decomposed ones do, are told apart by their numbers only
     spelt = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
-    return f"unsafe id '{name}'{spelt}; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
+    return f"unsafe id '{name}'{spelt}; allowed are {ALLOWED}; rename it"
 
 
 def _line_fault(name: str, table: Table, line: Line) -> str | None:
@@ -267,6 +268,8 @@ def _check_order(contents: Contents, table: Table) -> None:
             remedy = FIXER if same else "remove one of the two"
             contents.fault(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
         seen.setdefault(identity, line)
+        if line in contents.misshapen:
+            continue
         if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
             unsorted = True
             contents.fault(
