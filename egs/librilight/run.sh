@@ -12,6 +12,7 @@ librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; r
 data_root="" # the directory that holds both, under the name that all recipes share
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
+max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
 . ../../utils/parse_options.sh
 . ../../utils/log.sh
 
@@ -31,6 +32,6 @@ done
 
 corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${librispeech}}")
 download_args=("${corpora[@]}" --sets "${test_sets}")
-data_args=("${corpora[@]}" --out "${datadir}" --hours "${hours}" --test_sets "${test_sets}" --nj "${nj}")
+data_args=("${corpora[@]}" --out "${datadir}" --hours "${hours}" --test_sets "${test_sets}" --nj "${nj}" --max_bad "${max_bad}")
 
 . ../../utils/stages.sh

@@ -14,6 +14,7 @@ test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empt
 # shellcheck disable=SC2034 # read by the shared stages
 probe_minutes="10 60" # minutes of labelled speech that probes are trained on; with all, stage 6 extracts all of train
 mirror=""    # address to download from in place of https://www.openslr.org/resources/
+max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
 . ../../utils/parse_options.sh
 . ../../utils/log.sh
 
@@ -39,6 +40,6 @@ done
 
 corpus="${data_root:-${librispeech}}"
 download_args=(--corpus "${corpus}" --sets "${train_set} ${test_sets}" --mirror "${mirror}")
-data_args=(--corpus "${corpus}" --out "${datadir}" --subset "${subset}" --test_sets "${test_sets}" --nj "${nj}")
+data_args=(--corpus "${corpus}" --out "${datadir}" --subset "${subset}" --test_sets "${test_sets}" --nj "${nj}" --max_bad "${max_bad}")
 
 . ../../utils/stages.sh

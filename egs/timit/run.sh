@@ -15,6 +15,7 @@ data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
 sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1 680 utterances) or drop
 speaker=MDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
+max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
 . ../../utils/parse_options.sh
 
 train_set=train
@@ -22,6 +23,6 @@ valid_set=valid
 test_sets="test"
 
 download_args=(--corpus "${data_root:-${timit}}")
-data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}" --sa "${sa}")
+data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}" --sa "${sa}" --max_bad "${max_bad}")
 
 . ../../utils/stages.sh

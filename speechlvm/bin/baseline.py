@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, hash_file, read_json
+from speechlvm.files import check_done, hash_file
 
 BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
@@ -87,7 +87,7 @@ def _merge(arguments: Any) -> None:
             "hours": None,
             "parameters": getattr(baseline, "parameters", 0),
             "config_hash": None,
-            "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
+            **results.of_dump(arguments.dump),
         },
     )
     print(results.describe(result))

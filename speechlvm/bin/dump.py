@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.directory import load_data_dir
+    from speechlvm.data.dump import damaged_parts
     from speechlvm.errors import ConfigError, UserError
 
     start_logging()
@@ -45,23 +46,37 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
     inputs, write_part, merge = prepare(arguments, data)
-    return run_sharded(arguments, arguments.out, inputs, write_part=write_part, merge=merge)
+    return run_sharded(arguments, arguments.out, inputs, write_part=write_part, merge=merge, damaged=damaged_parts)
 
 
 def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:
+    """Utterances with their samples in blocks."""
+    from speechlvm.data.audio import BLOCK_FRAMES
     from speechlvm.data.dump import share_of
 
     length = arguments.segment_frames
     for utterance in share_of(recordings.utterances, job, arguments.nj):
-        for number, samples in enumerate(recordings.blocks(utterance, rate_hz, length)):
-            yield utterance if length is None else f"{utterance}-{number * length:010d}", samples
+        if length is None:
+            yield utterance, recordings.blocks(utterance, rate_hz, BLOCK_FRAMES)
+        else:
+            for number, samples in enumerate(recordings.blocks(utterance, rate_hz, length)):
+                yield f"{utterance}-{number * length:010d}", [samples]
 
 
 def _audio_inputs(arguments: Any, recordings: Any) -> dict[str, Any]:
     from speechlvm.files import hash_value
 
     settings = {name: getattr(arguments, name) for name in ("kind", "rate_hz", "segment_frames")}
-    return {**settings, "audio": hash_value(recordings.stamps())}
+    told = _preparation(arguments.data)
+    return {**settings, "audio": hash_value(recordings.stamps()), **({"preparation": told} if told else {})}
+
+
+def _preparation(data: Path) -> dict[str, Any]:
+    """What the preparation of a data directory says of itself; nothing if there was nothing to say."""
+    from speechlvm.data.preparation import PREPARATION
+    from speechlvm.files import read_json
+
+    return read_json(data / PREPARATION) if (data / PREPARATION).exists() else {}
 
 
 def _pcm16(arguments: Any, data: Any) -> tuple:
@@ -75,7 +90,7 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
         dump.write_part(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
 
     def merge() -> None:
-        info = dump.merge(arguments.out, arguments.nj, str(arguments.data))
+        info = dump.merge(arguments.out, arguments.nj, str(arguments.data), _preparation(arguments.data))
         if arguments.segment_frames:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
@@ -87,6 +102,8 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
 
 
 def _features(arguments: Any, data: Any) -> tuple:
+    import numpy as np
+
     from speechlvm.data import features
     from speechlvm.data.recordings import Recordings
 
@@ -95,7 +112,8 @@ def _features(arguments: Any, data: Any) -> tuple:
     def write_part(job: int, inputs: dict) -> None:
         rate_hz = arguments.rate_hz or recordings.rate_hz()
         transform = features.TRANSFORMS[arguments.kind](rate_hz)
-        items = ((utterance, transform(samples)) for utterance, samples in _audio(arguments, recordings, rate_hz, job))
+        audio = _audio(arguments, recordings, rate_hz, job)
+        items = ((utterance, transform(np.concatenate(list(blocks)))) for utterance, blocks in audio)
         features.write_part(arguments.out, job, items, inputs)
 
     return _audio_inputs(arguments, recordings), write_part, lambda: features.merge(arguments.out, arguments.nj)

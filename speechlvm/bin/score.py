@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, check_trained, hash_file, hash_value, read_json
+from speechlvm.files import check_done, check_trained, hash_file, hash_value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def _merge(arguments: Any) -> None:
             "hours": provenance.seconds / 3600,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "config_hash": hash_value(load_config(arguments.exp).frozen()),
-            "data_hash": read_json(arguments.dump / "info.json")["data_hash"],
+            **results.of_dump(arguments.dump),
         },
     )
     print(results.describe(result))

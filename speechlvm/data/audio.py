@@ -25,10 +25,12 @@ from speechlvm.errors import UserError
 from speechlvm.files import atomic_write
 
 BLOCK_FRAMES = 1 << 16
+MOST_FRAMES = (2**32 - 1 - 36) // 2  # of 16-bit mono RIFF WAVE
 ALIGNMENT_BLOCK = 400
 NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
 MAX_SPHERE_HEADER_BYTES = 1 << 20
 WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
+PLACEHOLDER_BYTES = (1 << 31) - 4096  # the least of the sizes that programs write into pipes: sox's
 WAVE_ENCODINGS = {WAVE_PCM: "pcm", WAVE_FLOAT: "float", 0x0006: "A-law", 0x0007: "mu-law"}
 COPY_AGAIN = "copy the file again from its source"
 
@@ -44,10 +46,12 @@ class AudioInfo:
         bits: bits per sample.
         channels: number of channels.
         rate_hz: sampling rate.
-        num_samples: samples per channel. FLAC: as the header has it (0 if it does not say), checked only by decoding.
+        num_samples: samples per channel. FLAC: as the header has it, checked only by decoding.
         data_offset: where the samples begin, in bytes (FLAC: 0).
         big_endian: byte order of the samples.
         extrema: least and greatest sample as the header has them, if it does.
+        placeholder: what the header has in place of a number of samples, if it was written into a pipe before that was
+            known; `num_samples` is what the file holds then (FLAC: 0).
     """
 
     path: Path
@@ -60,6 +64,7 @@ class AudioInfo:
     data_offset: int = 0
     big_endian: bool = False
     extrema: tuple[int, int] | None = None
+    placeholder: int | None = None
 
 
 def audio_info(path: str | Path) -> AudioInfo:
@@ -73,12 +78,30 @@ def audio_info(path: str | Path) -> AudioInfo:
         return _read_header(path, file)
 
 
-def check_format(info: AudioInfo, rate_hz: int) -> None:
-    """Refuses everything but 16-bit mono PCM at `rate_hz`.
+def check_length(info: AudioInfo) -> None:
+    """Refuses a header without the number of samples: a file that was cut cannot be told from a whole one.
+
+    Raises:
+        UserError: naming what the header says, what was found and what to do.
+    """
+    if info.placeholder is not None:
+        found = f", found {info.num_samples}" if info.num_samples else ""
+        ignore = "--ignore-length" if info.container == "wav" else ""
+        raise UserError(
+            f"{info.path}: header says {info.placeholder} samples{found}, as where a program has written into a pipe; "
+            f"expected their number, as a file that was cut looks the same; if it is whole, "
+            + _conversion(info.path, "", "", ignore)
+        )
+
+
+def check_format(info: AudioInfo, rate_hz: int, *, allow_streamed: bool = False) -> None:
+    """Refuses everything but 16-bit mono PCM at `rate_hz` and, unless allowed, what `check_length` does.
 
     Raises:
         UserError: naming the property, what was found and what to do.
     """
+    if not allow_streamed:
+        check_length(info)
     if info.encoding == "float":
         raise UserError(f"{info.path}: {_describe_float(info)}; {_conversion(info.path, '-b 16 -e signed-integer')}")
     if info.encoding != "pcm" or info.bits != 16:
@@ -99,12 +122,13 @@ def check_format(info: AudioInfo, rate_hz: int) -> None:
         )
 
 
-def read_audio(path: str | Path, rate_hz: int = 16000) -> np.ndarray:
+def read_audio(path: str | Path, rate_hz: int = 16000, *, allow_streamed: bool = False) -> np.ndarray:
     """Reads all samples of a 16-bit mono file.
 
     Args:
         path: NIST SPHERE (uncompressed), RIFF WAVE or FLAC.
         rate_hz: the rate that the file must have.
+        allow_streamed: as for `audio_blocks`.
 
     Returns:
         int16 array (num_samples,).
@@ -112,17 +136,20 @@ def read_audio(path: str | Path, rate_hz: int = 16000) -> np.ndarray:
     Raises:
         UserError: see `audio_info` and `check_format`; also if FLAC data does not decode to what its header promises.
     """
-    blocks = list(audio_blocks(path, rate_hz, None))
+    blocks = list(audio_blocks(path, rate_hz, None, allow_streamed=allow_streamed))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def audio_blocks(path: str | Path, rate_hz: int, block_frames: int | None) -> Iterator[np.ndarray]:
+def audio_blocks(
+    path: str | Path, rate_hz: int, block_frames: int | None, *, allow_streamed: bool = False
+) -> Iterator[np.ndarray]:
     """Reads a 16-bit mono file in consecutive blocks, so that hours need not be held at once.
 
     Args:
         path: as for `read_audio`.
         rate_hz: the rate that the file must have.
         block_frames: samples in each block but the last, which may be shorter; None: as is quickest for all of them.
+        allow_streamed: believe that a file is whole whose header has a placeholder for the number of samples.
 
     Raises:
         UserError: as `read_audio`; what only the whole file shows, after its last block.
@@ -130,7 +157,7 @@ def audio_blocks(path: str | Path, rate_hz: int, block_frames: int | None) -> It
     path = Path(path)
     with open_regular(path) as file:
         info = _read_header(path, file)
-        check_format(info, rate_hz)
+        check_format(info, rate_hz, allow_streamed=allow_streamed)
         blocks = _flac_blocks if info.container == "flac" else _pcm_blocks
         yield from blocks(info, file, block_frames)
 
@@ -253,9 +280,10 @@ def _truncated(path: Path, promised: int, found: int) -> UserError:
     return UserError(f"{path}: header says {promised} samples, found {found}; {COPY_AGAIN}")
 
 
-def _conversion(path: Path, options: str, effect: str = "") -> str:
+def _conversion(path: Path, options: str, effect: str = "", of_source: str = "") -> str:
     source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix("")) + ".converted.wav")
-    return "convert it, for example with: " + " ".join(f"sox {source} {options} {target} {effect}".split())
+    words = ("sox", of_source, source, options, target, effect)
+    return "convert it, for example with: " + " ".join(filter(None, words))
 
 
 def _sphere_header(path: Path, file: BinaryIO) -> AudioInfo:
@@ -338,13 +366,19 @@ def _wave_header(path: Path, file: BinaryIO) -> AudioInfo:
         raise UserError(f"{path}: RIFF WAVE without a fmt chunk before its data; {COPY_AGAIN}")
     tag, channels, rate_hz, _, frame_bytes, bits = layout
     encoding = WAVE_ENCODINGS.get(tag, f"format 0x{tag:04x}")
-    if channels < 1 or bits < 1 or (encoding in ("pcm", "float") and frame_bytes != channels * ((bits + 7) // 8)):
+    consistent = encoding not in ("pcm", "float") or frame_bytes == channels * ((bits + 7) // 8)
+    if min(channels, bits, rate_hz) < 1 or not consistent:
         raise UserError(
-            f"{path}: RIFF WAVE header with {channels} channels of {bits} bits in {frame_bytes} bytes; {COPY_AGAIN}"
+            f"{path}: RIFF WAVE header with {channels} channels of {bits} bits in {frame_bytes} bytes at {rate_hz} Hz; "
+            f"{COPY_AGAIN}"
         )
     frame_bytes = max(frame_bytes, 1)
+    found = (file_size - position) // frame_bytes
+    if size >= PLACEHOLDER_BYTES and position + size > file_size:
+        placeholder = size // frame_bytes
+        return AudioInfo(path, "wav", encoding, bits, channels, rate_hz, found, position, placeholder=placeholder)
     if position + size > file_size:
-        raise _truncated(path, size // frame_bytes, (file_size - position) // frame_bytes)
+        raise _truncated(path, size // frame_bytes, found)
     if size % frame_bytes:
         raise UserError(f"{path}: {size} bytes of data are no whole number of {frame_bytes}-byte frames; {COPY_AGAIN}")
     return AudioInfo(path, "wav", encoding, bits, channels, rate_hz, size // frame_bytes, position)
@@ -376,7 +410,10 @@ def _flac_header(path: Path, file: BinaryIO) -> AudioInfo:
         raise UserError(f"{path}: FLAC without a STREAMINFO block; {COPY_AGAIN}")
     packed = int.from_bytes(block[14:22], "big")
     rate_hz, channels, bits = packed >> 44, (packed >> 41 & 0x7) + 1, (packed >> 36 & 0x1F) + 1
-    return AudioInfo(path, "flac", "pcm", bits, channels, rate_hz, packed & (1 << 36) - 1)
+    count = packed & (1 << 36) - 1
+    if not rate_hz:
+        raise UserError(f"{path}: FLAC header with a sampling rate of 0 Hz; {COPY_AGAIN}")
+    return AudioInfo(path, "flac", "pcm", bits, channels, rate_hz, count, placeholder=None if count else 0)
 
 
 def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:

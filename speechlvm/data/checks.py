@@ -122,7 +122,9 @@ def examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
         if name not in contents:
             remedy = FIXER if name in COMPUTED_FILES else "prepare the data again"
             faults.append(f"{path / name}: no such file; {remedy}")
-    if "utt2spk" in contents and not any(table.unreadable for table in contents.values()):
+    # of a malformed line it says nothing that other files lack it
+    unsure = [n for n, t in contents.items() if t.unreadable or (t.malformed and n not in COMPUTED_FILES)]
+    if "utt2spk" in contents and not unsure:
         faults += _consistency(contents)
     if of_vectors(contents):
         try:
@@ -235,19 +237,22 @@ def _segments_past_the_end(contents: dict[str, Contents]) -> list[str]:
 
 
 def audio_lengths(contents: dict[str, Contents], allow_pipes: bool) -> tuple[dict[str, int], list[str]]:
-    """Samples of all utterances from the headers of their files, and a fault for each that has none."""
-    from speechlvm.data.audio import audio_info
+    """Samples of all utterances from the headers of their files, and a fault for each that dumps would refuse."""
+    from speechlvm.data.audio import audio_info, check_format
 
-    infos, faults = {}, []
+    infos, faults, rate_hz = {}, [], None
     wav = contents["wav.scp"]
     for line in wav.by_key().values():
         if line in wav.misshapen or (is_pipe(line.rest) and not allow_pipes):
             continue  # has its own fault already
         try:
             with local_file(entry(line.rest)) as path:
-                infos[line.key] = audio_info(path)
+                info = audio_info(path)
+                rate_hz = rate_hz or info.rate_hz
+                check_format(info, rate_hz, allow_streamed=is_pipe(line.rest))
+            infos[line.key] = info
         except UserError as error:
-            here = "" if is_pipe(line.rest) or os.path.isabs(line.rest) else f" (relative to {Path.cwd()})"
+            here = "" if is_pipe(line.rest) or os.path.isabs(line.rest) else f" (relative paths start at {Path.cwd()})"
             faults.append(f"{wav.path}:{line.number}: {line.key}: {error}{here}")
     if "segments" not in contents:
         return {key: info.num_samples for key, info in infos.items()}, faults

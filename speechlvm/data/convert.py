@@ -3,8 +3,8 @@
 Likelihoods are statements about exact sample values, so a conversion is made once, in preparation, and recorded:
 
 - Channels are averaged or one is chosen; then the rate is changed (by soxr, with an error below that of 16 bits); then
-  values are rounded, half to even. Values beyond full scale, as overshoot of the resampler or in floating-point files,
-  are clipped and counted.
+  values are rounded, half to even. Overshoot of the resampler beyond full scale is clipped and counted; recordings that
+  are beyond it themselves, as floating-point files can be, only where the caller allows it.
 - No dither is added. It would be noise that every model has to pay for with most of a bit in each frame, and that
   corpora distributed as 16-bit PCM do not have.
 - What is 16-bit and mono at the right rate already comes out with the same values.
@@ -26,14 +26,13 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from speechlvm.data.audio import COPY_AGAIN, AudioInfo, audio_info, open_regular, wav_header
+from speechlvm.data.audio import COPY_AGAIN, MOST_FRAMES, AudioInfo, audio_info, check_length, open_regular, wav_header
 from speechlvm.data.preparation import Log
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, write_json
 
 BLOCK_FRAMES = 1 << 16
 FULL_SCALE = 32768
-MOST_FRAMES = (2**32 - 1 - 36) // 2  # of a RIFF WAVE file
 LARGEST_OGG_PAGE_BYTES, OGG_HEADER_BYTES = 65307, 27
 OGG_LAST_PAGE = 4
 # Some encoders count the block that holds the count, or what they padded the last one with.
@@ -57,7 +56,14 @@ class Converted:
 
 
 def convert_audio(
-    source: Path, target: Path, rate_hz: int | None, channel: int | Literal["mix"], log: Log
+    source: Path,
+    target: Path,
+    rate_hz: int | None,
+    channel: int | Literal["mix"],
+    log: Log,
+    *,
+    clip: bool = False,
+    allow_streamed: bool = False,
 ) -> Converted:
     """Converts a recording to 16-bit mono RIFF WAVE in bounded memory; `target` is complete or not there.
 
@@ -69,20 +75,24 @@ def convert_audio(
         rate_hz: sampling rate to convert to; None keeps the recording's.
         channel: number of the channel, from 0, or "mix" for the mean of all.
         log: takes what is tolerated: clipping, rates below `rate_hz`, an end that MP3 files promise and lack.
+        clip: clip a recording whose own values are beyond full scale, and count them.
+        allow_streamed: believe that a file is whole whose header has a placeholder for the number of samples.
 
     Raises:
         UserError: not a regular readable file, empty, not audio, of a kind that is not read, truncated, damaged, with
-            values that are not finite, without that channel, without samples, or too long for RIFF WAVE.
+            values that are not finite or (without `clip`) beyond full scale, without that channel, without samples, or
+            too long for RIFF WAVE.
     """
     record = target.with_name(f"{target.name}.json")
     with open_regular(source) as file:
         status = os.fstat(file.fileno())
         stamp = [str(source), status.st_size, status.st_mtime_ns]
-        inputs = {"source": stamp, "rate_hz": rate_hz, "channel": channel}
+        options = {"rate_hz": rate_hz, "channel": channel, "clip": clip, "allow_streamed": allow_streamed}
+        inputs = {"source": stamp, **options}
         known = _made_before(target, record, inputs)
         if known is None:
             own = Log()
-            converted = _convert(source, file, target, rate_hz, channel, own)
+            converted = _convert(source, file, target, own, **options)
             known = {"inputs": inputs, "converted": asdict(converted), "tolerated": own.tolerated}
             write_json(record, known)
     for kind, names in known["tolerated"].items():
@@ -102,11 +112,20 @@ def _made_before(target: Path, record: Path, inputs: dict[str, Any]) -> dict[str
 
 
 def _convert(
-    source: Path, file: BinaryIO, target: Path, rate_hz: int | None, channel: int | Literal["mix"], log: Log
+    source: Path,
+    file: BinaryIO,
+    target: Path,
+    log: Log,
+    rate_hz: int | None,
+    channel: int | Literal["mix"],
+    clip: bool,
+    allow_streamed: bool,
 ) -> Converted:
     import soundfile
 
     info = _check_container(source, file)
+    if info is not None and not allow_streamed:
+        check_length(info)
     file.seek(0)
     start = file.read(16)
     file.seek(0)
@@ -114,7 +133,7 @@ def _convert(
     try:
         with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as decoder:
             old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
-            mono = _decode(source, decoder, channel, info, log)
+            mono = _decode(source, decoder, channel, info, log, clip)
             frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -161,7 +180,7 @@ def _check_container(source: Path, file: BinaryIO) -> AudioInfo | None:
 
 
 def _decode(
-    source: Path, decoder: Any, channel: int | Literal["mix"], info: AudioInfo | None, log: Log
+    source: Path, decoder: Any, channel: int | Literal["mix"], info: AudioInfo | None, log: Log, clip: bool
 ) -> Iterator[np.ndarray]:
     """Blocks (n,) of float64 in [-1, 1] of one channel or the mean of all.
 
@@ -173,6 +192,9 @@ def _decode(
             f"{source}: no channel {channel}, as it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
         )
     decoded, promised, is_flac = 0, decoder.frames, info is not None and info.container == "flac"
+    beyond, peak = 0, 0.0
+    if info is not None and info.placeholder is not None:
+        promised = info.num_samples
     digest = hashlib.md5(usedforsecurity=False)
     while len(block := decoder.read(BLOCK_FRAMES, dtype="float64", always_2d=True)):
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
@@ -181,7 +203,10 @@ def _decode(
         if is_flac:
             digest.update(_integers(block, info.bits))
         decoded += len(block)
-        yield block.mean(axis=1) if channel == "mix" else block[:, channel]
+        mono = block.mean(axis=1) if channel == "mix" else block[:, channel]
+        beyond += int(np.count_nonzero(np.abs(mono) > 1))
+        peak = max(peak, float(np.abs(mono).max()))
+        yield mono
     if decoder.format == "MP3" and decoded < promised:
         if not _has_count(source):  # what was promised was a guess from the size of the file
             promised = decoded
@@ -195,6 +220,11 @@ def _decode(
             expected = file.read(42)[26:]
         if any(expected) and expected != digest.digest():
             raise UserError(f"{source}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+    if beyond and not clip:
+        raise UserError(
+            f"{source}: {beyond} samples beyond full scale (peak {peak:.3f}); scale the recording down, or let them be "
+            "clipped, by --clip true"
+        )
 
 
 def _integers(block: np.ndarray, bits: int) -> bytes:

@@ -1,11 +1,12 @@
 """Dumps: every utterance's int16 PCM once, as RIFF records in ark + scp, and the exact histogram of PCM values.
 
     <dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
-    <dump>/part.<job>.json      what job <job> wrote: offsets, frames and a hash of each utterance's samples
+    <dump>/part.<job>.json      what job <job> wrote: the archive's length; offsets, frames and a hash of each utterance
     <dump>/histogram.<job>.npy  int64 counts of the 65 536 PCM values
     <dump>/pcm.scp utt2num_samples histogram.npy info.json      of the whole set, written by `merge`
 
-The reader opens archives only as 44-byte RIFF headers followed by samples: nothing that is read can run code.
+The reader opens archives only as 44-byte RIFF headers followed by samples: nothing that is read can run code. Of each
+utterance the hash is compared when it is read for the first time.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from speechlvm.data.audio import MOST_FRAMES, wav_header
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_array, write_json
 
 RIFF_HEADER_BYTES = 44
 SAMPLE_BYTES = 2
+BLOCK_BYTES = 1 << 20
 
 
 class Record(NamedTuple):
@@ -83,8 +86,39 @@ def remove_parts_beyond(directory: Path, jobs: int, *stems: str) -> None:
                 stale.unlink()
 
 
-def write_kaldi_record(stream: IO[bytes], utterance: str, value: np.ndarray | tuple[int, np.ndarray]) -> int:
-    """Append a record as kaldiio writes arrays, and pairs of rate and samples; returns its offset, as in scp files."""
+def write_part_file(
+    directory: Path, job: int, archive: Path, entries: list[list], inputs: dict, **further: Any
+) -> None:
+    """Say that a part is complete; the last thing that a job writes.
+
+    Args:
+        directory: of the dump.
+        job: number of the part.
+        archive: what was written.
+        entries: [utterance, offset, length, ...].
+        inputs: what it was made from.
+        further: to be kept beside.
+    """
+    described = {"archive": archive.name, "bytes": archive.stat().st_size, "inputs": inputs, "utterances": entries}
+    write_json(directory / f"part.{job}.json", {**described, **further})
+
+
+def damaged_parts(directory: Path) -> set[int]:
+    """Jobs whose archive is not there as long as it was written, or is there without the file that describes it."""
+    jobs = {int(path.name.split(".")[1]) for path in directory.glob("*.*.ark")}
+    for path in directory.glob("part.*.json"):
+        job = int(path.name.split(".")[1])
+        try:
+            part = read_json(path)
+            intact = (directory / part["archive"]).stat().st_size == part["bytes"]
+        except (OSError, KeyError, TypeError, UserError):
+            intact = False
+        (jobs.discard if intact else jobs.add)(job)
+    return jobs
+
+
+def write_kaldi_record(stream: IO[bytes], utterance: str, value: np.ndarray) -> int:
+    """Append a record as kaldiio writes arrays; returns its offset, as in scp files."""
     import kaldiio
 
     offset = stream.tell() + len(utterance.encode()) + 1
@@ -121,32 +155,57 @@ def merge_parts(directory: Path, jobs: int, stem: str, counts: str) -> list[tupl
     return lines
 
 
-def write_part(directory: Path, job: int, audio: Iterable[tuple[str, np.ndarray]], rate_hz: int, inputs: dict) -> None:
-    """Write one job's archive, histogram and, last, its JSON.
+def write_part(
+    directory: Path, job: int, audio: Iterable[tuple[str, Iterable[np.ndarray]]], rate_hz: int, inputs: dict
+) -> None:
+    """Write one job's archive, histogram and, last, its JSON; only a block of samples is held at once.
 
     Args:
         directory: of the dump.
         job: number of this part, from 1.
-        audio: (utterance, int16 samples), sorted.
+        audio: (utterance, blocks of int16 samples), sorted.
         rate_hz: sampling rate in the headers.
         inputs: what the part was made from, kept in it.
+
+    Raises:
+        UserError: an utterance is too long for a record.
     """
     archive = directory / f"pcm.{job}.ark"
     start_part(directory, job, archive)
     histogram = np.zeros(65536, dtype=np.int64)
     entries = []
     with atomic_write(archive, "wb") as stream:
-        for utterance, samples in audio:
-            offset = write_kaldi_record(stream, utterance, (rate_hz, samples))
-            histogram += np.bincount(samples.astype(np.int32) + 32768, minlength=65536)
-            digest = hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
-            entries.append([utterance, offset, len(samples), digest])
+        for utterance, blocks in audio:
+            stream.write(utterance.encode() + b" ")
+            offset, frames, digest = stream.tell(), 0, hashlib.sha256()
+            stream.write(wav_header(0, rate_hz))
+            for samples in blocks:
+                frames += len(samples)
+                if frames > MOST_FRAMES:
+                    raise UserError(
+                        f"{utterance}: more than {MOST_FRAMES} frames, which a record holds; dump it in pieces, by "
+                        "--segment_frames"
+                    )
+                data = samples.astype("<i2", copy=False).tobytes()
+                stream.write(data)
+                digest.update(data)
+                histogram += np.bincount(samples.astype(np.int32) + 32768, minlength=65536)
+            stream.seek(offset)
+            stream.write(wav_header(frames, rate_hz))
+            stream.seek(0, os.SEEK_END)
+            entries.append([utterance, offset, frames, digest.hexdigest()])
     write_array(directory / f"histogram.{job}.npy", histogram)
-    write_json(directory / f"part.{job}.json", {"inputs": inputs, "rate_hz": rate_hz, "utterances": entries})
+    write_part_file(directory, job, archive, entries, inputs, rate_hz=rate_hz)
 
 
-def merge(directory: Path, jobs: int, source: str) -> dict:
+def merge(directory: Path, jobs: int, source: str, preparation: dict | None = None) -> dict:
     """Join the parts into scp, utt2num_samples and histogram; returns what info.json says.
+
+    Args:
+        directory: of the dump.
+        jobs: number of parts.
+        source: the data directory.
+        preparation: what was rejected, converted and tolerated when that was made.
 
     Raises:
         UserError: a part is missing.
@@ -158,6 +217,7 @@ def merge(directory: Path, jobs: int, source: str) -> dict:
         "kind": "pcm16",
         "source": source,
         "rate_hz": read_json(directory / "part.1.json")["rate_hz"],
+        "preparation": preparation or {},
         "utterances": len(lines),
         "frames": int(sum(frames for _, _, _, frames, _ in lines)),
         "data_hash": hash_value([[utterance, digest] for utterance, _, _, _, digest in lines]),
@@ -234,6 +294,7 @@ class Dump(ABC):
         self.rate_hz: float | None = info["rate_hz"]
         self._descriptors: dict[Path, int] = {}
         self._checked: set[str] = set()
+        self._digests: dict[str, str] = {}
         archives: dict[str, Path] = {}
         self.records: dict[str, Record] = {}
         both = zip_longest(self._table(self.index), self._table(self.counts), fillvalue=("", ""))
@@ -302,25 +363,50 @@ class Dump(ABC):
             if os.pread(descriptor, len(name), max(0, record.offset - len(name))) != name:
                 raise self._mismatch(record, f"no record of {utterance}")
             self._check_header(record, descriptor)
+            self._check_digest(record, descriptor)
             self._checked.add(utterance)
         count = (stop - start) * self.frame_bytes
         data = os.pread(descriptor, count, record.offset + self.header_bytes + start * self.frame_bytes)
         if len(data) != count:
-            raise self._mismatch(record, f"ends after {len(data)} of {count} bytes")
+            raise self._mismatch(record, f"{len(data)} bytes where {count} were a moment ago")
         return self._decode(data)
+
+    def _check_digest(self, record: Record, descriptor: int) -> None:
+        if not self._digests:
+            parts = sorted(self.directory.glob("part.*.json"))
+            entries = sorted(entry for path in parts for entry in read_json(path)["utterances"])
+            if hash_value([[entry[0], entry[3]] for entry in entries]) != self.info["data_hash"]:
+                raise UserError(
+                    f"{self.directory}/info.json: not of what part.*.json beside it say; {make_again(self.directory)}"
+                )
+            self._digests = {entry[0]: entry[3] for entry in entries}
+        found, position = hashlib.sha256(), record.offset + self.header_bytes
+        end = position + record.frames * self.frame_bytes
+        while position < end:
+            data = os.pread(descriptor, min(BLOCK_BYTES, end - position), position)
+            if not data:
+                there = max(0, position - record.offset - self.header_bytes)
+                raise self._mismatch(record, f"ends after {there} of {record.frames * self.frame_bytes} bytes")
+            found.update(data)
+            position += len(data)
+        if found.hexdigest() != self._digests[record.utterance]:
+            raise self._mismatch(record, "damaged: the SHA-256 of its frames is not that of when they were written")
 
     def _open(self, record: Record) -> int:
         if record.archive not in self._descriptors:
             try:
                 self._descriptors[record.archive] = os.open(record.archive, os.O_RDONLY)
             except OSError as error:
-                raise UserError(f"{record.archive}: {error.strerror}; {make_again(self.directory)}") from error
+                raise self._mismatch(record, error.strerror) from error
         return self._descriptors[record.archive]
 
     def _mismatch(self, record: Record, reason: str) -> UserError:
+        """That a record is not what the index says; a job is done again where its part is missing."""
+        part = self.directory / f"part.{record.archive.name.split('.')[1]}.json"
+        remedy = f"remove {part} and run stage 2 (dumps) again" if part.exists() else make_again(self.directory)
         return UserError(
             f"{record.archive}:{record.offset}: {record.utterance}: {reason}; "
-            f"the archive does not belong to {self.directory / self.index}; {make_again(self.directory)}"
+            f"the archive does not belong to {self.directory / self.index}; {remedy}"
         )
 
     def close(self) -> None:

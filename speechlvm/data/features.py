@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.dump import merge_parts, start_part, write_kaldi_record
-from speechlvm.files import atomic_write, write_json
+from speechlvm.data.dump import merge_parts, start_part, write_kaldi_record, write_part_file
+from speechlvm.files import atomic_write
 
 MEL_HOP_FRAMES = 64
 MEL_WINDOW_FRAMES = 256
@@ -66,7 +66,7 @@ def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]
     start_part(directory, job, archive)
     with atomic_write(archive, "wb") as stream:
         entries = [[u, write_kaldi_record(stream, u, values), len(values)] for u, values in items]
-    write_json(directory / f"part.{job}.json", {"inputs": inputs, "utterances": entries})
+    write_part_file(directory, job, archive, entries, inputs)
 
 
 def merge(directory: Path, jobs: int) -> None:

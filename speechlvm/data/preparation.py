@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -13,22 +15,47 @@ from typing import Any, TypeVar
 
 from speechlvm.data.directory import DataDirectory, write_data_dir
 from speechlvm.errors import UserError
-from speechlvm.files import is_done, mark_done, mark_undone
+from speechlvm.files import atomic_write, is_done, mark_done, mark_undone, write_json
 
 NAMED = 5
+PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 Item = TypeVar("Item")
 
 
 class Log:
-    """Faults, which stop the preparation, and things tolerated, which are counted and told with some examples."""
+    """Faults, which stop the preparation, and things tolerated, which are counted and told with some examples.
 
-    def __init__(self) -> None:
+    Args:
+        max_bad: number of audio files that may be rejected; if there are more, all of these are faults.
+
+    Attributes:
+        faults: messages.
+        tolerated: names by kind.
+        rejected: the reason for each audio file that cannot be used.
+        converted: number of recordings that were not used as they are, by what they were.
+    """
+
+    def __init__(self, max_bad: int = 0) -> None:
+        self.max_bad = max_bad
         self.faults: list[str] = []
         self.tolerated: dict[str, list[str]] = {}
+        self.rejected: dict[str, str] = {}
+        self.converted: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing may be written."""
+        return bool(self.faults) or len(self.rejected) > self.max_bad
 
     def fault(self, message: str) -> None:
         """Records something wrong."""
         self.faults.append(message)
+
+    def reject(self, path: Path, reason: UserError | str) -> None:
+        """Records an audio file that cannot be used; the caller leaves it out."""
+        self.rejected[shown(path)] = shown(str(reason))
 
     def tolerate(self, kind: str, name: str) -> None:
         """Counts something that is left as it is; `kind` is what warnings say after the count."""
@@ -37,24 +64,57 @@ class Log:
     def add(self, other: Log) -> None:
         """Takes over what another log holds."""
         self.faults += other.faults
+        self.rejected.update(other.rejected)
+        self.converted.update(other.converted)
         for kind, names in other.tolerated.items():
             self.tolerated.setdefault(kind, []).extend(names)
 
     def report(self) -> None:
-        """Prints warnings, then faults.
+        """Prints warnings, each once, then faults.
 
         Raises:
-            UserError: there are faults.
+            UserError: there are faults, or too many audio files were rejected.
         """
         for kind, names in sorted(self.tolerated.items()):
-            examples = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-            warn(f"{len(names)} {kind}: {examples}")
-        self.tolerated = {}
-        for fault in self.faults[:-1]:
+            if new := names[self._told[kind] :]:
+                warn(f"{len(new)} {kind}: {examples(new)}")
+            self._told[kind] = len(names)
+        if not self.failed:
+            if self.rejected:
+                kind = f"audio files cannot be used and were left out (at most {self.max_bad} may be, by --max_bad)"
+                warn(f"{len(self.rejected)} {kind}: {examples(list(self.rejected))}")
+            return
+        faults = [*self.faults, *self.rejected.values()]
+        for fault in faults[:-1]:
             print(f"error: {fault}", file=sys.stderr)
-        if self.faults:
-            more = f" ({len(self.faults)} faults in all; nothing was written)" if len(self.faults) > 1 else ""
-            raise UserError(self.faults[-1] + more)
+        more = f" ({len(faults)} faults in all; nothing was written)" if len(faults) > 1 else ""
+        if self.max_bad and self.rejected:
+            more += f" ({len(self.rejected)} bad audio files, of which --max_bad allows {self.max_bad})"
+        raise UserError(faults[-1] + more)
+
+
+def examples(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def shown(path: Path | str) -> str:
+    """A path (or a message with one) as UTF-8 on one line, whatever the path is made of."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
+
+
+def add_max_bad(parser: argparse.ArgumentParser) -> None:
+    """The option of preparations that read audio."""
+    parser.add_argument(
+        "--max_bad", type=_count, default=0, help="audio files that may be rejected; they are listed in rejected.tsv"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': a whole number is expected")
+    return int(text)
 
 
 def warn(message: str) -> None:
@@ -94,11 +154,19 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
 
 
-def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log: Log) -> None:
-    """Calls `read` on each item in `jobs` threads (decoders work outside Python's lock) and adds up their logs."""
+def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log: Log) -> list[Item]:
+    """Calls `read` on each item in `jobs` threads (decoders work outside Python's lock) and adds up their logs.
+
+    Returns:
+        The items in whose logs nothing is rejected.
+    """
+    items, kept = list(items), []
     with ThreadPoolExecutor(jobs) as pool:
-        for part in pool.map(read, items):
+        for item, part in zip(items, pool.map(read, items), strict=True):
             log.add(part)
+            if not part.rejected:
+                kept.append(item)
+    return kept
 
 
 def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:
@@ -139,6 +207,7 @@ def prepare_sets(
     names: Iterable[str],
     make: Callable[[Log], dict[str, DataDirectory]],
     rate_hz: float | None,
+    max_bad: int = 0,
 ) -> None:
     """Makes the data directories of a corpus, unless they are complete; all of them, or none if anything is wrong.
 
@@ -148,22 +217,38 @@ def prepare_sets(
         names: of the sets.
         make: reads and checks the corpus and divides it; the first set is the training set.
         rate_hz: frames per second, or None; for the description only.
+        max_bad: number of audio files that may be rejected; they and the reasons are written to <out>/rejected.tsv, and
+            how many there were, with all else that was tolerated, to <out>/<set>/preparation.json.
 
     Raises:
-        UserError: there are faults (each is printed), or a set is empty.
+        UserError: there are faults (each is printed), too many rejected files, or a set is empty.
     """
     if is_done(out, inputs) and all(_is_there(out / name) for name in names):
         print(f"{out}: complete")
         return
     mark_undone(out)
-    log = Log()
+    log = Log(max_bad)
     sets = make(log)
     for name, data in sets.items():
-        if not data.utt2spk and not log.faults:
+        if not data.utt2spk and not log.failed:
             log.fault(f"{name}: no utterances are left for this set; give more data, or a division that fills it")
     log.report()
     train = next(iter(sets.values()))
     for name, data in sets.items():
         write_data_dir(data, out / name)
+        if told := _told(log):
+            write_json(out / name / PREPARATION, told)
         print(describe(name, data, train, rate_hz))
+    if log.rejected:
+        with atomic_write(out / REJECTED) as stream:
+            stream.writelines(f"{path}\t{reason}\n" for path, reason in sorted(log.rejected.items()))
+    else:
+        (out / REJECTED).unlink(missing_ok=True)
     mark_done(out, inputs)
+
+
+def _told(log: Log) -> dict[str, Any]:
+    """What results must say of their data: counts of files of the whole corpus, not of one set."""
+    tolerated = {kind: len(names) for kind, names in log.tolerated.items()}
+    counts = {"rejected": len(log.rejected), "converted": dict(log.converted), "tolerated": tolerated}
+    return {name: count for name, count in counts.items() if count}

@@ -142,33 +142,31 @@ class Recordings:
             for utterance in self._data.utterances
         ]
 
-    def blocks(self, utterance: str, rate_hz: int, block_frames: int | None) -> Iterator[np.ndarray]:
-        """Samples of an utterance in consecutive blocks, int16; None: in one.
+    def blocks(self, utterance: str, rate_hz: int, block_frames: int) -> Iterator[np.ndarray]:
+        """Samples of an utterance in consecutive blocks of `block_frames`, of which the last may be shorter, int16.
 
         Raises:
             UserError: see `speechlvm.data.audio`; a part ends past its recording.
         """
-        from speechlvm.data.audio import audio_blocks, read_audio
+        from speechlvm.data.audio import audio_blocks
 
-        recording = self._recording(utterance)
+        source = self._data.wav[self._recording(utterance)]
         if self._data.segments:
             samples = self._excerpt(utterance, rate_hz)
-            length = block_frames or len(samples)
-            yield from (samples[start : start + length] for start in range(0, len(samples), length))
+            yield from (samples[start : start + block_frames] for start in range(0, len(samples), block_frames))
             return
-        with local_file(self._data.wav[recording]) as path:
-            if block_frames is None:
-                yield read_audio(path, rate_hz)
-            else:
-                yield from audio_blocks(path, rate_hz, block_frames)
+        with local_file(source) as path:
+            yield from audio_blocks(path, rate_hz, block_frames, allow_streamed=_is_complete(source))
 
     def _excerpt(self, utterance: str, rate_hz: int) -> np.ndarray:
         from speechlvm.data.audio import read_audio
 
         excerpt = self._data.segments[utterance]
         if self._last is None or self._last[:2] != (excerpt.recording, rate_hz):
-            with local_file(self._data.wav[excerpt.recording]) as path:
-                self._last = (excerpt.recording, rate_hz, read_audio(path, rate_hz))
+            source = self._data.wav[excerpt.recording]
+            with local_file(source) as path:
+                samples = read_audio(path, rate_hz, allow_streamed=_is_complete(source))
+            self._last = (excerpt.recording, rate_hz, samples)
         samples = self._last[2]
         start, stop = excerpt.bounds(rate_hz, len(samples))
         if not start < stop <= len(samples):
@@ -177,6 +175,11 @@ class Recordings:
                 "run utils/validate_data_dir.sh on the data directory"
             )
         return samples[start:stop]
+
+
+def _is_complete(source: Path | Pipe) -> bool:
+    """Whether nothing is missing from audio, whatever its header says: a command that ended well has written all."""
+    return isinstance(source, Pipe)
 
 
 def _stamp(source: Path | Pipe) -> list:

@@ -16,6 +16,16 @@ from speechlvm.files import read_json
 from speechlvm.scoring.results import EXACT_BOUNDS
 
 
+class Preparation(BaseModel):
+    """What became of the corpus's files when it was prepared, all sets together; numbers of files, by kind."""
+
+    model_config = ConfigDict(strict=True)
+
+    rejected: int = 0
+    converted: dict[str, int] = {}
+    tolerated: dict[str, int] = {}
+
+
 class Result(BaseModel):
     """What tables and figures need of a result.json; `speechlvm.bin.score` and `baseline` say what the fields are."""
 
@@ -39,6 +49,7 @@ class Result(BaseModel):
     steps: int | None
     hours: float | None
     data_hash: str | None = None
+    preparation: Preparation = Preparation()
 
 
 @dataclass(frozen=True)

@@ -268,6 +268,15 @@ def _other_data(cells: list[Cell]) -> list[str]:
     return lines
 
 
+def _preparation(cells: list[Cell]) -> list[str]:
+    """What was left out, converted and tolerated when the data of some results were prepared."""
+    told = cells[0].first.preparation
+    parts = [f"{told.rejected} audio files that cannot be used were left out (rejected.tsv)"] if told.rejected else []
+    parts += [f"{count} were converted ({kind})" for kind, count in sorted(told.converted.items())]
+    parts += [f"{count} {kind}" for kind, count in sorted(told.tolerated.items())]
+    return [f"In preparing the corpus: {'; '.join(parts)}."] if parts else []
+
+
 def document(
     comparisons: list[Comparison],
     cells: list[Cell],
@@ -303,7 +312,7 @@ def document(
         here = [cell for cell in cells if cell.set == name and cell.first.unit == unit and not cell.root]
         if here:
             size = f"({here[0].first.utterances} utterances, {here[0].first.frames} frames)"
-            parts += [f"## All {what} on `{name}` {size}", overview(here)]
+            parts += [f"## All {what} on `{name}` {size}", overview(here), *_preparation(here)]
     for grid in grids:
         parts += [f"## {grid.title}", grid.note, markdown_table(markdown_heads(grid.columns), grid.rows)]
     return "\n\n".join(parts) + "\n"

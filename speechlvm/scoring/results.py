@@ -63,6 +63,12 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
     return result
 
 
+def of_dump(directory: Path) -> dict[str, Any]:
+    """Fields of result.json that say what data were scored."""
+    info = read_json(Path(directory) / "info.json")
+    return {"data_hash": info["data_hash"], "preparation": info.get("preparation", {})}
+
+
 def describe(result: dict[str, Any]) -> str:
     """One line for people."""
     prefix = "" if result["bound"] in EXACT_BOUNDS else "<= " if result["unit"] == "pmf" else ">= "

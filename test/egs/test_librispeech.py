@@ -14,7 +14,8 @@ from imitations import librispeech
 from programs import call, load
 
 from speechlvm.config import load_experiment
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 from speechlvm.data.download import load_archives
 from speechlvm.experiment import build
 from speechlvm.observation import AudioObservation, Statistics
@@ -183,7 +184,7 @@ FAULTS = {
     "half a header": (keep(30), f"{FIRST}: FLAC without a STREAMINFO block"),
     "an error page": (lambda root: (root / FIRST).write_text("<html>404"), f"{FIRST}: not audio: starts with"),
     "no length": (lambda root: (root / FIRST).write_bytes((b := (root / FIRST).read_bytes())[:24] + b"\0\0" + b[26:]),
-                  f"{FIRST}: its FLAC header gives no number of samples"),
+                  f"{FIRST}: header says 0 samples, as where a program has written into a pipe"),
     "8 kHz": (flac(np.zeros(99, np.int16), 8000), f"{FIRST}: sampling rate 8000 Hz; expected 16000 Hz"),
     "stereo": (flac(np.zeros((99, 2), np.int16)), f"{FIRST}: 2 channels; expected 1"),
     "24 bits": (flac(np.zeros(99), subtype="PCM_24"), f"{FIRST}: 24-bit samples; expected 16-bit PCM"),

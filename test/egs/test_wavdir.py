@@ -13,11 +13,13 @@ import soundfile
 from imitations import wavdir
 
 from speechlvm.data.audio import read_audio
-from speechlvm.data.directory import load_data_dir, validate
+from speechlvm.data.checks import validate
+from speechlvm.data.directory import load_data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "egs/wavdir/local"
 SETS = ("train", "valid", "test")
+CONVERT = ("--bits", "16", "--channel", "mix")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def sources(out: Path) -> dict[str, Path]:
 
 
 def test_a_messy_folder_is_counted_and_converted_once(messy, tmp_path, run):
-    result = run(messy, tmp_path / "out")
+    result = run(messy, tmp_path / "out", *CONVERT)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("22 audio files of 16000 Hz: 16 used where they are, 6 converted to 16-bit mono in /")
@@ -99,15 +101,15 @@ def test_a_messy_folder_is_counted_and_converted_once(messy, tmp_path, run):
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()}
     assert len(stamps) == 12  # each with its record
 
-    again = run(messy, tmp_path / "out")
+    again = run(messy, tmp_path / "out", *CONVERT)
     assert (again.returncode, again.stdout) == (0, f"{tmp_path / 'out'}: complete\n")
-    other = run(messy, tmp_path / "out", "--test_size", "3")
+    other = run(messy, tmp_path / "out", *CONVERT, "--test_size", "3")
     assert other.returncode == 0 and len(load(tmp_path / "out")["test"].utt2spk) == 3
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/audio").iterdir()} == stamps
 
 
 def test_samples_are_what_they_should_be(messy, tmp_path, run):
-    assert run(messy, tmp_path / "out").returncode == 0
+    assert run(messy, tmp_path / "out", *CONVERT).returncode == 0
     found = sources(tmp_path / "out")
     for name in ("two_nlines", "studio", "editor", "mac"):
         original = next(path for path in messy.iterdir() if path.stem.replace("\n", "_n") == name)
@@ -116,17 +118,17 @@ def test_samples_are_what_they_should_be(messy, tmp_path, run):
     left, _ = soundfile.read(messy / "stereo.wav", dtype="int16")
     mixed = read_audio(found["stereo"])
     assert np.abs(mixed - left.mean(axis=1)).max() <= 0.5
-    assert run(messy, tmp_path / "one", "--channel", "0").returncode == 0
+    assert run(messy, tmp_path / "one", "--bits", "16", "--channel", "0").returncode == 0
     assert np.array_equal(read_audio(sources(tmp_path / "one")["stereo"]), left[:, 0])
 
 
 def test_conversions_that_are_lost_or_out_of_use(messy, tmp_path, run):
     out = tmp_path / "out"
-    assert run(messy, out).returncode == 0
+    assert run(messy, out, *CONVERT).returncode == 0
     shutil.rmtree(out / "audio")
-    assert run(messy, out).returncode == 0 and len(load(out)["train"].utt2spk) == 17
+    assert run(messy, out, *CONVERT).returncode == 0 and len(load(out)["train"].utt2spk) == 17
     (messy / "stereo.wav").unlink()
-    assert run(messy, out).returncode == 0
+    assert run(messy, out, *CONVERT).returncode == 0
     assert len(list((out / "audio").glob("*.wav"))) == 5
 
 
@@ -168,7 +170,7 @@ def test_no_test_file_is_in_training_under_another_name(plain, tmp_path, run):
 
 
 def test_speakers(messy, tmp_path, run):
-    assert run(messy, tmp_path / "f", "--speakers", "folder").returncode == 0
+    assert run(messy, tmp_path / "f", *CONVERT, "--speakers", "folder").returncode == 0
     spoken = speakers_of(tmp_path / "f")
     assert spoken["anna-003"] == "anna" and spoken["celik-002"] == "celik"
     assert spoken["bruno_the_voice_O_Neil-001"] == "bruno_the_voice_O_Neil"
@@ -280,7 +282,7 @@ FAULTS = {
 @pytest.mark.parametrize("change, message", FAULTS.values(), ids=FAULTS)
 def test_faults_name_the_file_and_nothing_is_written(plain, tmp_path, run, change, message):
     change(plain)
-    result = run(plain, tmp_path / "out")
+    result = run(plain, tmp_path / "out", *CONVERT)
     assert result.returncode == 1 and f"error: {plain}/{message}" in result.stderr, result.stderr
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
     assert not any((tmp_path / "out" / name).exists() for name in SETS)
@@ -355,7 +357,8 @@ def test_what_we_write_ourselves_is_not_searched(plain, tmp_path, run):
     save(plain / "s.wav", np.zeros((700, 2), np.int16))
     save(plain / "exp/m/samples/prior_1.wav", wavdir.tone(60, 700))
     for _ in range(2):
-        result = run(plain, out, "--apart", str(plain / "exp"), str(plain / "dump"), "--test_size", "2")
+        apart = ("--apart", str(plain / "exp"), str(plain / "dump"))
+        result = run(plain, out, *CONVERT, *apart, "--test_size", "2")
         assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.endswith("complete\n")
     assert sum(len(data.utt2spk) for data in load(out).values()) == 11
@@ -371,7 +374,7 @@ def test_folders_that_may_not_be_read(plain, tmp_path, run):
 def test_as_the_stage_runs_it(messy, tmp_path):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     arguments = ["--wav_dir", messy, "--out", tmp_path / "the sets", "--speakers", "folder"]
-    command = ["bash", "local/data.sh", *arguments, "--rate_hz", ""]
+    command = ["bash", "local/data.sh", *arguments, "--rate_hz", "", *CONVERT]
     result = subprocess.run(command, cwd=ROOT / "egs/wavdir", capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert "22 audio files of 16000 Hz" in result.stdout

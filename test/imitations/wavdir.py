@@ -70,6 +70,7 @@ def make(root: Path, files: int = 12, frames: int = 12000) -> Path:
 def recipe_arguments(root: Path) -> list[str]:
     """Makes the folder; arguments of run.sh that go through all stages in about a minute."""
     return [
-        *("--wav_dir", str(make(root)), "--speakers", "folder", "--models", "lstm_s64", "--sample_seconds", "0.2"),
+        *("--wav_dir", str(make(root)), "--bits", "16", "--channel", "mix", "--speakers", "folder"),
+        *("--models", "lstm_s64", "--sample_seconds", "0.2"),
         *("--nj", "1", "--train_args", "--limits.steps 3 --model_conf.hidden 16 --data.batch_frames 16384"),
     ]

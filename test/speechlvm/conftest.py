@@ -20,7 +20,7 @@ def _speech_like(frames: int, seed: int) -> np.ndarray:
 
 def write_dump(directory, lengths, seed=0, jobs=1):
     """A dump of len(lengths) utterances u00, u01, ..."""
-    items = [(f"u{i:02d}", _speech_like(length, seed + i)) for i, length in enumerate(lengths)]
+    items = [(f"u{i:02d}", [_speech_like(length, seed + i)]) for i, length in enumerate(lengths)]
     for job in range(1, jobs + 1):
         dumps.write_part(directory, job, dumps.share_of(items, job, jobs), 16000, {"made": "here"})
     dumps.merge(directory, jobs, "data")

@@ -6,12 +6,13 @@ FILL IN: the layout of the corpus. Here it is <corpus>/<set>/<speaker>/<name>.wa
 import argparse
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import read_audio
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets, read_all
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all
 from speechlvm.errors import UserError
 from speechlvm.files import hash_value
 
@@ -65,7 +66,7 @@ def read_utterance(utterance: Utterance) -> Log:
         # what is not 16-bit mono goes through speechlvm.data.convert.convert_audio first
         utterance.num_samples = len(read_audio(utterance.path, RATE_HZ))
     except UserError as error:
-        log.fault(str(error))
+        log.reject(utterance.path, error)
     return log
 
 
@@ -85,7 +86,7 @@ def make_sets(corpus: Path, log: Log) -> dict[str, DataDirectory]:
     """The sets, read and checked."""
     utterances = find_utterances(corpus, log)
     check_names(utterances, log)
-    read_all(read_utterance, utterances, min(8, len(os.sched_getaffinity(0))), log)
+    utterances = read_all(read_utterance, utterances, min(8, len(os.sched_getaffinity(0))), log)
     sets = {}
     for use in SETS:
         part = [utterance for utterance in utterances if utterance.use == use]
@@ -102,8 +103,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     stamps = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(arguments.corpus.rglob("*.*"))
     ]
-    inputs = {"corpus": hash_value(stamps)}
-    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(arguments.corpus, log), RATE_HZ)
+    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
+    make = partial(make_sets, arguments.corpus)
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="where the sets are written")
+    add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.convert import Converted, convert_audio
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, files_below, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.preparation import Log, add_max_bad, files_below, prepare_sets, read_all, shuffled, warn
 from speechlvm.data.unpack import unpack
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import existing_parent, hash_value, is_done, mark_done, remove_leftovers
@@ -202,7 +202,7 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
     unpacked = out / "unpacked"
     places = [(path, path.relative_to(root)) for path in files]
     places += [(path, path.relative_to(unpacked)) for path in unpack_archives(files, root, unpacked, log)]
-    if log.faults:
+    if log.failed:
         log.report()
     inner = [(path, cut_to_unsegmented(below)) for path, below in places]
     if any(below for _, below in inner):
@@ -225,13 +225,14 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
         result = Log()
         target = out / "audio" / recording.book / f"{recording.utterance}.wav"
         try:
-            recording.converted = convert_audio(recording.path, target, RATE_HZ, "mix", result)
+            recording.converted = convert_audio(recording.path, target, RATE_HZ, "mix", result, clip=True)
+            result.converted[recording.path.suffix.lower()[1:]] += 1
         except UserError as error:
-            result.fault(str(error))
+            result.reject(recording.path, error)
         return result
 
-    read_all(convert, recordings, jobs, log)
-    if log.faults:
+    recordings = read_all(convert, recordings, jobs, log)
+    if log.failed:
         log.report()
     recordings = without_copies(recordings, log)
     describe_books(recordings, log)
@@ -262,6 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
+    add_max_bad(parser)
     arguments = parser.parse_args(argv)
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs}: expected at least 1")
@@ -270,13 +272,14 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
     files = sorted(path for path in files_below(root) if arguments.out.resolve() not in path.parents)
     stamps = [(str(file), *((s := file.lstat()).st_size, s.st_mtime_ns)) for file in files]
-    inputs = {"corpus": hash_value(stamps)}
+    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
     prepare_sets(
         arguments.out,
         inputs,
         SETS,
         lambda log: make_sets(root, files, arguments.out, arguments.jobs, log),
         RATE_HZ,
+        arguments.max_bad,
     )
     return 0
 

@@ -9,11 +9,12 @@ in the 10 h, whatever the training set is. So 10 min lose nothing, and all three
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, child, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, child, prepare_sets
 from speechlvm.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "librispeech/local"))
@@ -94,8 +95,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     root, librispeech = find_root(arguments.finetuning), libri.find_root(arguments.corpus, tests)
     names = [f"train_{arguments.hours}", "valid", *map(libri.directory_name, tests)]
     paths = [root / "1h", root / "9h", *(librispeech / name for name in (*tests, "SPEAKERS.TXT"))]
-    inputs = {"sets": names, "corpora": libri.stamp(paths)}
-    prepare_sets(arguments.out, inputs, names, lambda log: make_sets(root, librispeech, arguments, log), libri.RATE_HZ)
+    inputs = {"sets": names, "corpora": libri.stamp(paths), "max_bad": arguments.max_bad}
+    make = partial(make_sets, root, librispeech, arguments)
+    prepare_sets(arguments.out, inputs, names, make, libri.RATE_HZ, arguments.max_bad)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hours", choices=tuple(HOURS), default="10h", help="of the training set")
     parser.add_argument("--test_sets", default="", help="of LibriSpeech's test sets, as 'dev_clean'; all of them")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")
+    add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
 

@@ -135,7 +135,8 @@ def read_chapter(chapter: Chapter) -> Log:
             try:
                 utterance.num_samples = checked_length(path)
             except UserError as error:
-                log.fault(str(error))
+                log.reject(path, error)
+                del chapter.utterances[path.stem]
         elif match:
             log.fault(f"{path}: an utterance of speaker {match[1]}, chapter {match[2]}; move it there, or remove it")
         elif path.name != f"{chapter.prefix}.trans.txt":
@@ -154,8 +155,6 @@ def checked_length(path: Path) -> int:
 
     info = audio_info(path)
     check_format(info, RATE_HZ)
-    if not info.num_samples:
-        raise UserError(f"{path}: its FLAC header gives no number of samples; {COPY_AGAIN}")
     try:
         with soundfile.SoundFile(path) as decoder:
             decoder.seek(info.num_samples - 1)

@@ -26,7 +26,7 @@ from libri_corpus import (
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets
 
 VALID_SPEAKERS = Path(__file__).with_name("valid_speakers.txt")
 MINI_VALID_SPEAKERS = 2
@@ -72,9 +72,12 @@ def prepare(arguments: argparse.Namespace) -> None:
         "sets": [valid, *names],
         "corpus": stamp([root / name for name in (*names, "SPEAKERS.TXT")]),
         "valid_speakers": sorted(listed_speakers()),
+        "max_bad": arguments.max_bad,
     }
     directories = [directory_name(name) for name in (valid, *names)]
-    prepare_sets(arguments.out, inputs, directories, lambda log: make_sets(root, arguments, log), RATE_HZ)
+    prepare_sets(
+        arguments.out, inputs, directories, lambda log: make_sets(root, arguments, log), RATE_HZ, arguments.max_bad
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--subset", choices=tuple(SUBSETS), default="full", help="full, or mini: Mini LibriSpeech")
     parser.add_argument("--test_sets", default="", help="of the subset's test sets, as 'dev_clean'; all of them")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")
+    add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
 

@@ -19,7 +19,8 @@ import numpy as np
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import misaligned_frames, read_audio
 from speechlvm.data.directory import DataDirectory, Segment
-from speechlvm.data.preparation import Log, child, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.phones import CODES
+from speechlvm.data.preparation import Log, add_max_bad, child, prepare_sets, read_all, shuffled, warn
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_value
 
@@ -107,7 +108,8 @@ def find_utterances(root: Path, log: Log) -> list[Utterance]:
     for utterance in found.values():
         if not utterance.audio:
             any_file = next(iter(utterance.files.values()))
-            log.fault(f"{any_file.parent / utterance.sentence}.WAV: no such file; copy it again from the corpus")
+            path = any_file.parent / f"{utterance.sentence}.WAV"
+            log.reject(path, f"{path}: no such file; copy it again from the corpus")
     return [found[name] for name in sorted(found)]
 
 
@@ -122,7 +124,7 @@ def read_utterance(utterance: Utterance) -> Log:
             else:
                 log.tolerate("utterances have the same audio in two files", utterance.name)
     except UserError as error:
-        log.fault(str(error))
+        log.reject(utterance.audio[0], error)
         return log
     utterance.num_samples = len(samples)
     if misaligned_frames(samples):
@@ -159,20 +161,23 @@ def _text(path: Path) -> str:
 def read_segments(utterance: Utterance, ending: str, log: Log) -> list[Segment]:
     """Lines ``start end label`` of a .PHN or .WRD file, cut at the end of the audio.
 
-    Phones must not overlap (words do, in the corpus itself). Ends up to PAST_END_SAMPLES past the audio are counted.
+    Phones must follow one another without gaps (words need not, in the corpus itself) and be of the corpus's codes.
+    Ends up to PAST_END_SAMPLES past the audio are counted.
     """
     path, count = utterance.files[ending], utterance.num_samples
     segments: list[Segment] = []
-    previous_end, past_end = 0, False
+    previous_end, past_end = 0, False  # None: the line above says nothing
     for number, line in enumerate(_text(path).splitlines(), 1):
         parts = line.split()
         if not parts:
             continue
         if len(parts) != 3:
             log.fault(f"{path}:{number}: {len(parts)} columns; expected 'start end label'")
+            previous_end = None
             continue
         if not (parts[0].isdecimal() and parts[1].isdecimal()):
             log.fault(f"{path}:{number}: times '{parts[0]}' and '{parts[1]}'; expected whole sample numbers")
+            previous_end = None
             continue
         start, end, label = int(parts[0]), int(parts[1]), parts[2]
         if end < start:
@@ -182,18 +187,20 @@ def read_segments(utterance: Utterance, ending: str, log: Log) -> list[Segment]:
                 f"{path}:{number}: '{label}' ends at {end}, {end - count} samples past the audio's {count}; "
                 f"expected at most {PAST_END_SAMPLES}; the audio may be of another utterance, or cut"
             )
-        elif ending == "PHN" and start < previous_end:
+        elif ending == "PHN" and previous_end not in (start, None):
+            order = "before" if start < previous_end else "after"
             log.fault(
-                f"{path}:{number}: '{label}' starts at {start}, before the end at {previous_end} of the one above"
+                f"{path}:{number}: '{label}' starts at {start}, {order} the end at {previous_end} of the one above; "
+                "correct the times, or remove the file"
             )
+        elif ending == "PHN" and label not in CODES:
+            log.fault(f"{path}:{number}: unknown phone '{label}'; expected one of the corpus's {len(CODES)} codes")
         elif min(end, count) <= start:
             log.tolerate(f"segments of .{ending} files have no samples and were left out", f"{path}:{number}")
         else:
-            if ending == "PHN" and start > previous_end:
-                log.tolerate("gaps between phones", f"{path}:{number}")
             past_end |= end > count
             segments.append(Segment(start, min(end, count), label))
-        previous_end = max(previous_end, end)
+        previous_end = max(previous_end or 0, end)
     if past_end:
         log.tolerate(
             f".{ending} files end up to {PAST_END_SAMPLES} samples past the audio and were cut there", utterance.name
@@ -284,7 +291,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     options = {name: value for name, value in sorted(vars(arguments).items()) if name not in ("debug", "out", "corpus")}
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*.*"))]
     inputs = {"options": options, "corpus": hash_value(stamps)}
-    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(root, arguments, log), RATE_HZ)
+    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(root, arguments, log), RATE_HZ, arguments.max_bad)
 
 
 def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
@@ -295,7 +302,7 @@ def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, 
     """
     utterances = find_utterances(root, log)
     jobs = min(8, len(os.sched_getaffinity(0)))
-    read_all(read_utterance, [utterance for utterance in utterances if utterance.audio], jobs, log)
+    utterances = read_all(read_utterance, [utterance for utterance in utterances if utterance.audio], jobs, log)
     counts = tuple(sum(utterance.use == use for utterance in utterances) for use in ("TRAIN", "TEST"))
     if min(counts) == 0:
         log.fault(
@@ -304,7 +311,7 @@ def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, 
     elif counts != tuple(arguments.expected):
         expected = arguments.expected
         warn(f"{counts[0]} utterances in TRAIN and {counts[1]} in TEST; expected {expected[0]} and {expected[1]}")
-    if log.faults:
+    if log.failed:
         log.report()
     if arguments.sa == "drop":
         utterances = [utterance for utterance in utterances if not utterance.sentence.startswith("SA")]
@@ -333,6 +340,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"
     )
+    add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
 

@@ -6,7 +6,11 @@ out=data       # where train, valid and test are made, and audio with what had t
 dumpdir=dump   # not searched for audio
 expdir=exp     # not searched either: samples of models lie there
 rate_hz=       # resample to this rate; empty: the files' own
-channel=mix    # mix, or the number of a channel from 0
+channel=       # the number of a channel from 0, or mix; empty: none may have several
+bits=          # 16: round what is not 16-bit integers
+clip=false     # true: clip what is beyond full scale
+allow_streamed=false # true: read headers without the number of samples
+max_bad=0      # audio files that may be rejected
 speakers=none  # folder, prefix or none
 split=random   # random or speaker
 valid_size=0.1 # share of the files or speakers, or how many
@@ -14,5 +18,6 @@ test_size=0.1  # the same for the test set
 . ../../utils/parse_options.sh
 
 exec python local/prepare.py --wav_dir "${wav_dir}" --out "${out}" --apart "${dumpdir}" "${expdir}" \
-    ${rate_hz:+--rate_hz "${rate_hz}"} --channel "${channel}" --speakers "${speakers}" --split "${split}" \
+    ${rate_hz:+--rate_hz "${rate_hz}"} ${channel:+--channel "${channel}"} ${bits:+--bits "${bits}"} --clip "${clip}" \
+    --allow_streamed "${allow_streamed}" --max_bad "${max_bad}" --speakers "${speakers}" --split "${split}" \
     --valid_size "${valid_size}" --test_size "${test_size}"

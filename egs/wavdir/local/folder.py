@@ -2,15 +2,15 @@
 
 import hashlib
 import os
-import re
 import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from speechlvm.data.audio import audio_blocks, audio_info, misaligned_frames, open_regular
+from speechlvm.data.audio import audio_blocks, audio_info, check_length, misaligned_frames, open_regular
 from speechlvm.data.convert import convert_audio
-from speechlvm.data.preparation import NAMED, Log, read_all
+from speechlvm.data.preparation import Log, examples, read_all, shown
 from speechlvm.errors import UserError
 
 # fmt: off
@@ -19,9 +19,28 @@ READ = (".wav", ".wave", ".flac", ".sph", ".nist", ".mp3", ".ogg", ".oga", ".opu
 NOT_READ = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".webm", ".mka", ".3gp", ".ac3", ".dts", ".ra")
 # fmt: on
 READ_BY_US = (b"NIST_1A", b"RIFF", b"fLaC")
-CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+EXACT = ("PCM_16", "ALAC_16")  # libsndfile's names of 16-bit integers
 BLOCK_FRAMES = 1_000_000
 JOBS = min(8, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be done to recordings; without it, those that need it are refused.
+
+    Attributes:
+        rate_hz: resample to this rate; None: all must have one, and keep it.
+        channel: of several take this one, from 0, or the mean ("mix"); None: refuse several.
+        bits: 16: round what is not 16-bit integers to that; None: refuse it.
+        clip: clip what is beyond full scale.
+        allow_streamed: believe that files are whole whose headers lack the number of samples.
+    """
+
+    rate_hz: int | None = None
+    channel: int | Literal["mix"] | None = None
+    bits: Literal[16] | None = None
+    clip: bool = False
+    allow_streamed: bool = False
 
 
 @dataclass
@@ -32,6 +51,8 @@ class File:
         path: where it lies.
         name: its path below the folder, on one line.
         rate_hz: sampling rate.
+        channels: number of channels.
+        exact: whether its samples are 16-bit integers.
         format: what it is, if it has to be converted; empty if not.
         audio: the 16-bit mono file, itself or converted.
         num_samples: of `audio`.
@@ -41,16 +62,12 @@ class File:
     path: Path
     name: str
     rate_hz: int = 0
+    channels: int = 1
+    exact: bool = True
     format: str = ""
     audio: Path | None = None
     num_samples: int = 0
     digest: str = ""
-
-
-def shown(path: Path | str) -> str:
-    """A path (or a message with one) as UTF-8 on one line, whatever the path is made of."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def find_files(root: Path, apart: list[Path], log: Log) -> list[tuple[Path, os.stat_result]]:
@@ -92,16 +109,14 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[tuple[Path, os.s
             elif path.is_dir():
                 below.append(path)
             elif ending in NOT_READ:
-                log.fault(
-                    f"{shown(path)}: {ending} is not read here; convert it, for example with ffmpeg to .flac, "
-                    "or move it away"
-                )
+                remedy = "convert it, for example with ffmpeg to .flac, or move it away"
+                log.reject(path, f"{path}: {ending} is not read here; {remedy}")
             elif ending not in READ:
                 log.tolerate("files are not audio by their endings and were left out", shown(path.relative_to(root)))
             else:
                 _add_file(path, found, log)
         folders += reversed(below)
-    if not found and not log.faults:
+    if not found and not log.faults and not log.rejected:
         raise UserError(f"{shown(root)}: no audio files in it or in any folder below; looked for {' '.join(READ)}")
     return found
 
@@ -115,19 +130,19 @@ def _add_file(path: Path, found: list[tuple[Path, os.stat_result]], log: Log) ->
         status = path.stat()
     except OSError as error:
         reason = "dangling symbolic link" if isinstance(error, FileNotFoundError) else error.strerror
-        log.fault(f"{shown(path)}: {reason}; mend it, or move it away")
+        log.reject(path, f"{path}: {reason}; mend it, or move it away")
         return
     if stat.S_ISREG(status.st_mode):
         found.append((path, status))
     else:
-        log.fault(f"{shown(path)}: not a regular file; move it away")
+        log.reject(path, f"{path}: not a regular file; move it away")
 
 
-def read_header(file: File) -> None:
-    """Fills in sampling rate and format.
+def read_header(file: File, allow_streamed: bool) -> None:
+    """Fills in what the header says.
 
     Raises:
-        UserError: empty, no audio, damaged, or of a kind that is not read.
+        UserError: empty, no audio, damaged, of a kind that is not read, or (unless allowed) of unknown length.
     """
     import soundfile
 
@@ -135,7 +150,15 @@ def read_header(file: File) -> None:
         start = stream.read(16)
         if not start or start.startswith(READ_BY_US):
             info = audio_info(file.path)
-            file.rate_hz = info.rate_hz
+            if not allow_streamed:
+                try:
+                    check_length(info)
+                except UserError as error:
+                    raise UserError(f"{error}; or believe all such files, by --allow_streamed true") from None
+            file.rate_hz, file.channels = info.rate_hz, info.channels
+            file.exact = (info.encoding, info.bits) == ("pcm", 16)
+            if info.placeholder is not None:
+                file.format = f"{info.container} of unknown length, {counted(info.channels, 'channel')}"
             if (info.encoding, info.bits, info.channels) != ("pcm", 16, 1):
                 encoding = "" if info.encoding == "pcm" else f" {info.encoding}"
                 file.format = f"{info.container} {info.bits}-bit{encoding}, {counted(info.channels, 'channel')}"
@@ -143,7 +166,8 @@ def read_header(file: File) -> None:
         stream.seek(0)
         try:
             with soundfile.SoundFile(stream) as decoder:
-                file.rate_hz = decoder.samplerate
+                file.rate_hz, file.channels = decoder.samplerate, decoder.channels
+                file.exact = decoder.subtype in EXACT
                 file.format = f"{decoder.format.lower()}, {counted(decoder.channels, 'channel')}"
         except (soundfile.SoundFileError, RuntimeError) as error:
             reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
@@ -169,22 +193,47 @@ def choose_rate(files: list[File], rate_hz: int | None, log: Log) -> int:
     common, most = max(counts.items(), key=lambda item: (item[1], item[0]))
     if rate_hz is None:
         for other in sorted(counts.keys() - {common}):
-            names = [shown(file.path) for file in files if file.rate_hz == other]
-            named = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-            log.fault(
-                f"{counted(counts[other], 'file')} of {other} Hz, where {most} of {len(files)} have {common}: {named}; "
-                f"resample all with --rate_hz {common} (or another), or move them away"
+            _refuse(
+                [file for file in files if file.rate_hz == other],
+                f"of {other} Hz, where {most} of {len(files)} have {common}",
+                f"resample all with --rate_hz {common} (or another)",
+                log,
             )
     return rate_hz or common
 
 
-def read_samples(file: File, rate_hz: int, channel: int | str, folder: Path) -> Log:
+def check_samples(files: list[File], options: Options, log: Log) -> None:
+    """What would be converted to other samples, without an option that says how, is a fault."""
+    if options.bits is None:
+        what = "whose samples are not 16-bit integers, so that their bits per frame cannot be compared"
+        _refuse([file for file in files if not file.exact], what, "round them all with --bits 16", log)
+    if options.channel is None:
+        remedy = "take one with --channel 0 (or another), or the mean with --channel mix"
+        _refuse([file for file in files if file.channels > 1], "with several channels", remedy, log)
+
+
+def _refuse(files: list[File], what: str, remedy: str, log: Log) -> None:
+    if files:
+        named = examples([shown(file.path) for file in files])
+        log.fault(f"{counted(len(files), 'file')} {what}: {named}; {remedy}, or move them away")
+
+
+def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Log:
     """Converts a file where it has to be, reads it once, and fills in its length and digest."""
     log = Log()
     try:
         if file.format:
             target = folder / f"{short_hash(file.name)}.wav"
-            made = convert_audio(file.path, target, rate_hz, channel, log)
+            made = convert_audio(
+                file.path,
+                target,
+                rate_hz,
+                0 if options.channel is None else options.channel,
+                log,
+                clip=options.clip,
+                allow_streamed=options.allow_streamed,
+            )
+            log.converted[file.format] += 1
             file.audio, file.num_samples, file.digest = target, made.frames, made.digest
         else:
             digest, noisy = hashlib.sha256(), 0
@@ -200,7 +249,7 @@ def read_samples(file: File, rate_hz: int, channel: int | str, folder: Path) -> 
                     shown(file.path),
                 )
     except UserError as error:
-        log.fault(shown(str(error)))
+        log.reject(file.path, error)
     return log
 
 
@@ -213,8 +262,11 @@ def without_copies(files: list[File], log: Log) -> list[File]:
     return list(first.values())
 
 
-def read_headers(files: list[File], rate_hz: int | None, log: Log) -> int:
-    """Reads all headers, settles which files have to be converted, and returns the sampling rate of all.
+def read_headers(files: list[File], options: Options, log: Log) -> tuple[list[File], int]:
+    """Reads all headers and settles which files have to be converted.
+
+    Returns:
+        The files that are not rejected, and the sampling rate of all.
 
     Raises:
         UserError: there are faults.
@@ -223,19 +275,19 @@ def read_headers(files: list[File], rate_hz: int | None, log: Log) -> int:
     def read(file: File) -> Log:
         own = Log()
         try:
-            read_header(file)
+            read_header(file, options.allow_streamed)
         except UserError as error:
-            own.fault(shown(str(error)))
+            own.reject(file.path, error)
         return own
 
-    read_all(read, files, JOBS, log)
-    readable = [file for file in files if file.rate_hz]
-    rate_hz = choose_rate(readable, rate_hz, log) if readable else 0
-    if log.faults:
+    files = read_all(read, files, JOBS, log)
+    rate_hz = choose_rate(files, options.rate_hz, log) if files else 0
+    check_samples(files, options, log)
+    if log.failed:
         log.report()
     for file in files:
         if file.rate_hz != rate_hz:
             file.format = f"{file.format or '16-bit, 1 channel'}, {file.rate_hz} Hz"
         elif not file.format and shown(file.path.absolute()) != str(file.path.absolute()):
             file.format = "of names that wav.scp cannot hold"
-    return rate_hz
+    return files, rate_hz

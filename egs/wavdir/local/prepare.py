@@ -1,9 +1,10 @@
 """Makes the data directories train, valid and test from any folder of audio files.
 
-Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used where they lie. All others are converted
-once, under <out>/audio. What cannot be read stops the preparation, after all files have been looked at; nothing is
-written then but conversions. Of files with the same samples only one is kept, so that nothing that a model is
-tested on can be in its training set under another name.
+Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used where they lie. Others are converted
+once, under <out>/audio, and changed in no way that an option does not ask for. What cannot be read stops the
+preparation, after all files have been looked at (--max_bad leaves so many out); nothing is written then but
+conversions. Of files with the same samples only one is kept, so that nothing that a model is tested on can be in its
+training set under another name.
 
 Utterance ids are the files' paths below the folder, with '-' for '/' and '_' for what is not in [A-Za-z0-9_.-]; they
 begin with the speaker where there is one. Ids that would be the same are told apart by a hash of the path.
@@ -15,18 +16,23 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from folder import JOBS, File, counted, find_files, read_headers, read_samples, short_hash, shown, without_copies
+from folder import JOBS, File, Options, counted, find_files, read_headers, read_samples, short_hash, without_copies
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory, load_data_dir
-from speechlvm.data.preparation import Log, prepare_sets, read_all, shuffled
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all, shown, shuffled
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_value, is_done, mark_undone, remove_leftovers
 
 SETS = ("train", "valid", "test")
 LONGEST_ID, LONGEST_SPEAKER = 120, 40
+FLAGS = {
+    "clip": "clip what is beyond full scale",
+    "allow_streamed": "read headers without the number of samples",
+}
 
 
 def safe(name: str) -> str:
@@ -127,6 +133,11 @@ def divide(utt2spk: dict[str, str], names: dict[str, str], arguments: argparse.N
     return sets
 
 
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What may be done to recordings."""
+    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+
+
 def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
     """The sets, converted where needed, read and checked.
 
@@ -135,17 +146,17 @@ def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, lo
     """
     folder = arguments.out.absolute() / "audio"
     remove_leftovers(folder)
-    read_all(lambda file: read_samples(file, rate_hz, arguments.channel, folder), files, JOBS, log)
-    if log.faults:
+    options = options_of(arguments)
+    files = read_all(lambda file: read_samples(file, rate_hz, options, folder), files, JOBS, log)
+    if log.failed:
         log.report()
-    converted = Counter(file.format for file in files if file.format)
-    many = sum(converted.values())
+    many = sum(log.converted.values())
     where = f" to 16-bit mono in {shown(folder)}:" if many else ""
     print(
         f"{counted(len(files), 'audio file')} of {rate_hz} Hz: {len(files) - many} used where they are, "
         f"{many} converted{where}"
     )
-    for kind, number in sorted(converted.items()):
+    for kind, number in sorted(log.converted.items()):
         print(f"  {number} {kind}")
     kept = {file.name: file for file in without_copies(files, log)}
     names, utt2spk = name_utterances(list(kept.values()), arguments.speakers, arguments.wav_dir.absolute().name)
@@ -172,25 +183,26 @@ def remove_stale(folder: Path, used: set[Path]) -> None:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Finds the files, reads and divides them, and writes the data directories, unless all that is done."""
-    log = Log()
+    log = Log(arguments.max_bad)
     found = find_files(arguments.wav_dir, [arguments.out, *arguments.apart], log)
-    names = ("rate_hz", "channel", "speakers", "split", "valid_size", "test_size")
+    names = ("speakers", "split", "valid_size", "test_size", "max_bad")
+    options = options_of(arguments)
     inputs = {
-        "options": {name: getattr(arguments, name) for name in names},
+        "options": {**asdict(options), **{name: getattr(arguments, name) for name in names}},
         "files": hash_value([(str(path), status.st_size, status.st_mtime_ns) for path, status in found]),
     }
     files = [File(path, shown(str(path.relative_to(arguments.wav_dir)).replace("\\", r"\\"))) for path, _ in found]
     rate_hz = None
     done = is_done(arguments.out, inputs) and all(path.exists() for path in audio_of(arguments.out))
-    if log.faults or not done:
+    if log.failed or not done:
         mark_undone(arguments.out)
-        rate_hz = read_headers(files, arguments.rate_hz, log)
+        files, rate_hz = read_headers(files, options, log)
 
     def make(own: Log) -> dict[str, DataDirectory]:
         own.add(log)
         return make_sets(files, rate_hz, arguments, own)
 
-    prepare_sets(arguments.out, inputs, SETS, make, rate_hz)
+    prepare_sets(arguments.out, inputs, SETS, make, rate_hz, arguments.max_bad)
 
 
 def audio_of(out: Path) -> list[Path]:
@@ -207,12 +219,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/, test/ and audio/ are written")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders below it that are not searched")
     parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own, which is one")
-    parser.add_argument("--channel", type=channel, default="mix", help="of files with several: mix, or one from 0")
+    parser.add_argument("--channel", type=channel, help="of files with several take mix, or one from 0")
+    parser.add_argument("--bits", type=int, choices=(16,), help="round what is not 16-bit integers to that")
+    for name, meaning in FLAGS.items():
+        parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=meaning)
     parser.add_argument("--speakers", choices=("folder", "prefix", "none"), default="none", help="where ids come from")
     parser.add_argument("--split", choices=("random", "speaker"), default="random", help="by files or by speakers")
     parser.add_argument("--valid_size", default="0.1", help="share of the files or speakers (0.1), or how many (20)")
     parser.add_argument("--test_size", default="0.1", help="the same for the test set")
+    add_max_bad(parser)
     arguments = parser.parse_args(argv)
+    for name in FLAGS:
+        setattr(arguments, name, getattr(arguments, name) == "true")
     if arguments.split == "speaker" and arguments.speakers == "none":
         parser.error("--split speaker: say who speaks, by --speakers folder or --speakers prefix")
     prepare(arguments)

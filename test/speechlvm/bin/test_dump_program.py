@@ -46,6 +46,28 @@ def test_pcm_in_jobs(data, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"{out}: complete\n")
 
 
+@pytest.mark.parametrize("kind", ["pcm16", "mulaw"])
+def test_a_damaged_part_is_done_again_and_no_other(data, tmp_path, kind):
+    out, stem = tmp_path / kind, "pcm" if kind == "pcm16" else "feats"
+    run(data[0], out, kind, "--nj", 2)
+    archives = [out / f"{stem}.{job}.ark" for job in (1, 2)]
+    for damage in (
+        lambda: archives[1].write_bytes(archives[1].read_bytes()[:-1]),  # of a job that was killed, or cut by a copy
+        archives[1].unlink,
+        (out / "part.2.json").unlink,
+        lambda: (out / "part.2.json").write_text("{"),
+    ):
+        before = [archive.stat().st_mtime_ns for archive in archives]
+        content = archives[1].read_bytes()
+        assert run(data[0], out, kind, "--nj", 2, "--check") == 0
+        damage()
+        assert run(data[0], out, kind, "--nj", 2, "--check") == 1
+        run(data[0], out, kind, "--nj", 2)
+        after = [archive.stat().st_mtime_ns for archive in archives]
+        assert after[0] == before[0] and after[1] > before[1] and archives[1].read_bytes() == content
+        assert run(data[0], out, kind, "--nj", 2, "--check") == 0
+
+
 def test_mulaw_codes(data, tmp_path):
     directory, utterances = data
     run(directory, tmp_path / "mulaw", "mulaw")

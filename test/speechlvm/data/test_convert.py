@@ -31,9 +31,9 @@ def save(path, values, rate_hz=RATE_HZ, **options):
     return path
 
 
-def convert_to(path, target, rate_hz=RATE_HZ, channel="mix"):
+def convert_to(path, target, rate_hz=RATE_HZ, channel="mix", **allowed):
     log = Log()
-    converted = convert_audio(path, target, rate_hz, channel, log)
+    converted = convert_audio(path, target, rate_hz, channel, log, **allowed)
     assert converted.rate_hz == audio_info(target).rate_hz and converted.frames == audio_info(target).num_samples
     samples = read_audio(target, converted.rate_hz)
     assert converted.digest == hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
@@ -80,11 +80,15 @@ def test_rounding_is_to_the_nearest_and_half_to_even(tmp_path):
 
 def test_values_beyond_full_scale_are_clipped_and_counted(tmp_path):
     path = save(tmp_path / "a.wav", np.array([0.0, 1.5, -1.0, -1.25, 32767 / 32768, 1.0]), subtype="FLOAT")
-    samples, tolerated = convert_to(path, tmp_path / "b.wav")
+    with pytest.raises(UserError, match=r"a\.wav: 2 samples beyond full scale \(peak 1\.500\); .* by --clip true"):
+        convert_to(path, tmp_path / "b.wav")
+    samples, tolerated = convert_to(path, tmp_path / "b.wav", clip=True)
     assert samples.tolist() == [0, 32767, -32768, -32768, 32767, 32767]
     assert tolerated == {"recordings have samples beyond full scale, which were clipped": [f"{path} (3)"]}
     # told again when nothing is left to do
-    assert convert_to(path, tmp_path / "b.wav")[1] == tolerated
+    assert convert_to(path, tmp_path / "b.wav", clip=True)[1] == tolerated
+    with pytest.raises(UserError, match="2 samples beyond full scale"):
+        convert_to(path, tmp_path / "b.wav")
 
 
 @pytest.mark.parametrize("old_rate_hz", [8000, 22050, 44100, 48000])

@@ -53,7 +53,15 @@ def test_two_bytes_per_frame_and_a_header(make_dump):
 def _cut(directory):
     archive = directory / "pcm.1.ark"
     archive.write_bytes(archive.read_bytes()[:-10])
-    return "u01", "ends after"
+    return "u01", r"pcm\.1\.ark:2052: u01: ends after 656 of 666 bytes"
+
+
+def _flip(directory):
+    archive = directory / "pcm.1.ark"
+    data = bytearray(archive.read_bytes())
+    data[-100] ^= 1
+    archive.write_bytes(data)
+    return "u01", "u01: damaged: the SHA-256 of its frames is not that of when they were written"
 
 
 def _shift(directory):
@@ -81,13 +89,35 @@ def _delete(directory):
     return "u00", "No such file"
 
 
-@pytest.mark.parametrize("damage", [_cut, _shift, _lengthen, _swap, _delete])
+@pytest.mark.parametrize("damage", [_cut, _flip, _shift, _lengthen, _swap, _delete])
 def test_an_archive_that_does_not_match_its_index_is_refused(make_dump, damage):
     directory = make_dump("train", [1000, 333])
     utterance, message = damage(directory)
     with pytest.raises(UserError, match=message) as error:
         open_dump(directory).read(utterance)
-    assert f"remove {directory} and run stage 2" in str(error.value) and "\n" not in str(error.value)
+    part = directory / "part.1.json"
+    assert f"remove {part} and run stage 2 (dumps) again" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_archive_of_another_dump_is_refused(make_dump):
+    directory, other = make_dump("train", [1000, 333]), make_dump("other", [1000, 333], seed=3)
+    shutil.copy(other / "pcm.1.ark", directory)
+    with pytest.raises(UserError, match=r"pcm\.1\.ark:4: u00: damaged: the SHA-256"):
+        open_dump(directory).read("u00", 0, 10)
+
+
+def test_parts_that_are_not_of_this_dump_are_no_proof(make_dump):
+    directory, other = make_dump("train", [100, 100]), make_dump("other", [100, 100], seed=3)
+    shutil.copy(other / "part.1.json", directory)
+    with pytest.raises(UserError, match=f"{directory}/info.json: not of what part.* say; remove {directory} and"):
+        open_dump(directory).read("u00")
+
+
+def test_frames_are_hashed_once(make_dump, monkeypatch):
+    dump = open_dump(make_dump("train", [1000]))
+    dump.read("u00", 3, 4)
+    monkeypatch.setattr(dumps.hashlib, "sha256", None)
+    assert len(dump.read("u00", 10, 30)) == 20
 
 
 def test_an_index_line_without_offset_names_its_line(make_dump):
@@ -117,7 +147,7 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "try:\n"
-        "    write_part(Path(sys.argv[1]), 1, [('u00', np.ones(9000, np.int16))], 16000, {})\n"
+        "    write_part(Path(sys.argv[1]), 1, [('u00', [np.ones(9000, np.int16)])], 16000, {})\n"
         "except UserError as error:\n"
         "    print(error)\n"
     )
@@ -125,8 +155,7 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
     assert "pcm.1.ark" in result.stdout and "bytes are free" in result.stdout, result.stderr
     assert (directory / "pcm.1.ark").read_bytes() == before
     assert not list(directory.glob(".*.tmp"))
-    np.testing.assert_array_equal(open_dump(directory).read("u01"), speech_like(333, 1))
-    dumps.write_part(directory, 1, [("u00", np.ones(9000, np.int16))], 16000, {})
+    dumps.write_part(directory, 1, [("u00", [np.ones(9000, np.int16)])], 16000, {})
     dumps.merge(directory, 1, "data")
     assert open_dump(directory).frames == 9000
 
