@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from speechlvm.config import DataSettings
 from speechlvm.data.dump import Dump
+from speechlvm.processes import follow_parent
 
 
 @dataclass(frozen=True)
@@ -170,4 +171,6 @@ def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
 def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
     """The batches in order, read lazily; `workers` processes read ahead."""
     # a generator of its own: otherwise the loader draws from torch's global one
-    return iter(DataLoader(_Batches(dump, batches), batch_size=None, num_workers=workers, generator=torch.Generator()))
+    generator = torch.Generator()
+    items = _Batches(dump, batches)
+    return iter(DataLoader(items, None, num_workers=workers, generator=generator, worker_init_fn=follow_parent))

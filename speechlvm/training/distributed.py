@@ -49,11 +49,13 @@ class OneProcess:
         rank: number of this process, from 0.
         size: number of processes.
         local_rank: number of this process among those of its node; None if there are no others anywhere.
+        local_size: number of processes of this node.
     """
 
     rank = 0
     size = 1
     local_rank: int | None = None
+    local_size = 1
 
     @property
     def first(self) -> bool:
@@ -67,16 +69,14 @@ class OneProcess:
     def replicate(self, model: nn.Module) -> None:
         """From here on all processes have the first one's weights, and `backward` is of this model."""
 
-    def backward(self, loss: Callable[[], Tensor | None], last: bool) -> None:
+    def backward(self, loss: Callable[[], Tensor] | None, last: bool) -> None:
         """Add the gradient of this process's part of the loss; with `last`, that of all processes is in the weights.
 
         Args:
             loss: computes it; None if this process has no rows. What it raises is kept for `agree`.
             last: of the batches of an optimiser step.
         """
-        value = loss()
-        if value is not None:
-            value.backward()
+        loss().backward()
 
     def gather(self, values: Tensor) -> Tensor:
         """(size, ...) of each process's tensor on the CPU, all of one shape."""
@@ -113,16 +113,13 @@ class _Reduced(nn.Module):
         self.size = size
         self.error: Exception | None = None
 
-    def forward(self, loss: Callable[[], Tensor | None]) -> Tensor:
+    def forward(self, loss: Callable[[], Tensor] | None) -> Tensor:
         total = 0.0 * torch.stack([weight.sum() for weight in self.model.parameters()]).sum()
-        if self.error is None:
+        if loss is not None and self.error is None:
             try:
-                value = loss()
+                return total + self.size * loss()  # gradients are averaged over processes; the loss is a sum
             except Exception as error:
                 self.error = error
-            else:
-                if value is not None:
-                    total = total + self.size * value  # gradients are averaged over processes; the loss is a sum
         return total
 
 
@@ -139,7 +136,7 @@ class ProcessGroup(OneProcess):
         with _contact():
             dist.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.local_rank = int(os.environ["LOCAL_RANK"])
+        self.local_rank, self.local_size = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         self._reduced: _Reduced | None = None
 
     def replicate(self, model: nn.Module) -> None:
@@ -160,11 +157,11 @@ class ProcessGroup(OneProcess):
             # it lays its buckets out anew after the first step. An empty step makes that happen now, so that with three
             # or more processes sums do not depend on how many steps ago a run was resumed
             for _ in range(2):
-                self.backward(lambda: None, True)
+                self.backward(None, last=True)
         for weight in model.parameters():
             weight.grad = None
 
-    def backward(self, loss: Callable[[], Tensor | None], last: bool) -> None:
+    def backward(self, loss: Callable[[], Tensor] | None, last: bool) -> None:
         """See `OneProcess`."""
         with _contact(), contextlib.nullcontext() if last else self._parallel.no_sync():
             self._parallel(loss).backward()

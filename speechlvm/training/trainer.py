@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from speechlvm.accounting import LN2, CorpusScore, UtteranceScore, corpus_score, objective, row_terms
+from speechlvm.accounting import LN2, CorpusScore, objective, row_terms
 from speechlvm.config import ExperimentConfig
 from speechlvm.data.dataset import Batch, Segment, keyed_generator, load_batches, plan_batches
 from speechlvm.data.dump import Dump
@@ -29,11 +29,11 @@ from speechlvm.files import atomic_write
 from speechlvm.models.base import Model
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
-from speechlvm.scoring.score import score_dump
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.training.distributed import OneProcess
-from speechlvm.training.dry_run import check_step_fits, scoring_fits
+from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
+from speechlvm.training.validation import Validation
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)
@@ -100,8 +100,8 @@ class Trainer:
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.progress = Progress()
         self.writer = None
-        self._scored = False
-        self._valid_utterances = self._choose_valid(config.validation.utterances)
+        utterances = self._choose_valid(config.validation.utterances)
+        self.validation = Validation(valid, utterances, observation, config.data.max_frames, self.processes, requests)
         self._precision = self._choose_precision()
         self._groups_per_epoch = len(self._groups(0))
 
@@ -130,9 +130,7 @@ class Trainer:
         """
         from torch.utils.tensorboard import SummaryWriter
 
-        torch.manual_seed(
-            self.seed
-        )  # nothing of ours draws from this generator; what is saved is the same all the same
+        torch.manual_seed(self.seed)  # nothing of ours draws from this generator, but checkpoints hold its state
         self._resume()
         with self.processes.together():
             self._try_largest_batch()
@@ -298,46 +296,11 @@ class Trainer:
         due = progress.step % self.config.validation.every_steps == 0 or self._finished() or not progress.history
         if not due or (progress.history and progress.history[-1]["step"] == progress.step):
             return False
-        self._record(self._valid_score())
+        score = self.validation.score(self.model)
+        if score is None:  # run again, it is done first
+            self._stop(max(request for (request,) in self.processes.agree(self._request())))
+        self._record(score)
         return True
-
-    def _valid_score(self) -> CorpusScore:
-        """The validation set's score; each process contributes its share of the utterances.
-
-        Raises:
-            Interrupted: a signal asked to stop. Run again, the validation is done first.
-        """
-        # by length, so that shares take equally long
-        frames = {utterance: self.valid_dump.records[utterance].frames for utterance in self._valid_utterances}
-        share = self.processes.share(sorted(frames, key=lambda utterance: (-frames[utterance], utterance)))
-        places = {utterance: place for place, utterance in enumerate(self._valid_utterances)}
-        names = ["log_likelihood", *(f"kl_{level}" for level in self.model.latent_hops)]
-        rows = torch.full((-(-len(frames) // self.processes.size), 2 + len(names)), -1.0, dtype=torch.float64)
-        self.model.eval()
-        with self.processes.together():
-            for row, score in zip(rows, self._scores(share), strict=False):
-                if self.requests:
-                    break
-                terms = [score.terms[name] for name in names]
-                row[:] = torch.tensor([places[score.utterance], score.nats, *terms], dtype=torch.float64)
-        self.model.train()
-        if request := max(request for (request,) in self.processes.agree(self._request())):
-            self._stop(request)
-        scores = []
-        for place, nats, *terms in self.processes.gather(rows).flatten(0, 1).tolist():
-            if place >= 0:
-                name = self._valid_utterances[int(place)]
-                scores.append(UtteranceScore(name, frames[name], nats, dict(zip(names, terms, strict=True))))
-        return corpus_score(scores, resamples=2)
-
-    def _scores(self, utterances: Sequence[str]) -> Iterator[UtteranceScore]:
-        most = self.config.data.max_frames
-        scores = score_dump(self.model, self.observation, self.valid_dump, utterances, max_frames=most)
-        if utterances and not self._scored:
-            with scoring_fits(self.valid_dump, utterances, self.device, most, self.processes.local_size):
-                yield next(scores)
-            self._scored = True
-        yield from scores
 
     def _record(self, score: CorpusScore) -> None:
         progress = self.progress

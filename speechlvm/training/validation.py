@@ -1,0 +1,77 @@
+"""Scores of the validation set while training, shared out over the processes that train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from speechlvm.accounting import CorpusScore, UtteranceScore, corpus_score
+from speechlvm.data.dump import Dump
+from speechlvm.models.base import Model
+from speechlvm.observation import Observation
+from speechlvm.scoring.score import score_dump
+from speechlvm.training.distributed import OneProcess
+from speechlvm.training.dry_run import scoring_fits
+
+
+class Validation:
+    """Scores of some utterances; the first time within the memory that is available.
+
+    Args:
+        dump: of the validation set.
+        utterances: of it, sorted.
+        observation: on the model's device.
+        max_frames: read together at most; None: as many as `score_dump` chooses.
+        processes: that share them.
+        requests: signals that ask to stop.
+    """
+
+    def __init__(
+        self,
+        dump: Dump,
+        utterances: Sequence[str],
+        observation: Observation,
+        max_frames: int | None,
+        processes: OneProcess,
+        requests: Sequence[int],
+    ) -> None:
+        self.dump, self.utterances, self.observation, self.max_frames = dump, utterances, observation, max_frames
+        self.processes, self.requests = processes, requests
+        self.frames = {utterance: dump.records[utterance].frames for utterance in utterances}
+        # by length, so that shares take equally long
+        self.share = processes.share(sorted(utterances, key=lambda utterance: (-self.frames[utterance], utterance)))
+        self._tried = False
+
+    def score(self, model: Model) -> CorpusScore | None:
+        """The score of the whole set, on every process; to be left alone if a signal came meanwhile."""
+        places = {utterance: place for place, utterance in enumerate(self.utterances)}
+        names = ["log_likelihood", *(f"kl_{level}" for level in model.latent_hops)]
+        most = -(-len(self.utterances) // self.processes.size)
+        rows = torch.full((most, 2 + len(names)), -1.0, dtype=torch.float64)  # place, nats, terms
+        model.eval()
+        with self.processes.together():
+            for row, score in zip(rows, self._scores(model), strict=False):
+                terms = [score.terms[name] for name in names]
+                row[:] = torch.tensor([places[score.utterance], score.nats, *terms], dtype=torch.float64)
+                if self.requests:
+                    break
+        model.train()
+        scores = []
+        for place, nats, *terms in self.processes.gather(rows).flatten(0, 1).tolist():
+            if place >= 0:
+                name = self.utterances[int(place)]
+                scores.append(UtteranceScore(name, self.frames[name], nats, dict(zip(names, terms, strict=True))))
+        return corpus_score(scores, resamples=2) if len(scores) == len(self.utterances) else None
+
+    def _scores(self, model: Model) -> Iterator[UtteranceScore]:
+        if not self.share:
+            return
+        scores = score_dump(model, self.observation, self.dump, self.share, max_frames=self.max_frames)
+        if not self._tried:
+            device = next(model.parameters()).device
+            with scoring_fits(self.dump, self.share, device, self.max_frames, self.processes.local_size):
+                first = next(scores)
+            self._tried = True
+            yield first
+        yield from scores
