@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from programs import call
 
-from speechlvm.bin import fix_data_dir, validate_data_dir
+from speechlvm.bin import dump, fix_data_dir, validate_data_dir
 from speechlvm.data.audio import write_wav
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ def make_directory(path: Path, audio: Path, utterances=UTTERANCES) -> Path:
         "wav.scp": [f"{u} {audio}/{u}.wav" for u in utterances],
         "utt2spk": [f"{u} {u.split('_')[0]}" for u in utterances],
         "spk2utt": [" ".join([s, *(u for u in utterances if u.split("_")[0] == s)]) for s in speakers],
-        "utt2num_samples": [f"{u} {100 + i}" for i, u in enumerate(utterances)],
+        "utt2num_samples": [f"{u} {((audio / f'{u}.wav').stat().st_size - 44) // 2}" for u in utterances],
         "text": [f"{u} some words" for u in utterances],
     }
     for name, lines in files.items():
@@ -145,3 +145,120 @@ def test_rows_of_data_directories(place, name, content, faults, mended):
         assert done.stderr.endswith(f"{UNTOUCHED}\n") and done.stderr.count("\n") == 1
         assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
     assert not (place / "canary").exists() and not list(place.rglob("*canary*"))
+
+
+def test_row_38_a_command_that_fails_is_never_an_empty_signal(place):
+    path = place / "data" / "wav.scp"
+    path.write_text(path.read_text().replace(f"A_1 {place}/A_1.wav", "A_1 cat A_1.wav; exit 7 |"))
+    ended = "'cat A_1.wav; exit 7 |' ended with status 7; its output is not used; mend it"
+    done = call(validate_data_dir.main, "--allow_pipes", path.parent)
+    assert (done.returncode, done.stderr) == (1, f"error: {path}:1: A_1: {ended}\n")
+    done = call(dump.main, "--data", path.parent, "--out", place / "dump", "--allow_pipes")
+    assert (done.returncode, done.stderr) == (1, f"error: {ended}\n")
+    assert not list(place.glob("dump/*"))
+
+
+SEGMENTS = "A_1 rec 0 0.5\nA_2 rec 0.5 -1\nB_1 rec 0 1\n"
+TO_THE_END = "(end -1: the recording's end)"
+ROWS_32 = {
+    "end at start": ("0 0.5", "0.5 0.5", "1: A_1: ends at 0.5 s, not after its start at 0.5 s; correct the times"),
+    "negative": ("0 0.5", "-1 0.5", f"1: A_1: times '-1' and '0.5'; expected seconds from 0 {TO_THE_END}"),
+    "past the end": (
+        "rec 0 1", "rec 0 1.5",
+        f"3: B_1: ends at sample 24000, past the 16000 of 'rec' at 16000 Hz; correct the times {TO_THE_END}",
+    ),
+    "unknown recording": ("B_1 rec", "B_1 record", f"3: recording 'record' is not in wav.scp; {FIXER}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), ROWS_32.values(), ids=[f"32 {name}" for name in ROWS_32])
+def test_row_32_segments(place, old, new, fault):
+    path = place / "data"
+    write_wav(place / "rec.wav", np.arange(16000, dtype=np.int16), 16000)
+    (path / "wav.scp").write_text(f"rec {place}/rec.wav\n")
+    (path / "segments").write_text(SEGMENTS)
+    (path / "utt2num_samples").write_text("A_1 8000\nA_2 8000\nB_1 16000\n")
+    assert call(validate_data_dir.main, path).returncode == 0
+    (path / "segments").write_text(SEGMENTS.replace(old, new))
+    done = call(validate_data_dir.main, path)
+    assert (done.returncode, done.stderr) == (1, f"error: {path}/segments:{fault}\n")
+
+
+# --- Sets -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Valid sets train, valid and test, which share a speaker only where they may."""
+    members = {"train": ("A_1", "A_2", "B_1"), "valid": ("A_3", "B_2"), "test": ("C_1", "D_1")}
+    return [make_directory(tmp_path / name, tmp_path, utterances) for name, utterances in members.items()]
+
+
+def in_another_set(sets, utterance):
+    make_directory(sets[2].parent / "more", sets[2].parent, (utterance, "C_1"))
+    sets[2] = sets[2].parent / "more"
+
+
+def under_another_name(sets, link):
+    audio = sets[2].parent
+    (audio / "D_1.wav").unlink()
+    link(audio / "D_1.wav", audio / "A_2.wav")
+    (sets[2] / "utt2num_samples").write_text("C_1 100\nD_1 101\n")
+
+
+ROWS_36 = {
+    "speaker in train and test": (
+        lambda sets: in_another_set(sets, "B_9"), "speakers",
+        "{more}/utt2spk:1: B_9: speaker 'B' is also in {train}/utt2spk:3; {anew}",
+    ),
+    "utterance in train and test": (
+        lambda sets: in_another_set(sets, "B_1"), "utterances",
+        "{more}/utt2spk:1: utterance 'B_1' is also in {train}/utt2spk:3; leave it in one of the sets",
+    ),
+    "utterance in valid and test": (
+        lambda sets: in_another_set(sets, "B_2"), "utterances",
+        "{more}/utt2spk:1: utterance 'B_2' is also in {valid}/utt2spk:2; leave it in one of the sets",
+    ),
+    "linked file": (
+        lambda sets: under_another_name(sets, Path.symlink_to), "speakers",
+        "{test}/wav.scp:2: D_1: the same audio as 'A_2' in {train}/wav.scp:2; leave it in one of the sets",
+    ),
+    "hard link": (
+        lambda sets: under_another_name(sets, Path.hardlink_to), "utterances",
+        "{test}/wav.scp:2: D_1: the same audio as 'A_2' in {train}/wav.scp:2; leave it in one of the sets",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "disjoint", "fault"), ROWS_36.values(), ids=[f"36 {name}" for name in ROWS_36])
+def test_row_36_what_sets_must_not_share(sets, change, disjoint, fault):
+    assert call(validate_data_dir.main, "--disjoint", "speakers", *sets).returncode == 0
+    change(sets)
+    done = call(validate_data_dir.main, "--disjoint", disjoint, *sets)
+    names = {name: sets[0].parent / name for name in ("train", "valid", "test", "more")}
+    names["anew"] = "test speakers must be unseen; divide the corpus anew"
+    assert (done.returncode, done.stderr) == (1, f"error: {fault.format(**names)}\n")
+    assert call(validate_data_dir.main, *sets).returncode == 0  # each by itself is valid
+
+
+def test_row_36_speakers_may_be_heard_in_training_where_a_recipe_says_so(sets):
+    in_another_set(sets, "B_9")
+    assert call(validate_data_dir.main, "--disjoint", "utterances", *sets).returncode == 0
+
+
+@pytest.mark.parametrize(("times", "shared"), [("0.5 1", False), ("0.499 1", True), ("0.2 0.3", True)])
+def test_row_36_parts_of_one_recording(sets, times, shared):
+    rec = sets[0].parent / "rec.wav"
+    write_wav(rec, np.arange(16000, dtype=np.int16), 16000)
+    for directory, lines in (
+        (sets[0], "A_1 rec 0 0.1\nA_2 rec 0.1 0.2\nB_1 rec 0.1 0.5\n"),
+        (sets[2], f"C_1 rec {times}\n"),
+    ):
+        (directory / "segments").write_text(lines)
+        (directory / "wav.scp").write_text(f"rec {rec}\n")
+    (sets[2] / "utt2spk").write_text("C_1 C\n")
+    for directory in (sets[0], sets[2]):
+        assert call(fix_data_dir.main, directory).returncode == 0
+    done = call(validate_data_dir.main, "--disjoint", "speakers", *sets)
+    fault = f"{sets[2]}/segments:1: C_1: the same audio as 'B_1' in {sets[0]}/segments:3; leave it in one of the sets"
+    assert (done.returncode, done.stderr) == ((1, f"error: {fault}\n") if shared else (0, ""))
