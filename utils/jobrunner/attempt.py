@@ -69,13 +69,13 @@ class Attempt:
 
 
 def start(command: list[str], environment: dict[str, str], output: BinaryIO | None) -> subprocess.Popen:
-    """The command in a process group of its own, without input.
+    """The command in a process group of its own, without input. It stays in the session, by which PBS knows its jobs.
 
     Raises:
         OSError: there is no such program.
     """
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, preexec_fn=os.setpgrp
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from jobrunner.call import UsageError
 
 SCHEDULER_SECONDS = 60.0  # a call of the scheduler's programs may take so long
+WARNING_SECONDS = 120  # before the end of a job that may be queued again: for writing a checkpoint
 
 
 class Phase(Enum):
@@ -79,6 +80,7 @@ class Backend(abc.ABC):
         variables: beginnings of the names of variables that the scheduler sets: they are not taken over to jobs.
         busy: regular expression of what the scheduler says when the same call may succeed a little later.
         to_all: signals that the scheduler sends to every process of a job; others reach its script only.
+        warns: whether the scheduler warns a job before its time limit (USR1); if not, the job does so itself.
         many_nodes: whether a job may have more than one node (`launcher`).
     """
 
@@ -89,6 +91,7 @@ class Backend(abc.ABC):
     variables: tuple[str, ...]
     busy: str
     to_all: tuple[int, ...] = ()
+    warns = True
     many_nodes = False
 
     @abc.abstractmethod
@@ -142,6 +145,13 @@ class Backend(abc.ABC):
         What they start forwards USR1 to all processes of the command. (TERM would make srun kill it.)
         """
         raise NotImplementedError
+
+
+def warned_after(limit: str) -> int:
+    """Seconds after its start when a job is warned, by its time limit as hours:minutes:seconds."""
+    hours, minutes, seconds = map(int, limit.split(":"))
+    seconds += 60 * (minutes + 60 * hours)
+    return max(seconds - WARNING_SECONDS, (seconds + 1) // 2)
 
 
 def call_scheduler(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobrunner.attempt import now
-from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, warned_after
 from jobrunner.call import INTERRUPTED, Call, RunnerError, UsageError, parse
 from jobrunner.config import Config
 from jobrunner.job import program
@@ -165,7 +165,9 @@ class Runner:
             "threads": call.number("num_threads", 1),
             "gpus": call.number("gpu", 0),
             "nodes": call.number("num_nodes", 1),
+            "first": call.jobs[0],
             "requeue": call.options.get("requeue") == "true",
+            "warned_after": 0 if self.backend.warns else warned_after(call.options.get("time", "0:00:00")),
         }
         path = self.directory / "spec.json"
         path.touch(mode=0o600)

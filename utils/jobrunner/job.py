@@ -24,6 +24,7 @@ from jobrunner.call import INTERRUPTED
 from jobrunner.report import SIGNALS, Interruption
 
 BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
+WARNINGS = (signal.SIGUSR1, signal.SIGALRM)  # of a time limit; after others the scheduler itself knows what is next
 KNOWN_SECONDS = 10.0
 # Set by the scheduler or its site for a job on a node, beside what begins with the scheduler's own name.
 NODE_VARIABLES = (
@@ -48,7 +49,7 @@ class Task:
         self.path = path
         self.spec = json.loads(path.read_text(encoding="utf-8"))
         self.backend = backend_of(self.spec["backend"])
-        self.number = int(os.environ[self.backend.task_variable])
+        self.number = int(os.environ.get(self.backend.task_variable, self.spec["first"]))  # PBS: no arrays of one
         self.command = [self.of_job(word) for word in self.spec["command"]]
         self.threads = self.spec["threads"] or processors()
 
@@ -80,7 +81,7 @@ class Task:
         except OSError as problem:
             status = 1
             error = f"{socket.gethostname()} could not use {problem.filename}: {problem.strerror}"
-        if stopped and status == INTERRUPTED and self.spec["requeue"]:
+        if stopped and status == INTERRUPTED and self.spec["requeue"] and stop.signal in WARNINGS:
             try:
                 return self.backend.requeue()
             except SchedulerError as problem:
@@ -100,6 +101,8 @@ class Task:
         machine += f", {self.backend.name} job {os.environ.get(self.backend.id_variable)}"
         if restarts := self.backend.restarts():
             machine += f", restart {restarts}"
+        if self.spec["requeue"]:
+            stop.expect_after(self.spec["warned_after"])
         attempt = Attempt(self.command, log, environment, machine, starter)
         wait(attempt.process, stop, forwarded, self.backend.to_all)
         status = attempt.finish()

@@ -87,5 +87,10 @@ class Interruption:
         """Whether one has come."""
         return self.signal is not None
 
+    def expect_after(self, seconds: int) -> None:
+        """ALRM comes so much later, if nothing else does; 0 for never."""
+        signal.signal(signal.SIGALRM, self._ask)
+        signal.alarm(seconds)
+
     def _ask(self, number: int, _: object) -> None:
         self.signal = self.signal or number

@@ -6,11 +6,10 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 
-from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler, warned_after
 from jobrunner.call import INTERRUPTED
 
 RESCHEDULE = 99  # what a script exits with to be queued again
-WARNING_SECONDS = 120  # before the end of a job that may be queued again
 ACCOUNTING_SECONDS = 20.0  # what has ended is in the accounting file by then
 RESCHEDULED, OVER_LIMIT, KILLED = 25, 37, 100  # `failed` in accounting(5)
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./ +=@~^-]+")
@@ -124,12 +123,10 @@ class GridEngine(Backend):
 
 def warning(command: list[str]) -> list[str]:
     """Options for a soft limit before a hard one, for jobs that may be queued again: by options of qsub."""
-    limit = re.search(r"\bh_rt=([0-9]+):([0-9]+):([0-9]+)\b", " ".join(command))
+    limit = re.search(r"\bh_rt=([0-9]+:[0-9]+:[0-9]+)\b", " ".join(command))
     if not limit or ("-r", "y") not in zip(command, command[1:], strict=False):
         return []
-    hours, minutes, seconds = map(int, limit.groups())
-    seconds += 60 * (minutes + 60 * hours)
-    return ["-l", f"s_rt={max(seconds - WARNING_SECONDS, (seconds + 1) // 2)}"]
+    return ["-l", f"s_rt={warned_after(limit[1])}"]
 
 
 def listed() -> Iterator[dict[str, str]]:
