@@ -33,6 +33,7 @@ from speechlvm.files import atomic_write, write_json
 
 BLOCK_FRAMES = 1 << 16
 FULL_SCALE = 32768
+UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 - 1 where a header says nothing
 LARGEST_OGG_PAGE_BYTES, OGG_HEADER_BYTES = 65307, 27
 OGG_LAST_PAGE = 4
 # Some encoders count the block that holds the count, or what they padded the last one with.
@@ -133,6 +134,8 @@ def _convert(
     try:
         with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as decoder:
             old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
+            if info is None and MOST_FRAMES < decoder.frames * new_rate_hz / old_rate_hz < UNKNOWN_FRAMES:
+                raise _too_long(source, new_rate_hz)
             mono = _decode(source, decoder, channel, info, log, clip)
             frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -144,6 +147,13 @@ def _convert(
         kind = f"recordings are sampled below {new_rate_hz} Hz and have nothing above half their own rate"
         log.tolerate(kind, f"{source} ({old_rate_hz} Hz)")
     return Converted(frames, new_rate_hz, digest)
+
+
+def _too_long(source: Path, rate_hz: int) -> UserError:
+    return UserError(
+        f"{source}: more than {MOST_FRAMES} frames at {rate_hz} Hz, which a RIFF WAVE file holds; cut it into several "
+        "files"
+    )
 
 
 def _check_container(source: Path, file: BinaryIO) -> AudioInfo | None:
@@ -269,7 +279,7 @@ def _write(source: Path, target: Path, blocks: Iterator[np.ndarray], rate_hz: in
             clipped += int(np.count_nonzero(samples != values))
             frames += len(samples)
             if frames > MOST_FRAMES:
-                raise UserError(f"{source}: more than {MOST_FRAMES} frames at {rate_hz} Hz; cut it into several files")
+                raise _too_long(source, rate_hz)
             data = samples.astype("<i2").tobytes()
             digest.update(data)
             file.write(data)

@@ -3,10 +3,14 @@
 Each case says to the letter what a program prints before it ends with status 1.
 """
 
+import contextlib
 import io
 import os
+import shutil
 import struct
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,9 @@ import soundfile
 
 from speechlvm.bin import dump as dump_program
 from speechlvm.bin import validate_data_dir
-from speechlvm.data.audio import write_wav
+from speechlvm.data.audio import read_audio, write_wav
+from speechlvm.data.directory import load_data_dir
+from speechlvm.data.dump import open_dump
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCAL = ROOT / "egs/wavdir/local"
@@ -185,6 +191,19 @@ def directory(tmp_path):
     return make
 
 
+@contextlib.contextmanager
+def nobody():
+    """Without root's right to read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 def run_dump(data: Path, *options: str) -> subprocess.CompletedProcess:
     return programs.call(dump_program.main, "--data", data, "--out", data.parent / "dump", *options)
 
@@ -210,3 +229,228 @@ def test_not_dumped(directory, content, message):
     dumped = run_dump(data)
     assert (dumped.returncode, dumped.stderr) == (1, f"error: {bad}: {message}\n")
     assert not (data.parent / "dump/done.json").exists() and not list((data.parent / "dump").glob("*.ark"))
+
+
+def test_13_all_missing_files_are_listed(directory):
+    data, bad = directory(lambda path: None)
+    (data.parent / "a.wav").unlink()
+    checked = programs.call(validate_data_dir.main, data)
+    assert checked.returncode == 1
+    assert checked.stderr.splitlines() == [
+        f"error: {data}/wav.scp:{number}: s-{name}: {bad.parent / name}.wav: no such file; {MISSING}"
+        for number, name in ((1, "a"), (2, "b"))
+    ]
+
+
+def test_14_what_may_not_be_read():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders may not be searched by others
+        Path(name).chmod(0o755)
+        path = Path(name, "a.wav")
+        path.write_bytes(wave())
+        path.chmod(0)
+        (Path(name) / "wav.scp").write_text(f"s-a {path}\n")
+        for table, text in {"utt2spk": "s-a s\n", "spk2utt": "s s-a\n", "utt2num_samples": "s-a 4800\n"}.items():
+            (Path(name) / table).write_text(text)
+        with nobody():
+            checked = programs.call(validate_data_dir.main, name)
+    reason = "not a regular readable file (Permission denied); check its permissions"
+    assert (checked.returncode, checked.stderr) == (1, f"error: {name}/wav.scp:1: s-a: {path}: {reason}\n")
+
+
+HALF_AN_HOUR = 1800 * RATE_HZ
+MEMORY = """
+import resource, sys
+from speechlvm.bin import dump
+for data in sys.argv[1:]:
+    dump.main(["--data", data, "--out", data + "/dump"])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_15_hours_in_the_memory_of_seconds(directory, tmp_path):
+    data, _ = directory(wave())
+    long = tmp_path / "long"
+    shutil.copytree(data, long)
+    with open(tmp_path / "c.wav", "wb") as file:
+        file.write(wave(b"", size=2 * HALF_AN_HOUR))
+        file.truncate(44 + 2 * HALF_AN_HOUR)
+    (long / "wav.scp").write_text(f"s-a {tmp_path}/a.wav\ns-b {tmp_path}/c.wav\n")
+    (long / "utt2num_samples").write_text(f"s-a 4800\ns-b {HALF_AN_HOUR}\n")
+    assert programs.call(validate_data_dir.main, long).returncode == 0
+    done = subprocess.run([sys.executable, "-c", MEMORY, data, long], capture_output=True, text=True, check=True)
+    before, after = (int(line) for line in done.stdout.splitlines() if line.isdecimal())
+    assert after - before < 8000  # kB; the samples are 57 600 kB
+    dump = open_dump(long / "dump")
+    assert dump.records["s-b"].frames == HALF_AN_HOUR and dump.histogram[32768] == HALF_AN_HOUR + (SAMPLES == 0).sum()
+
+
+def test_18_sphere_is_read_whatever_it_is_called(directory):
+    data, _ = directory(sphere(SAMPLES.astype(">i2").tobytes(), sample_byte_format="-s2 10"))
+    assert programs.call(validate_data_dir.main, data).returncode == 0
+    assert run_dump(data).returncode == 0
+    assert np.array_equal(open_dump(data.parent / "dump").read("s-b"), SAMPLES)
+
+
+def test_4_a_command_that_ended_well_has_written_all(directory):
+    data, bad = directory(wave(size=0xFFFFFFFF))
+    (data / "wav.scp").write_text(f"s-a {data.parent}/a.wav\ns-b cat {bad} |\n")
+    assert programs.call(validate_data_dir.main, data, "--allow_pipes").returncode == 0
+    assert run_dump(data, "--allow_pipes").returncode == 0
+    assert np.array_equal(open_dump(data.parent / "dump").read("s-b"), SAMPLES)
+
+
+# --- Preparation of a folder of one's own: what is allowed, and only when it is asked for -----------------------------
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LOCAL)
+        return programs.load(LOCAL / "prepare.py")
+
+
+@pytest.fixture
+def folder(tmp_path, prepare):
+    """folder(contents, *options): prepares a folder of five good files, and x.wav with these contents."""
+    root = tmp_path / "in"
+    root.mkdir()
+    for number in range(5):
+        write_wav(root / f"{number}.wav", SAMPLES[number + 1 :], RATE_HZ)
+
+    def run(contents: bytes | None, *options: str) -> subprocess.CompletedProcess:
+        if contents is not None:
+            (root / "x.wav").write_bytes(contents)
+        return programs.call(prepare.main, "--wav_dir", root, "--out", tmp_path / "out", *options)
+
+    return run
+
+
+ONE_CHANNEL = "take one with --channel 0 (or another), or the mean with --channel mix"
+AWAY = "or move them away"
+ROUND = f"round them all with --bits 16, {AWAY}"
+NOT_INTEGERS = "1 file whose samples are not 16-bit integers, so that their bits per frame cannot be compared"
+BEYOND = "1 samples beyond full scale (peak 1.500); scale the recording down, or let them be clipped, by --clip true"
+STEREO = np.stack([SAMPLES[:2400], SAMPLES[2400:]], axis=1).astype("<i2").tobytes()
+WIDE = b"".join((256 * int(value)).to_bytes(3, "little", signed=True) for value in SAMPLES)
+DOUBTS = (
+    f"{STREAMED} --ignore-length {{path}} {{stem}}.converted.wav; or believe all such files, by --allow_streamed true"
+)
+
+# what it is, contents, refusal, options that allow it, samples that come out, how they are described
+CHOICES = {
+    "4 streamed": (
+        wave(size=0xFFFFFFFF), f"{{path}}: header says 2147483647 samples, found 4800, {DOUBTS}",
+        ("--allow_streamed", "true"), SAMPLES, "wav of unknown length, 1 channel",
+    ),
+    "6 float beyond full scale": (
+        floats(0, -0.5, 1.5), f"{{path}}: {BEYOND}", ("--bits", "16", "--clip", "true"), [0, -16384, 32767],
+        "wav 32-bit float, 1 channel",
+    ),
+    "7 float": (
+        floats(0, -0.5, 0.25), f"{NOT_INTEGERS}: {{path}}; {ROUND}", ("--bits", "16"), [0, -16384, 8192],
+        "wav 32-bit float, 1 channel",
+    ),
+    "8 24 bits": (
+        wave(WIDE, bits=24), f"{NOT_INTEGERS}: {{path}}; {ROUND}", ("--bits", "16"), SAMPLES, "wav 24-bit, 1 channel"
+    ),
+    "9 mu-law": (
+        wave(bytes([0xFF, 0x80, 0x00]), tag=7, bits=8), f"{NOT_INTEGERS}: {{path}}; {ROUND}", ("--bits", "16"),
+        [0, 32124, -32124], "wav 8-bit mu-law, 1 channel",
+    ),
+    "10 stereo": (
+        wave(STEREO, channels=2),
+        f"1 file with several channels: {{path}}; {ONE_CHANNEL}, {AWAY}",
+        ("--channel", "1"), SAMPLES[2400:], "wav 16-bit, 2 channels",
+    ),
+    "11 8 kHz": (
+        wave(rate_hz=8000),
+        f"1 file of 8000 Hz, where 5 of 6 have 16000: {{path}}; resample all with --rate_hz 16000 (or another), {AWAY}",
+        ("--rate_hz", "16000"), None, "16-bit, 1 channel, 8000 Hz",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("contents, message, options, samples, kind", CHOICES.values(), ids=CHOICES)
+def test_only_what_is_asked_for_is_done(folder, tmp_path, contents, message, options, samples, kind):
+    path = tmp_path / "in/x.wav"
+    refused = folder(contents, *(options[:2] if "--clip" in options else ()))
+    message = message.format(path=path, stem=path.with_suffix(""))
+    assert (refused.returncode, refused.stderr) == (1, f"error: {message}\n")
+    assert not (tmp_path / "out/train").exists()
+    allowed = folder(contents, *options)
+    assert allowed.returncode == 0, allowed.stderr
+    assert f"1 converted to 16-bit mono in {tmp_path}/out/audio:\n  1 {kind}\n" in allowed.stdout
+    (wav,) = (data.wav["x"] for data in map(load_data_dir, sorted((tmp_path / "out").glob("t*"))) if "x" in data.wav)
+    if samples is not None:
+        assert np.array_equal(read_audio(wav), samples)
+    assert len(read_audio(wav)) == (9600 if samples is None else len(samples))
+
+
+def test_6_clipped_samples_are_counted(folder, tmp_path):
+    allowed = folder(floats(0, 1.5, -1.5), "--bits", "16", "--clip", "true")
+    kind = "recordings have samples beyond full scale, which were clipped"
+    assert allowed.stderr == f"warning: 1 {kind}: {tmp_path}/in/x.wav (2)\n"
+    assert dump_of(tmp_path / "out/test").info["preparation"] == {
+        "converted": {"wav 32-bit float, 1 channel": 1}, "tolerated": {kind: 1}
+    }  # fmt: skip
+
+
+def dump_of(data: Path):
+    """The dump of a set."""
+    assert programs.call(dump_program.main, "--data", data, "--out", data / "dump").returncode == 0
+    return open_dump(data / "dump")
+
+
+def test_15_more_than_a_file_holds_is_refused_before_it_is_read(folder, tmp_path):
+    frames, path = (1 << 31) + 1, tmp_path / "in/x.rf64"
+    head = struct.pack(
+        "<4sI4s4sIQQQI", b"RF64", 0xFFFFFFFF, b"WAVE", b"ds64", 28, 2 * frames + 72, 2 * frames, frames, 0
+    )
+    head += b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16)
+    with open(path, "wb") as file:
+        file.write(head + b"data" + struct.pack("<I", 0xFFFFFFFF))
+        file.truncate(len(head) + 8 + 2 * frames)
+    refused = folder(wave())
+    message = (
+        f"{path}: more than 2147483629 frames at 16000 Hz, which a RIFF WAVE file holds; cut it into several files"
+    )
+    assert (refused.returncode, refused.stderr) == (1, f"error: {message}\n")
+
+
+# --- --max_bad --------------------------------------------------------------------------------------------------------
+
+
+def test_so_many_bad_files_as_allowed_are_left_out_listed_and_counted(folder, tmp_path):
+    out, bad = tmp_path / "out", tmp_path / "in/x.wav"
+    text = (
+        "cannot be read as audio (Format not recognised); it starts with b'text of no sound'; copy it again from its "
+    )
+    text += "source, or move it away"
+    (tmp_path / "in/y.wav").write_bytes(b"")
+    too_many = folder(b"text of no sound", "--max_bad", "1")
+    counts = "(2 faults in all; nothing was written) (2 bad audio files, of which --max_bad allows 1)"
+    assert (too_many.returncode, too_many.stderr) == (
+        1, f"error: {bad}: {text}\nerror: {bad.parent}/y.wav: empty file; {AGAIN} {counts}\n"
+    )  # fmt: skip
+    assert not (out / "rejected.tsv").exists()
+
+    left_out = folder(b"text of no sound", "--max_bad", "2")
+    assert left_out.returncode == 0 and left_out.stdout.startswith("5 audio files of 16000 Hz: 5 used where they are")
+    assert left_out.stderr == (
+        "warning: 2 audio files cannot be used and were left out (at most 2 may be, by --max_bad): "
+        f"{bad}, {bad.parent}/y.wav\n"
+    )
+    assert (out / "rejected.tsv").read_text() == (
+        f"{bad}\t{bad}: {text}\n{bad.parent}/y.wav\t{bad.parent}/y.wav: empty file; {AGAIN}\n"
+    )
+    assert dump_of(out / "test").info["preparation"] == {"rejected": 2}
+    assert folder(None, "--max_bad", "2").stdout == f"{out}: complete\n"
+    assert folder(None).returncode == 1  # what was allowed once is not allowed for ever
+    (bad.parent / "y.wav").unlink()
+    assert folder(wave(), "--max_bad", "2").returncode == 0 and not (out / "rejected.tsv").exists()
+    assert dump_of(out / "test").info["preparation"] == {}
+
+
+def test_max_bad_is_a_number(folder):
+    wrong = folder(wave(), "--max_bad", "some")
+    assert wrong.returncode == 2 and "argument --max_bad: 'some': a whole number is expected" in wrong.stderr

@@ -236,7 +236,7 @@ def test_an_mp3_file_without_a_count_is_as_long_as_it_is(tmp_path):
 
 def test_files_for_which_riff_is_too_small(tmp_path, noise, monkeypatch):
     monkeypatch.setattr(convert, "MOST_FRAMES", 29999)
-    with pytest.raises(UserError, match="more than 29999 frames at 16000 Hz; cut it"):
+    with pytest.raises(UserError, match="more than 29999 frames at 16000 Hz, which a RIFF WAVE file holds; cut it"):
         convert_to(save(tmp_path / "a.wav", noise), tmp_path / "b.wav")
 
 
