@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import stat
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,6 +15,8 @@ from speechlvm.errors import ConfigError
 from speechlvm.settings import Settings
 
 MAX_CONFIG_BYTES = 1 << 20
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*|[0-9]*\.[0-9]*([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
 
 
 class DataSettings(Settings):
@@ -156,13 +160,21 @@ class ExperimentConfig(Settings):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases (alias bombs)."""
+    """Safe YAML that refuses duplicate keys, tags, aliases (alias bombs), and numbers that are not decimal."""
 
     def compose_node(self, parent, index):
-        if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
+        event = self.peek_event()
+        if isinstance(event, yaml.events.AliasEvent):
             raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not allowed")
+        if event.tag is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: tags are not allowed, found {event.tag!a}")
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node):
+        # YAML 1.1 reads 010 as 8 and 1:30 as 90
+        if node.tag in _NUMBERS and not _DECIMAL.fullmatch(node.value):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value[:99]!r} is no decimal number")
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -187,6 +199,8 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -199,6 +213,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device never end
+            raise ConfigError(f"{path}: cannot be read (not a regular file); give an existing YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
         value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -218,7 +234,9 @@ def validated(settings: type[Settings], value: dict[str, Any], source: str) -> A
     try:
         return settings(**value)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(settings, item, source) for item in error.errors()[:3])) from error
+        # a misspelt key, which says why another is missing, first
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        raise ConfigError("; ".join(_explain(settings, item, source) for item in items[:3])) from error
     except TypeError as error:
         raise ConfigError(f"{source}: {error}") from error
 
@@ -236,7 +254,29 @@ def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str
     message = message[0].lower() + message[1:]
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{source}: {key}: {message}"
-    return f"{source}: {key}: {message}; found {item['input']!r} ({type(item['input']).__name__})"
+    return (
+        f"{source}: {key}: {message}; found {_shown(item['input'])} ({type(item['input']).__name__}){_as_number(item)}"
+    )
+
+
+def _as_number(item: dict[str, Any]) -> str:
+    """What to write in place of text that was meant as a number; YAML 1.1 reads 1e-3 as text."""
+    if not item["type"].startswith(("int_", "float_")) or not isinstance(item["input"], str):
+        return ""
+    try:
+        number = float(item["input"])
+    except ValueError:
+        return ""
+    written = f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:f}".rstrip("0")
+    return f"; write {written if float(written) == number else repr(number)}, as YAML takes this for text"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # of a number with thousands of digits
+        return "more digits than can be shown"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """What bad input does, row by row of a table of it: exit status and message of the programs that people call."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import call
+from imitations import representations, timit
+from programs import call, load
 
-from speechlvm.bin import dump, fix_data_dir, validate_data_dir
+from speechlvm.bin import analyse, dump, fix_data_dir, train, validate_data_dir
+from speechlvm.config import validated
 from speechlvm.data.audio import write_wav
+from speechlvm.errors import ConfigError
+from speechlvm.models import MODELS, model_class
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXER = "run utils/fix_data_dir.sh"
@@ -262,3 +268,208 @@ def test_row_36_parts_of_one_recording(sets, times, shared):
     done = call(validate_data_dir.main, "--disjoint", "speakers", *sets)
     fault = f"{sets[2]}/segments:1: C_1: the same audio as 'B_1' in {sets[0]}/segments:3; leave it in one of the sets"
     assert (done.returncode, done.stderr) == ((1, f"error: {fault}\n") if shared else (0, ""))
+
+
+# --- Labels, counts and files of a corpus -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("named", "status"), [([], 1), (["--optional"], 0)], ids=["35 by name", "35 with all"])
+def test_row_35_a_gender_is_never_guessed(tmp_path, named, status):
+    values = {f"{s}_{i}": {"z1": np.full((4, 2), i, np.float32)} for s in ("mabc0", "fabc0") for i in (1, 2)}
+    store, data = representations.make(tmp_path, "test", values, gender={"fabc0": "f"})
+    done = call(
+        analyse.main, "--analysis", "gender", "--latents", store, "--data", data, "--out", tmp_path / "o", *named
+    )
+    reason = (
+        f"{data}/spk2gender: no line for mabc0; expected m or f of each speaker, as it is never guessed; add what is"
+    )
+    assert done.returncode == status and reason in done.stdout + done.stderr
+    assert not (tmp_path / "o" / "result.json").exists()
+
+
+def prepare_timit(corpus, out, *words):
+    program = load(ROOT / "egs/timit/local/prepare.py")
+    return call(program.main, "--corpus", corpus, "--out", out, *words)
+
+
+PHONES = "0 1000 h#\n1000 2000 ax\n2000 3000 h#\n"
+ROWS_34 = {
+    "overlap": ("1000 2000", "900 2000", "2: 'ax' starts at 900, before the end at 1000 of the one above; {mend}"),
+    "gap": ("1000 2000", "1100 2000", "2: 'ax' starts at 1100, after the end at 1000 of the one above; {mend}"),
+    "end before start": ("1000 2000", "1000 900", "2: 'ax' ends at 900, before its start at 1000; correct the times"),
+    "past the audio": (
+        "2000 3000", "2000 3161",
+        "3: 'h#' ends at 3161, 161 samples past the audio's 3000; expected at most 160; {other}",
+    ),
+    "unknown phone": ("ax", "AX", "2: unknown phone 'AX'; expected one of the corpus's 61 codes"),
+    "no integer": ("1000 2000", "1000 2e3", "2: times '1000' and '2e3'; expected whole sample numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), ROWS_34.values(), ids=[f"34 {name}" for name in ROWS_34])
+def test_row_34_phones_of_timit(tmp_path, old, new, fault):
+    path = timit.make(tmp_path / "corpus") / "TRAIN/DR1/FABC0/SA1.PHN"
+    assert path.read_text() == PHONES
+    path.write_text(PHONES.replace(old, new, 1))
+    done = prepare_timit(tmp_path / "corpus", tmp_path / "data", "--expected", 9, 3)
+    other = "the audio may be of another utterance, or cut"
+    fault = fault.format(mend="correct the times, or remove the file", other=other)
+    assert (done.returncode, done.stderr.splitlines()[0].partition(" (")[0]) == (1, f"error: {path}:{fault}")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("end", [2900, 3160])
+def test_row_34_a_last_end_somewhat_off_is_tolerated(tmp_path, end):
+    path = timit.make(tmp_path / "corpus") / "TRAIN/DR1/FABC0/SA1.PHN"
+    path.write_text(PHONES.replace("3000", str(end)))
+    done = prepare_timit(tmp_path / "corpus", tmp_path / "data", "--expected", 9, 3)
+    past = "warning: 1 .PHN files end up to 160 samples past the audio and were cut there: FABC0_SA1\n"
+    assert (done.returncode, done.stderr) == (0, past if end > 3000 else "")
+
+
+def test_row_37_counts_of_timit_are_compared(tmp_path):
+    corpus = timit.make(tmp_path / "corpus")
+    for path in (corpus / "TEST").rglob("*SX12.*"):
+        path.unlink()
+    for path in sorted(corpus.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.lower()))
+    done = prepare_timit(corpus, tmp_path / "data", "--expected", 9, 3, "--sa", "drop")
+    assert (done.returncode, done.stderr) == (0, "warning: 9 utterances in TRAIN and 2 in TEST; expected 9 and 3\n")
+    assert "SA1 and SA2 left out" in done.stdout
+    texts = [tmp_path / "data" / name / "text" for name in ("train", "valid", "test")]
+    utterances = [line.split()[0] for path in texts for line in path.read_text().splitlines()]
+    assert len(utterances) == 7 and not any("_SA" in utterance for utterance in utterances)
+
+
+# --- Configurations ---------------------------------------------------------------------------------------------------
+
+CONFIG = """model: lstm
+model_conf:
+  stack: 16
+  hidden: 12
+  layers: 1
+coding: mulaw
+distribution: dmol
+data:
+  batch_frames: 4096
+training:
+  learning_rate:
+    peak: 0.005
+validation:
+  every_steps: 4
+limits:
+  steps: 12
+"""
+MISSING = "{config}: training.learning_rate: missing; it has no default"
+KEYS = "model, model_conf, coding, distribution, distribution_conf, data, training, validation, limits"
+TEXT = "as YAML takes this for text"
+BIG = "#" * (1 << 20)
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+# row, what is replaced, by what, and what the error says after the name of the file
+ROWS_CONFIG = [
+    ("40 typo", "learning_rate", "learing_rate",
+     ": training.learing_rate: unknown key; did you mean 'learning_rate'?; " + MISSING),
+    ("40 unknown", "coding: mulaw", "coding: mulaw\nspeed: 3",
+     f": speed: unknown key; expected one of {KEYS}"),
+    ("40 of the model", "hidden", "hiden", ": model_conf: hiden: unknown key; did you mean 'hidden'?"),
+    ("41 text for a number", "0.005", "5e-3",
+     f": training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write 0.005, {TEXT}"),
+    ("41 quoted", "layers: 1", "layers: '1'",
+     f": model_conf: layers: input should be a valid integer; found '1' (str); write 1, {TEXT}"),
+    ("41 true as text", "steps: 12", "steps: 'true'",
+     ": limits.steps: input should be a valid integer; found 'true' (str)"),
+    ("41 truth for a number", "steps: 12", "steps: yes",
+     ": limits.steps: input should be a valid integer; found True (bool)"),
+    ("41 list", "steps: 12", "steps: [12]", ": limits.steps: input should be a valid integer; found [12] (list)"),
+    ("41 octal", "steps: 12", "steps: 012", ": not valid YAML: line 16: '012' is no decimal number"),
+    ("41 sexagesimal", "steps: 12", "seconds: 1:30", ": not valid YAML: line 16: '1:30' is no decimal number"),
+    ("42 negative", "hidden: 12", "hidden: -1",
+     ": model_conf: hidden: input should be greater than 0; found -1 (int)"),
+    ("42 zero", "batch_frames: 4096", "batch_frames: 0",
+     ": data.batch_frames: input should be greater than 0; found 0 (int)"),
+    ("42 nan", "0.005", ".nan",
+     ": training.learning_rate.peak: input should be a finite number; found nan (float)"),
+    ("42 infinite", "0.005", ".inf",
+     ": training.learning_rate.peak: input should be a finite number; found inf (float)"),
+    ("42 stack", "stack: 16", "stack: 0", ": model_conf: stack: input should be greater than 0; found 0 (int)"),
+    ("42 huge", "layers: 1", "layers: 1000000000",
+     ": model_conf: layers: input should be less than or equal to 16; found 1000000000 (int)"),
+    ("43 duplicate key", "  steps: 12", "  steps: 12\n  steps: 13",
+     ": not valid YAML: line 17: key 'steps' is given twice"),
+    ("43 code", "model: lstm", "model: !!python/object/apply:os.system [touch canary]",
+     ": not valid YAML: line 1: tags are not allowed, found 'tag:yaml.org,2002:python/object/apply:os.system'"),
+    ("43 aliases", "model: lstm\n", f"{BOMB}model: lstm\n", ": not valid YAML: line 2: aliases are not allowed"),
+    ("43 depth", "model: lstm", "model: " + "[" * 100000, ": not valid YAML: nested too deeply"),
+    ("43 size", "model: lstm\n", f"model: lstm\n{BIG}\n", ": {size} bytes; a configuration has at most 1048576"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def dumped(place):
+    assert call(dump.main, "--data", place / "data", "--out", place / "dump").returncode == 0
+    return place / "dump"
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [r[1:] for r in ROWS_CONFIG], ids=[r[0] for r in ROWS_CONFIG])
+def test_rows_of_configurations(dumped, monkeypatch, old, new, message):
+    path = dumped.parent / "config.yaml"
+    assert old in CONFIG
+    path.write_text(CONFIG.replace(old, new, 1))
+    # nothing is allocated: neither is a dump opened nor a model built
+    monkeypatch.setattr("speechlvm.data.dump.open_dump", None)
+    monkeypatch.setattr("speechlvm.experiment.build", None)
+    done = call(train.main, "--config", path, "--train", dumped, "--valid", dumped, "--out", dumped.parent / "exp")
+    message = message.replace("{config}", str(path)).replace("{size}", str(path.stat().st_size))
+    assert (done.returncode, done.stderr) == (2, f"error: {path}{message}\n")
+    assert not (dumped.parent / "exp").exists() and not (dumped.parent / "canary").exists()
+
+
+def test_row_42_all_sizes_of_all_systems_have_bounds():
+    """Of each number in the settings of each system; 10**9 of none is taken, nor 0 or less where it would be a size."""
+    checked = 0
+    for name in MODELS:
+        settings = model_class(name).Config
+        for key, field in settings.model_fields.items():
+            if field.annotation is int:
+                checked += 1
+                needed = {k: 16 for k, f in settings.model_fields.items() if f.is_required() and k != key}
+                for value in (-1, 10**9, float("nan"), "16", [16]):
+                    with pytest.raises(ConfigError, match=rf"^s: {key}: input should be .*found"):
+                        validated(settings, {**needed, key: value}, "s")
+    assert checked > 25
+
+
+# --- Options of recipes -----------------------------------------------------------------------------------------------
+
+ROWS_44 = [
+    (("--stage", "9", "--stop_stage", "3"), "--stage 9 --stop_stage 3: nothing lies between them"),
+    (("--stage", "9", "--stop-stage=3"), "--stage 9 --stop_stage 3: nothing lies between them"),
+    (("--stage", "x"), "--stage 'x': a whole number from 0 to 10 is expected"),
+    (("--stage", "11"), "--stage '11': a whole number from 0 to 10 is expected"),
+    (("--stage", ""), "--stage '': a whole number from 0 to 10 is expected"),
+    (("--nj", "0"), "--nj '0': a whole number from 1 to 100000 is expected"),
+    (("--nj", "$(touch canary)"), "--nj '$(touch canary)': a whole number from 1 to 100000 is expected"),
+    (("--ngpu", "99"), "--ngpu '99': a whole number from 0 to 64 is expected"),
+    (("--ngpu", "8"), "--ngpu 8: 0 GPUs are visible on this machine"),
+    (("--nj",), "option '--nj' wants a value"),
+    (("--nj", "--stage", "3"), "option '--nj' wants a value"),
+    (("--no_such", "3"), "unknown option '--no_such'"),
+    (("--stge", "3"), "unknown option '--stge'; did you mean --stage?"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), ROWS_44, ids=[f"44 {' '.join(row[0])}" for row in ROWS_44])
+@pytest.mark.parametrize("recipe", ["mini", "timit"])
+def test_row_44_wrong_usage_of_recipes(tmp_path, recipe, words, message):
+    # without Python nothing could be started that should not be
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "dirname", "basename", "sed", "grep", "tr", "cat", "sort", "head", "tail", "wc", "awk"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [shutil.which("bash"), ROOT / f"egs/{recipe}/run.sh", *words],
+        capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"run.sh: {message} (--help lists the options)\n"
+    assert not (tmp_path / "canary").exists()

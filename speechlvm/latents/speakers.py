@@ -23,14 +23,20 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
     """A comparison of representations by the speakers' gender.
 
     Raises:
-        Unsuitable: data without genders, or of one gender.
+        Unsuitable: data without genders, a speaker without one, or data of one gender.
     """
     insist_on(sets, spk2gender="spk2gender")
+    for item in sets:
+        if lacking := sorted(set(item.data.spk2utt) - set(item.data.spk2gender)):
+            raise Unsuitable(
+                f"{item.directory / 'spk2gender'}: no line for {' '.join(lacking)}; expected m or f of each speaker, "
+                "as it is never guessed; add what is missing"
+            )
     items = of_utterances(sets, lambda data, speaker: data.spk2gender.get(speaker))
     result = comparison.compare(
         items, sets[0].store, GENDER_DIMENSIONS, largest_k, by_speaker=True, what="utterances by gender"
     )
-    return {**result, "notes": _unknown(sets, "gender", "spk2gender") + result["notes"]}
+    return result
 
 
 def analyse_height(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]:

@@ -85,11 +85,10 @@ def test_intervals_are_those_of_speakers_where_these_differ(tmp_path):
     assert wide > 2 * narrow
 
 
-def test_speakers_without_a_gender_are_left_out_and_named(tmp_path):
+def test_speakers_without_a_gender_are_named(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1, 5], gender=keyed("fmfm")))
-    result = analyse_gender(sets, None)
-    assert result["items"] == 16
-    assert result["notes"][0] == "left out, as their gender is not known: 04"
+    with pytest.raises(Unsuitable, match=r"spk2gender: no line for 04; expected m or f of each"):
+        analyse_gender(sets, None)
 
 
 def test_one_gender_cannot_be_told_from_another(tmp_path):
