@@ -6,6 +6,7 @@
 #   material                           dumps that models are trained on: pcm16 (audio) or vectors
 #   dump_args                          array: further arguments of the dump program
 #   sample_args                        array: further arguments of the sampling program
+#   disjoint                           utterances, where speakers of the test sets may be heard in training
 #   speaker                            whose phones are looked at, and whose durations stand above those of all
 # Each stage is a no-op on what is complete, redoes what is not, and can run alone.
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
@@ -145,11 +146,11 @@ stage_0() { hook local/download.sh "${datadir}/logs/download.log" "${download_ar
 
 stage_1() {
     local set
+    local -a directories=()
     hook local/data.sh "${datadir}/logs/data.log" "${data_args[@]}"
-    for set in ${all_sets}; do
-        log "check ${datadir}/${set}"
-        run validate_data_dir.sh "${pipes[@]}" "${datadir}/${set}"
-    done
+    for set in ${all_sets}; do directories+=("${datadir}/${set}"); done
+    log "check ${directories[*]}"
+    run validate_data_dir.sh "${pipes[@]}" --disjoint "${disjoint:-speakers}" "${directories[@]}"
 }
 
 stage_2() {

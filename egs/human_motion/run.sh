@@ -19,6 +19,7 @@ mirror=""          # where to get the archive instead of https://mocap.cs.cmu.ed
 train_set=train
 valid_set=valid
 test_sets="test"
+disjoint=utterances
 material=vectors
 
 download_args=(--corpus "${data_root:-${mocap}}" --mirror "${mirror}")

@@ -19,6 +19,7 @@ prefix_frames=200      # pen points of a real line that a continuation begins wi
 train_set=train
 valid_set=valid
 test_sets="test"
+disjoint=utterances
 material=vectors
 sample_args=(--frames "${sample_frames}" --prefix_frames "${prefix_frames}" --count 6)
 
