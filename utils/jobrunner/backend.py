@@ -23,6 +23,7 @@ class Phase(Enum):
     WAITING = "waiting"  # for its first start, or after it was queued again
     RUNNING = "running"
     ENDED = "ended"  # by itself: its status file is there, or will be
+    FAILED = "failed"  # to start, or was killed with its script: there hardly is a status file
     STOPPED = "stopped"  # by the scheduler, or before it could start: there need not be a status file
 
 
@@ -32,7 +33,7 @@ class State:
 
     Attributes:
         phase: where it is.
-        reason: why it waits, or how it was stopped ("cancelled", "time limit").
+        reason: why it waits, how it was stopped ("cancelled", "out of time"), or why it failed to start.
         node: where it runs or ran, if that is known.
         status: the exit status that a stopped job counts as where it left none: 75 where running the same command again
             may well help (cancelled, preempted, the node failed), else 1.

@@ -205,7 +205,7 @@ class Runner:
                 continue
             try:
                 left = json.loads((self.directory / f"status.{job.number}").read_text(encoding="utf-8"))
-            except FileNotFoundError:
+            except OSError:  # gone again, or a network file system stumbles
                 continue
             if left["stopped"]:
                 job.left = left  # it may yet be started again: the scheduler knows
@@ -227,12 +227,14 @@ class Runner:
                 continue
             job.gone_since = job.gone_since or time.monotonic()
             gone = time.monotonic() - job.gone_since
-            stopped = job.state is not None and job.state.phase == Phase.STOPPED
+            phase = job.state.phase if job.state else None
             if job.left:
-                self.end(job, job.left["status"], job.left["error"] or (job.state.reason if stopped else ""))
-            elif stopped and gone >= STOPPED_DELAY_SECONDS:
+                self.end(
+                    job, job.left["status"], job.left["error"] or (job.state.reason if phase == Phase.STOPPED else "")
+                )
+            elif phase == Phase.STOPPED and gone >= STOPPED_DELAY_SECONDS:
                 self.end(job, job.state.status, job.state.reason)
-            elif gone >= STATUS_DELAY_SECONDS:
+            elif gone >= STATUS_DELAY_SECONDS or (gone >= STOPPED_DELAY_SECONDS and self.hopeless(job)):
                 self.end(job, 1, self.lost(job))
         waiting = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.WAITING]
         if waiting and len(waiting) == len(self.jobs):
@@ -247,14 +249,22 @@ class Runner:
         if status:
             self.failures.append(Failure(job.number, status, self.log(job.number), reason))
 
+    def hopeless(self, job: Job) -> bool:
+        """Whether a job that is not in the queue any more cannot have left a status file that only comes late."""
+        output = self.directory / f"output.{job.number}"  # where job.py went wrong, or could not be started
+        return (job.state is not None and job.state.phase == Phase.FAILED) or (
+            output.exists() and output.stat().st_size > 0
+        )
+
     def lost(self, job: Job) -> str:
         """What can be said of a job that ended without a status."""
         output = self.directory / f"output.{job.number}"
         if output.exists() and output.stat().st_size:
             return f"lost; its script wrote: {last_lines(output)[-1]}"
         node = (job.state.node if job.state else "") or "its node"
+        why = f" ({job.state.reason})" if job.state and job.state.reason else ""
         logs = self.directory.parent.parent
-        return f"lost: it left no status; can {node} write {logs}, and is that on a shared file system?"
+        return f"lost: it left no status{why}; can {node} write {logs}, and is that on a shared file system?"
 
     def show_progress(self) -> None:
         """The last line that a lone job wrote, or how many jobs wait and run."""
@@ -303,9 +313,7 @@ class Runner:
                     self.cancel(submitted)
         except BlockingIOError as error:
             owner = (left / "owner").read_text(encoding="utf-8").strip()
-            raise RunnerError(
-                f"{self.call.log}: in the hands of another runner ({owner}); wait for it, or stop it"
-            ) from error
+            raise RunnerError(f"{self.call.log}: another runner ({owner}) is at it; wait for it, or stop it") from error
         shutil.rmtree(left, ignore_errors=True)
 
 

@@ -33,6 +33,9 @@ class Slurm(Backend):
     many_nodes = True
     to_all = (signal.SIGTERM,)
 
+    def __init__(self) -> None:
+        self.unseen: set[int] = set()  # jobs that have not been seen to run
+
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
         program, *options = submission.command
@@ -48,6 +51,7 @@ class Slurm(Backend):
         match = re.search(r"^([0-9]+)(;\S+)?$", said, re.MULTILINE)
         if not match:
             raise SchedulerError(f"{program}: no job id in its answer {said!r}")
+        self.unseen = set(submission.jobs)
         return match[1]
 
     def find(self, name: str) -> str | None:
@@ -63,7 +67,13 @@ class Slurm(Backend):
             if "invalid job id" in str(error).lower():
                 return {}
             raise
-        return {int(task): _state(*rest) for task, *rest in (line.strip().split("|", 3) for line in lines)}
+        states = {}
+        for task, *rest in (line.strip().split("|", 3) for line in lines):
+            if task.isdecimal():  # not of the array as such, once all its jobs are gone
+                states[int(task)] = _state(*rest)
+        self.unseen -= {task for task, state in states.items() if state.phase != Phase.WAITING}
+        # Slurm forgets a job of an array at once if it is cancelled by its number before it starts.
+        return {**{task: _state("CANCELLED", "", "") for task in self.unseen}, **states}
 
     def cancel(self, submitted: str) -> None:
         """See `Backend`."""
@@ -89,6 +99,8 @@ def _squeue(*options: str) -> list[str]:
 def _state(name: str, node: str, reason: str) -> State:
     if name in STOPPED:
         return State(Phase.STOPPED, STOPPED[name][0], node, STOPPED[name][1])
+    if name == "FAILED" and reason != "NonZeroExitCode":
+        return State(Phase.FAILED, reason, node)
     if name in ("COMPLETED", "FAILED"):
-        return State(Phase.ENDED, reason, node)
+        return State(Phase.ENDED, node=node)
     return State(Phase.WAITING if name in WAITING else Phase.RUNNING, reason, node)
