@@ -29,11 +29,15 @@ class FLAC:
         """Nothing is fitted: FLAC adapts to each file, and codes PCM whatever the coding."""
         return cls()
 
-    def bytes(self, pcm: np.ndarray) -> int:
-        """Size of the FLAC file of int16 PCM (T,)."""
+    def encode(self, pcm: np.ndarray) -> memoryview:
+        """The FLAC file of int16 PCM (T,)."""
         file = io.BytesIO()
         soundfile.write(file, pcm, self.rate_hz, subtype="PCM_16", format="FLAC", compression_level=1.0)
-        return file.getbuffer().nbytes
+        return file.getbuffer()
+
+    def bytes(self, pcm: np.ndarray) -> int:
+        """Size of the FLAC file of int16 PCM (T,)."""
+        return self.encode(pcm).nbytes
 
     def nats(self, pcm: np.ndarray) -> float:
         """Minus the code length of int16 PCM (T,), in nats."""

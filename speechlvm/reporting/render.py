@@ -270,11 +270,15 @@ def _other_data(cells: list[Cell]) -> list[str]:
 
 def _preparation(cells: list[Cell]) -> list[str]:
     """What was left out, converted and tolerated when the data of some results were prepared."""
-    told = cells[0].first.preparation
-    parts = [f"{told.rejected} audio files that cannot be used were left out (rejected.tsv)"] if told.rejected else []
-    parts += [f"{count} were converted ({kind})" for kind, count in sorted(told.converted.items())]
-    parts += [f"{count} {kind}" for kind, count in sorted(told.tolerated.items())]
-    return [f"In preparing the corpus: {'; '.join(parts)}."] if parts else []
+    lines: list[str] = []
+    for told in (result.preparation for cell in cells for result in cell.results):
+        parts = [f"{told.rejected} audio files that cannot be used were left out (rejected.tsv)"] * bool(told.rejected)
+        parts += [f"{count} were converted ({kind})" for kind, count in sorted(told.converted.items())]
+        parts += [f"{count} {kind}" for kind, count in sorted(told.tolerated.items())]
+        line = f"In preparing the corpus: {'; '.join(parts)}."
+        if parts and line not in lines:
+            lines.append(line)
+    return lines
 
 
 def document(

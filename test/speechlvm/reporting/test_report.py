@@ -199,6 +199,21 @@ def test_scores_of_other_data_are_named(write_result, write_table, run):
 # --- Any state of completion ------------------------------------------------------------------------------------------
 
 
+def test_what_was_left_out_converted_and_tolerated_is_told_once(write_result, run):
+    told = {"rejected": 2, "converted": {"wav 24-bit, 1 channel": 3}, "tolerated": {"recordings were clipped": 1}}
+    for system, preparation in (("a", told), ("b", told), ("c", {}), ("d", {"rejected": 1})):
+        write_result(system, -12.0 * BITS, coding="mulaw", preparation=preparation)
+    paragraphs = [line for line in run().splitlines() if line.startswith("In preparing")]
+    one, three = (
+        "audio files that cannot be used were left out (rejected.tsv)",
+        "were converted (wav 24-bit, 1 channel)",
+    )
+    assert paragraphs == [
+        f"In preparing the corpus: 2 {one}; 3 {three}; 1 recordings were clipped.",
+        f"In preparing the corpus: 1 {one}.",
+    ]
+
+
 def test_nothing_there_at_all(write_table, run, records, tmp_path):
     write_table([{"system": "x", "experiment": "a", "published": {"test": 5}, "mark": ">="}])
     assert line_of(run(), "-")[3:5] == [">=5", ""]
