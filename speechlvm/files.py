@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import resource
@@ -185,6 +186,12 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Atomic; for what writers of libraries make, who hide a full disk behind errors of their own."""
+    with atomic_write(path, "wb", size=len(data)) as stream:
+        stream.write(data)
+
+
 def read_json(path: Path) -> Any:
     """JSON of a file.
 
@@ -203,8 +210,9 @@ def write_array(path: Path, values: np.ndarray) -> None:
     """Atomic .npy file, which cannot hold anything that runs."""
     import numpy as np
 
-    with atomic_write(path, "wb") as stream:
-        np.save(stream, values, allow_pickle=False)
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_bytes(path, buffer.getbuffer())
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
@@ -283,7 +291,11 @@ def check_trained(directory: Path) -> Path:
 
 
 def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None:
-    """Record that `directory` is complete, or with `SKIPPED` that it stays empty; the last thing a stage writes."""
+    """Record that `directory` is complete, or with `SKIPPED` that it stays empty; the last thing a stage writes.
+
+    What killed processes left in it goes; nobody else works on it now.
+    """
+    _remove_left(list(Path(directory).glob(".*.tmp")))
     write_json(Path(directory) / mark, inputs)
 
 

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.data.directory import load_data_dir
     from speechlvm.data.dump import damaged_parts
     from speechlvm.errors import ConfigError, UserError
+    from speechlvm.files import bytes_in, check_space
 
     start_logging()
     if not arguments.data.is_dir():
@@ -46,7 +47,23 @@ def main(argv: list[str] | None = None) -> int:
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
     inputs, write_part, merge = prepare(arguments, data)
-    return run_sharded(arguments, arguments.out, inputs, write_part=write_part, merge=merge, damaged=damaged_parts)
+
+    def write_where_it_fits(job: int, inputs: dict) -> None:
+        check_space(arguments.out, _bytes(arguments.kind, data), "a dump", bytes_in(arguments.out))
+        write_part(job, inputs)
+
+    return run_sharded(
+        arguments, arguments.out, inputs, write_part=write_where_it_fits, merge=merge, damaged=damaged_parts
+    )
+
+
+def _bytes(kind: str, data: Any) -> int:
+    """Of a dump with all its jobs, about; without the lengths of utterances that of an empty one."""
+    from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
+
+    per_frame = {"pcm16": 2, "mulaw": 4, "logmel": 4 * MEL_BINS / MEL_HOP_FRAMES, "vectors": 4 * len(data.channels)}
+    frames = data.num_frames if kind == "vectors" else data.num_samples
+    return int(sum(frames.values()) * per_frame[kind]) + 200 * len(data.utt2spk)
 
 
 def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:

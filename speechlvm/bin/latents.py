@@ -10,7 +10,7 @@ from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.errors import UserError
-from speechlvm.files import check_done, check_trained, hash_file, read_json
+from speechlvm.files import bytes_in, check_done, check_space, check_trained, hash_file, read_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,9 +84,12 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
     dump = open_dump(arguments.dump)
     experiment.observation.check(dump)
-    utterances = share_of(random_utterances(dump, arguments.minutes), job, arguments.nj)
+    of_all_jobs = random_utterances(dump, arguments.minutes)
+    utterances = share_of(of_all_jobs, job, arguments.nj)
     least = extract.least_hop_frames(dump)
     described = extract.representations(experiment.model, arguments.statistics, least, arguments.names)
+    needed = store.expected_bytes(described, [dump.records[utterance].frames for utterance in of_all_jobs])
+    check_space(arguments.out, needed, "representations", bytes_in(arguments.out))
     items = extract.extract_dump(
         experiment.model,
         experiment.observation,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, check_trained, hash_file, hash_value
+from speechlvm.files import bytes_in, check_done, check_space, check_trained, hash_file, hash_value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +61,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     model = experiment.model.double() if arguments.double else experiment.model
     dump = open_dump(arguments.dump)
     experiment.observation.check(dump)
+    check_space(arguments.out, 600 * len(dump.records), "scores", bytes_in(arguments.out))
     utterances = share_of(sorted(dump.records), job, arguments.nj)
     scores = score_dump(
         model,

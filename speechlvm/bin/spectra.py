@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, hash_file
+from speechlvm.files import bytes_in, check_done, check_space, hash_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +39,10 @@ def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     from speechlvm.latents import spectra, store
 
     dump = open_dump(arguments.dump)
-    utterances = share_of(random_utterances(dump, arguments.minutes), job, arguments.nj)
+    of_all_jobs = random_utterances(dump, arguments.minutes)
+    utterances = share_of(of_all_jobs, job, arguments.nj)
+    needed = store.expected_bytes(spectra.REPRESENTATIONS, [dump.records[u].frames for u in of_all_jobs])
+    check_space(arguments.out, needed, "spectra", bytes_in(arguments.out))
     items = spectra.of_dump(dump, utterances)
     bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
     store.write_part(arguments.out, job, bar, spectra.REPRESENTATIONS, inputs)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from speechlvm.data.dump import remove_parts_beyond, start_part
+from speechlvm.data.tables import unsafe_id
 from speechlvm.data.vectors import extend_record, read_vectors, write_record
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, check_store, disk_errors, read_json, write_json
@@ -123,6 +124,15 @@ def write_part(
     )
 
 
+def expected_bytes(described: Iterable[Representation], lengths: Collection[int]) -> int:
+    """Of a store of utterances of so many frames, about."""
+    return sum(
+        len(r.statistics) * (4 * r.dimensions * -(-frames // r.hop_frames) + 300)
+        for r in described
+        for frames in lengths
+    )
+
+
 def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]:
     """Join the parts into scp files; returns what info.json says.
 
@@ -203,6 +213,8 @@ class Store:
             described = [Representation(**{**r, "statistics": tuple(r["statistics"])}) for r in info["representations"]]
             if any(r.hop_frames < 1 for r in described):
                 raise ValueError("hop_frames below 1")
+            if unsafe := [r.name for r in described if unsafe_id(r.name)]:  # files are named after them
+                raise ValueError(f"a representation called {unsafe[0]!a}")
             self.made = {key: done[key] for key in MADE if key in done}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{directory}/info.json: damaged ({error!r}); {self._again()}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from speechlvm.files import atomic_write
+from speechlvm.files import write_bytes
 
 DYNAMIC_RANGE_DB = 80.0
 WINDOW_FRAMES = 256
@@ -31,8 +32,9 @@ def save_figure(figure, path: Path) -> None:
     """PNG or PDF by the path's ending, atomically; the same figure gives the same bytes."""
     kind = path.suffix[1:]
     undated = {"CreationDate": None} if kind == "pdf" else None
-    with atomic_write(path, "wb") as stream:
-        figure.savefig(stream, format=kind, dpi=120, bbox_inches="tight", metadata=undated)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=120, bbox_inches="tight", metadata=undated)
+    write_bytes(path, buffer.getbuffer())
 
 
 def spectrogram_db(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

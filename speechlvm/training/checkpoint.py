@@ -9,7 +9,6 @@ A damaged newest checkpoint is passed over, with a warning, in favour of the one
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -25,7 +24,7 @@ from pydantic import Field
 from speechlvm import __version__
 from speechlvm.config import ExperimentConfig
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, hash_file, read_json, write_json
+from speechlvm.files import bytes_in, check_space, hash_file, read_json, remove_leftovers, write_bytes, write_json
 from speechlvm.saved import NewerFormat, check_format, checked
 from speechlvm.settings import Settings
 
@@ -70,6 +69,16 @@ class Checkpoints:
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
 
+    def check_space(self, model: torch.nn.Module) -> None:
+        """Insist on space for the checkpoints of a run: weights and two moments of each, of all that are ever there.
+
+        Raises:
+            UserError: it is not free.
+        """
+        weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        at_once = KEPT + 2  # the best, and the one that is being written
+        check_space(self.directory, at_once * 3 * weights, "checkpoints", bytes_in(self.directory))
+
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
         if not self.directory.is_dir():
@@ -84,11 +93,10 @@ class Checkpoints:
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write a checkpoint; on failure (disk full, killed) the previous ones are as they were."""
         path = self.path(step)
-        # through memory: torch's own writer hides a full disk behind an error of its archive format
+        self._sweep()
         buffer = io.BytesIO()
         torch.save({**content, "format": FORMAT, "speechlvm": __version__}, buffer)
-        with atomic_write(path, "wb") as stream:
-            stream.write(buffer.getbuffer())
+        write_bytes(path, buffer.getbuffer())
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         mark = Mark(sha256=digest, step=step, format=FORMAT, speechlvm=__version__)
         write_json(path.with_suffix(".json"), mark.model_dump(exclude_none=True))
@@ -107,9 +115,15 @@ class Checkpoints:
         for step in self.steps()[:-KEPT]:
             if step != best:
                 # manifest first: without it the checkpoint does not exist
-                for path in (self.path(step).with_suffix(".json"), self.path(step)):
-                    with contextlib.suppress(FileNotFoundError):
-                        path.unlink()
+                self.path(step).with_suffix(".json").unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what is no checkpoint: what a killed process left would fill the disk, kill by kill."""
+        for path in self.directory.glob("step-*.pt"):
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+        remove_leftovers(self.directory)
 
     def best_step(self) -> int | None:
         """Step of the best checkpoint, if any validation has been done."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from speechlvm.accounting import LN2, CorpusScore, objective, row_terms
 from speechlvm.config import ExperimentConfig
-from speechlvm.data.dataset import Batch, Segment, keyed_generator, load_batches, plan_batches
+from speechlvm.data.dataset import Batch, Segment, cut_utterances, keyed_generator, load_batches, plan_batches
 from speechlvm.data.dump import Dump
 from speechlvm.errors import Interrupted, UserError
 from speechlvm.files import atomic_write
@@ -32,6 +32,7 @@ from speechlvm.observation import Observation
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
+from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 
@@ -99,7 +100,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate.peak)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.progress = Progress()
-        self.writer = None
+        self.scalars: Scalars | None = None
         utterances = self._choose_valid(config.validation.utterances)
         self.validation = Validation(valid, utterances, observation, config.data.max_frames, self.processes, requests)
         self._precision = self._choose_precision()
@@ -128,30 +129,37 @@ class Trainer:
             Interrupted: a signal asked to stop; everything is saved.
             UserError: the loss or a gradient is not finite.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         torch.manual_seed(self.seed)  # nothing of ours draws from this generator, but checkpoints hold its state
         self._resume()
         with self.processes.together():
-            self._try_largest_batch()
+            self._check_beforehand()
         self.processes.replicate(self.model)
         with self.processes.together():
             if self.processes.first:
                 self._write_history()
-                self.writer = SummaryWriter(self.directory / "tb", purge_step=self.progress.step or None)
+                self.scalars = Scalars(self.directory / "tb", self.progress.step)
         hidden = not (self.processes.first and sys.stderr.isatty())
         bar = tqdm(total=100.0, unit="%", disable=hidden, bar_format="{l_bar}{bar}| {postfix}")
         try:
             self._steps(bar)
         finally:
             bar.close()
-            if self.writer is not None:
-                self.writer.close()
+            if self.scalars is not None:
+                self.scalars.close()
 
-    def _try_largest_batch(self) -> None:
+    def _check_beforehand(self) -> None:
+        """What would stop the run later stops it now."""
+        if self._finished():
+            return
+        if cut := cut_utterances(self.frames, self.config.data):
+            log.info(
+                "%d of %d utterances are longer than %d frames and are trained in pieces",
+                cut, len(self.frames), self.config.data.row_frames,
+            )  # fmt: skip
+        self.checkpoints.check_space(self.model)
         shares = [self.processes.share(rows) for batches in self._groups(self.progress.epoch) for rows in batches]
         shares = [rows for rows in shares if rows]
-        if shares and not self._finished():
+        if shares:
             check_step_fits(
                 lambda batch: self._loss(batch, batch.frames, []).backward(),
                 self.optimizer, self.train_dump, shares, self.config.data, self.processes.local_size,
@@ -398,10 +406,8 @@ class Trainer:
             stream.writelines(json.dumps(entry, sort_keys=True) + "\n" for entry in self.progress.history)
 
     def _log_scalars(self, scalars: dict[str, float]) -> None:
-        if self.writer is None:
-            return
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, self.progress.step)
+        if self.scalars is not None:
+            self.scalars.add(scalars, self.progress.step)
 
     def _show(self, bar: tqdm, train_nats: float) -> None:
         progress = self.progress
