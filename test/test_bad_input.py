@@ -10,7 +10,7 @@ import pytest
 from imitations import representations, timit
 from programs import call, load
 
-from speechlvm.bin import analyse, dump, fix_data_dir, train, validate_data_dir
+from speechlvm.bin import analyse, baseline, dump, fix_data_dir, train, validate_data_dir
 from speechlvm.config import validated
 from speechlvm.data.audio import write_wav
 from speechlvm.errors import ConfigError
@@ -473,3 +473,57 @@ def test_row_44_wrong_usage_of_recipes(tmp_path, recipe, words, message):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"run.sh: {message} (--help lists the options)\n"
     assert not (tmp_path / "canary").exists()
+
+
+# --- Dumps and experiments --------------------------------------------------------------------------------------------
+
+
+def shorter(dumped):
+    archive = dumped / "pcm.2.ark"
+    archive.write_bytes(archive.read_bytes()[:-10])
+    return "B_1: ends after 194 of 204 bytes"
+
+
+def changed(dumped):
+    archive = dumped / "pcm.2.ark"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"\x77")
+    return "B_1: damaged: the SHA-256 of its frames is not that of when they were written"
+
+
+def of_another_dump(dumped):
+    make_directory(dumped.parent / "other", dumped.parent / "in", ("A_1", "A_2", "B_1"))
+    assert call(dump.main, "--data", dumped.parent / "other", "--out", dumped.parent / "d", "--nj", 2).returncode == 0
+    shutil.copy(dumped.parent / "d" / "pcm.2.ark", dumped)
+    return "A_2: damaged: the SHA-256 of its frames is not that of when they were written"
+
+
+def of_a_killed_job(dumped):
+    (dumped / "pcm.2.ark").rename(dumped / ".pcm.2.ark.1.tmp")
+    return "A_2: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "damage", [shorter, changed, of_another_dump, of_a_killed_job], ids=lambda d: f"51 {d.__name__}"
+)
+def test_row_51_an_archive_that_is_not_what_its_index_says(place, damage):
+    (place / "in").mkdir()
+    for name in UTTERANCES:
+        write_wav(place / "in" / f"{name}.wav", np.full(100 + UTTERANCES.index(name), 7, np.int16), 16000)
+    dumped, words = place / "dump", ("--data", place / "data", "--out", place / "dump", "--nj", 2)
+    assert call(dump.main, *words).returncode == 0
+    whole = [(dumped / f"pcm.{job}.ark").read_bytes() for job in (1, 2)]
+    message = damage(dumped)
+    where = 4 if message.startswith("A_2") else whole[1].index(b"B_1 RIFF") + 4
+    done = call(baseline.main, "--name", "flac", "--dump", dumped, "--train", dumped, "--out", place / "flac")
+    belongs = (
+        f"the archive does not belong to {dumped}/pcm.scp; remove {dumped}/part.2.json and run stage 2 (dumps) again"
+    )
+    assert (done.returncode, done.stderr) == (1, f"error: {dumped}/pcm.2.ark:{where}: {message}; {belongs}\n")
+    (dumped / "part.2.json").unlink()
+    before = (dumped / "pcm.1.ark").stat().st_mtime_ns
+    assert call(dump.main, *words).returncode == 0
+    assert (dumped / "pcm.1.ark").stat().st_mtime_ns == before  # the stage has redone that job alone
+    assert [(dumped / f"pcm.{job}.ark").read_bytes() for job in (1, 2)] == whole
+    assert (
+        call(baseline.main, "--name", "flac", "--dump", dumped, "--train", dumped, "--out", place / "f").returncode == 0
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from speechlvm.data.audio import MOST_FRAMES, wav_header
+from speechlvm.data.tables import unsafe_id
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_array, write_json
 
@@ -104,8 +106,12 @@ def write_part_file(
 
 
 def damaged_parts(directory: Path) -> set[int]:
-    """Jobs whose archive is not there as long as it was written, or is there without the file that describes it."""
-    jobs = {int(path.name.split(".")[1]) for path in directory.glob("*.*.ark")}
+    """Jobs whose archive is not there as long as it was written, or that lack the file that describes it."""
+    archives = {path.name for path in directory.glob("*.*.ark")}
+    for index in directory.glob("*.scp"):
+        with open(index, encoding="utf-8", errors="replace") as stream:
+            archives |= {os.path.basename(line.rpartition(":")[0]) for line in stream}
+    jobs = {int(match[1]) for name in archives if (match := re.fullmatch(r"[a-z]+\.([0-9]{1,9})\.ark", name))}
     for path in directory.glob("part.*.json"):
         job = int(path.name.split(".")[1])
         try:
@@ -305,6 +311,8 @@ class Dump(ABC):
                     f"{self.directory / self.index}:{number}: {utterance} has no valid offset, or {self.counts} has "
                     f"'{counted} {frames}' in this line; {make_again(self.directory)}"
                 )
+            if reason := unsafe_id(utterance):  # samples and sounds are named after utterances
+                raise UserError(f"{self.directory / self.index}:{number}: {reason}; {make_again(self.directory)}")
             if path not in archives:
                 # beside its scp first: a dump that was copied or moved reads its own archives
                 beside = self.directory / Path(path).name
