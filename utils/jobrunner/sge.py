@@ -10,7 +10,7 @@ from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission,
 from jobrunner.call import INTERRUPTED
 
 RESCHEDULE = 99  # what a script exits with to be queued again
-ACCOUNTING_SECONDS = 20.0  # what has ended is in the accounting file by then
+ACCOUNTING_SECONDS = 10.0  # what has ended should be in the accounting file by then
 RESCHEDULED, OVER_LIMIT, KILLED = 25, 37, 100  # `failed` in accounting(5)
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./ +=@~^-]+")
 
@@ -31,7 +31,7 @@ class GridEngine(Backend):
         "SGE_", "JOB_ID", "JOB_NAME", "JOB_SCRIPT", "QUEUE", "NSLOTS", "NQUEUES", "NHOSTS", "PE_HOSTFILE", "RESTARTED",
         "TMP",
     )  # fmt: skip
-    busy = "commlib|gdi|qmaster|timed out"
+    busy = "gdi request|commlib error|unable to (contact|send message to) qmaster|timed out"
 
     def __init__(self) -> None:
         self.submission: Submission | None = None  # of this runner, if it has come to that
