@@ -36,9 +36,7 @@ FORMAT = 1
 MANIFEST, CARD = "manifest.json", "README.md"
 WEIGHTS, CONFIG, OBSERVATION = "model.safetensors", "config.yaml", "observation.json"
 
-_Name = Annotated[
-    str, StringConstraints(pattern=rf"^({WEIGHTS}|{CONFIG}|{OBSERVATION}|results/[A-Za-z0-9_.-]+\.json)$")
-]
+_Name = Annotated[str, StringConstraints(pattern=rf"^({WEIGHTS}|{CONFIG}|{OBSERVATION}|results/[^/]+\.json)$")]
 _Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

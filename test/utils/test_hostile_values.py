@@ -1,0 +1,138 @@
+"""Values of options and of configurations stay data: whatever they are, no shell runs them."""
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAYLOADS = (
+    "$(touch canary)",
+    "`touch canary`",
+    "a[$(touch canary)]",
+    "x; touch canary",
+    "x | touch canary",
+    "x && touch canary #",
+    "'; touch canary; '",
+    '"; touch canary; "',
+    "x\ntouch canary\n",
+    "$((a[$(touch canary)]))",
+    "<(touch canary)",
+    "*",
+)
+EVERYTHING = "x$(touch canary)`touch canary`;touch canary|touch canary&a[$(touch canary)]'\"\\ * ~"
+
+
+def _tree():
+    """The stages' own test bench."""
+    specification = importlib.util.spec_from_file_location("stages_bench", Path(__file__).with_name("test_stages.py"))
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.Tree
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return _tree()(tmp_path / "a clone")
+
+
+def canaries(tree):
+    return [path for path in tree.root.rglob("canary*") if path.is_file()]
+
+
+def options():
+    """Names of all options of a recipe."""
+    text = (ROOT / "utils/options.sh").read_text(encoding="utf-8")
+    return re.findall(r"(?m)^([a-z][a-z0-9_]*)=", text)
+
+
+FREE = {"train_args", "probe_args", "datadir", "dumpdir", "expdir", "results"}  # take any text
+
+
+@pytest.mark.parametrize("option", sorted(set(options()) - FREE))
+def test_options_refuse_what_is_no_value_of_theirs(tree, option):
+    for payload in PAYLOADS if option in ("nj", "tag", "models") else PAYLOADS[2:4]:
+        status, _, error = tree.run("--stage", "3", "--stop_stage", "3", f"--{option}={payload}")
+        assert status == 2 and error.startswith("run.sh: "), (payload, status, error)
+        assert canaries(tree) == []
+
+
+def test_options_that_take_any_text_hand_it_on(tree):
+    words = ["--models", "a", "--nj", "1", *(f"--{name}={EVERYTHING} {name}" for name in sorted(FREE))]
+    given = []
+    for stage, more in (("2", []), ("3", []), ("8", ["--analyses", "probes"]), ("10", [])):
+        status, _, error = tree.run(*words, *more, "--stage", stage, "--stop_stage", stage)
+        assert status == 0, error
+        given += [word for call in tree.calls() for word in call]
+    assert canaries(tree) == []
+    for word in EVERYTHING.split():
+        assert given.count(word) >= 2  # --train_args and --probe_args are words
+    for name in ("datadir", "dumpdir", "expdir", "results"):
+        assert any(f"{EVERYTHING} {name}" in word for word in given), name
+
+
+def test_names_and_contents_of_configurations(tree):
+    names = [
+        f"{before}touch${{IFS}}canary{after}" for before, after in (("$(", ")"), ("`", "`"), ("a;", ""), ("a[$(", ")]"))
+    ]
+    for name in names:
+        (tree.recipe / f"conf/{name}.yaml").write_text("model: !!python/object/apply:os.mkdir [canary]\n")
+        (tree.recipe / f"conf/tables/{name}.yaml").write_text(f"rows:\n  - {{experiment: {name}}}\n")
+    status, _, error = tree.run("--models", "all", "--stage", "3", "--stop_stage", "3")
+    assert status == 0, error
+    configs = {call[call.index("--config") + 1] for call in tree.calls()}
+    assert {f"conf/{name}.yaml" for name in names} < configs
+    status, _, error = tree.run("--tables", names[0], "--stage", "3", "--stop_stage", "3")
+    assert status == 2 and "no system in conf" in error
+    assert canaries(tree) == []
+
+
+def test_the_environment_is_data(tree):
+    hostile = "a[$(touch canary)]`touch canary`"
+    names = (
+        "speaker",
+        "material",
+        "dump_args",
+        "sample_args",
+        "SECONDS",
+        "current",
+        "child",
+        "optional",
+        "option_files",
+    )
+    tree.run("--stage", "10", **dict.fromkeys(names, hostile))
+    assert canaries(tree) == []
+
+
+def test_an_experiments_own_configuration(tree):
+    """same_inputs of stage 4 reads the coding of what somebody may have copied there."""
+    path = tree.recipe / "exp/train/a/seed1/config.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("coding: a[$(touch canary)]`touch canary`;touch canary\n")
+    words = ["--models", "a", "--nj", "1", "--codings", "mulaw-pcm"]
+    status, out, error = tree.run("--stage", "4", "--stop_stage", "4", *words)
+    assert status == 0, error
+    assert "no score over the cells of mulaw-pcm: trained on a[$(touch canary)]" in out
+    assert canaries(tree) == []
+
+
+def test_a_misspelt_option_is_data(tmp_path):
+    script = tmp_path / "script.sh"
+    script.write_text(f'#!/usr/bin/env bash\nset -euo pipefail\nnj=4\n. "{ROOT}/utils/parse_options.sh"\n')
+    for name in (
+        "$(touch canary)",
+        "`touch canary`",
+        "nj[$(touch canary)]",
+        "@",
+        "*",
+        "x]+$(touch canary)",
+        "!nj",
+        "PATH",
+    ):
+        done = subprocess.run(
+            ["bash", script, f"--{name}", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 2 and "unknown option" in done.stderr
+    assert not (tmp_path / "canary").exists()
