@@ -89,7 +89,7 @@ class Tree:
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def calls(self, checks: bool = False) -> list[list[str]]:
@@ -410,6 +410,28 @@ def test_a_failure_names_stage_and_log_and_stops_after_the_other_experiments(tre
     assert "the reason is written here" in err
     assert "stage 3 (train) failed with status 1" in err
     assert tree.summary() == ["train exp/train/a/seed1", "train exp/train/b/seed1"]
+
+
+def test_a_cluster_is_given_all_experiments_at_once(tree):
+    settings = tree.recipe / "cmd.sh"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("=local", "=slurm"), encoding="utf-8")
+    shutil.copyfile(tree.root / "utils" / "local.py", tree.root / "utils" / "slurm.py")  # the same calls, without Slurm
+    tree.behave("train wait")
+    process = tree.start("--stage", "3", "--stop_stage", "3", "--seeds", "1 2")
+    logs = [tree.recipe / f"exp/train/{model}/seed{seed}/logs/train.log" for model in "ab" for seed in (1, 2)]
+    end = time.monotonic() + 60
+    while not (all(map(Path.exists, logs)) and (tree.python.parent / "calls").read_text().count("\n") == 2 * 4):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 75 and "run the same command again" in err
+    assert all("# Ended at " in log.read_text(encoding="utf-8") for log in logs)
+
+    tree.behave("train 1")
+    status, _, err = tree.run("--stage", "3", "--stop_stage", "4", "--seeds", "1 2")
+    assert status == 1 and err.count("the reason is written here") == 4
+    assert [line for line in tree.summary() if line.startswith("score")] == []
 
 
 def test_an_interrupted_program_is_no_failure(tree):
