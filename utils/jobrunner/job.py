@@ -7,6 +7,7 @@ gets one SIGTERM, and is waited for. What became of the job goes to `status.<job
     error     why there was more to it than the command's status, or nothing
 """
 
+import contextlib
 import json
 import math
 import os
@@ -72,7 +73,9 @@ class Task:
     def run(self, stop: Interruption) -> int:
         """The job, from the head of its log to its status file; returns what the submitted script exits with."""
         status_file = self.path.with_name(f"status.{self.number}")
-        status_file.unlink(missing_ok=True)  # of an earlier attempt
+        status_file.unlink(missing_ok=True)  # of an earlier attempt; so is what the scheduler wrote about that
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self.path.with_name(f"output.{self.number}"), 0)
         log = Path(self.of_job(self.spec["log"]))
         stopped, error = False, ""
         try:

@@ -48,8 +48,8 @@ def last_lines(log: Path) -> list[str]:
             text = handle.read().decode(errors="replace")
     except OSError as error:
         return [f"(no log: {error.strerror})"]
-    attempt = text.rpartition("\n# command: ")[2] or text
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in attempt.split("\n")[1:]]
+    _, head, attempt = text.rpartition("\n# command: ")
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in attempt.split("\n")[1 if head else 0 :]]
     lines = [line[:TAIL_WIDTH] for line in lines if line.strip() and not line.startswith("# Ended at ")]
     return lines[-TAIL_LINES:] or ["(no output)"]
 
