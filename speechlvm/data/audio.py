@@ -320,9 +320,11 @@ def _sphere_header(path: Path, file: BinaryIO) -> AudioInfo:
     if width == 2 and coding == "pcm" and order not in ("01", "10"):
         found = f"'{order}'" if order else "missing"
         raise UserError(f"{path}: sample_byte_format is {found}; expected 01 (little-endian) or 10; {COPY_AGAIN}")
-    found = (_file_size(file) - size) // (width * channels)
+    found, rest = divmod(_file_size(file) - size, width * channels)
     if found != count:
         raise _truncated(path, count, found)
+    if rest:
+        raise UserError(f"{path}: {rest} bytes more than the {count} samples that its header says; {COPY_AGAIN}")
     extrema = None
     if "sample_min" in fields and "sample_max" in fields:
         extrema = (_sphere_integer(path, fields, "sample_min", None), _sphere_integer(path, fields, "sample_max", None))
@@ -379,9 +381,26 @@ def _wave_header(path: Path, file: BinaryIO) -> AudioInfo:
         return AudioInfo(path, "wav", encoding, bits, channels, rate_hz, found, position, placeholder=placeholder)
     if position + size > file_size:
         raise _truncated(path, size // frame_bytes, found)
+    if after := _bytes_in_no_chunk(file, position + size + size % 2, file_size):
+        raise UserError(
+            f"{path}: {after} bytes after the {size // frame_bytes} samples that its header says are in no chunk; "
+            + COPY_AGAIN
+        )
     if size % frame_bytes:
         raise UserError(f"{path}: {size} bytes of data are no whole number of {frame_bytes}-byte frames; {COPY_AGAIN}")
     return AudioInfo(path, "wav", encoding, bits, channels, rate_hz, size // frame_bytes, position)
+
+
+def _bytes_in_no_chunk(file: BinaryIO, position: int, file_size: int) -> int:
+    """Number of bytes from `position` on that are not of chunks; a header that says too few samples leaves some."""
+    while position < file_size:
+        file.seek(position)
+        head = file.read(8)
+        size = int.from_bytes(head[4:], "little")
+        if len(head) < 8 or not head[:4].isascii() or position + 8 + size > file_size:
+            return file_size - position
+        position += 8 + size + size % 2
+    return 0
 
 
 def _describe_float(info: AudioInfo) -> str:

@@ -99,6 +99,9 @@ FILES = {
         flac(21, 0xF0, 0, 0, 0, 0), f"header says 0 samples, {STREAMED} {{path}} {{stem}}.converted.wav"
     ),
     "4 lie": (wave(size=0x70000000), f"header says 939524096 samples, found 4800; {AGAIN}"),
+    "4 header says too little": (
+        wave(size=9000), f"600 bytes after the 4500 samples that its header says are in no chunk; {AGAIN}"
+    ),
     "4 lie of sphere": (sphere(count=2**31 - 1), f"header says 2147483647 samples, found 4800; {AGAIN}"),
     "5 NaN": (floats(0, 0.5, 0, np.nan), f"sample 3 is nan; expected 16-bit PCM; {TO_16_BITS}"),
     "5 infinite": (floats(0, -np.inf), f"sample 1 is -inf; expected 16-bit PCM; {TO_16_BITS}"),
@@ -151,6 +154,9 @@ FILES = {
     "20 odd byte order": (
         sphere(sample_byte_format="-s2 11"),
         f"sample_byte_format is '11'; expected 01 (little-endian) or 10; {AGAIN}",
+    ),
+    "20 header of other length": (
+        sphere().replace(b"   1024", b"   1023"), f"1 bytes more than the 4800 samples that its header says; {AGAIN}"
     ),
     "20 short header": (sphere()[:100], f":2: SPHERE header of 1024 bytes in a file of 100 bytes; {AGAIN}"),
 }  # fmt: skip
