@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +22,12 @@ _importable(Path(__file__).parent / "cluster")
 _importable(Path(__file__).parent / "imitations")
 _importable(Path(__file__).parent / "programs")
 _importable(Path(__file__).parent / "faults")
+
+
+# Generated cases are the same in every run; `--hypothesis-profile campaign` looks for others, and for longer.
+settings.register_profile("run", derandomize=True, deadline=None)
+settings.register_profile("campaign", max_examples=5000, deadline=None)
+settings.load_profile("run")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
