@@ -32,7 +32,7 @@ def validate(path: str | Path, check_audio: bool = True, allow_pipes: bool = Fal
         lengths, unreadable = audio_lengths(contents, allow_pipes)
         faults += unreadable + _wrong_counts(contents, lengths)
     if check_audio and of_vectors(contents):
-        faults += _vector_faults(contents)
+        faults += vector_faults(contents)
     return faults
 
 
@@ -197,7 +197,10 @@ def _spk2utt_faults(spk2utt: Contents, utterances: dict[str, Line]) -> list[str]
     faults, listed = [], {}
     for line in spk2utt.lines:
         for utterance in line.columns if line.rest else ():
-            listed[utterance] = line
+            if utterance in listed:
+                where, first = f"{spk2utt.path}:{line.number}", listed[utterance].number
+                faults.append(f"{where}: '{utterance}' is listed twice, also in line {first}; {FIXER}")
+            listed.setdefault(utterance, line)
             speaker = utterances[utterance].rest if utterance in utterances else None
             if speaker != line.key:
                 found = f"utt2spk says '{speaker}'" if speaker else "utt2spk lacks it"
@@ -288,7 +291,7 @@ def _wrong_counts(contents: dict[str, Contents], lengths: dict[str, int]) -> lis
     ]
 
 
-def _vector_faults(contents: dict[str, Contents]) -> list[str]:
+def vector_faults(contents: dict[str, Contents]) -> list[str]:
     """Sequences that are not where feats.scp says, or not as long as utt2num_frames says."""
     counts = contents["utt2num_frames"].by_key() if "utt2num_frames" in contents else {}
     faults = []

@@ -10,7 +10,9 @@ from speechlvm.data.checks import (
     examine,
     excerpts,
     mandatory,
+    of_vectors,
     pipe_faults,
+    vector_faults,
 )
 from speechlvm.data.directory import DataDirectory, sorted_by_bytes, write_lines
 from speechlvm.data.tables import FIXER, TABLES, Contents, Line
@@ -47,7 +49,10 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
     for name, table in contents.items():
         _fix_lines(name, table, done)
     _fix_keys(path, contents, done)
-    lengths, faults = audio_lengths(contents, allow_pipes) if "wav.scp" in contents else ({}, [])
+    if of_vectors(contents):
+        lengths, faults = {}, vector_faults(contents)
+    else:
+        lengths, faults = audio_lengths(contents, allow_pipes)
     if faults:
         raise _refusal(faults)
     _regenerate(path, contents, lengths, done)

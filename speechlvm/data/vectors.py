@@ -152,27 +152,32 @@ def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
     """
     path = directory / "channels"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected a line 'name real|binary' a channel") from error
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {reason}; expected a line 'name real|binary' a channel") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8; expected a line 'name real|binary' a channel") from error
     channels: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         parts = line.split(" ")
-        if len(parts) != 2 or parts[1] not in KINDS or not parts[0] or parts[0] in channels:
-            raise UserError(f"{path}:{number}: '{line}'; expected 'name real' or 'name binary', each name once")
+        if len(parts) != 2 or parts[1] not in KINDS or not parts[0].isprintable() or parts[0] in ("", *channels):
+            raise UserError(f"{path}:{number}: {line!r}; expected 'name real' or 'name binary', each name once")
         channels[parts[0]] = parts[1]
     if not channels:
         raise UserError(f"{path}:1: empty file; expected a line 'name real|binary' a channel")
     path = directory / "rate_hz"
     if not path.exists():
         return channels, None
-    text = path.read_text(encoding="utf-8").strip()
+    data = path.read_bytes()
     try:
-        rate_hz = float(text)
+        rate_hz = float(data.decode("utf-8"))
     except ValueError:
         rate_hz = math.nan
     if not 0 < rate_hz < math.inf:
-        raise UserError(f"{path}:1: '{text}'; expected frames per second, a positive number")
+        raise UserError(
+            f"{path}:1: {data[:99].decode('utf-8', 'replace').rstrip()!r}; expected frames per second, above 0"
+        )
     return channels, rate_hz
 
 

@@ -151,6 +151,8 @@ CASES = {
                                f"utt2spk:1: utterance 'A_1' is not in utt2num_samples; {FIXABLE}", True),
     "spk2utt disagrees": ("spk2utt", lambda b: b"A A_1\nB-x A_2 B-x_1\n",
                           ":2: 'A_2' under 'B-x', but utt2spk says 'A'", True),
+    "spk2utt lists one twice": ("spk2utt", lambda b: b"A A_1 A_2 A_1\nB-x B-x_1\n",
+                                f":1: 'A_1' is listed twice, also in line 1; {FIXABLE}", True),
     "spk2utt lacks one": ("spk2utt", lambda b: b"A A_1\nB-x B-x_1\n",
                           ": utterance 'A_2' of utt2spk line 2 is not listed", True),
     "end before start": ("phones", lambda b: b.replace(b"A_1 40 100", b"A_1 40 40"),
