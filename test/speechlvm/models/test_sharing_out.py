@@ -33,3 +33,22 @@ def _check(tiny, dump, samples):
         assert sum(map(len, shards)) == len(names)
     for way in ways:
         assert way == pytest.approx(together, rel=1e-9, abs=1e-9)
+
+
+def test_long_utterances_are_neither_read_nor_encoded_as_a_whole(tiny, make_dump, monkeypatch):
+    dump = open_dump(make_dump("test", [900]))
+    read, encode, spans = dump.read, tiny.model.encode, []
+
+    def counting(utterance, start, stop):
+        spans.append(stop - start)
+        return read(utterance, start, stop)
+
+    def bounded(inputs, lengths):
+        spans.append(inputs.shape[1])
+        return encode(inputs, lengths)
+
+    monkeypatch.setattr(dump, "read", counting)
+    monkeypatch.setattr(tiny.model, "encode", bounded)
+    (score,) = score_dump(tiny.model, tiny.observation, dump, max_frames=48)
+    hops = -(-48 // tiny.model.hop) + 2 * -(-tiny.model.halo // tiny.model.hop)
+    assert score.frames == 900 and 48 <= max(spans) <= hops * tiny.model.hop < 400
