@@ -61,7 +61,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove_left(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+    remove_left(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
     try:
         with disk_errors(path):
             temporary.mkdir(parents=True)
@@ -76,10 +76,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(directory: Path) -> None:
     """Remove, at any depth, what a killed process left that was in `atomic_write` or `atomic_directory`."""
-    _remove_left(list(Path(directory).rglob(".*.tmp")))
+    remove_left(list(Path(directory).rglob(".*.tmp")))
 
 
-def _remove_left(paths: Iterable[Path]) -> None:
+def remove_left(paths: Iterable[Path]) -> None:
+    """Remove those of these temporary files and directories whose process has been killed."""
     for path in paths:
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _lives(int(process)):
@@ -295,7 +296,7 @@ def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None
 
     What killed processes left in it goes; nobody else works on it now.
     """
-    _remove_left(list(Path(directory).glob(".*.tmp")))
+    remove_left(list(Path(directory).glob(".*.tmp")))
     write_json(Path(directory) / mark, inputs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from speechlvm.errors import ConfigError, Interrupted, UserError
 from speechlvm.files import disk_errors, is_done, mark_done, mark_undone, read_json
+from speechlvm.processes import STOP_SIGNALS
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -135,10 +136,11 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its status.
 
     A `UserError` becomes one line on standard error and its own exit status, an error of the operating system one line
-    and status 1; an interrupt from the keyboard or SIGTERM becomes status 75. With ``--debug`` among the arguments the
-    traceback is shown instead of hidden.
+    and status 1; an interrupt from the keyboard, SIGTERM, SIGUSR1 or SIGUSR2 (schedulers warn with these) becomes
+    status 75. With ``--debug`` among the arguments the traceback is shown instead of hidden.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C, so that temporary files are removed
+    for number in STOP_SIGNALS:
+        signal.signal(number, _interrupt)  # as Ctrl-C, so that temporary files are removed
     try:
         status = main() or 0
     except (UserError, KeyboardInterrupt, OSError) as error:

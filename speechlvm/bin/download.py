@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from speechlvm.config import validated
     from speechlvm.data.download import ArchiveList, choose, download, is_complete, load_archives
-    from speechlvm.training.lock import locked
+    from speechlvm.lock import locked
 
     start_logging()
     listed = load_archives(arguments.archives)

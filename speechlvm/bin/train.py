@@ -113,7 +113,7 @@ def _train(
     from speechlvm.experiment import build, training_device
     from speechlvm.observation import Observation
     from speechlvm.training.checkpoint import Checkpoints, load_weights
-    from speechlvm.training.lock import locked
+    from speechlvm.lock import locked
     from speechlvm.training.trainer import Trainer
 
     with ExitStack() as held:

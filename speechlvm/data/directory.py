@@ -112,7 +112,8 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
         UserError: if what would be written does not validate (the audio files are not opened).
     """
     path = Path(path)
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    # both of a kind that is removed when their process has been killed
+    temporary, old = (path.with_name(f".{path.name}{what}.{os.getpid()}.tmp") for what in ("", ".old"))
     with disk_errors(path):
         temporary.mkdir(parents=True)
     try:

@@ -26,7 +26,7 @@ import numpy as np
 from speechlvm.data.audio import MOST_FRAMES, wav_header
 from speechlvm.data.tables import unsafe_id
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, write_array, write_json
+from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, remove_left, write_array, write_json
 
 RIFF_HEADER_BYTES = 44
 SAMPLE_BYTES = 2
@@ -75,8 +75,7 @@ def start_part(directory: Path, job: int, archive: Path) -> None:
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"part.{job}.json").unlink(missing_ok=True)
-        for leftover in directory.glob(f".{archive.name}.*.tmp"):
-            leftover.unlink()
+        remove_left(list(directory.glob(f".{archive.name}.*.tmp")))
 
 
 def remove_parts_beyond(directory: Path, jobs: int, *stems: str) -> None:

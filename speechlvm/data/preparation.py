@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from speechlvm.data.directory import DataDirectory, write_data_dir
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, is_done, mark_done, mark_undone, write_json
+from speechlvm.lock import locked
 
 NAMED = 5
 PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
@@ -221,30 +222,32 @@ def prepare_sets(
             how many there were, with all else that was tolerated, to <out>/<set>/preparation.json.
 
     Raises:
-        UserError: there are faults (each is printed), too many rejected files, or a set is empty.
+        UserError: there are faults (each is printed), too many rejected files, a set is empty, or another preparation
+            is at work in `out`.
     """
     if is_done(out, inputs) and all(_is_there(out / name) for name in names):
         print(f"{out}: complete")
         return
-    mark_undone(out)
-    log = Log(max_bad)
-    sets = make(log)
-    for name, data in sets.items():
-        if not data.utt2spk and not log.failed:
-            log.fault(f"{name}: no utterances are left for this set; give more data, or a division that fills it")
-    log.report()
-    train = next(iter(sets.values()))
-    for name, data in sets.items():
-        write_data_dir(data, out / name)
-        if told := _told(log):
-            write_json(out / name / PREPARATION, told)
-        print(describe(name, data, train, rate_hz))
-    if log.rejected:
-        with atomic_write(out / REJECTED) as stream:
-            stream.writelines(f"{path}\t{reason}\n" for path, reason in sorted(log.rejected.items()))
-    else:
-        (out / REJECTED).unlink(missing_ok=True)
-    mark_done(out, inputs)
+    with locked(out):
+        mark_undone(out)
+        log = Log(max_bad)
+        sets = make(log)
+        for name, data in sets.items():
+            if not data.utt2spk and not log.failed:
+                log.fault(f"{name}: no utterances are left for this set; give more data, or a division that fills it")
+        log.report()
+        train = next(iter(sets.values()))
+        for name, data in sets.items():
+            write_data_dir(data, out / name)
+            if told := _told(log):
+                write_json(out / name / PREPARATION, told)
+            print(describe(name, data, train, rate_hz))
+        if log.rejected:
+            with atomic_write(out / REJECTED) as stream:
+                stream.writelines(f"{path}\t{reason}\n" for path, reason in sorted(log.rejected.items()))
+        else:
+            (out / REJECTED).unlink(missing_ok=True)
+        mark_done(out, inputs)
 
 
 def _told(log: Log) -> dict[str, Any]:

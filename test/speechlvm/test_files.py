@@ -100,3 +100,13 @@ def test_only_what_killed_processes_left_is_removed(tmp_path):
     remove_leftovers(tmp_path)
     assert not left.exists() and all(path.exists() for path in kept)
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_what_is_done_holds_nothing_that_killed_processes_left(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".a.json.{dead.pid}.tmp").write_text("half")
+    (tmp_path / f".data.old.{dead.pid}.tmp").mkdir()
+    (tmp_path / f".b.json.{os.getpid()}.tmp").write_text("of a living process")
+    mark_done(tmp_path, {})
+    assert sorted(os.listdir(tmp_path)) == [f".b.json.{os.getpid()}.tmp", "done.json"]

@@ -28,7 +28,7 @@ from speechlvm.bin.download import main
 from speechlvm.data import download, transfer
 from speechlvm.data.download import load_archives
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.training.lock import locked
+from speechlvm.lock import locked
 
 ETAG = '"v1"'
 SHARED = {"LibriSpeech/README.TXT": b"read me", "LibriSpeech/SPEAKERS.TXT": b"; id | sex"}

@@ -33,6 +33,17 @@ def test_pruning_keeps_the_newest_two_and_the_best(checkpoints):
     assert checkpoints.load_best()["model"]["w"].tolist() == [10.0] * 3
 
 
+def test_saving_leaves_nothing_of_killed_processes(checkpoints):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = [checkpoints.directory / name for name in (f".step-00000030.pt.{dead.pid}.tmp", "step-00000010.pt")]
+    left[0].write_bytes(b"half")
+    checkpoints.path(10).with_suffix(".json").unlink()  # killed in the middle of prune
+    checkpoints.save(40, {"model": {}})
+    assert not any(path.exists() for path in left)
+    assert checkpoints.steps() == [20, 30, 40]
+
+
 def test_no_best_yet(checkpoints):
     with pytest.raises(UserError, match="no best checkpoint yet; run stage 3"):
         checkpoints.load_best()

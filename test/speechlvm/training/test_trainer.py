@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_with_names(tiny_config, dumps, tmp_path
 
 
 def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
-    from speechlvm.training.lock import locked
+    from speechlvm.lock import locked
 
     with locked(tmp_path / "exp"), pytest.raises(UserError, match=r"in use by .* process \d+ since"):
         _train(tiny_config(), dumps, tmp_path / "exp")
