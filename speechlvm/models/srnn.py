@@ -150,18 +150,24 @@ class SRNN(LatentModel):
         def stacks_of(span: tuple[int, int]) -> Tensor:
             return stack_frames(read(*span), self.stack).transpose(0, 1)
 
-        before: list[State] = []
         state = self.initial_state(len(read(0, 1)))
-        for span in spans:
-            before.append(state)
+        # all in one piece: small tensors that stay, between large ones that go, would leave gaps nobody can use
+        before = {name: state[name].new_empty(len(spans), *state[name].shape) for name in ("d", "stack")}
+        behind = before["d"].new_zeros(before["d"].shape)
+
+        def smoothed(number: int) -> tuple[Tensor, Tensor]:
+            state = {name: values[number] for name, values in before.items()}
+            return self._smoothed(stacks_of(spans[number]), state, None, behind[number])
+
+        for number, span in enumerate(spans):
+            for name, values in before.items():
+                values[number] = state[name]
             stacks = stacks_of(span)
-            state = {"d": self._states(stacks, state)[1][-1].clone(), "stack": stacks[-1].clone()}
-        behind: list[Tensor | None] = [None]
-        for span, state in zip(spans[:0:-1], before[:0:-1], strict=True):
-            a, _ = self._smoothed(stacks_of(span), state, None, behind[0])
-            behind.insert(0, a[0].clone())
-        for span, state, a_after in zip(spans, before, behind, strict=True):
-            a, d = self._smoothed(stacks_of(span), state, None, a_after)
+            state = {"d": self._states(stacks, state)[1][-1], "stack": stacks[-1]}
+        for number in reversed(range(1, len(spans))):
+            behind[number - 1] = smoothed(number)[0][0]
+        for number in range(len(spans)):
+            a, d = smoothed(number)
             yield self._features(a, d, torch.ones(a.shape[1], len(a), dtype=torch.bool, device=a.device))
 
     def _smoothed(
@@ -173,7 +179,7 @@ class SRNN(LatentModel):
             stacks: of a chunk.
             state: before it.
             steps: (B,) after which each row ends; None: none does.
-            after: a of the step after the chunk (B, state); None: zero.
+            after: a of the step after the chunk (B, state); None: none is there, and a zero.
         """
         phi_x, d = self._states(stacks, state)
         steps = torch.full((stacks.shape[1],), len(stacks), device=stacks.device) if steps is None else steps

@@ -218,18 +218,21 @@ class ZForcing(LatentModel):
         """See `Model.encode_chunks`: once backwards, keeping what is handed over, then each chunk again."""
         spans = chunks(frames, chunk)
 
-        def backwards(span: tuple[int, int], memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple]:
-            embedded = self._embed(stack_frames(read(*span), self.stack))
-            states, memory = self.backward_lstm(embedded.flip(0), memory)
+        # h and c after each chunk, all in one piece: small tensors between large ones would leave gaps nobody can use
+        behind = self.first_input.new_zeros(len(spans), 2, 1, len(read(0, 1)), self.config.state)
+
+        def backwards(number: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            embedded = self._embed(stack_frames(read(*spans[number]), self.stack))
+            with full_precision(embedded):
+                states, memory = self.backward_lstm(embedded.flip(0), tuple(behind[number]))
             return states.flip(0).transpose(0, 1), memory
 
-        behind: list[tuple[Tensor, Tensor] | None] = [None]
-        for span in spans[:0:-1]:
-            behind.insert(0, backwards(span, behind[0])[1])
-        for span, memory in zip(spans, behind, strict=True):
-            states, _ = backwards(span, memory)
-            following = torch.zeros_like(states[:, 0]) if memory is None else memory[0][0]
-            yield self._features(states, following, states.new_ones(states.shape[:2], dtype=torch.bool))
+        for number in reversed(range(1, len(spans))):
+            behind[number - 1] = torch.stack(backwards(number)[1])
+        for number in range(len(spans)):
+            states, _ = backwards(number)
+            mask = states.new_ones(states.shape[:2], dtype=torch.bool)
+            yield self._features(states, behind[number][0, 0], mask)
 
     def _features(self, states: Tensor, following: Tensor, mask: Tensor) -> Features:
         """Of b (B, S, H), and of the b after the last of these (B, H)."""
