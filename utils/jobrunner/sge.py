@@ -74,7 +74,8 @@ class GridEngine(Backend):
         if states and not any(state.phase == Phase.RUNNING for state in states.values()):
             reason = why_waiting(submitted)
             states = {job: State(Phase.WAITING, state.reason or reason) for job, state in states.items()}
-        self._settle(submitted, [job for job in self.known if job not in states and job not in self.ended])
+        jobs = self.submission.jobs if self.submission else self.known
+        self._settle(submitted, [job for job in jobs if job not in states and job not in self.ended])
         return {**states, **self.ended}
 
     def _settle(self, submitted: str, jobs: list[int]) -> None:
@@ -85,7 +86,7 @@ class GridEngine(Backend):
             gone = time.monotonic() - self.gone.setdefault(job, time.monotonic())
             if job in ends:
                 self.ended[job] = ends[job]
-            elif gone >= ACCOUNTING_SECONDS and (job in self.deleted or self.known[job] == Phase.WAITING):
+            elif gone >= ACCOUNTING_SECONDS and (job in self.deleted or self.known.get(job) == Phase.WAITING):
                 self.ended[job] = State(Phase.STOPPED, "cancelled", status=INTERRUPTED)
 
     def _give_up(self, submitted: str, jobs: list[int]) -> None:

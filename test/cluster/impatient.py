@@ -1,0 +1,17 @@
+"""Runs a runner of a cluster with short waits: impatient.py RUNNER ARGUMENT..., for tests."""
+
+import runpy
+import sys
+from pathlib import Path
+
+UTILS = Path(__file__).resolve().parents[2] / "utils"
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(UTILS))
+    from jobrunner import cluster, sge
+
+    cluster.SUBMIT_PAUSES_SECONDS = (0.1, 0.1, 0.1, 0.1)
+    cluster.STATUS_DELAY_SECONDS, cluster.STOPPED_DELAY_SECONDS, cluster.REMARK_SECONDS = 10.0, 0.3, 1.0
+    sge.ACCOUNTING_SECONDS = 0.5
+    sys.argv = [str(UTILS / f"{sys.argv[1]}.py"), *sys.argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
