@@ -46,7 +46,7 @@ def follow_parent(*_: object) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent is not None and os.getppid() == parent.pid:  # and not a server that forks for it
         die_with(parent.pid)
 
 

@@ -8,12 +8,15 @@ each node). What a job of several nodes must have in its environment is MASTER_A
 """
 
 import logging
+import os
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
+from speechlvm.errors import UserError
 from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
 from speechlvm.processes import default_signals, is_launched, stop_requests
 
@@ -48,15 +51,18 @@ def main(argv: list[str] | None = None) -> int:
         "seed": arguments.seed,
     }
     complete = is_done(arguments.out, inputs) and _best_is_there(arguments.out / "checkpoints")
-    if is_launched():  # as one of several processes, which decide it together
-        return _train_with_others(arguments, overrides, inputs, complete)
+    if is_launched():
+        _train_with_others(arguments, overrides, inputs, complete)
     status = status_if_decided(arguments, arguments.out, complete)
     if status is not None:
         return status
-    if max(1, arguments.ngpu) * arguments.num_nodes > 1:
+    processes = max(1, arguments.ngpu)
+    if processes * arguments.num_nodes > 1:
+        from speechlvm.experiment import training_device
         from speechlvm.training.launch import launch
 
-        return launch(sys.argv[1:] if argv is None else argv, arguments.ngpu, arguments.num_nodes)
+        training_device(arguments.ngpu, processes - 1)
+        return launch(sys.argv[1:] if argv is None else argv, processes, arguments.num_nodes)
     with stop_requests() as requests:
         from speechlvm.training.distributed import OneProcess
 
@@ -65,8 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _best_is_there(directory: Path) -> bool:
-    best = directory / "best.json"
-    return best.exists() and (directory / f"step-{read_json(best)['step']:08d}.pt").exists()
+    try:
+        return (directory / f"step-{int(read_json(directory / 'best.json')['step']):08d}.pt").exists()
+    except (UserError, LookupError, TypeError, ValueError):  # what is wrong, the training says
+        return False
 
 
 def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
@@ -85,20 +93,34 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _train_with_others(arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any], complete: bool) -> int:
-    from speechlvm.training.distributed import PeerFailed, PeerLost, joined
+def _train_with_others(
+    arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any], complete: bool
+) -> NoReturn:
+    """Train as one of several processes, and end this one."""
+    from speechlvm.training.distributed import PeerFailed, PeerLost, ProcessGroup
 
+    def train() -> int:
+        try:
+            with default_signals():  # until they have met there is nothing to save: a signal ends the process at once
+                processes = ProcessGroup(arguments.ngpu)
+                with stop_requests() as requests:
+                    if not processes.agree(complete)[0][0]:  # what the first one has found
+                        _train(arguments, overrides, inputs, processes, requests)
+        except (PeerFailed, PeerLost) as error:
+            return error.exit_status
+        return 0
+
+    status = 1
     try:
-        # until they have met there is nothing to save: a signal ends the process at once
-        with default_signals(), joined(arguments.ngpu) as processes, stop_requests() as requests:
-            if processes.agree(complete)[0][0]:  # what the first one has found
-                return 0
-            if not processes.first:
-                logging.disable(logging.WARNING)
-            _train(arguments, overrides, inputs, processes, requests)
-    except (PeerFailed, PeerLost) as error:
-        return error.exit_status
-    return 0
+        run_main(train)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # without destructors: the group's wait for its threads, which may be waiting for the interpreter
+    os._exit(status)
 
 
 def _train(
@@ -111,11 +133,13 @@ def _train(
     from speechlvm.config import load_experiment
     from speechlvm.data.dump import open_dump
     from speechlvm.experiment import build, training_device
+    from speechlvm.lock import locked
     from speechlvm.observation import Observation
     from speechlvm.training.checkpoint import Checkpoints, load_weights
-    from speechlvm.lock import locked
     from speechlvm.training.trainer import Trainer
 
+    if not processes.first:
+        logging.disable(logging.WARNING)
     with ExitStack() as held:
         with processes.together():
             config = load_experiment(arguments.config, overrides)

@@ -133,6 +133,7 @@ class ProcessGroup(OneProcess):
     def __init__(self, ngpu: int) -> None:
         import torch.distributed as dist
 
+        die_with(int(os.environ.get(LAUNCHER, os.getppid())))
         with _contact():
             dist.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -234,20 +235,3 @@ def _contact() -> Iterator[None]:
         if isinstance(error, DistError) or "gloo" in str(error):  # gloo's have no type of their own
             raise PeerLost(f"lost contact with another process of the training: {error}") from error
         raise
-
-
-@contextlib.contextmanager
-def joined(ngpu: int) -> Iterator[ProcessGroup]:
-    """This process, launched as one of several, among them."""
-    import torch.distributed as dist
-
-    die_with(int(os.environ.get(LAUNCHER, os.getppid())))
-    processes = ProcessGroup(ngpu)
-    try:
-        yield processes
-    except PeerLost:
-        raise  # what is left of the group may wait for ever
-    except BaseException:
-        dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()

@@ -23,7 +23,6 @@ from torch.distributed.elastic.rendezvous import RendezvousClosedError, Rendezvo
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.experiment import training_device
 from speechlvm.processes import LAUNCHER, STOP_SIGNALS
 
 MEETING_SECONDS = 60
@@ -44,6 +43,8 @@ class _Agent(LocalElasticAgent):
             raise KeyboardInterrupt
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        if self._request:
+            raise KeyboardInterrupt
         self._meeting = True
         super()._rendezvous(worker_group)
         self._meeting = False
@@ -74,21 +75,19 @@ class _Agent(LocalElasticAgent):
         raise UserError(f"{_accident(result)}, after {MAX_RESTARTS} restarts; run the same command to go on")
 
 
-def launch(arguments: list[str], ngpu: int, nodes: int) -> int:
+def launch(arguments: list[str], processes: int, nodes: int) -> int:
     """Train with several processes, and return their exit status.
 
     Args:
         arguments: of the training program.
-        ngpu: processes of this node, each with a GPU; 0: one process, on processors.
+        processes: on this node, as on every other one.
         nodes: number of nodes; each runs this.
 
     Raises:
         ConfigError: it is not said where the nodes meet.
-        UserError: GPUs are missing, the nodes do not find each other, or processes died again and again.
+        UserError: the nodes do not find each other, or processes died again and again.
         KeyboardInterrupt: a signal asked to stop before they had met.
     """
-    if ngpu:
-        training_device(ngpu, process=ngpu - 1)
     place, run = _meeting_place(nodes)
     os.environ.update(
         {
@@ -109,7 +108,7 @@ def launch(arguments: list[str], ngpu: int, nodes: int) -> int:
         handler = get_rendezvous_handler(meeting)
         spec = WorkerSpec(
             role="train",
-            local_world_size=max(1, ngpu),
+            local_world_size=processes,
             entrypoint=sys.executable,
             args=command,
             rdzv_handler=handler,
