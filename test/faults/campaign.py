@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -14,11 +15,12 @@ class Campaign:
     """Options, counts and violations.
 
     Attributes:
-        directory: for experiments; each kind uses a folder of its own in it.
+        directory: for experiments.
         seed: of all draws.
         kills: how many of the kind "kill".
         deadline: of time.monotonic(); kinds stop drawing faults then.
         small: only a sample of each fault, for the tests.
+        experiments: those of `tiny`, whose undisturbed results are made once.
         counts: (kind, what) -> [injected, survived].
         violations: one line each.
     """
@@ -28,9 +30,18 @@ class Campaign:
     kills: int = 200
     deadline: float = float("inf")
     small: bool = False
+    experiments: dict[str, Any] = field(default_factory=dict)
     counts: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     violations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def tiny(self, name: str) -> Any:
+        """The tiny recipe in a folder of this name; kinds that use one after the other may share it."""
+        from faults.tiny import Tiny
+
+        if name not in self.experiments:
+            self.experiments[name] = Tiny(self.directory / f"tiny{name}")
+        return self.experiments[name]
 
     def count(self, kind: str, what: str, faults: list[str], injected: int = 1) -> None:
         """Note faults that were injected, and what was wrong afterwards, if anything was."""

@@ -29,7 +29,7 @@ def run(campaign: Campaign) -> None:
 
 def _work(campaign: Campaign, worker: int, steps: list[int], kills: int) -> None:
     """One worker's share, in an experiment of its own."""
-    tiny = Tiny(campaign.directory / f"kill{worker}")
+    tiny = campaign.tiny(str(worker))
     tiny.reach(max(steps) + 1)
     generator = random.Random(f"{campaign.seed} {worker}")
     # each worker begins elsewhere, so that a short campaign meets all steps

@@ -23,7 +23,7 @@ def _left_out(path: Path) -> bool:
     return bool(folders & {"logs", "tb", "q"}) or path.suffix == ".log" or path.name == "lock"
 
 
-def _files(work: Path) -> dict[str, Path]:
+def files(work: Path) -> dict[str, Path]:
     """Files that count, by their place in `work`; temporary ones too."""
     found = {path.relative_to(work): path for path in sorted(work.rglob("*")) if path.is_file()}
     return {str(name): path for name, path in found.items() if not _left_out(name)}
@@ -56,7 +56,7 @@ def digest(name: str, path: Path) -> str:
 
 def digests(work: Path) -> dict[str, str]:
     """Digest of each file."""
-    return {name: digest(name, path) for name, path in _files(work).items()}
+    return {name: digest(name, path) for name, path in files(work).items()}
 
 
 def _load(data: bytes) -> Any:
@@ -92,8 +92,8 @@ def _feed(total: Any, value: Any) -> None:
 def differences(expected: dict[str, str], work: Path) -> list[str]:
     """One line for each file that differs, is missing, or should not be there."""
     found = []
-    files = _files(work)
-    for name, path in files.items():
+    there = files(work)
+    for name, path in there.items():
         if _temporary(name):
             found.append(f"{name}: left behind")
         elif name not in expected:
@@ -104,13 +104,13 @@ def differences(expected: dict[str, str], work: Path) -> list[str]:
                     found.append(f"{name}: other contents than undisturbed")
             except Exception as error:
                 found.append(f"{name}: not whole ({error!r})")
-    return found + [f"{name}: missing" for name in expected if name not in files]
+    return found + [f"{name}: missing" for name in expected if name not in there]
 
 
 def partial(work: Path, before: dict[str, str], after: dict[str, str]) -> list[str]:
     """One line for each file under its final name that is neither as before, nor as after, nor whole."""
     found = []
-    for name, path in _files(work).items():
+    for name, path in files(work).items():
         if _temporary(name):
             continue
         try:

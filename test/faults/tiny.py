@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +119,8 @@ class Tiny:
         timit.make(self.root / "corpus")
         wavdir.make(self.root / "folder", files=3, frames=4000)
 
-    def command(self, step: Step, *more: str) -> list[str]:
-        """The call of run.sh for a step; options in `more` come last, and so count."""
+    def command(self, step: Step) -> list[str]:
+        """The call of run.sh for a step, whose own options come last, and so count."""
         work, prefix = self.work, "" if step.recipe == "tiny" else f"{step.recipe}_"
         words = ["bash", "run.sh", "--stage", str(step.stage), "--stop_stage", str(step.stage)]
         for option, name in (("datadir", "data"), ("dumpdir", "dump"), ("expdir", "exp"), ("results", "RESULTS.md")):
@@ -137,11 +136,11 @@ class Tiny:
                 "--bits",
                 "16",
             ]
-            return [*words, *step.options, *more]
+            return [*words, *step.options]
         words += ["--timit", str(self.root / "corpus"), "--nthreads", "1", "--codings", "", "--sample_seconds", "0.05"]
         words += ["--num_samples", "2", "--analysis_sets", "train valid test", "--probe_minutes", "all"]
         words += ["--probe_args", "--steps 3 --hidden 8 --seeds 1 --vocabulary 20"]
-        return [*words, *step.options, *more]
+        return [*words, *step.options]
 
     def environment(self, hold_at: int | None = None) -> dict[str, str]:
         """Of its programs; with `hold_at` (0: never) the file operations of all of them together are counted."""
@@ -161,14 +160,14 @@ class Tiny:
         """One byte for each file operation."""
         return self.root / "operations"
 
-    def start(self, step: Step, more: Sequence[str] = (), hold_at: int | None = None) -> Running:
-        """A step, started."""
-        command, cwd = self.command(step, *more), self.root / "egs" / step.recipe
-        return Running(command, cwd, self.environment(hold_at), self.root / "output")
+    def start(self, step: Step, hold_at: int | None = None, output: str = "output") -> Running:
+        """A step, started; what it prints goes to the file `output` in `root`."""
+        command, cwd = self.command(step), self.root / "egs" / step.recipe
+        return Running(command, cwd, self.environment(hold_at), self.root / output)
 
-    def run(self, step: Step, *more: str) -> tuple[int | None, str]:
+    def run(self, step: Step) -> tuple[int | None, str]:
         """Exit status (None: it did not end) and what was printed, of a step that nothing disturbs."""
-        running = self.start(step, more)
+        running = self.start(step)
         status = running.wait(PATIENCE_SECONDS)
         running.kill_all()
         return status, running.text()

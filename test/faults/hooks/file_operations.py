@@ -27,11 +27,12 @@ class Operations:
     Args:
         directory: others are not counted.
         number: of the operation, from 1, at which it happens; 0: never.
-        action: one of `ACTIONS`, or "hold": stop this process until somebody kills it.
+        action: one of `ACTIONS`; "hold": stop this process until somebody kills it or lets it go on; or what to call
+            before it.
         counter: file with the count of several processes; None: count this process's own.
     """
 
-    def __init__(self, directory: Path, number: int, action: str, counter: Path | None = None) -> None:
+    def __init__(self, directory: Path, number: int, action: str | Callable, counter: Path | None = None) -> None:
         self.directory, self.number, self.action, self.counter = os.path.realpath(directory), number, action, counter
         self.count = 0
         self.names: list[str] = []
@@ -62,6 +63,9 @@ class Operations:
             return operation()
         self.names.append(name)
         if self._next() != self.number:
+            return operation()
+        if callable(self.action):
+            self.action()
             return operation()
         if self.action == "hold":
             os.kill(os.getpid(), signal.SIGSTOP)
