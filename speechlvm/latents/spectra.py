@@ -18,6 +18,9 @@ from speechlvm.data.features import MEL_BINS, MEL_FLOOR, MEL_HOP_FRAMES, MEL_WIN
 from speechlvm.errors import UserError
 from speechlvm.latents.store import Representation, Values
 
+PART_FRAMES = 8192 * MEL_HOP_FRAMES
+"""Most frames whose spectra are made at once; no number depends on it."""
+
 COEFFICIENTS = 20
 """Of mfcc, the one of the level (c0) among them: 13 are classical for phones, finer ones tell speakers apart."""
 
@@ -52,12 +55,25 @@ def spectra(rate_hz: int) -> Callable[[np.ndarray], Values]:
 
 
 def of_dump(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Values]]:
-    """(utterance, its values) for `store.write_part`.
+    """(utterance, its values) for `store.write_part`; long ones in parts.
 
     Raises:
         UserError: the dump does not hold audio.
     """
     if not isinstance(dump, PCMDump):
         raise UserError(f"{dump.directory}: holds vectors; spectra are made of audio only")
+    return _of_utterances(dump, utterances)
+
+
+def _of_utterances(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Values]]:
     apply = spectra(dump.rate_hz)
-    return ((utterance, apply(dump.read(utterance))) for utterance in utterances)
+    for utterance in utterances:
+        frames = dump.records[utterance].frames
+        for first in range(0, frames, PART_FRAMES):
+            last = min(first + PART_FRAMES, frames)
+            start = max(0, first - MEL_WINDOW_FRAMES)
+            values = apply(dump.read(utterance, start, min(frames, last + MEL_WINDOW_FRAMES)))
+            # steps are centred from the first frame on; those of the next part are left to it
+            skipped = (first - start) // MEL_HOP_FRAMES
+            kept = slice(skipped, None if last == frames else skipped + PART_FRAMES // MEL_HOP_FRAMES)
+            yield utterance, {name: {"mean": of["mean"][kept]} for name, of in values.items()}

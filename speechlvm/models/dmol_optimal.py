@@ -6,6 +6,7 @@ Fitted by maximum likelihood to the exact histogram of the training set, in floa
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from speechlvm.errors import UserError
 COMPONENTS = 2
 RESTARTS = 4
 _ITERATIONS = 1000
+_BLOCK_FRAMES = 1 << 20
 
 
 class DMoLOptimal:
@@ -61,7 +63,9 @@ class DMoLOptimal:
 
     def nats(self, pcm: np.ndarray) -> float:
         """Log-likelihood of int16 PCM (T,) in nats."""
-        return math.fsum(self._nats_of_pcm[pcm.astype(np.int64) + PCM_OFFSET])
+        blocks = (pcm[start : start + _BLOCK_FRAMES] for start in range(0, len(pcm), _BLOCK_FRAMES))
+        # the sum is exact, and so the same in one block or many
+        return math.fsum(chain.from_iterable(self._nats_of_pcm[b.astype(np.int64) + PCM_OFFSET] for b in blocks))
 
 
 def _starts(coding: Coding, counts: Tensor, components: int) -> list[Tensor | None]:

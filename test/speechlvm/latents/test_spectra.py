@@ -14,7 +14,7 @@ from speechlvm.data import vectors
 from speechlvm.data.dump import open_dump
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import mark_done
-from speechlvm.latents.spectra import COEFFICIENTS, REPRESENTATIONS, spectra
+from speechlvm.latents.spectra import COEFFICIENTS, REPRESENTATIONS, of_dump, spectra
 from speechlvm.latents.store import Store
 
 
@@ -43,6 +43,18 @@ def test_mfcc_is_torchaudios(speech_like):
     np.testing.assert_allclose(
         found["mfcc"]["mean"], dct(found["logmel"]["mean"], norm="ortho")[:, :COEFFICIENTS], atol=1e-4
     )
+
+
+@pytest.mark.parametrize("frames", [1, 127, 128, 129, 320, 1000])
+def test_long_utterances_come_in_parts_with_the_same_numbers(make_dump, monkeypatch, frames):
+    dump = open_dump(make_dump("test", [frames, 50]))
+    monkeypatch.setattr("speechlvm.latents.spectra.PART_FRAMES", 128)
+    parts = list(of_dump(dump, ["u00", "u01"]))
+    assert [utterance for utterance, _ in parts] == ["u00"] * -(-frames // 128) + ["u01"]
+    whole = spectra(16000)(dump.read("u00"))
+    for name, of in whole.items():
+        joined = np.concatenate([values[name]["mean"] for utterance, values in parts if utterance == "u00"])
+        np.testing.assert_allclose(joined, of["mean"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("frame", [0, 40, 1000, 2015, 2017, 4000])
