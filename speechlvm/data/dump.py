@@ -26,7 +26,15 @@ import numpy as np
 from speechlvm.data.audio import MOST_FRAMES, wav_header
 from speechlvm.data.tables import unsafe_id
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, disk_errors, hash_value, read_json, remove_left, write_array, write_json
+from speechlvm.files import (
+    atomic_write,
+    disk_errors,
+    hash_value,
+    read_json,
+    remove_leftovers_of,
+    write_array,
+    write_json,
+)
 
 RIFF_HEADER_BYTES = 44
 SAMPLE_BYTES = 2
@@ -75,7 +83,7 @@ def start_part(directory: Path, job: int, archive: Path) -> None:
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"part.{job}.json").unlink(missing_ok=True)
-        remove_left(list(directory.glob(f".{archive.name}.*.tmp")))
+        remove_leftovers_of(archive)
 
 
 def remove_parts_beyond(directory: Path, jobs: int, *stems: str) -> None:
@@ -265,10 +273,10 @@ def open_dump(directory: Path) -> Dump:
 
     info = read_json(Path(directory) / "info.json")
     readers = {"pcm16": PCMDump, "vectors": VectorDump}
-    if info.get("kind") not in readers:
-        raise UserError(
-            f"{directory}/info.json: holds '{info.get('kind')}'; expected a dump that models are trained on"
-        )
+    if not isinstance(info, dict) or not isinstance(info.get("kind"), str):
+        raise UserError(f"{directory}/info.json: damaged; {make_again(directory)}")
+    if info["kind"] not in readers:
+        raise UserError(f"{directory}/info.json: holds '{info['kind']}'; expected a dump that models are trained on")
     try:
         return readers[info["kind"]](directory, info)
     except (KeyError, TypeError, ValueError) as error:

@@ -67,7 +67,8 @@ def scores_of_model(directory: Path, model: str) -> list[Cell]:
         UserError: a score is damaged, or is of other weights than these.
     """
     for path in sorted(directory.glob("score_*/done.json")):
-        if read_json(path).get("model") != model:
+        done = read_json(path)
+        if not isinstance(done, dict) or done.get("model") != model:
             raise UserError(f"{path.parent}: is a score of other weights; run stage 4 (score) again, or remove it")
     cells, faults = scores_of(directory)
     if faults:

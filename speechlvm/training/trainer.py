@@ -29,6 +29,7 @@ from speechlvm.files import atomic_write
 from speechlvm.models.base import Model
 from speechlvm.noise import Noise
 from speechlvm.observation import Observation
+from speechlvm.saved import Provenance, checked
 from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
@@ -379,9 +380,12 @@ class Trainer:
             return
         with self.processes.together():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
-            self.optimizer.load_state_dict(content["optimizer"])
-            torch.set_rng_state(content["generator"])
-            self.progress = Progress(**content["progress"])
+            try:
+                self.optimizer.load_state_dict(content["optimizer"])
+                torch.set_rng_state(content["generator"])
+                self.progress = Progress(**content["progress"])
+            except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise self._unfit(error) from error
             if self.processes.first:
                 self._mark_best()  # a kill between a checkpoint and its mark
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
@@ -392,14 +396,25 @@ class Trainer:
         if content is None:
             return None
         check_settings(content, self.config, str(self.checkpoints.directory))
-        origin = (content["provenance"]["seed"], content["provenance"]["data_hash"])
-        if origin != (self.seed, self.train_dump.info["data_hash"]):
+        provenance = checked(Provenance, content["provenance"], str(self.checkpoints.directory))
+        if (provenance.seed, provenance.data_hash) != (self.seed, self.train_dump.info["data_hash"]):
             raise UserError(f"{self.checkpoints.directory}: trained with another seed or other data; use --tag")
         progress = content["progress"]
-        if progress["best_step"] not in self.checkpoints.steps():  # lost or damaged: the next validation is the best
-            progress["best"], progress["best_step"] = -math.inf, -1
-            progress["history"] = [entry for entry in progress["history"] if entry["step"] < progress["step"]]
+        try:
+            if (
+                progress["best_step"] not in self.checkpoints.steps()
+            ):  # lost or damaged: the next validation is the best
+                progress["best"], progress["best_step"] = -math.inf, -1
+                progress["history"] = [entry for entry in progress["history"] if entry["step"] < progress["step"]]
+        except (LookupError, TypeError) as error:
+            raise self._unfit(error) from error
         return content
+
+    def _unfit(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self.checkpoints.directory}: the newest checkpoint is not one of this training "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); remove it, to go on from the one before"
+        )
 
     def _write_history(self) -> None:
         with atomic_write(self.directory / "history.jsonl") as stream:

@@ -390,3 +390,43 @@ def test_odd_weights_are_refused_and_nothing_is_loaded(case, tmp_path):
         with pytest.raises(UserError, match=r"^x\.pt: weights are not named; nothing was loaded$"):
             load_weights(module, weights, "x.pt")
     assert all(torch.equal(each, before[key]) for key, each in module.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """Where the first test puts what the others copy."""
+    return tmp_path_factory.mktemp("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("optimizer", {"state": [1], "param_groups": 3}),
+        ("generator", torch.zeros(3)),
+        ("generator", torch.zeros(1, dtype=torch.uint8)),
+        ("progress", {}),
+        ("progress", {"step": 1, "execute": "x", "best_step": 4, "history": []}),
+        ("progress", {"best_step": [], "history": None}),
+        ("provenance", {"seed": 1}),
+        ("provenance", {"step": 4, "epoch": 0, "seconds": 1.0, "seed": 2, "data_hash": "0"}),
+    ],
+)
+def test_a_training_does_not_go_on_from_what_does_not_fit(made_once, make_dump, tiny_config, tmp_path, key, value):
+    from speechlvm.bin import train
+
+    out, settings = tmp_path / "exp", tiny_config(("steps: 12", "steps: 4"))
+    dumps = [make_dump(name, [1200], seed=50) for name in ("train", "valid")]
+    words = ["--config", settings, "--train", dumps[0], "--valid", dumps[1], "--out", out, "--limits.steps"]
+    if not any(made_once.iterdir()):
+        train.main([str(word) for word in (*words, 4)])
+        shutil.copytree(out, made_once, dirs_exist_ok=True)
+    shutil.copytree(made_once, out, dirs_exist_ok=True)
+    found = Checkpoints(out / "checkpoints")
+    content = {k: v for k, v in found.load(4).items() if k not in ("format", "speechlvm")}
+    found.save(4, {**content, key: value})
+    with pytest.raises(UserError, match=r"checkpoints: .*(of this training|missing|another seed)") as caught:
+        train.main([str(word) for word in (*words, 6)])
+    assert "\n" not in str(caught.value)
+    assert found.steps()[-1] == 4
