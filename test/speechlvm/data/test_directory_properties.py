@@ -288,7 +288,7 @@ def _vectors_are_there(files, tables, root) -> bool:
         return False
     if not re.fullmatch(r"([^ \n]+ (real|binary)\n)*[^ \n]+ (real|binary)\n?", channels):
         return False
-    names = [line.split(" ")[0] for line in channels.splitlines()]
+    names = [line.split(" ")[0] for line in channels.removesuffix("\n").split("\n")]
     if not all(map(str.isprintable, names)):
         return False
     rate = files.get("rate_hz", b"1")
