@@ -61,7 +61,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    remove_left(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+    remove_leftovers_of(path)
     try:
         with disk_errors(path):
             temporary.mkdir(parents=True)
@@ -76,11 +76,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(directory: Path) -> None:
     """Remove, at any depth, what a killed process left that was in `atomic_write` or `atomic_directory`."""
-    remove_left(list(Path(directory).rglob(".*.tmp")))
+    _remove_left(list(Path(directory).rglob(".*.tmp")))
 
 
-def remove_left(paths: Iterable[Path]) -> None:
-    """Remove those of these temporary files and directories whose process has been killed."""
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what a killed process left that was about to write this file or directory."""
+    _remove_left(list(Path(path).parent.glob(f".{glob.escape(Path(path).name)}.*.tmp")))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
     for path in paths:
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _lives(int(process)):
@@ -296,7 +300,7 @@ def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None
 
     What killed processes left in it goes; nobody else works on it now.
     """
-    remove_left(list(Path(directory).glob(".*.tmp")))
+    _remove_left(list(Path(directory).glob(".*.tmp")))
     write_json(Path(directory) / mark, inputs)
 
 

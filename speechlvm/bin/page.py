@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.errors import UserError
-    from speechlvm.files import atomic_write
+    from speechlvm.files import atomic_write, remove_leftovers_of
     from speechlvm.reporting.page import PAGE, Page
 
     if not arguments.exp.is_dir():
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     status = status_if_decided(arguments, out, page.is_made())
     if status is not None:
         return status
+    remove_leftovers_of(out)
     text = page.html()
     with atomic_write(out) as stream:
         stream.write(text)

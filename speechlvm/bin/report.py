@@ -5,7 +5,15 @@ from typing import Any
 
 from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.files import atomic_write, hash_file, is_done, mark_done, mark_undone
+from speechlvm.files import (
+    atomic_write,
+    hash_file,
+    is_done,
+    mark_done,
+    mark_undone,
+    remove_leftovers,
+    remove_leftovers_of,
+)
 
 READ = ("done.json", "result.json", "history.jsonl")
 
@@ -31,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     if status is not None:
         return status
     mark_undone(marked)
+    remove_leftovers_of(arguments.out)
+    remove_leftovers(arguments.exp / "figures")
     _write(arguments, chosen, roots)
     mark_done(marked, inputs | {"written": hash_file(arguments.out)})
     return 0
