@@ -154,9 +154,14 @@ def run_main(main: Callable[[], int | None]) -> None:
             remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
             error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
         with contextlib.suppress(OSError):  # where the disk is full that the log is on, the exit status must do
-            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+            print(f"error: {_printable(str(error))}", file=sys.stderr)
         status = error.exit_status
     raise SystemExit(status)
+
+
+def _printable(text: str) -> str:
+    """One line without characters that a terminal obeys; names of files and utterances may have them."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
 def _interrupt(*_: object) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from speechlvm.bin import dump, sample, score, train
+from speechlvm.bin import dump, export, sample, score, train
 from speechlvm.data.directory import DataDirectory, write_data_dir
 from speechlvm.data.dump import open_dump
 from speechlvm.data.vectors import write_vectors
@@ -151,3 +151,14 @@ def test_batches_of_vectors_are_bounded_and_change_nothing(trained, tmp_path, mo
         totals.append({score.utterance: score.nats for score in scores})
     assert sizes == [54, 94, 162] and scoring.VECTOR_BATCH_FRAMES < scoring.AUDIO_BATCH_FRAMES
     assert totals[0] == pytest.approx(totals[1], abs=1e-4)
+
+
+def test_an_export_gives_the_same_scores_and_its_card_an_example(trained, tmp_path):
+    out, test = trained
+    run(score, "--exp", out, "--dump", test, "--out", tmp_path / "theirs")
+    run(export, "--exp", out, "--out", tmp_path / "folder")
+    run(score, "--exp", tmp_path / "folder", "--dump", test, "--out", tmp_path / "ours")
+    assert (tmp_path / "ours" / "utt2nats").read_bytes() == (tmp_path / "theirs" / "utt2nats").read_bytes()
+    assert load_experiment(tmp_path / "folder").observation.to_dict() == load_experiment(out).observation.to_dict()
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "count=1, frames=50, seed=0" in card and 'np.save("sample.npy"' in card
