@@ -26,8 +26,6 @@ from speechlvm.files import atomic_write
 
 BLOCK_FRAMES = 1 << 16
 MOST_FRAMES = (2**32 - 1 - 36) // 2  # of 16-bit mono RIFF WAVE
-ALIGNMENT_BLOCK = 400
-NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
 MAX_SPHERE_HEADER_BYTES = 1 << 20
 WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 PLACEHOLDER_BYTES = (1 << 31) - 4096  # the least of the sizes that programs write into pipes: sox's
@@ -185,31 +183,6 @@ def _pcm_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> It
         )
 
 
-def misaligned_frames(samples: np.ndarray) -> int:
-    """Counts samples in stretches that are shifted by one byte: noise at full scale, but speech once shifted back.
-
-    A transfer in text mode that turned CR LF into LF does this to files of any length. No header shows it.
-
-    Args:
-        samples: int16 (num_samples,).
-
-    Returns:
-        number of samples in blocks whose total variation is that of noise and at least four times that of the same
-        bytes read one byte later.
-    """
-    blocks = len(samples) // ALIGNMENT_BLOCK
-    if not blocks:
-        return 0
-    data = samples[: blocks * ALIGNMENT_BLOCK].astype("<i2", copy=False).tobytes()
-    later = np.frombuffer(data[1:] + b"\0", "<i2")
-    variations = [
-        np.abs(np.diff(x.reshape(blocks, ALIGNMENT_BLOCK)[:, :-1].astype(np.int32), axis=1)).mean(axis=1)
-        for x in (samples[: blocks * ALIGNMENT_BLOCK], later)
-    ]
-    shifted = (variations[0] > NOISE_VARIATION) & (variations[0] > 4 * variations[1])
-    return int(shifted.sum()) * ALIGNMENT_BLOCK
-
-
 def write_wav(path: str | Path, samples: np.ndarray, rate_hz: int) -> None:
     """Writes a 16-bit mono RIFF WAVE file, complete or not at all.
 
@@ -303,7 +276,7 @@ def _sphere_header(path: Path, file: BinaryIO) -> AudioInfo:
     for line in text.split("end_head")[0].split("\n"):
         parts = line.split(None, 2)
         if len(parts) == 3 and not line.startswith(";"):
-            fields[parts[0]] = parts[2].strip()
+            fields[parts[0]] = ascii(parts[2].strip())[1:-1]  # a damaged header must not break messages into lines
 
     coding = fields.get("sample_coding", "pcm")
     if "shorten" in coding:

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from speechlvm.data.directory import DataDirectory, write_data_dir
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, is_done, mark_done, mark_undone, write_json
@@ -20,6 +22,8 @@ from speechlvm.lock import locked
 
 NAMED = 5
 PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
+ALIGNMENT_BLOCK = 400
+NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 Item = TypeVar("Item")
 
@@ -168,6 +172,31 @@ def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log:
             if not part.rejected:
                 kept.append(item)
     return kept
+
+
+def misaligned_frames(samples: np.ndarray) -> int:
+    """Counts samples in stretches that are shifted by one byte: noise at full scale, but speech once shifted back.
+
+    A transfer in text mode that turned CR LF into LF does this to files of any length. No header shows it.
+
+    Args:
+        samples: int16 (num_samples,).
+
+    Returns:
+        number of samples in blocks whose total variation is that of noise and at least four times that of the same
+        bytes read one byte later.
+    """
+    blocks = len(samples) // ALIGNMENT_BLOCK
+    if not blocks:
+        return 0
+    data = samples[: blocks * ALIGNMENT_BLOCK].astype("<i2", copy=False).tobytes()
+    later = np.frombuffer(data[1:] + b"\0", "<i2")
+    variations = [
+        np.abs(np.diff(x.reshape(blocks, ALIGNMENT_BLOCK)[:, :-1].astype(np.int32), axis=1)).mean(axis=1)
+        for x in (samples[: blocks * ALIGNMENT_BLOCK], later)
+    ]
+    shifted = (variations[0] > NOISE_VARIATION) & (variations[0] > 4 * variations[1])
+    return int(shifted.sum()) * ALIGNMENT_BLOCK
 
 
 def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechlvm.data.audio import audio_info, misaligned_frames, read_audio
+from speechlvm.data.audio import audio_info, read_audio
+from speechlvm.data.preparation import misaligned_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "egs/mini/local/synthesise.py"

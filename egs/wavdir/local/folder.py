@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from speechlvm.data.audio import audio_blocks, audio_info, check_length, misaligned_frames, open_regular
+from speechlvm.data.audio import audio_blocks, audio_info, check_length, open_regular
 from speechlvm.data.convert import convert_audio
-from speechlvm.data.preparation import Log, examples, read_all, shown
+from speechlvm.data.preparation import Log, examples, misaligned_frames, read_all, shown
 from speechlvm.errors import UserError
 
 # fmt: off

@@ -158,6 +158,10 @@ FILES = {
     "20 header of other length": (
         sphere().replace(b"   1024", b"   1023"), f"1 bytes more than the 4800 samples that its header says; {AGAIN}"
     ),
+    "20 lines run together": (
+        sphere().replace(b"16000\nchannel", b"16000\x85channel"),
+        f"SPHERE header: sample_rate is '16000\\x85channel_count -i 1'; expected a number; {AGAIN}",
+    ),
     "20 short header": (sphere()[:100], f":2: SPHERE header of 1024 bytes in a file of 100 bytes; {AGAIN}"),
 }  # fmt: skip
 

@@ -2,9 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 
-from speechlvm.data.preparation import files_below
+from speechlvm.data.preparation import files_below, misaligned_frames
 from speechlvm.errors import UserError
 
 
@@ -31,3 +32,14 @@ def test_a_directory_that_cannot_be_searched_is_no_empty_one(tmp_path, monkeypat
     monkeypatch.setattr(os, "scandir", scan)
     with pytest.raises(UserError, match="closed: cannot be searched \\(Permission denied\\); check its permissions"):
         list(files_below(tmp_path))
+
+
+def test_lost_bytes_are_seen():
+    time = np.arange(16000) / 16000
+    speech = np.rint(3000 * np.sin(2 * np.pi * 200 * time)).astype("<i2")
+    data = speech.tobytes()
+    assert misaligned_frames(speech) == 0
+    assert misaligned_frames(np.random.default_rng(0).integers(-32768, 32768, 16000).astype(np.int16)) == 0
+    damaged = np.frombuffer(data[:9999] + data[10000:] + b"\0", "<i2")
+    assert 10000 <= misaligned_frames(damaged) <= 11200
+    assert misaligned_frames(speech[:10]) == 0
