@@ -1,5 +1,7 @@
 """What the PBS runner makes of what PBS says; its runs are in test_misbehaving_schedulers.py."""
 
+import json
+
 import pytest
 from cluster import UTILS
 
@@ -77,6 +79,38 @@ def test_a_server_that_keeps_no_history_is_asked_without(pbs, answers):
     answers["-f", "-t", "12[].head"] = pbs.SchedulerError("qstat: cannot connect to server head (errno=111)")
     with pytest.raises(pbs.SchedulerError, match="errno=111"):
         backend.states("12[].head")
+
+
+def test_a_warned_job_is_submitted_once_more_by_itself_unless_all_is_cancelled(pbs, monkeypatch, tmp_path):
+    from jobrunner.backend import Submission
+
+    asked = []
+
+    def answer(words):
+        asked.append(words[0])
+        if words[0] == "qstat":
+            raise pbs.SchedulerError("qstat: Unknown Job Id")
+        return f"{10 * len(asked)}{'[]' if '-J' in words else ''}.head\n"
+
+    def warned(job):
+        left = {"status": 75, "stopped": True, "error": "could not be queued again: no"}
+        (tmp_path / f"status.{job}").write_text(json.dumps(left), encoding="utf-8")
+
+    monkeypatch.setattr(pbs, "call_scheduler", answer)
+    backend = pbs.Pbs()
+    submitted = backend.submit(Submission("x", tmp_path / "s", ["qsub"], range(1, 3), None, tmp_path))
+    warned(2)
+    assert {job: state.phase.name for job, state in backend.states(submitted).items()} == {2: "WAITING"}
+    assert (asked, (tmp_path / "submitted").read_text(encoding="utf-8")) == (
+        ["qsub", "qstat", "qsub"],
+        "10[].head 30.head",
+    )
+    assert not (tmp_path / "status.2").exists()
+    backend.cancel(submitted)
+    assert asked[3:] == ["qdel", "qdel"]
+    warned(1)
+    backend.states(submitted)
+    assert "qsub" not in asked[3:]
 
 
 @pytest.mark.parametrize(

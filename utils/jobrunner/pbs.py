@@ -6,6 +6,7 @@ ended jobs are in state C with a lower-case exit_status.
 
 import json
 import re
+import signal
 
 from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
 from jobrunner.call import INTERRUPTED
@@ -42,6 +43,7 @@ class Pbs(Backend):
     restart_variable = ""  # there is none
     variables = ("PBS_", "NCPUS", "TMPDIR")
     busy = "cannot connect|connection refused|server shutting down|timed out|no free connections|end of file"
+    to_all = (signal.SIGTERM,)
     warns = False
 
     def __init__(self) -> None:

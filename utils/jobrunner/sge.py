@@ -49,7 +49,7 @@ class GridEngine(Backend):
         answer = call_scheduler([
             *submission.command, *warning(submission.command),
             "-terse", "-N", name_of(submission.name), "-t", f"{jobs[0]}-{jobs[-1]}", *limit,
-            "-C", "",  # nothing in the script is an option
+            "-b", "n", "-C", "",  # a script, and nothing in it is an option
             "-S", "/bin/sh", "-wd", "/", "-j", "y",
             # Grid Engine would look for hosts and variables in other paths.
             "-o", output if PLAIN_PATH.fullmatch(str(submission.directory)) else "/dev/null",
