@@ -1,5 +1,6 @@
 """Blizzard's preparation: every layout and container is read, chapters stay whole, what is wrong is named."""
 
+import json
 import shutil
 import subprocess
 from collections import Counter
@@ -41,9 +42,9 @@ def packed(made, tmp_path):
     return Path(shutil.copytree(made[1], tmp_path / "archives"))
 
 
-def run(corpus, out):
+def run(corpus, out, *options):
     """Status, output and errors."""
-    done = call(prepare.main, "--corpus", corpus, "--out", out, "--jobs", 2)
+    done = call(prepare.main, "--corpus", corpus, "--out", out, "--jobs", 2, *options)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -219,6 +220,17 @@ def test_faults_are_named_and_no_set_is_written(corpus, tmp_path, change, messag
     status, _, errors = run(corpus, tmp_path / "data")
     assert status == 1 and errors.splitlines()[-1].startswith("error: ") and message in errors.splitlines()[-1], errors
     assert not any((tmp_path / "data" / name).exists() for name in SETS)
+
+
+def test_so_many_bad_recordings_as_allowed_are_left_out(corpus, tmp_path):
+    bad = corpus / EMMA / "emma_01.mp3"
+    bad.write_bytes(b"")
+    status, _, errors = run(corpus, tmp_path / "data", "--max_bad", 1)
+    assert status == 0, errors
+    reason = f"{bad}: empty file; copy the file again from its source"
+    assert (tmp_path / "data/rejected.tsv").read_text() == f"{bad}\t{reason}\n"
+    told = json.loads((tmp_path / "data/test/preparation.json").read_text())
+    assert told["rejected"] == 1 and sum(told["converted"].values()) > 1
 
 
 def test_a_damaged_archive_is_named(packed, tmp_path):

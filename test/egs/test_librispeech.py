@@ -264,6 +264,17 @@ def test_a_changed_corpus_is_prepared_again(corpus, tmp_path):
     assert "19-128104-0000" not in load_data_dir(tmp_path / "out/train_clean_100").utterances
 
 
+def test_so_many_bad_audio_files_as_allowed_are_left_out(corpus, tmp_path):
+    before = run(corpus, tmp_path / "out")
+    (corpus / FIRST).write_bytes(b"")
+    assert run(corpus, tmp_path / "out").returncode == 1
+    result = run(corpus, tmp_path / "out", "--max_bad", "1")
+    assert before.returncode == 0 and result.returncode == 0, result.stderr
+    reason = f"{corpus / FIRST}: empty file; copy the file again from its source"
+    assert (tmp_path / "out/rejected.tsv").read_text() == f"{corpus / FIRST}\t{reason}\n"
+    assert Path(FIRST).stem not in {u for name in SETS for u in load_data_dir(tmp_path / "out" / name).utt2spk}
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

@@ -1,5 +1,6 @@
 """TIMIT's preparation: every variant of the layout gives the same sets; what is wrong is named by file and line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -231,6 +232,23 @@ WARNINGS = {
     "same audio twice": (lambda root: shutil.copy(root / f"{HOME}/SA1.WAV", root / f"{HOME}/sa1.wav"),
                          "1 utterances have the same audio in two files: FABC0_SA1"),
 }  # fmt: skip
+
+
+def test_so_many_bad_audio_files_as_allowed_are_left_out(corpus, tmp_path):
+    first, second = sorted(corpus.rglob("*.WAV"))[:2]
+    first.write_bytes(b"")
+    second.unlink()
+    assert run(corpus, tmp_path / "out", "--max_bad", "1").returncode == 1
+    result = run(corpus, tmp_path / "out", "--max_bad", "2", "--expected", "7", "3")
+    assert result.returncode == 0, result.stderr
+    assert "2 audio files cannot be used and were left out" in result.stderr
+    assert (tmp_path / "out/rejected.tsv").read_text().splitlines() == sorted([
+        f"{first}\t{first}: empty file; copy the file again from its source",
+        f"{second}\t{second}: no such file; copy it again from the corpus",
+    ])  # fmt: skip
+    sets = [load_data_dir(tmp_path / "out" / name) for name in SETS]
+    assert sum(len(data.utt2spk) for data in sets) == 10
+    assert json.loads((tmp_path / "out/test" / PREPARATION).read_text())["rejected"] == 2
 
 
 @pytest.mark.parametrize("change,message", WARNINGS.values(), ids=WARNINGS)
