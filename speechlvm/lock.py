@@ -29,10 +29,11 @@ def locked(directory: Path) -> Iterator[None]:
     path = Path(directory) / "lock"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below; closing releases the lock)
+        # without a buffer, whose bytes closing would try to write again where the disk is full
+        stream = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed below; closing releases the lock)
     with stream:
         stream.seek(0)
-        owner = stream.read().strip() or "an unknown process"
+        owner = stream.read().decode("utf-8", "replace").strip() or "an unknown process"
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -56,5 +57,4 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _write(stream, text: str) -> None:
     stream.truncate(0)
-    stream.write(text)
-    stream.flush()
+    stream.write(text.encode())

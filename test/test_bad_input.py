@@ -1,8 +1,11 @@
 """What bad input does, row by row of a table of it: exit status and message of the programs that people call."""
 
+import errno
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -527,3 +530,96 @@ def test_row_51_an_archive_that_is_not_what_its_index_says(place, damage):
     assert (
         call(baseline.main, "--name", "flac", "--dump", dumped, "--train", dumped, "--out", place / "f").returncode == 0
     )
+
+
+# Trains into directories of file systems that cannot be written, or are full from the start.
+UNWRITABLE = """
+import json, sys
+from programs import call
+from speechlvm.bin import train
+config, dumped, *places = sys.argv[1:]
+words = ("--config", config, "--train", dumped, "--valid", dumped, "--out")
+done = [call(train.main, *words, f"{place}/exp") for place in places]
+print(json.dumps([[one.returncode, one.stdout, one.stderr] for one in done]))
+"""
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Runs a command where <place>/read-only and <place>/full are file systems of their own, which nobody else sees."""
+    probe = ["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    for flags in ("-m", "-rm"):
+        if subprocess.run(["unshare", flags, *probe], capture_output=True).returncode == 0:
+            break
+    else:
+        pytest.skip("no file system can be mounted here (unshare -m needs root, unshare -rm user namespaces)")
+    mount = (
+        'mount -t tmpfs -o ro tmpfs "$1"; mount -t tmpfs -o size=8k tmpfs "$2"; head -c 8192 /dev/zero >"$2/x"; '
+        'shift 2; "$@"'
+    )
+
+    def run(place, *words, **further):
+        places = [place / "read-only", place / "full"]
+        for path in places:
+            path.mkdir()
+        command = ["unshare", flags, "sh", "-ec", mount, "sh", *places, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, **further)
+
+    return run
+
+
+def test_row_54_experiments_that_cannot_be_written_are_refused_at_the_start(dumped, mounted):
+    place = dumped.parent
+    (place / "config.yaml").write_text(CONFIG)
+    script = place / "script.py"
+    loader = (
+        "import sys\nfrom pathlib import Path\nexec(Path(sys.argv.pop(1)).read_text().partition('# Generated')[0])\n"
+    )
+    script.write_text(loader.replace("exec(", "__file__ = sys.argv[1]\nexec(") + UNWRITABLE)
+    words = (script, ROOT / "test/conftest.py", place / "config.yaml", dumped, place / "read-only", place / "full")
+    done = mounted(place, sys.executable, *words, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    read_only, full = json.loads(done.stdout)
+    fault = f"{place}/read-only/exp/lock: cannot be written (Read-only file system); choose another directory"
+    assert read_only == [1, "", f"error: {fault}\n"]
+    assert full[:2] == [1, ""] and full[2].startswith(f"error: {place}/full/exp/lock: No space left on device")
+    assert "bytes are needed" in full[2] and "are free" in full[2] and full[2].count("\n") == 1
+
+
+def test_row_54_file_systems_without_locks(dumped, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (dumped.parent / "config.yaml").write_text(CONFIG)
+    out = dumped.parent / "exp"
+    done = call(
+        train.main, "--config", dumped.parent / "config.yaml", "--train", dumped, "--valid", dumped, "--out", out
+    )
+    reason = f"{out}/lock: this file system has no locks (No locks available), so two runs could write here at once; "
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {reason}") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in out.iterdir()) == ["lock"]
+
+
+def test_row_54_a_recipe_looks_at_its_experiments_first(tmp_path, mounted):
+    words = ("bash", ROOT / "egs/mini/run.sh", "--stage", "2", "--expdir", tmp_path / "read-only" / "exp")
+    done = mounted(tmp_path, *words, cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+    fault = f"--expdir {tmp_path}/read-only/exp: cannot be written (a read-only file system, or its permissions)"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"run.sh: {fault}; choose another directory\n")
+
+
+def test_what_has_changed_under_an_experiment_is_named(dumped, place):
+    """Seed and data as well as settings."""
+    (place / "config.yaml").write_text(CONFIG)
+    (place / "exp").mkdir()
+    words = ("--config", place / "config.yaml", "--valid", dumped, "--out", place / "exp")
+    (place / "exp" / "config.yaml").write_text(CONFIG.replace("peak: 0.005", "peak: 0.01"))
+    (place / "exp" / "origin.json").write_text('{"seed": 1, "train_set": "dump", "train": "before", "valid": "before"}')
+    done = call(train.main, *words, "--train", dumped, "--seed", 2)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    for fault in (
+        "training.learning_rate.peak (was 0.01, now 0.005), ",
+        f"data in {dumped} (was 'before', now '",
+        "seed (was 1, now 2)",
+    ):
+        assert fault in done.stderr, done.stderr

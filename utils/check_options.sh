@@ -61,6 +61,15 @@ for seed in ${seeds}; do
 done
 [[ "${tag}" =~ ^[A-Za-z0-9_.-]*$ ]] || usage "--tag '${tag}': letters, digits, '_', '.' and '-' are expected"
 
+# Where experiments go is written last, maybe after days: whether it can be is known now.
+writable() {
+    local path="$1"
+    while [ ! -e "${path}" ]; do path="$(dirname -- "${path}")"; done
+    [ -d "${path}" ] && [ -w "${path}" ] && [ -x "${path}" ]
+}
+[ "${stop_stage}" -lt 3 ] || writable "${expdir}" ||
+    die "--expdir ${expdir}: cannot be written (a read-only file system, or its permissions); choose another directory"
+
 # Names of the YAML files in a directory.
 yaml_names() {
     local path

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
 from speechlvm.errors import UserError
-from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
+from speechlvm.files import check_done, hash_file, hash_value, is_done, mark_done, mark_undone, read_json
 from speechlvm.processes import default_signals, is_launched, stop_requests
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _train(
             observation.check(valid)
             if processes.first:
                 held.enter_context(locked(arguments.out))
-                _prepare(arguments, config, inputs)
+                _prepare(arguments, config)
             model = build(config, observation, arguments.seed)
             if not Checkpoints(arguments.out / "checkpoints").steps():
                 if config.training.initialise_from is None:
@@ -172,7 +172,7 @@ def _train(
             log.info("finished: %s", arguments.out)
 
 
-def _prepare(arguments: Any, config: Any, inputs: dict[str, Any]) -> None:
+def _prepare(arguments: Any, config: Any) -> None:
     """Refuse another experiment's directory, and write down what this one is."""
     from speechlvm.config import dump_yaml
     from speechlvm.errors import ConfigError
@@ -180,11 +180,20 @@ def _prepare(arguments: Any, config: Any, inputs: dict[str, Any]) -> None:
     from speechlvm.files import atomic_write, write_json
 
     origin_path = arguments.out / "origin.json"
-    origin = {**{key: inputs[key] for key in ("train", "valid", "seed")}, "train_set": arguments.train.name}
+    origin = {
+        "seed": arguments.seed,
+        "train_set": arguments.train.name,
+        "train": _data_hash(arguments.train),
+        "valid": _data_hash(arguments.valid),
+    }
     if (arguments.out / "config.yaml").exists():
         changed = _differences(load_config(arguments.out).frozen(), config.frozen())
         if origin_path.exists():
-            changed += [key for key, value in read_json(origin_path).items() if origin.get(key) != value]
+            meanings = {"train": f"data in {arguments.train}", "valid": f"data in {arguments.valid}"}
+            changed += _differences(
+                {meanings.get(key, key): value for key, value in read_json(origin_path).items()},
+                {meanings.get(key, key): value for key, value in origin.items()},
+            )
         if changed:
             raise ConfigError(
                 f"{arguments.out}: the experiment exists with other settings: {', '.join(changed)}; "
@@ -195,6 +204,12 @@ def _prepare(arguments: Any, config: Any, inputs: dict[str, Any]) -> None:
     with atomic_write(arguments.out / "config.yaml") as stream:
         stream.write(dump_yaml(config))
     write_json(origin_path, origin)
+
+
+def _data_hash(dump: Path) -> str:
+    """Of all frames of a dump and what they mean, wherever it lies."""
+    info = read_json(dump / "info.json")
+    return hash_value([info.get(key) for key in ("data_hash", "channels", "rate_hz")])
 
 
 def _amount(dump: Any) -> str:

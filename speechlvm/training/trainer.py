@@ -397,8 +397,14 @@ class Trainer:
             return None
         check_settings(content, self.config, str(self.checkpoints.directory))
         provenance = checked(Provenance, content["provenance"], str(self.checkpoints.directory))
-        if (provenance.seed, provenance.data_hash) != (self.seed, self.train_dump.info["data_hash"]):
-            raise UserError(f"{self.checkpoints.directory}: trained with another seed or other data; use --tag")
+        now = {"seed": self.seed, "data_hash": self.train_dump.info["data_hash"]}
+        for key, value in now.items():
+            if getattr(provenance, key) != value:
+                what = "seed" if key == "seed" else "training data (data_hash)"
+                raise UserError(
+                    f"{self.checkpoints.directory}: trained with {what} {getattr(provenance, key)}, now {value}; "
+                    "give this training a name of its own with --tag, or remove the directory"
+                )
         progress = content["progress"]
         try:
             if (
