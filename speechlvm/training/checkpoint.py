@@ -50,6 +50,7 @@ class Mark(Settings):
         format: of the checkpoint.
         speechlvm: version that wrote it.
         validation_nats_per_frame: in best.json.
+        next_sha256: of the one that takes its place, while that is being written.
     """
 
     sha256: str
@@ -57,6 +58,7 @@ class Mark(Settings):
     format: int
     speechlvm: str | None = None
     validation_nats_per_frame: float | None = None
+    next_sha256: str | None = None
 
 
 _NAME = re.compile(r"step-(\d{8,})\.json")
@@ -96,10 +98,13 @@ class Checkpoints:
         self._sweep()
         buffer = io.BytesIO()
         torch.save({**content, "format": FORMAT, "speechlvm": __version__}, buffer)
-        write_bytes(path, buffer.getbuffer())
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         mark = Mark(sha256=digest, step=step, format=FORMAT, speechlvm=__version__)
-        write_json(path.with_suffix(".json"), mark.model_dump(exclude_none=True))
+        manifest = path.with_suffix(".json")
+        if manifest.exists():  # of this step again, after its validation: at each moment one of both is valid
+            write_json(manifest, {**read_json(manifest), "next_sha256": digest})
+        write_bytes(path, buffer.getbuffer())
+        write_json(manifest, mark.model_dump(exclude_none=True))
 
     def mark_best(self, step: int, nats_per_frame: float) -> None:
         """Name the checkpoint that later stages use, and what it scored on the validation set."""
@@ -138,7 +143,7 @@ class Checkpoints:
         """
         path = self.path(step)
         mark = _read_mark(path.with_suffix(".json"))
-        if not path.exists() or hash_file(path) != mark.sha256:
+        if not path.exists() or hash_file(path) not in (mark.sha256, mark.next_sha256):
             raise UserError(f"{path}: does not match its manifest (truncated or altered); remove both and train again")
         return load_tensors(path)
 

@@ -20,7 +20,7 @@ SMALL = 40  # faults of each part in a sample
 
 def run(campaign: Campaign) -> None:
     """Every operation of every part, in every way; a sample of them if the campaign is small."""
-    for part in (Checkpoint, Dump, DumpAgain, DataDirectory):
+    for part in (DataDirectory, Dump, DumpAgain, Checkpoint, CheckpointAgain):  # those that need torch last
         directory = campaign.directory / "operations" / part.__name__
         directory.mkdir(parents=True)
         _fail_each(campaign, part(directory))
@@ -136,44 +136,55 @@ class Checkpoint(Part):
     """The third checkpoint of a training, which is the best so far; the first goes."""
 
     name = "checkpoint"
+    steps, fewest = (10, 20), 2
+    saved = 30
 
     def make(self) -> None:
-        for step in (10, 20):
-            self._save(self.first, step)
+        for step in self.steps:
+            self._save(self.first, step, "old")
 
-    def _save(self, directory: Path, step: int) -> None:
+    def _save(self, directory: Path, step: int, age: str) -> None:
         from speechlvm.training.checkpoint import Checkpoints
 
-        checkpoints = Checkpoints(directory / "checkpoints")
-        checkpoints.save(step, self._content(step))
+        checkpoints = Checkpoints(directory / "exp" / "checkpoints")
+        checkpoints.save(step, self._content(step, age))
         checkpoints.mark_best(step, -float(step))
         checkpoints.prune()
 
-    def _content(self, step: int) -> dict:
+    def _content(self, step: int, age: str) -> dict:
         import torch
 
-        return {"model": {"weight": torch.full((64, 64), float(step))}, "progress": {"step": step}}
+        weight = torch.full((64, 64), float(step))
+        return {"model": {"weight": weight}, "progress": {"step": step, "age": age}}
 
     def perform(self) -> int:
-        return _exit_status(lambda _: self._save(self.work, 30))
+        return _exit_status(lambda _: self._save(self.work, self.saved, "new"))
 
     def faults(self, status: int) -> list[str]:
         """The loader finds the old or the new state, and two checkpoints are whole."""
         from speechlvm.training.checkpoint import Checkpoints
 
         found = super().faults(status)
-        checkpoints = Checkpoints(self.work / "checkpoints")
+        checkpoints = Checkpoints(self.work / "exp" / "checkpoints")
         try:
             for loaded in (checkpoints.load_latest(), checkpoints.load_best()):
                 step = loaded["progress"]["step"]
-                if step not in (20, 30) or not (loaded["model"]["weight"] == float(step)).all():
+                if step not in (20, self.saved) or not (loaded["model"]["weight"] == float(step)).all():
                     found.append(f"loaded: step {step}")
             whole = [checkpoints.load(step) for step in checkpoints.steps()]
-            if len(whole) < 2:
+            if len(whole) < self.fewest:
                 found.append(f"{len(whole)} checkpoints are left")
         except Exception as error:
             found.append(f"the loader fails: {error!r}")
         return found
+
+
+class CheckpointAgain(Checkpoint):
+    """The only checkpoint of a training, saved again: it was saved when a validation was interrupted."""
+
+    name = "checkpoint over itself"
+    steps, fewest = (20,), 1
+    saved = 20
 
 
 class Dump(Part):

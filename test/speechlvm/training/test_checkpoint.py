@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from speechlvm.errors import UserError
+from speechlvm.training import checkpoint as module
 from speechlvm.training.checkpoint import Checkpoints, load_tensors, load_weights
 
 
@@ -31,6 +32,21 @@ def test_pruning_keeps_the_newest_two_and_the_best(checkpoints):
     checkpoints.prune()
     assert checkpoints.steps() == [10, 30, 40]
     assert checkpoints.load_best()["model"]["w"].tolist() == [10.0] * 3
+
+
+def test_the_only_checkpoint_is_valid_at_each_moment_in_which_it_is_written_over_itself(tmp_path, monkeypatch):
+    found = Checkpoints(tmp_path / "checkpoints")
+    found.save(0, {"model": {}, "progress": {"age": "old"}})
+    original, ages = module.write_json, []
+
+    def write_json(path, value):
+        ages.append(found.load(0)["progress"]["age"])
+        original(path, value)
+        ages.append(found.load(0)["progress"]["age"])
+
+    monkeypatch.setattr(module, "write_json", write_json)
+    found.save(0, {"model": {}, "progress": {"age": "new"}})
+    assert ages == ["old", "old", "new", "new"]
 
 
 def test_saving_leaves_nothing_of_killed_processes(checkpoints):
