@@ -1,4 +1,4 @@
-"""Fixtures for all tests; packages that tests import: `cluster`, `faults`, `imitations` of corpora, `programs` in process."""
+"""Fixtures for all tests; packages that tests import: `cluster`, `faults`, `imitations`, `programs` run in process."""
 
 import importlib.util
 import os
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--recipes"):
         for item in items:
             if item.get_closest_marker("recipe"):
-                item.add_marker(pytest.mark.skip(reason="a whole recipe, about a minute: give --recipes"))
+                item.add_marker(pytest.mark.skip(reason="a whole recipe, or as long, about a minute: give --recipes"))
 
 
 @pytest.fixture(scope="session")

@@ -2,35 +2,19 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import cluster
 import pytest
-from cluster import UTILS, body, wait_for
+from cluster import UTILS, body, jobs, wait_for
+from cluster.jobs import HOSTILE, STUBBORN, end, running, training
 
-DEFAULT = (UTILS / "conf" / "slurm.conf").read_text(encoding="utf-8")
-
-# Says what it is told, and leaves one step after the first signal; so does a training.
-TRAINING = """
-import os, signal, sys, time
-told = []
-for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"):
-    signal.signal(getattr(signal, name), lambda number, frame: told.append(signal.Signals(number).name))
-steps = int(open(sys.argv[1]).read()) if os.path.exists(sys.argv[1]) else 0
-print("from step", steps, flush=True)
-limit = steps + 5 if "SLURM_RESTART_COUNT" in os.environ else 10 ** 6
-while not told and steps < limit:
-    time.sleep(0.1)
-    steps += 1
-time.sleep(0.5)
-print("to step", steps, *told, flush=True)
-open(sys.argv[1], "w").write(str(steps))
-sys.exit(75 if told else 0)
-"""
+conf = partial(jobs.conf, runner="slurm")
 
 
 @pytest.fixture
@@ -41,26 +25,6 @@ def start(slurm, tmp_path):
 @pytest.fixture
 def call(slurm, tmp_path):
     return lambda *words, **more: cluster.call("slurm", tmp_path, *words, **{**slurm.environment, **more})
-
-
-def end(process):
-    """Exit status and standard error."""
-    _, err = process.communicate(timeout=120)
-    return process.returncode, err
-
-
-def conf(tmp_path, text):
-    """Arguments that name a configuration: the default one with more lines."""
-    (tmp_path / "site.conf").write_text(DEFAULT + text, encoding="utf-8")
-    return ["--config", "site.conf"]
-
-
-def training(state="state"):
-    return [sys.executable, "-c", TRAINING, state]
-
-
-def running(log):
-    return log.exists() and bool(body(log))
 
 
 def test_an_array_of_jobs(call, tmp_path):
@@ -93,36 +57,20 @@ def test_exit_statuses_and_ends_of_failing_logs(start, tmp_path):
     assert "1 (" not in ends[75][1]
 
 
-HOSTILE = [
-    "a  b",
-    "$(touch canary)",
-    "`touch canary`",
-    "it's",
-    '"q"',
-    "*",
-    "new\nline",
-    "\\",
-    "",
-    "\t",
-    "é",
-    "-x",
-    "%j",
-]
-HOSTILE_BYTES = os.fsdecode(b"\xff\xfe ;touch canary")
-
-
 def test_arguments_environment_and_configuration_are_data(call, tmp_path):
-    configuration = conf(tmp_path, "option comment=* --comment=$0\ndefault comment='$(touch canary);`touch canary`'\n")
+    configuration = conf(
+        tmp_path, text="option comment=* --comment=$0\ndefault comment='$(touch canary);`touch canary`'\n"
+    )
     script = "import os, sys; print(ascii([sys.argv[1:], os.environ['HOSTILE'], os.environ.get('SLURM_HOSTILE')]))"
     (tmp_path / "evil").write_text("touch canary\n", encoding="utf-8")
     status, _, err = call(
-        *configuration, "--comment", "$(touch canary)", "x.log", sys.executable, "-c", script, *HOSTILE, HOSTILE_BYTES,
+        *configuration, "--comment", "$(touch canary)", "x.log", sys.executable, "-c", script, *HOSTILE,
         HOSTILE="'\n$(touch canary)\n#SBATCH --hold", BASH_ENV=str(tmp_path / "evil"), ENV=str(tmp_path / "evil"),
         SLURM_HOSTILE="of a job around this one", SLURM_NTASKS="7", SLURM_MEM_PER_NODE="1", PYTHONUTF8="1",
         **{"BASH_FUNC_exec%%": "() { touch canary; }"},
     )  # fmt: skip
     assert (status, err) == (0, "")
-    assert body(tmp_path / "x.log") == [ascii([[*HOSTILE, HOSTILE_BYTES], "'\n$(touch canary)\n#SBATCH --hold", None])]
+    assert body(tmp_path / "x.log") == [ascii([HOSTILE, "'\n$(touch canary)\n#SBATCH --hold", None])]
     assert not list(tmp_path.rglob("canary"))
 
 
@@ -139,7 +87,7 @@ def test_what_is_submitted_can_be_read_by_nobody_else(start, slurm, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_interruption_cancels_what_was_submitted(start, slurm, tmp_path, number):
-    process = start("--max-jobs-run", 1, "JOB=1:3", "x.JOB.log", *training("JOB"))
+    process = start("--max-jobs-run", 1, "JOB=1:3", "x.JOB.log", *training(steps=600, state="JOB"))
     wait_for(lambda: any(running(tmp_path / f"x.{job}.log") for job in (1, 2, 3)))
     process.send_signal(number)
     status, err = end(process)
@@ -151,8 +99,8 @@ def test_interruption_cancels_what_was_submitted(start, slurm, tmp_path, number)
 
 
 def test_cancelled_from_outside(start, slurm, tmp_path):
-    waits = start(*conf(tmp_path, "command sbatch --hold\n"), "w.log", "true")
-    runs = start("r.log", *training())
+    waits = start(*conf(tmp_path, text="command sbatch --hold\n"), "w.log", "true")
+    runs = start("r.log", *training(steps=600))
     wait_for(lambda: running(tmp_path / "r.log") and len(slurm.jobs(tmp_path)) == 2)
     slurm.ask("scancel", *slurm.jobs(tmp_path))
     for process in (waits, runs):
@@ -167,9 +115,9 @@ def requeued(slurm, tmp_path):
     slurm.ask("scontrol", "update", f"JobId={slurm.jobs(tmp_path)[0]}", "StartTime=now+2")
 
 
-@pytest.mark.parametrize("how", ["warning", "requeue"])
+@pytest.mark.parametrize("how", ["warning", pytest.param("requeue", marks=pytest.mark.recipe)])
 def test_a_job_that_is_queued_again_appends_to_its_log_and_ends_well(start, slurm, tmp_path, how):
-    process = start("--requeue", "true", "x.log", *training())
+    process = start("--requeue", "true", "x.log", *training(steps=50))
     wait_for(lambda: running(tmp_path / "x.log"))
     if how == "warning":  # as before the time limit
         slurm.ask("scancel", "--batch", "--signal=USR1", *slurm.jobs(tmp_path))
@@ -181,13 +129,32 @@ def test_a_job_that_is_queued_again_appends_to_its_log_and_ends_well(start, slur
     assert ", restart 1" not in lines[0] and sum(line.endswith(", restart 1") for line in lines) == 1
     said = body(tmp_path / "x.log")
     steps = re.fullmatch(r"to step (\d+) SIGTERM", said[1])[1]
-    assert said == ["from step 0", said[1], f"from step {steps}", f"to step {int(steps) + 5}"]
-    assert int(steps) > 0
+    assert said == ["from step 0", said[1], f"from step {steps}", "to step 50"]
+    assert 0 < int(steps) < 50
     assert len([line for line in lines if line.startswith("# Ended at ")]) == 2
 
 
+@pytest.mark.recipe
+def test_time_limits(start, slurm, tmp_path):
+    # Slurm looks after time limits every 30 s, and warns as much earlier.
+    configuration = conf(tmp_path, text="option requeue=true --requeue --signal=B:USR1@50\n")
+    training_on = start(*configuration, "--requeue", "true", "--time", "1m", "x.log", *training(steps=450))
+    stubborn = start("--time", "60s", "stubborn.log", *STUBBORN)
+    while training_on.poll() is None:
+        for job in slurm.jobs(tmp_path, "pending"):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it has started
+                slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+        time.sleep(3)
+    assert end(training_on)[0] == 0
+    said = [line.split()[2] for line in body(tmp_path / "x.log")]
+    assert said[0] == "0" and said[-1] == "450" and len(said) > 2
+    assert all(stopped == resumed for stopped, resumed in zip(said[1:-1:2], said[2::2], strict=True))
+    status, err = end(stubborn)
+    assert status == 1 and "1 (out of time; ask for more with --time)" in err
+
+
 def test_without_requeue_a_warned_job_ends_with_75(start, slurm, tmp_path):
-    process = start("x.log", *training())
+    process = start("x.log", *training(steps=600))
     wait_for(lambda: running(tmp_path / "x.log"))
     slurm.ask("scancel", "--batch", "--signal=USR1", *slurm.jobs(tmp_path))
     status, err = end(process)
@@ -195,7 +162,7 @@ def test_without_requeue_a_warned_job_ends_with_75(start, slurm, tmp_path):
 
 
 def test_a_failed_node(start, slurm, tmp_path):
-    process = start(*conf(tmp_path, "command sbatch --nodelist=n1\n"), "x.log", "sleep", "60")
+    process = start(*conf(tmp_path, text="command sbatch --nodelist=n1\n"), "x.log", "sleep", "60")
     wait_for((tmp_path / "x.log").exists)
     slurm.ask("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
     try:
@@ -206,26 +173,28 @@ def test_a_failed_node(start, slurm, tmp_path):
     assert status == 75 and "1 (its node failed)" in err
 
 
+@pytest.mark.recipe
 def test_a_job_that_does_not_start_says_why(start, slurm, tmp_path):
-    process = start(*conf(tmp_path, "command sbatch --hold\n"), "x.log", "true")
+    process = start(*conf(tmp_path, text="command sbatch --hold\n"), "x.log", "true")
     assert re.search(r"slurm job \d+ waits: JobHeldUser \(for 1\d s now\)", process.stderr.readline())
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 75
 
 
 def test_a_refused_job_is_one_line(call, tmp_path):
-    status, out, err = call(*conf(tmp_path, "command sbatch --partition=nowhere\n"), "x.log", "true")
+    status, out, err = call(*conf(tmp_path, text="command sbatch --partition=nowhere\n"), "x.log", "true")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "x.log: not submitted: sbatch: error: invalid partition specified: nowhere" in err
     assert "--partition=nowhere" in err.split("command:")[1]
     assert not (tmp_path / "q").exists()
 
 
+@pytest.mark.recipe
 def test_logs_that_the_node_cannot_see(slurm, tmp_path):
     (slurm.apart / "here").touch()
     if slurm.ask("srun", "--nodelist=n2", "ls", slurm.apart):
         pytest.skip("no mount namespaces here: both nodes see the same files")
-    configuration = conf(tmp_path, "command sbatch --nodelist=n2\n")[1]
+    configuration = conf(tmp_path, text="command sbatch --nodelist=n2\n")[1]
     words = ["--config", tmp_path / configuration, slurm.apart / "logs" / "x.log", "true"]
     status, _, err = cluster.call("slurm", tmp_path, *words, **slurm.environment)
     assert status == 1
@@ -253,8 +222,10 @@ def test_two_nodes(call, tmp_path):
     assert second == "1" + first[1:]
 
 
+@pytest.mark.recipe
 def test_a_training_on_two_nodes_is_warned_and_queued_again(start, slurm, tmp_path):
-    script = ["sh", "-c", 'exec "$@" state.$SLURM_NODEID', "sh", *training()[:-1]]
+    python, _, text, _, steps = training(steps=50)
+    script = ["sh", "-c", 'exec "$1" -c "$2" "state.$SLURM_NODEID" "$3"', "sh", python, text, steps]
     process = start("--num-nodes", 2, "--requeue", "true", "x.log", *script)
     wait_for(lambda: running(tmp_path / "x.log") and len(body(tmp_path / "x.log")) == 2)
     slurm.ask("scancel", "--batch", "--signal=USR1", *slurm.jobs(tmp_path))
@@ -262,10 +233,10 @@ def test_a_training_on_two_nodes_is_warned_and_queued_again(start, slurm, tmp_pa
     assert end(process) == (0, "")
     said = [line.split() for line in body(tmp_path / "x.log") if not line.startswith("srun: ")]
     assert len(said) == 8 and sum(line[1:] == ["step", "0"] for line in said) == 2
-    ends = sorted(int(line[2]) for line in said if line[0] == "to")
-    assert ends[2:] == [steps + 5 for steps in ends[:2]]
+    assert sorted(int(line[2]) for line in said if line[0] == "to")[2:] == [50, 50]
 
 
+@pytest.mark.recipe
 def test_a_runner_within_a_job(slurm, tmp_path):
     inner = [sys.executable, UTILS / "slurm.py", "inner.log", "echo", "deep"]
     assert cluster.call("slurm", tmp_path, "--mem", "64M", "outer.log", *inner, **slurm.environment)[0] == 0
