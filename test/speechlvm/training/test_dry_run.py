@@ -12,7 +12,7 @@ from speechlvm.config import DataSettings
 from speechlvm.data.dataset import plan_batches
 from speechlvm.data.dump import open_dump
 from speechlvm.distributions import build_distribution
-from speechlvm.errors import UserError
+from speechlvm.errors import ConfigError, UserError
 from speechlvm.models import build_model
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.scoring.score import score_dump
@@ -120,6 +120,17 @@ def test_training_is_the_same_to_the_bit_without_it(tiny_config, make_dump, tmp_
         weights.append([*content["model"].values(), content["generator"]])
         monkeypatch.setattr(trainer, "check_step_fits", lambda *arguments: None)
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_the_log_says_how_many_utterances_are_trained_in_pieces(tiny_config, make_dump, tmp_path):
+    config = tiny_config(("batch_frames: 4096, segment_frames: 1024", "batch_frames: 4096"), ("steps: 12", "epochs: 1"))
+    sets = ["--train", str(make_dump("train", [3000, 2000, 900])), "--valid", str(make_dump("valid", [1200]))]
+    given = ["--config", str(config), *sets, "--data.max_frames", "1500"]
+    assert train.main([*given, "--out", str(tmp_path / "cut")]) == 0
+    log = (tmp_path / "cut" / "train.log").read_text()
+    assert "2 of 3 utterances are longer than 1500 frames and are trained in pieces" in log
+    with pytest.raises(ConfigError, match=r"data.max_frames \(was 1500, now 700\)"):
+        train.main([*given[:-1], "700", "--out", str(tmp_path / "cut")])
 
 
 def test_other_errors_are_not_taken_for_a_shortage(trial, monkeypatch):
