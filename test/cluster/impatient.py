@@ -11,7 +11,7 @@ if __name__ == "__main__":
     from jobrunner import cluster, sge
 
     cluster.SUBMIT_PAUSES_SECONDS = (0.1, 0.1, 0.1, 0.1)
-    cluster.STATUS_DELAY_SECONDS, cluster.STOPPED_DELAY_SECONDS, cluster.REMARK_SECONDS = 10.0, 0.3, 1.0
+    cluster.STATUS_DELAY_SECONDS, cluster.STOPPED_DELAY_SECONDS = 10.0, 0.3
     sge.ACCOUNTING_SECONDS = 0.5
     sys.argv = [str(UTILS / f"{sys.argv[1]}.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cluster import UTILS, body, wait_for
 from cluster.fake import PROGRAMS, Scheduler
-from cluster.jobs import HOSTILE, STUBBORN, conf, end, running, training
+from cluster.jobs import HOSTILE, STUBBORN, conf, end, running, start, training
 
 AT_ONCE = 8
 HERE = Path(__file__).resolve().parents[1] / "cluster"
@@ -36,11 +36,7 @@ class Cluster:
 
     def start(self, *words: object, faults: dict | None = None, **more: str) -> subprocess.Popen:
         (self.state / "faults.json").write_text(json.dumps(faults or {}), encoding="utf-8")
-        return subprocess.Popen(
-            [sys.executable, HERE / "impatient.py", self.kind, *map(str, words)],
-            cwd=self.directory, env={**os.environ, **self.environment, **more}, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        return start(self.kind, self.directory, *words, **self.environment, **more)
 
     def call(self, *words: object, **more: object) -> tuple[int, str]:
         return end(self.start(*words, **more))

@@ -98,6 +98,8 @@ def test_a_warned_job_is_submitted_once_more_by_itself_unless_all_is_cancelled(p
 
     monkeypatch.setattr(pbs, "call_scheduler", answer)
     backend = pbs.Pbs()
+    backend.cancel("7.head")  # of a runner that was killed
+    asked.clear()
     submitted = backend.submit(Submission("x", tmp_path / "s", ["qsub"], range(1, 3), None, tmp_path))
     warned(2)
     assert {job: state.phase.name for job, state in backend.states(submitted).items()} == {2: "WAITING"}

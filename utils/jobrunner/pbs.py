@@ -55,6 +55,7 @@ class Pbs(Backend):
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
+        self.__init__()  # forgets what a runner that was killed has left, see `cluster.Runner.recover`
         self.submission = submission
         return self._submit(submission.jobs)
 

@@ -42,6 +42,7 @@ class GridEngine(Backend):
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
+        self.__init__()  # forgets what a runner that was killed has left, see `cluster.Runner.recover`
         self.submission = submission
         jobs, at_once = submission.jobs, submission.max_jobs_run
         output = str(submission.directory / "output.$TASK_ID")
