@@ -186,8 +186,17 @@ def other_sum(path):
     path.write_bytes(content)
 
 
+def streamed(path):
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
+    return path
+
+
 FAULTS = {
     "cut wav": (lambda d, x: cut(save(d / "a", x, format="WAV")), "header says 30000 samples, found 179"),
+    "streamed wav": (lambda d, x: streamed(save(d / "a", x, format="WAV")),
+                     "header says 2147483647 samples, found 30000, as where a program has written into a pipe"),
     "cut sphere": (lambda d, x: cut(save(d / "a", x, format="NIST")), "header says 30000 samples, found 17"),
     "cut RF64": (lambda d, x: cut(save(d / "a", x, format="RF64")), "header says [0-9]+ bytes, found"),
     "cut aiff": (lambda d, x: cut(save(d / "a", x, format="AIFF")), "header says [0-9]+ bytes, found"),
@@ -206,6 +215,14 @@ FAULTS = {
     "a directory": (lambda d, x: (d / "a").mkdir(), "not a regular readable file"),
     "nothing": (lambda d, x: None, "no such file"),
 }  # fmt: skip
+
+
+def test_a_streamed_header_is_believed_only_where_that_is_allowed(tmp_path, noise):
+    path = streamed(save(tmp_path / "a.wav", noise))
+    samples, _ = convert_to(path, tmp_path / "b.wav", allow_streamed=True)
+    np.testing.assert_array_equal(samples, noise)
+    with pytest.raises(UserError, match="as where a program has written into a pipe"):
+        convert_to(path, tmp_path / "b.wav")
 
 
 @pytest.mark.parametrize(("make", "message"), FAULTS.values(), ids=FAULTS)
