@@ -1,23 +1,39 @@
-"""What bad input does, row by row of a table of it: exit status and message of the programs that people call."""
+"""What bad input does, row by row of a table of it: exit status and message of the programs that people call.
+
+Rows that need more than this are elsewhere: 1 to 21 (audio) in speechlvm/data/test_bad_audio.py, 49 (archives) in
+speechlvm/data/test_unpack.py, 50 (downloads) in speechlvm/data/test_download.py, 53 (XML) in egs/test_iam_ondb.py; what
+checkpoints may hold, beyond rows 45 to 48, in speechlvm/training/test_checkpoint_attacks.py.
+"""
 
 import errno
+import hashlib
+import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from imitations import representations, timit
 from programs import call, load
 
-from speechlvm.bin import analyse, baseline, dump, fix_data_dir, train, validate_data_dir
-from speechlvm.config import validated
+from speechlvm import __version__
+from speechlvm.bin import analyse, baseline, dump, fix_data_dir, score, train, validate_data_dir
+from speechlvm.config import dump_yaml, load_experiment, validated
 from speechlvm.data.audio import write_wav
+from speechlvm.data.dump import open_dump
 from speechlvm.errors import ConfigError
+from speechlvm.experiment import build
 from speechlvm.models import MODELS, model_class
+from speechlvm.observation import Observation
+from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.training.trainer import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXER = "run utils/fix_data_dir.sh"
@@ -623,3 +639,134 @@ def test_what_has_changed_under_an_experiment_is_named(dumped, place):
         "seed (was 1, now 2)",
     ):
         assert fault in done.stderr, done.stderr
+
+
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An experiment as a training leaves it, without its training, and its dump."""
+    place = tmp_path_factory.mktemp("an experiment")
+    make_directory(place / "data", place)
+    assert call(dump.main, "--data", place / "data", "--out", place / "dump").returncode == 0
+    (place / "config.yaml").write_text(CONFIG)
+    config = load_experiment(place / "config.yaml")
+    observation = Observation.of_dump(config.coding, open_dump(place / "dump"))
+    model = build(config, observation, 1)
+    content = {
+        "model": model.state_dict(),
+        "optimizer": torch.optim.Adam(model.parameters()).state_dict(),
+        "generator": torch.get_rng_state(),
+        "progress": asdict(Progress(step=7)),
+        "observation": observation.to_dict(),
+        "frozen": json.dumps(config.frozen(), sort_keys=True),
+        "provenance": {"step": 7, "epoch": 0, "seconds": 1.0, "seed": 1, "data_hash": observation_hash(place)},
+    }
+    checkpoints = Checkpoints(place / "exp" / "checkpoints")
+    checkpoints.save(7, content)
+    checkpoints.mark_best(7, -1.0)
+    (place / "exp" / "config.yaml").write_text(dump_yaml(config))
+    (place / "exp" / "origin.json").write_text('{"train_set": "train"}')
+    return place, content
+
+
+def observation_hash(place):
+    return json.loads((place / "dump" / "info.json").read_text())["data_hash"]
+
+
+def rewrite(exp, data: bytes):
+    """Puts other bytes in the place of the checkpoint, with checksums that fit."""
+    (exp / "checkpoints" / "step-00000007.pt").write_bytes(data)
+    for name in ("step-00000007.json", "best.json"):
+        path = exp / "checkpoints" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": hashlib.sha256(data).hexdigest()}))
+
+
+def saved(exp, **changed):
+    buffer = io.BytesIO()
+    torch.save({**torch.load(exp / "checkpoints" / "step-00000007.pt", weights_only=True), **changed}, buffer)
+    rewrite(exp, buffer.getvalue())
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch canary",)
+
+
+def settings_of_another(old, new):
+    return lambda exp, content: (exp / "config.yaml").write_text((exp / "config.yaml").read_text().replace(old, new))
+
+
+def bytes_of(change):
+    def damage(exp, content):
+        path = exp / "checkpoints" / "step-00000007.pt"
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def weights(change):
+    return lambda exp, content: saved(exp, model=change(dict(content["model"])))
+
+
+STALE, NOT_LOADED = (
+    "does not match its manifest (truncated or altered); remove both and train again",
+    "nothing was loaded",
+)
+OTHER, RESTORE = "checkpoint of another experiment", "restore config.yaml, or remove the experiment"
+WAS = {"hidden": 12, "layers": 1, "mlp_layers": 3, "stack": 16}
+SAYS = {"stack": 16, "hidden": 13, "layers": 1, "mlp_layers": 3}
+KEYS_DIFFER = (
+    "weights of another model: {} keys differ, first decoder.hidden.0.bias (model (12,), file {}), decoder.hidden."
+)
+ROWS_45 = {
+    "45 another size": (
+        settings_of_another("hidden: 12", "hidden: 13"),
+        f"{OTHER}: model_conf was {WAS}, config.yaml says {SAYS}; {RESTORE}",
+    ),
+    "45 another coding": (
+        settings_of_another("coding: mulaw", "coding: mulaw8"),
+        f"{OTHER}: coding was 'mulaw', config.yaml says 'mulaw8'; {RESTORE}",
+    ),
+    "45 weights of another size": (
+        weights(lambda model: {name: value[:1] for name, value in model.items()}),
+        KEYS_DIFFER.format(19, "(1,)"),
+    ),
+    "45 weights of another model": (
+        weights(lambda model: {f"x.{name}": value for name, value in model.items()}),
+        KEYS_DIFFER.format(38, "absent"),
+    ),
+    "46 truncated": (bytes_of(lambda data: data[:-100]), STALE),
+    "46 bit flipped": (bytes_of(lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:]), STALE),
+    "46 empty": (bytes_of(lambda data: b""), STALE),
+    "47 pickle": (
+        lambda exp, content: rewrite(exp, pickle.dumps(Payload())),
+        f"not a checkpoint of this project (BadZipFile); {NOT_LOADED}",
+    ),
+    "47 pickle in an archive": (
+        lambda exp, content: saved(exp, model=Payload()),
+        f"not a checkpoint of this project (UnpicklingError); {NOT_LOADED}",
+    ),
+    "48 NaN": (
+        weights(lambda model: {name: value * float("nan") for name, value in model.items()}),
+        "weights are not finite: start_stack, encoder.hidden.0.weight, encoder.hidden.0.bias; use another checkpoint",
+    ),
+    "48 newer": (
+        lambda exp, content: saved(exp, format=99, speechlvm="99.0"),
+        f"format 99; speechlvm {__version__} reads up to 1; needs speechlvm >= 99.0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "message"), ROWS_45.values(), ids=ROWS_45)
+def test_rows_of_checkpoints(experiment, tmp_path, monkeypatch, damage, message):
+    place, content = experiment
+    exp = tmp_path / "exp"
+    shutil.copytree(place / "exp", exp)
+    monkeypatch.chdir(tmp_path)
+    damage(exp, content)
+    done = call(score.main, "--exp", exp, "--dump", place / "dump", "--out", tmp_path / "score")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {exp}/checkpoints/step-00000007.pt: {message}"), done.stderr
+    assert not (tmp_path / "canary").exists() and not (tmp_path / "score" / "result.json").exists()
