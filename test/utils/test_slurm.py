@@ -85,7 +85,7 @@ def test_what_is_submitted_can_be_read_by_nobody_else(start, slurm, tmp_path):
     assert end(process)[0] == 75
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.recipe)])
 def test_interruption_cancels_what_was_submitted(start, slurm, tmp_path, number):
     process = start("--max-jobs-run", 1, "JOB=1:3", "x.JOB.log", *training(steps=600, state="JOB"))
     wait_for(lambda: any(running(tmp_path / f"x.{job}.log") for job in (1, 2, 3)))
@@ -153,6 +153,7 @@ def test_time_limits(start, slurm, tmp_path):
     assert status == 1 and "1 (out of time; ask for more with --time)" in err
 
 
+@pytest.mark.recipe
 def test_without_requeue_a_warned_job_ends_with_75(start, slurm, tmp_path):
     process = start("x.log", *training(steps=600))
     wait_for(lambda: running(tmp_path / "x.log"))
@@ -161,6 +162,7 @@ def test_without_requeue_a_warned_job_ends_with_75(start, slurm, tmp_path):
     assert status == 75 and "1 (status 75)" in err
 
 
+@pytest.mark.recipe
 def test_a_failed_node(start, slurm, tmp_path):
     process = start(*conf(tmp_path, text="command sbatch --nodelist=n1\n"), "x.log", "sleep", "60")
     wait_for((tmp_path / "x.log").exists)
@@ -201,6 +203,7 @@ def test_logs_that_the_node_cannot_see(slurm, tmp_path):
     assert f"lost: it left no status (JobLaunchFailure); can n2 write {slurm.apart}/logs, and is that on a" in err
 
 
+@pytest.mark.recipe
 def test_a_log_that_the_node_cannot_write(call, tmp_path):
     (tmp_path / "x.log").mkdir()
     status, _, err = call("x.log", "true")

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobrunner.attempt import now
+from jobrunner.attempt import now, quote
 from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, warned_after
 from jobrunner.call import INTERRUPTED, Call, RunnerError, UsageError, parse
 from jobrunner.config import Config
@@ -76,7 +76,7 @@ class Runner:
         self.jobs = {number: Job(number) for number in call.jobs}  # that have not come to their end
         self.failures: list[Failure] = []
         self.submitted = ""
-        self.waiting, self.silence = Remarks(), Remarks()
+        self.waiting, self.silence, self.disk = Remarks(), Remarks(), Remarks()
         self.began = time.monotonic()
 
     def run(self) -> int:
@@ -93,8 +93,8 @@ class Runner:
         self.directory = Path(tempfile.mkdtemp(prefix=f"{base}.", dir=shelf))
         try:
             with owned(self.directory):
-                self.submit(interruption)
                 try:
+                    self.submit(interruption)
                     self.wait(interruption)
                 finally:
                     if self.jobs and self.submitted:
@@ -131,13 +131,15 @@ class Runner:
                 self.submitted = self.backend.submit(submission)
                 break
             except SchedulerError as error:
-                busy = pause is not None and re.search(self.backend.busy, str(error), re.IGNORECASE)
-                if not busy or interruption.asked:
-                    raise RunnerError(f"{self.call.log}: not submitted: {error}; command: {self.command}") from error
+                if pause is None or not re.search(self.backend.busy, str(error), re.IGNORECASE):
+                    command = " ".join(map(quote, self.command))
+                    raise RunnerError(f"{self.call.log}: not submitted: {error}; command: {command}") from error
                 say(f"{error}; trying again in {pause:.0f} s")
-                time.sleep(pause)
+                until = time.monotonic() + pause
+                while time.monotonic() < until and not interruption.asked:
+                    time.sleep(0.1)
                 self.submitted = self.known_by_name(submission.name)
-                if self.submitted:
+                if self.submitted or interruption.asked:
                     break
         (self.directory / "submitted").write_text(self.submitted, encoding="utf-8")
 
@@ -196,8 +198,11 @@ class Runner:
     def look(self) -> None:
         """Takes the status files that have come."""
         fresh = self.directory / "look"  # a change of one's own makes a network file system look afresh
-        fresh.touch()
-        fresh.unlink()
+        try:
+            fresh.touch()
+            fresh.unlink()
+        except OSError as error:  # a full disk is no reason to give jobs up
+            self.disk.say(f"{self.directory}: {error.strerror}; its jobs go on")
         names = set(os.listdir(self.directory))
         for job in list(self.jobs.values()):
             if f"status.{job.number}" not in names:
@@ -270,9 +275,9 @@ class Runner:
         """The last line that a lone job wrote, or how many jobs wait and run."""
         running = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.RUNNING]
         if len(self.jobs) == 1 and running:
-            show_progress(last_lines(self.log(running[0].number))[-1])
+            show_progress(lambda: last_lines(self.log(running[0].number))[-1])
         else:
-            show_progress(f"{self.backend.name} job {self.submitted}: {len(running)} running, {self.left()}")
+            show_progress(lambda: f"{self.backend.name} job {self.submitted}: {len(running)} running, {self.left()}")
 
     def left(self) -> str:
         """How many jobs have not come to their end."""
@@ -282,7 +287,6 @@ class Runner:
 
     def cancel(self, submitted: str) -> None:
         """Cancels an array and waits until none of its jobs runs any more."""
-        say(f"cancelling {self.backend.name} job {submitted}, and waiting for what runs of it to stop")
         deadline = time.monotonic() + CANCEL_SECONDS
         cancelled = False
         while time.monotonic() < deadline:
@@ -291,6 +295,7 @@ class Runner:
                 if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
                     return
                 if not cancelled:
+                    say(f"cancelling {self.backend.name} job {submitted}, and waiting for what runs of it to stop")
                     self.backend.cancel(submitted)
                     cancelled = True
             except SchedulerError as error:

@@ -73,7 +73,7 @@ class Runner:
         """The last line that a lone job wrote."""
         if time.monotonic() >= self.next_progress:
             self.next_progress = time.monotonic() + 0.5
-            show_progress(last_lines(self.running[0].attempt.log)[-1] if len(self.running) == 1 else "")
+            show_progress(lambda: last_lines(self.running[0].attempt.log)[-1] if len(self.running) == 1 else "")
 
     def stop(self) -> None:
         """Forwards TERM to the jobs' process groups once, and KILL when their time is over."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +61,16 @@ def say(text: str) -> None:
     print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
 
 
-def show_progress(line: str) -> None:
+def show_progress(line: Callable[[], str]) -> None:
     """On a terminal, a line that is overwritten in place."""
     if sys.stderr.isatty():
         width = max(0, shutil.get_terminal_size().columns - 1)
-        print(f"\r{line[:width]}\033[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{line()[:width]}\033[K", end="", file=sys.stderr, flush=True)
 
 
 def clear_progress() -> None:
     """Takes that line away."""
-    show_progress("")
+    show_progress(str)
 
 
 class Interruption:
