@@ -33,7 +33,7 @@ from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, files_below, prepare_sets, shuffled
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, hash_value, mark_undone, write_json
+from speechlvm.files import hash_file, hash_value, mark_undone, write_array, write_json
 
 SETS = ("train", "valid", "test")
 TRIAL = re.compile(r"([A-Za-z0-9]+)_([A-Za-z0-9_-]+)")
@@ -290,7 +290,7 @@ def _leave_signals() -> None:
 def _read_to_file(trial: Trial, work: Path, rate_hz: float, amc_rate_hz: float) -> Trial:
     trial, values = read_trial(trial, rate_hz, amc_rate_hz)
     if values is not None:
-        np.save(work / f"{trial.name}.npy", values.astype(np.float32))
+        write_array(work / f"{trial.name}.npy", values.astype(np.float32))
     return trial
 
 

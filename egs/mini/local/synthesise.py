@@ -255,7 +255,7 @@ def _lines(segments: list[tuple[int, int, str]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with disk_errors(path):
+    with disk_errors(path, path, len(data)):
         path.write_bytes(data)
 
 
