@@ -29,7 +29,7 @@ MESSAGE = re.compile(
 
 def run(campaign: Campaign) -> None:
     """Each step with little, some and nearly enough space."""
-    tiny = Tiny(campaign.directory / "disk")
+    tiny = campaign.tiny("0")
     steps = [2] if campaign.small else range(len(STEPS))
     generator = random.Random(f"{campaign.seed} disk")
     with _small_disk(tiny.work) as resize:
