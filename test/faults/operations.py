@@ -15,7 +15,7 @@ from faults import results
 from faults.campaign import Campaign
 from faults.hooks.file_operations import ACTIONS, Operations
 
-SMALL = 40  # faults of each part in a sample
+SMALL = 12  # faults of each part in a sample
 
 
 def run(campaign: Campaign) -> None:

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 MARK = "SPEECHLVM_TEST_MARK"
+POLL_SECONDS = 0.02
 
 
 class Running:
@@ -70,18 +71,18 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)
 
-    def wait(self, seconds: float, until=lambda: False) -> int | None:
+    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> int | None:
         """The exit status; None when the time is over, or `until` holds, before the command has ended."""
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end and not until():
-            time.sleep(0.005)
+            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
         return self.process.returncode
 
     def wait_for_all(self, seconds: float) -> bool:
         """Whether all processes, also those whose parent was killed, end in time."""
         end = time.monotonic() + seconds
         while self.processes() and time.monotonic() < end:
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         return not self.processes()
 
     def kill_all(self) -> None:

@@ -59,7 +59,7 @@ CASES = (
         "data preparation", 0, "prepare",
         "--wav_dir {root}/folder --out {work}/wavdir_data --speakers folder --channel mix --bits 16", "", 50,
     ),
-    Case("validation", _step(3), "speechlvm.bin.train", _TRAIN, "speechlvm.scoring.score:score_batch", 9),
+    Case("validation", _step(3), "speechlvm.bin.train", _TRAIN, "speechlvm.scoring.score:score_batch", 5),
     Case("during a save", _step(3), "speechlvm.bin.train", _TRAIN, f"{_CHECKPOINTS}.mark_best", 3),
     Case(
         "score", _step(4), "speechlvm.bin.score",
