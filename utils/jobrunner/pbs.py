@@ -113,7 +113,7 @@ class Pbs(Backend):
         """Whether a job ended because its time was over, and asks to be run again: it has an error, see `requeue`."""
         try:
             left = json.loads((self.submission.directory / f"status.{job}").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except OSError:  # there is none, or a network file system stumbles
             return False
         return left["stopped"] and left["status"] == INTERRUPTED and left["error"] != ""
 

@@ -29,7 +29,6 @@ class GridEngine(Backend):
     restart_variable = "RESTARTED"
     variables = (
         "SGE_", "JOB_ID", "JOB_NAME", "JOB_SCRIPT", "QUEUE", "NSLOTS", "NQUEUES", "NHOSTS", "PE_HOSTFILE", "RESTARTED",
-        "TMP",
     )  # fmt: skip
     busy = "gdi request|commlib error|unable to (contact|send message to) qmaster|timed out"
 
