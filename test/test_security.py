@@ -35,7 +35,7 @@ REASONS = {
     ("egs/iam_ondb/local/prepare.py", "import xml"): "expat alone, which refuses document types: no entity is read",
     ("speechlvm/bin/baseline.py", "importlib.import_module"): "of its own table of three names",
     ("speechlvm/config.py", "yaml"): "the one loader, of plain values",
-    ("speechlvm/data/dump.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
+    ("speechlvm/data/parts.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
     ("speechlvm/data/recordings.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
     ("speechlvm/data/unpack.py", "import tarfile"): "reads headers; every member is checked and written by itself",
     ("speechlvm/data/unpack.py", "import zipfile"): "the same",

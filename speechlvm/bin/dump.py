@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.directory import load_data_dir
-    from speechlvm.data.dump import damaged_parts
+    from speechlvm.data.parts import damaged_parts
     from speechlvm.errors import ConfigError, UserError
     from speechlvm.files import bytes_in, check_space
 

@@ -139,7 +139,7 @@ def _key(inputs: dict[str, Any], run: Any) -> str:
 
 
 def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
-    from speechlvm.data.dump import remove_parts_beyond
+    from speechlvm.data.parts import remove_parts_beyond
     from speechlvm.latents.probes.runs import summarise
     from speechlvm.reporting import probes
 

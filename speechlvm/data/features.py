@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.dump import merge_parts, start_part, write_kaldi_record, write_part_file
+from speechlvm.data.parts import merge_parts, start_part, write_kaldi_record, write_part_file
 from speechlvm.files import atomic_write
 
 MEL_HOP_FRAMES = 64

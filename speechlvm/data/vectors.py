@@ -30,7 +30,8 @@ from typing import IO
 
 import numpy as np
 
-from speechlvm.data.dump import Dump, Record, merge_parts, start_part, write_part_file
+from speechlvm.data.dump import Dump, Record
+from speechlvm.data.parts import merge_parts, start_part, write_part_file
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, write_json
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.data.dump import remove_parts_beyond, start_part
+from speechlvm.data.parts import remove_parts_beyond, start_part
 from speechlvm.data.tables import unsafe_id
 from speechlvm.data.vectors import extend_record, read_vectors, write_record
 from speechlvm.errors import UserError
