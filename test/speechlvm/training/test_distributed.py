@@ -1,0 +1,166 @@
+"""Several processes that train one model do what one does."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechlvm.bin import train as program
+from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.training.distributed import PeerLost
+
+LSTM = """
+model: lstm
+model_conf: {stack: 16, hidden: 12, layers: 1}
+"""
+CWVAE = """
+model: cwvae
+model_conf: {stride: 16, levels: 2, width: 8}
+"""
+WAVENET = """
+model: wavenet
+model_conf: {stack: 4, channels: 8}
+"""
+REST = """
+coding: mulaw
+distribution: dmol
+distribution_conf: {components: 3}
+data: {batch_frames: 4096, segment_frames: 1024}
+training:
+  learning_rate: {peak: 0.005, schedule: cosine, warmup_steps: 3}
+  gradient_clip: 1.0
+  accumulate: 1
+validation: {every_steps: 4}
+limits: {steps: 12}
+"""
+
+
+@pytest.fixture
+def arguments(make_dump, tmp_path):
+    """arguments(model, out, *words): of the training program. Of five utterances, the last is alone in its batch."""
+    train = make_dump("train", [3000, 2500, 2000, 1500, 2200])
+    valid = make_dump("valid", [1200, 900, 700], seed=50)
+
+    def of(model, out, *words):
+        config = tmp_path / f"{out}.yaml"
+        config.write_text(model + REST)
+        return [
+            "--config", str(config), "--train", str(train), "--valid", str(valid), "--out", str(tmp_path / out),
+            "--seed", "3", *words,
+        ]  # fmt: skip
+
+    return of
+
+
+def _errors(lines):
+    return [line for of_process in lines for line in of_process if line.startswith(("error", "Traceback"))]
+
+
+def _weights(out):
+    found = Checkpoints(Path(out) / "checkpoints")
+    content = found.load(found.steps()[-1])
+    return content["model"], content["optimizer"]["state"], content["generator"]
+
+
+def _history(out):
+    return [json.loads(line)["nats_per_frame"] for line in (Path(out) / "history.jsonl").read_text().splitlines()]
+
+
+def _same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return all(_same(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "words"),
+    [
+        pytest.param(LSTM, 2, ("--data.workers", "1", "--limits.steps", "4"), id="lstm, 2 processes that read ahead"),
+        pytest.param(CWVAE, 2, ("--training.accumulate", "2"), id="cwvae, 2 processes, 2 batches a step"),
+        pytest.param(WAVENET, 3, (), id="wavenet, 3 processes"),
+    ],
+)
+def test_several_do_what_one_does(arguments, train_together, tmp_path, model, size, words):
+    assert program.main(arguments(model, "one", *words)) == 0
+    statuses, lines = train_together(arguments(model, "several", *words), size)
+    assert statuses == [0] * size, lines
+    assert _history(tmp_path / "several") == pytest.approx(_history(tmp_path / "one"), rel=1e-6)
+    for name, value in _weights(tmp_path / "one")[0].items():
+        torch.testing.assert_close(_weights(tmp_path / "several")[0][name], value, rtol=1e-3, atol=1e-5)
+    assert lines[0][-1].endswith(f"finished: {tmp_path / 'several'}")
+    assert lines[1:] == [[]] * (size - 1)  # the others are quiet
+
+
+def test_in_double_precision_they_agree_to_ten_digits(arguments, train_together, tmp_path):
+    for size in (1, 2):
+        statuses, lines = train_together(arguments(CWVAE, f"of_{size}"), size, "in_float64")
+        assert statuses == [0] * size, lines
+    assert _history(tmp_path / "of_2") == pytest.approx(_history(tmp_path / "of_1"), rel=1e-10)
+    for name, value in _weights(tmp_path / "of_1")[0].items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(_weights(tmp_path / "of_2")[0][name], value, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("wrong", "after"), [("signal_to_the_second", 6), ("signal_while_validating", 8)])
+def test_a_signal_to_one_stops_all_and_the_same_command_goes_on(arguments, train_together, tmp_path, wrong, after):
+    whole, stopped = arguments(LSTM, "whole"), arguments(LSTM, "stopped")
+    assert train_together(whole)[0] == [0, 0]
+    statuses, lines = train_together(stopped, wrong=wrong)
+    assert statuses == [75, 75]
+    (error,) = _errors(lines)
+    assert f"after step {after}; run the same command" in error and error in lines[0]
+    assert Checkpoints(tmp_path / "stopped" / "checkpoints").steps()[-1] == after
+    statuses, lines = train_together(stopped)
+    assert statuses == [0, 0] and any(f"resuming after step {after} " in line for line in lines[0])
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "stopped"))
+    assert _history(tmp_path / "whole") == _history(tmp_path / "stopped")
+
+
+def test_it_goes_on_with_another_number_of_processes(arguments, train_together, tmp_path):
+    assert program.main(arguments(CWVAE, "one")) == 0
+    words = arguments(CWVAE, "changing")
+    assert train_together(words, 2, "signal_to_the_second")[0] == [75, 75]
+    assert program.main(words) == 0
+    assert _history(tmp_path / "changing") == pytest.approx(_history(tmp_path / "one"), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("nan_on_the_second", r"step 7: the loss is nan on u0\d(, u0\d)?; last good checkpoint: .*step-00000004.pt"),
+        ("validation_fails_on_the_second", "u01: broken"),
+        ("disk_full", "disk full"),
+    ],
+)
+def test_what_fails_on_one_fails_on_all_and_is_said_once(arguments, train_together, tmp_path, wrong, message):
+    statuses, lines = train_together(arguments(LSTM, "exp"), wrong=wrong)
+    assert statuses == [1, 1]
+    (error,) = _errors(lines)
+    assert re.match(f"error: {message}", error)
+    assert not (tmp_path / "exp" / "done.json").exists()
+
+
+def test_others_notice_that_one_is_gone(arguments, train_together, tmp_path):
+    statuses, lines = train_together(arguments(LSTM, "exp"), wrong="kill_of_the_second")
+    assert statuses == [PeerLost.exit_status, -signal.SIGKILL]
+    assert _errors(lines) == []
+    assert train_together(arguments(LSTM, "exp"))[0] == [0, 0]
+
+
+def test_several_find_what_is_complete(arguments, train_together, tmp_path):
+    assert program.main(arguments(LSTM, "exp")) == 0
+    stamp = (tmp_path / "exp" / "done.json").stat().st_mtime_ns
+    assert train_together(arguments(LSTM, "exp")) == ([0, 0], [[], []])
+    assert (tmp_path / "exp" / "done.json").stat().st_mtime_ns == stamp
+
+
+def test_a_wrong_setting_is_said_once(arguments, train_together, tmp_path):
+    statuses, lines = train_together(arguments(LSTM, "exp", "--training.nonsense", "1"))
+    assert statuses == [2, 2]
+    (error,) = _errors(lines)
+    assert "nonsense" in error
