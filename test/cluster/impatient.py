@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 UTILS = Path(__file__).resolve().parents[2] / "utils"
@@ -12,6 +13,7 @@ if __name__ == "__main__":
 
     cluster.SUBMIT_PAUSES_SECONDS = (0.1, 0.1, 0.1, 0.1)
     cluster.STATUS_DELAY_SECONDS, cluster.STOPPED_DELAY_SECONDS = 10.0, 0.3
+    cluster.Remarks = partial(cluster.Remarks, after=4.0)
     sge.ACCOUNTING_SECONDS = 0.5
     sys.argv = [str(UTILS / f"{sys.argv[1]}.py"), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
