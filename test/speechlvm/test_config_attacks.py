@@ -1,6 +1,7 @@
 """Hostile YAML: nothing is run, nothing blocks, and what is wrong is one line."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,25 @@ def test_yaml_runs_nothing_and_is_refused_in_one_line(tiny_config, tmp_path, tex
         assert not canary.exists()
 
 
-def test_what_is_no_small_file_is_not_read(tmp_path):
+@pytest.fixture
+def in_time():
+    """What blocks fails."""
+
+    def late(*_):
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+def test_what_is_no_small_file_is_not_read(tmp_path, in_time):
     sparse = tmp_path / "sparse.yaml"
     with open(sparse, "wb") as stream:
         stream.truncate(100_000_000)
     assert "100000000 bytes; a configuration has at most" in _refused(sparse)
-    os.mkfifo(tmp_path / "pipe.yaml")  # would block for ever
-    for endless in (tmp_path / "pipe.yaml", Path("/dev/zero")):
-        assert "not a regular file" in _refused(endless)
+    os.mkfifo(tmp_path / "pipe.yaml")  # would block
+    for path in (tmp_path / "pipe.yaml", Path("/dev/null")):
+        assert "not a regular file" in _refused(path)
