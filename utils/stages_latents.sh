@@ -91,7 +91,7 @@ phone_durations() {
     fi
     log "durations of phones"
     single processor "${root}/logs/phone_durations.log" python -m speechlvm.bin.durations --data "${directories[@]}" \
-        --speaker "${speaker:-}" --exp "${root}"
+        --speaker "${speaker:-}" --exp "${root}" "${pipes[@]}"
 }
 
 probe() {

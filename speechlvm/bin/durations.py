@@ -12,6 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories with phones")
     parser.add_argument("--speaker", default="", help="whose durations stand above everybody's (default: the first)")
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
+    parser.add_argument("--allow_pipes", action="store_true", help="run the commands in wav.scp")
     add_check(parser)
     arguments = parser.parse_args(argv)
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     if speaker not in speakers:
         print(f"speaker {speaker} has no phones in {', '.join(map(str, arguments.data))}; shown: {speakers[0]}")
         speaker = speakers[0]
-    one, everybody = durations.durations_ms(directories, speaker), durations.durations_ms(directories)
+    one, everybody = (durations.durations_ms(directories, who, arguments.allow_pipes) for who in (speaker, None))
     panels = {f"speaker {speaker}": one, f"all {len(speakers)} speakers": everybody}
     mark_undone(out)
     durations.durations_figure(out / "phone_durations", panels)

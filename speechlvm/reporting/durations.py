@@ -8,24 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.data.audio import audio_info
 from speechlvm.data.directory import DataDirectory
+from speechlvm.data.recordings import Recordings
 from speechlvm.reporting.figures import save
 from speechlvm.reporting.pictures import new_figure
 
 WHISKER = 1.5  # interquartile ranges that whiskers reach at most, as box plots are usually drawn
 
 
-def durations_ms(directories: Iterable[DataDirectory], speaker: str | None = None) -> dict[str, np.ndarray]:
+def durations_ms(
+    directories: Iterable[DataDirectory], speaker: str | None = None, allow_pipes: bool = False
+) -> dict[str, np.ndarray]:
     """Durations of all segments of each label in milliseconds, sorted, by label.
 
     Args:
-        directories: with `phones`; the sampling rate of each is that of its first utterance.
+        directories: with `phones`; the sampling rate of each is that of its first recording.
         speaker: whose; None: everybody's.
+        allow_pipes: run the command that a recording may be.
     """
     found: dict[str, list[float]] = {}
     for data in directories:
-        rate_hz = audio_info(data.wav[data.utterances[0]]).rate_hz
+        rate_hz = Recordings(data, Path(), allow_pipes).rate_hz()
         for utterance, segments in data.phones.items():
             if speaker in (None, data.utt2spk[utterance]):
                 for start, end, label in segments:

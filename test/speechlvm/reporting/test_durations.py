@@ -75,3 +75,14 @@ def test_data_without_phones_are_refused(data, tmp_path):
     directory = data("test", {"b1": []})
     with pytest.raises(UserError, match="test: has no phones; give data directories that have them"):
         run(tmp_path, [directory])
+
+
+def test_parts_of_recordings_and_commands(data, tmp_path):
+    directory = data("train", {"a1": [("s", 10), ("ax", 20)]})
+    (directory / "segments").write_text("a1 rec 0 -1\n")
+    (directory / "wav.scp").write_text(f"rec {tmp_path}/a1.wav\n")
+    assert run(tmp_path, [directory])["a", "ax"] == [1, 20, 20, 20, 20, 20]
+    (directory / "wav.scp").write_text(f"rec cat '{tmp_path}/a1.wav' |\n")
+    with pytest.raises(UserError, match=r"wav\.scp: rec: 'cat .* is a command; give --allow_pipes if you trust"):
+        run(tmp_path, [directory])
+    assert run(tmp_path, [directory], "--allow_pipes")["a", "ax"] == [1, 20, 20, 20, 20, 20]
