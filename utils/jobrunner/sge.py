@@ -71,6 +71,7 @@ class GridEngine(Backend):
         self._give_up(submitted, [job for job, state in letters.items() if "E" in state])
         states = {job: phase_of(state) for job, state in letters.items() if job not in self.ended}
         self.known.update({job: state.phase for job, state in states.items()})
+        self.gone = {job: since for job, since in self.gone.items() if job not in states}
         if states and not any(state.phase == Phase.RUNNING for state in states.values()):
             reason = why_waiting(submitted)
             states = {job: State(Phase.WAITING, state.reason or reason) for job, state in states.items()}
