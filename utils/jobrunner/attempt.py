@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -47,7 +48,13 @@ class Attempt:
 
     def write(self, text: str) -> None:
         """Adds to the log."""
-        self.output.write(text.encode(errors="surrogateescape"))
+        data = text.encode(errors="surrogateescape")
+        try:
+            self.output.write(data)
+        except OSError as error:
+            free = shutil.disk_usage(self.log.parent).free
+            reason = f"{error.strerror}; {len(data)} bytes are needed and {free} are free"
+            raise OSError(error.errno, reason, str(self.log)) from error
 
     def signal(self, number: int) -> None:
         """To the command and its children."""
