@@ -28,9 +28,7 @@ def call(slurm, tmp_path):
 
 
 def test_an_array_of_jobs(call, tmp_path):
-    script = (
-        'mkdir JOB.lock lock && sleep 0.2 && rmdir lock && echo "job JOB: $OMP_NUM_THREADS <$CUDA_VISIBLE_DEVICES>"'
-    )
+    script = 'mkdir lock && sleep 2 && rmdir lock && echo "job JOB: $OMP_NUM_THREADS <$CUDA_VISIBLE_DEVICES>"'
     words = ["--max-jobs-run", "1", "--mem", "100M", "JOB=2:3", "a %j 'b/x.JOB.log", "sh", "-c", script]
     assert call(*words, CUDA_VISIBLE_DEVICES="0") == (0, "", "")
     logs = tmp_path / "a %j 'b"
