@@ -15,6 +15,7 @@ from speechlvm.data.audio import write_wav
 from speechlvm.data.checks import validate
 from speechlvm.data.directory import DataDirectory, Segment, load_data_dir, write_data_dir
 from speechlvm.data.repair import fix
+from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,6 +89,30 @@ def test_vector_directories_have_feats_and_frames(tmp_path):
     assert validate(tmp_path / "d", check_audio=False) == [
         f"{tmp_path}/d/utt2num_frames: no such file; prepare the data again"
     ]
+
+
+def test_directories_of_vectors_are_mended_if_their_archives_are_right(tmp_path):
+    feats, num_frames = write_vectors(tmp_path, "all", [("A_1", np.ones((7, 1), np.float32))])
+    path = tmp_path / "d"
+    write_data_dir(DataDirectory({"A_1": "A"}, feats=feats, num_frames=num_frames, channels={"x": "real"}), path)
+    change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
+    assert fix(path) == [f"{path}/utt2spk:1: CRLF line endings in 1 of 1 lines: repaired"] and validate(path) == []
+    change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
+    for name, old, new, fault in (
+        ("feats.scp", b":4\n", b":5\n", "feats.scp:1: A_1: .*no record of A_1; prepare the data again"),
+        (
+            "utt2num_frames",
+            b"7",
+            b"8",
+            "utt2num_frames:1: A_1: 8 frames, but the archive has 7; prepare the data again",
+        ),
+    ):
+        change(path, name, lambda b, old=old, new=new: b.replace(old, new))
+        before = snapshot(path)
+        with pytest.raises(UserError, match=rf"{fault} \(not fixed: nothing was changed\)"):
+            fix(path)
+        assert snapshot(path) == before
+        change(path, name, lambda b, old=old, new=new: b.replace(new, old))
 
 
 def test_relative_paths_are_those_of_the_current_directory(directory, monkeypatch, tmp_path):
