@@ -9,7 +9,9 @@ The directory of the logs must be on a file system that the nodes share; a direc
 
 Ctrl-C and TERM cancel what was submitted. A job that Grid Engine starts again (qmod -rj, a failed node) appends to its
 log. With --requeue true and --time a job is warned before its time limit (s_rt, two minutes before h_rt), gets TERM,
-and if it then exits with 75 it is queued again, as often as it takes. A job has one node: --num-nodes is refused.
+and if it then exits with 75 it is queued again. Grid Engine counts the time of all attempts of a job towards h_rt: when
+that is used up, the job is told so, gets TERM, and this program exits with 75; run the same command again.
+A job has one node: --num-nodes is refused.
 """
 
 from functools import partial

@@ -20,7 +20,8 @@ class GridEngine(Backend):
 
     With -notify (utils/conf/sge.conf) jobs get USR2 some time before they are killed, be it that they are deleted or
     over their limit. Grid Engine queues a job again that exits with 99, but not if it is over the limit h_rt; jobs that
-    want that get a limit s_rt as well, at which they get USR1.
+    want that get a limit s_rt as well, at which they get USR1. The time of all attempts counts towards both limits, and
+    after one signal for a limit the next comes 90 s later at the earliest.
     """
 
     name = "sge"
