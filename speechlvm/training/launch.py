@@ -24,6 +24,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from speechlvm.errors import ConfigError, Interrupted, UserError
 from speechlvm.processes import LAUNCHER, STOP_SIGNALS
+from speechlvm.training.distributed import PeerLost
 
 MEETING_SECONDS = 60
 MAX_RESTARTS = 3
@@ -148,6 +149,9 @@ def _accident(result: RunResult) -> str:
     """What became of the processes of this node, in words."""
     ends = {}
     for rank, failure in sorted(result.failures.items()):
-        ends[rank] = failure.signal_name() if failure.exitcode < 0 else f"status {failure.exitcode}"
-    named = ", ".join(f"process {rank} with {end}" for rank, end in ends.items())
-    return f"training processes died on {socket.gethostname()}: {named}"
+        if failure.exitcode == PeerLost.exit_status:
+            ends[rank] = "having lost contact"
+        else:
+            ends[rank] = f"with {failure.signal_name() if failure.exitcode < 0 else f'status {failure.exitcode}'}"
+    named = ", ".join(f"process {rank} {end}" for rank, end in ends.items())
+    return f"training processes ended on {socket.gethostname()}: {named}"
