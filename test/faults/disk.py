@@ -23,7 +23,7 @@ SHARES = ((0.3, 0.7), (0.0, 0.3), (0.7, 0.95))
 """Of what a step writes, that there is room for; one trial is drawn from each."""
 
 MESSAGE = re.compile(
-    r"^.*error: (\S+): .*?(\d+) bytes are needed.*?(\d+) (?:bytes )?are (?:free|allowed)", re.MULTILINE
+    r"^.*(?:error|local\.py): (\S+): .*?(\d+) bytes are needed.*?(\d+) (?:bytes )?are (?:free|allowed)", re.MULTILINE
 )
 
 
