@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     inputs, write_part, merge = prepare(arguments, data)
 
     def write_where_it_fits(job: int, inputs: dict) -> None:
-        check_space(arguments.out, _bytes(arguments.kind, data), "a dump", bytes_in(arguments.out))
+        check_space(arguments.out, _bytes(arguments.kind, data, arguments.nj), "a dump", bytes_in(arguments.out))
         write_part(job, inputs)
 
     return run_sharded(
@@ -57,13 +57,14 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
-def _bytes(kind: str, data: Any) -> int:
+def _bytes(kind: str, data: Any, jobs: int) -> int:
     """Of a dump with all its jobs, about; without the lengths of utterances that of an empty one."""
     from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
 
     per_frame = {"pcm16": 2, "mulaw": 4, "logmel": 4 * MEL_BINS / MEL_HOP_FRAMES, "vectors": 4 * len(data.channels)}
     frames = data.num_frames if kind == "vectors" else data.num_samples
-    return int(sum(frames.values()) * per_frame[kind]) + 200 * len(data.utt2spk)
+    histograms = (jobs + 1) * 8 * 65536 if kind == "pcm16" else 0
+    return int(sum(frames.values()) * per_frame[kind]) + 200 * len(data.utt2spk) + histograms
 
 
 def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:

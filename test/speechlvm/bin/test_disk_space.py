@@ -48,5 +48,5 @@ def test_what_does_not_fit_is_refused_before_it_is_begun(commands, tmp_path, mon
         assert not (out / "done.json").exists() and not list(out.rglob("*.ark")) and not list(out.rglob("*.pt"))
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=needed: usage._replace(free=free))
         run(program, *arguments, "--out", out)
-        written = sum(path.stat().st_size for path in out.rglob("*") if path.suffix in (".ark", ".pt", ".json"))
+        written = sum(path.stat().st_size for path in out.rglob("*") if path.suffix in (".ark", ".npy", ".pt", ".json"))
         assert written / 5 < needed < 5 * written + 10000, program
