@@ -334,7 +334,7 @@ def test_row_34_phones_of_timit(tmp_path, old, new, fault):
     other = "the audio may be of another utterance, or cut"
     fault = fault.format(mend="correct the times, or remove the file", other=other)
     assert (done.returncode, done.stderr.splitlines()[0].partition(" (")[0]) == (1, f"error: {path}:{fault}")
-    assert not (tmp_path / "data").exists()
+    assert [path.name for path in (tmp_path / "data").glob("*")] in ([], ["lock"])  # no set
 
 
 @pytest.mark.parametrize("end", [2900, 3160])
