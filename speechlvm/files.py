@@ -101,6 +101,9 @@ def _lives(process: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
+    with contextlib.suppress(OSError):  # killed, and not yet taken note of by its parent
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return status.rpartition(")")[2].split()[0] != "Z"
     return True
 
 

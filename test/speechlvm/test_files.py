@@ -102,6 +102,15 @@ def test_only_what_killed_processes_left_is_removed(tmp_path):
     remove_leftovers(tmp_path / "nowhere")
 
 
+def test_a_killed_process_that_nobody_has_waited_for_is_dead(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as killed:
+        (tmp_path / f".a.json.{killed.pid}.tmp").write_text("half")
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        mark_done(tmp_path, {})
+    assert os.listdir(tmp_path) == ["done.json"]
+
+
 def test_what_is_done_holds_nothing_that_killed_processes_left(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
