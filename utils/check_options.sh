@@ -8,6 +8,7 @@ usage() { die "$1 (--help lists the options)" 2; }
 check_number() {
     [[ "${!1}" =~ ^[0-9]{1,9}$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] ||
         usage "--$1 '${!1}': a whole number from $2 to $3 is expected"
+    printf -v "$1" '%d' "$((10#${!1}))" # 08 is eight
 }
 
 check_words() {

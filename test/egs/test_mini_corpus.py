@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from speechlvm.data.audio import audio_info, read_audio
+from speechlvm.data.phones import CODES
 from speechlvm.data.preparation import misaligned_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,3 +188,14 @@ def test_table_of_speakers_is_in_the_columns_of_timit(corpus):
         "TEST/DR3/MLRC0",
         "TRAIN/DR2/FEJL0",
     ]
+
+
+def test_labels_are_phones_that_the_preparation_takes():
+    specification = importlib.util.spec_from_file_location("synthesise", PROGRAM)
+    program = importlib.util.module_from_spec(specification)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROGRAM.parent))
+        patch.setitem(sys.modules, "synthesise", program)
+        specification.loader.exec_module(program)
+    further = re.search(r'--further_phones "([^"]*)"', (PROGRAM.parent / "data.sh").read_text())[1].split()
+    assert set(program.LABELS.values()) - set(CODES) == set(further)

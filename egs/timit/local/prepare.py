@@ -11,7 +11,9 @@ speakers are in the training set too, as in the published experiments), or whole
 import argparse
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +124,8 @@ def find_utterances(root: Path, log: Log) -> list[Utterance]:
     return [found[name] for name in sorted(found)]
 
 
-def read_utterance(utterance: Utterance) -> Log:
-    """Reads and checks all files of an utterance into it."""
+def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
+    """Reads and checks all files of an utterance into it; `phones` are the labels that its .PHN file may have."""
     log = Log()
     try:
         samples = read_audio(utterance.audio[0], RATE_HZ)
@@ -146,7 +148,7 @@ def read_utterance(utterance: Utterance) -> Log:
         if ending not in utterance.files:
             log.tolerate(f"utterances have no .{ending} file", utterance.name)
     if "PHN" in utterance.files:
-        utterance.phones = read_segments(utterance, "PHN", log)
+        utterance.phones = read_segments(utterance, "PHN", log, phones)
     if "WRD" in utterance.files:
         utterance.words = read_segments(utterance, "WRD", log)
     if "TXT" in utterance.files:
@@ -167,10 +169,10 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: not a regular readable file ({error.strerror}); check its permissions") from None
 
 
-def read_segments(utterance: Utterance, ending: str, log: Log) -> list[Segment]:
+def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collection[str] = ()) -> list[Segment]:
     """Lines ``start end label`` of a .PHN or .WRD file, cut at the end of the audio.
 
-    Phones must follow one another without gaps (words need not, in the corpus itself) and be of the corpus's codes.
+    Phones must follow one another without gaps (words need not, in the corpus itself) and be among `phones`.
     Ends up to PAST_END_SAMPLES past the audio are counted.
     """
     path, count = utterance.files[ending], utterance.num_samples
@@ -202,8 +204,8 @@ def read_segments(utterance: Utterance, ending: str, log: Log) -> list[Segment]:
                 f"{path}:{number}: '{label}' starts at {start}, {order} the end at {previous_end} of the one above; "
                 "correct the times, or remove the file"
             )
-        elif ending == "PHN" and label not in CODES:
-            log.fault(f"{path}:{number}: unknown phone '{label}'; expected one of the corpus's {len(CODES)} codes")
+        elif ending == "PHN" and label not in phones:
+            log.fault(f"{path}:{number}: unknown phone '{label}'; expected one of the corpus's {len(phones)} codes")
         elif min(end, count) <= start:
             log.tolerate(f"segments of .{ending} files have no samples and were left out", f"{path}:{number}")
         else:
@@ -311,7 +313,8 @@ def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, 
     """
     utterances = find_utterances(root, log)
     jobs = min(8, len(os.sched_getaffinity(0)))
-    utterances = read_all(read_utterance, [utterance for utterance in utterances if utterance.audio], jobs, log)
+    read = partial(read_utterance, phones={*CODES, *arguments.further_phones.split()})
+    utterances = read_all(read, [utterance for utterance in utterances if utterance.audio], jobs, log)
     counts = tuple(sum(utterance.use == use for utterance in utterances) for use in ("TRAIN", "TEST"))
     if min(counts) == 0:
         log.fault(
@@ -349,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"
     )
+    parser.add_argument("--further_phones", default="", help="labels beside TIMIT's codes, of an imitation of it")
     add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
