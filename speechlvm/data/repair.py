@@ -140,8 +140,9 @@ def _regenerate(path: Path, contents: dict[str, Contents], lengths: dict[str, in
         computed["utt2num_samples"] = {key: str(lengths[key]) for key in sorted_by_bytes(lengths) if key in utt2spk}
     for name, column in computed.items():
         old = contents.get(name, Contents(path / name))
-        if [line.text for line in old.lines] != [f"{key} {value}" for key, value in column.items()]:
+        contents[name] = old
+        found = [(line.key, sorted(line.rest.split())) for line in old.lines]
+        if found != [(key, sorted(value.split())) for key, value in column.items()]:  # blanks and order are free
             source = "utt2spk" if name == "spk2utt" else "the audio files"
             done.append(f"{path / name}: computed anew from {source}")
-        old.lines = [Line(number, key, value) for number, (key, value) in enumerate(column.items(), 1)]
-        contents[name] = old
+            old.lines = [Line(number, key, value) for number, (key, value) in enumerate(column.items(), 1)]

@@ -260,6 +260,12 @@ def test_fixer_says_each_thing_done(directory):
     assert validate(directory) == []
 
 
+def test_what_is_valid_stays_as_it_is(directory):
+    change(directory, "spk2utt", lambda b: b.replace(b" A_1 A_2", b"\tA_2  A_1"))
+    before = snapshot(directory)
+    assert validate(directory) == [] and fix(directory) == [] and snapshot(directory) == before
+
+
 def test_nothing_in_common_is_not_fixed(directory):
     change(directory, "wav.scp", lambda b: b"Z_1 /x.wav\n")
     before = snapshot(directory)
