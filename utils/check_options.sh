@@ -33,6 +33,7 @@ check_number stop_stage 0 999999999
 [ "${stage}" -le "${stop_stage}" ] || usage "--stage ${stage} --stop_stage ${stop_stage}: nothing lies between them"
 check_number nj 1 100000
 check_number nthreads 0 100000
+[ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # of other people's nodes, too
 check_number samples 1 1000000
 check_number num_samples 1 1000000
 check_number ngpu 0 64

@@ -14,12 +14,13 @@ catch_signals
 stop_children() { [ "${#children[@]}" -eq 0 ] || kill -TERM "${children[@]}" 2>/dev/null || true; }
 
 say_failure() {
+    trap '' PIPE # the status counts, whoever still listens
     [ "$1" -ne 0 ] && [ -n "${current}" ] || return 0
     if [ "$1" -eq 75 ]; then
-        printf '%s: %s: interrupted; run the same command again to go on\n' "${0##*/}" "${current}" >&2
+        printf '%s: %s: interrupted; run the same command again to go on\n' "${0##*/}" "${current}" >&2 || true
     else
         printf '%s: %s failed with status %d; mend what it says above and run the same command again\n' \
-            "${0##*/}" "${current}" "$1" >&2
+            "${0##*/}" "${current}" "$1" >&2 || true
     fi
 }
 
@@ -90,13 +91,14 @@ single() {
 # sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds its results complete; else NJ jobs of
 # it side by side, and one that joins their results. LOG is without its end.
 sharded() {
-    local where="$1" jobs="$2" logfile="$3" submit="${train_cmd}"
+    local where="$1" jobs="$2" logfile="$3" submit="${train_cmd}" job=JOB
     shift 3
+    while [[ "${logfile} $*" == *"${job}"* ]]; do job+=_; done # a path may hold these letters
     [ "${where}" = processors ] || submit="${cuda_cmd} --gpu $((ngpu > 0))"
     ! complete "$@" --nj "${jobs}" || return 0
     log "  log: ${logfile}.*.log"
     # shellcheck disable=SC2086
-    run ${submit} JOB=1:"${jobs}" "${logfile}.JOB.log" "$@" --nj "${jobs}" --job JOB
+    run ${submit} "${job}=1:${jobs}" "${logfile}.${job}.log" "$@" --nj "${jobs}" --job "${job}"
     # shellcheck disable=SC2086
     run ${train_cmd} "${logfile}.merge.log" "$@" --nj "${jobs}" --merge
     show "${logfile}.merge.log"

@@ -23,7 +23,7 @@ max_frames=""     # memory: longer utterances are trained in pieces of at most s
 nj=2              # jobs that dumping, scoring, extraction and probes are divided into
 ngpu=0            # GPUs of one training, on each node; other jobs take one; 0: the CPU
 num_nodes=1       # machines that one training runs on (cmd_backend=slurm)
-nthreads=0        # processors that one training uses on a machine; 0: all
+nthreads=0        # processors that one training uses on a machine; 0: all of this one, 4 on a cluster
 datadir=data      # data directories; a relative path starts at the recipe
 dumpdir=dump      # dumps
 expdir=exp        # experiments, as exp/<train_set>/<model>[_<tag>]/seed<k>

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
     cluster.SUBMIT_PAUSES_SECONDS = (0.1, 0.1, 0.1, 0.1)
     cluster.STATUS_DELAY_SECONDS, cluster.STOPPED_DELAY_SECONDS = 10.0, 0.3
+    cluster.CANCEL_SECONDS, cluster.CANCEL_AGAIN_SECONDS = 15.0, 3.0
     cluster.Remarks = partial(cluster.Remarks, after=4.0)
     sge.ACCOUNTING_SECONDS = 0.5
     sys.argv = [str(UTILS / f"{sys.argv[1]}.py"), *sys.argv[2:]]

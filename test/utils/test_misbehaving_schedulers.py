@@ -120,7 +120,7 @@ def a_busy_scheduler_is_asked_five_times(on, times):
 
 @case()
 def a_submission_whose_answer_was_lost_is_not_repeated(on):
-    status, _ = on.call("x.log", "echo", "x", faults={"unheard": 1})
+    status, _ = on.call("x.log", "sh", "-c", "sleep 3; echo x", faults={"unheard": 1})
     assert status == 0 and len(on.scheduler.jobs()) == 1 and body(on.log()) == ["x"]
 
 
@@ -155,6 +155,36 @@ def a_runner_that_is_interrupted_leaves_nothing_behind(on, number):
     status, err = end(process)
     assert status == 75 and "run the same command again" in err and on.left() == []
     assert "to step" in body(on.log("x.1.log"))[-1]
+
+
+@case()
+def a_runner_whom_nobody_listens_to_any_more_cancels_all_the_same(on):
+    """As in `run.sh 2>&1 | tee log` after Ctrl-C, which ends tee first."""
+    process = on.start("x.log", *training(steps=600))
+    wait_for(lambda: running(on.log()))
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 75 and on.left() == []
+    process.stdout.close()
+
+
+@case()
+def jobs_that_cannot_be_cancelled_are_not_run_beside_themselves(on):
+    process = on.start("x.log", *training(steps=600), faults={"deaf": 10**6})
+    wait_for(lambda: running(on.log()))
+    process.send_signal(signal.SIGTERM)
+    status, err = end(process)
+    assert status == 75 and "see to it by hand" in err
+    status, err = on.call("x.log", "echo", "second", faults={"deaf": 10**6})
+    assert (status, len(on.scheduler.jobs())) == (1, 1) and "still runs; cancel it first" in err
+    assert on.call("x.log", "echo", "second")[0] == 0
+    assert len(on.scheduler.jobs()) == 2 and body(on.log())[-1] == "second"
+
+
+@case()
+def a_submission_is_not_repeated_while_nobody_says_whether_it_got_through(on):
+    status, _ = on.call("x.log", "sh", "-c", "sleep 3; echo x", faults={"unheard": 1, "silent": 2})
+    assert status == 0 and len(on.scheduler.jobs()) == 1 and body(on.log()) == ["x"]
 
 
 @case()

@@ -29,6 +29,7 @@ from jobrunner.report import Failure, Interruption, clear_progress, last_lines, 
 SUBMIT_PAUSES_SECONDS = (1.0, 4.0, 15.0, 60.0)  # between attempts, while the scheduler is too busy
 STATUS_DELAY_SECONDS = 120.0  # a network file system may show a status file so late
 STOPPED_DELAY_SECONDS = 5.0  # the same of jobs that the scheduler stopped: there need not be one
+CANCEL_AGAIN_SECONDS = 10.0
 CANCEL_SECONDS = 150.0  # jobs that were cancelled end within this time
 REMARK_SECONDS = 10.0  # after which it is said why nothing happens; then each time after twice as long
 
@@ -91,21 +92,22 @@ class Runner:
             if re.fullmatch(rf"{re.escape(base)}\.[a-z0-9_]{{8}}", left.name):
                 self.recover(left)
         self.directory = Path(tempfile.mkdtemp(prefix=f"{base}.", dir=shelf))
+        ended = False  # whether nothing runs any more of what was submitted
         try:
             with owned(self.directory):
                 try:
                     self.submit(interruption)
                     self.wait(interruption)
                 finally:
-                    if self.jobs and self.submitted:
-                        self.cancel(self.submitted)
+                    ended = not (self.jobs and self.submitted) or self.cancel(self.submitted)
             clear_progress()
             if interruption.asked:
                 say(f"interrupted: {self.left()}; run the same command again")
                 return INTERRUPTED
             return summarise(self.call, self.failures)
         finally:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            if ended:  # else it tells the next runner of this log what to see to
+                shutil.rmtree(self.directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # others are at work there
                 shelf.rmdir()
 
@@ -126,29 +128,29 @@ class Runner:
         submission = Submission(
             self.directory.name, self.directory / "script.sh", self.command, self.call.jobs, number, self.directory
         )
+        tried = False
         for pause in (*SUBMIT_PAUSES_SECONDS, None):
             try:
-                self.submitted = self.backend.submit(submission)
+                # no answer to this is not the answer that there is none
+                self.submitted = (tried and self.backend.find(submission.name)) or self.backend.submit(submission)
                 break
             except SchedulerError as error:
+                tried = True
                 if pause is None or not re.search(self.backend.busy, str(error), re.IGNORECASE):
                     command = " ".join(map(quote, self.command))
-                    raise RunnerError(f"{self.call.log}: not submitted: {error}; command: {command}") from error
+                    numbers = f"{self.call.jobs[0]}-{self.call.jobs[-1]}"
+                    raise RunnerError(
+                        f"{self.call.log}: not submitted: {error}; jobs {numbers}; command: {command}"
+                    ) from error
                 say(f"{error}; trying again in {pause:.0f} s")
                 until = time.monotonic() + pause
                 while time.monotonic() < until and not interruption.asked:
                     time.sleep(0.1)
-                self.submitted = self.known_by_name(submission.name)
-                if self.submitted or interruption.asked:
+                if interruption.asked:
+                    with contextlib.suppress(SchedulerError):
+                        self.submitted = self.backend.find(submission.name) or ""
                     break
         (self.directory / "submitted").write_text(self.submitted, encoding="utf-8")
-
-    def known_by_name(self, name: str) -> str:
-        """The id of an array that the scheduler accepted without saying so."""
-        try:
-            return self.backend.find(name) or ""
-        except SchedulerError:
-            return ""
 
     def write_spec(self) -> None:
         """The description of the jobs, and the script that is submitted."""
@@ -203,7 +205,13 @@ class Runner:
             fresh.unlink()
         except OSError as error:  # a full disk is no reason to give jobs up
             self.disk.say(f"{self.directory}: {error.strerror}; its jobs go on")
-        names = set(os.listdir(self.directory))
+        try:
+            names = set(os.listdir(self.directory))
+        except FileNotFoundError:  # somebody removed it, so that jobs cannot report any more
+            raise
+        except OSError as error:
+            self.disk.say(f"{self.directory}: {error.strerror}; its jobs go on")
+            return
         for job in list(self.jobs.values()):
             if f"status.{job.number}" not in names:
                 job.left = None  # it has been started again
@@ -285,23 +293,26 @@ class Runner:
 
     # --- Cancelling ---
 
-    def cancel(self, submitted: str) -> None:
-        """Cancels an array and waits until none of its jobs runs any more."""
+    def cancel(self, submitted: str) -> bool:
+        """Cancels an array and waits until none of its jobs runs any more; returns whether that came to pass."""
         deadline = time.monotonic() + CANCEL_SECONDS
-        cancelled = False
+        said, again = False, 0.0
         while time.monotonic() < deadline:
             try:
                 states = self.backend.states(submitted).values()
                 if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
-                    return
-                if not cancelled:
+                    return True
+                if not said:
                     say(f"cancelling {self.backend.name} job {submitted}, and waiting for what runs of it to stop")
+                    said = True
+                if time.monotonic() >= again:  # a job that was just warned may have queued itself in the meantime
                     self.backend.cancel(submitted)
-                    cancelled = True
+                    again = time.monotonic() + CANCEL_AGAIN_SECONDS
             except SchedulerError as error:
                 self.silence.say(f"the scheduler does not answer: {error}")
             time.sleep(0.5)
         say(f"{self.backend.name} job {submitted} has not ended; see to it by hand")
+        return False
 
     def recover(self, left: Path) -> None:
         """What another runner of the same log left behind: its jobs must not write beside ours.
@@ -312,10 +323,17 @@ class Runner:
         try:
             with owned(left):
                 submitted = (left / "submitted").read_text(encoding="utf-8") if (left / "submitted").exists() else ""
-                submitted = submitted or self.known_by_name(left.name)
+                try:
+                    submitted = submitted or self.backend.find(left.name) or ""
+                except SchedulerError as error:
+                    raise RunnerError(f"{self.call.log}: jobs of a killed runner may still run: {error}") from error
                 if submitted:
                     say(f"{self.call.log}: a runner of the same jobs was killed")
-                    self.cancel(submitted)
+                    if not self.cancel(submitted):
+                        raise RunnerError(
+                            f"{self.call.log}: {self.backend.name} job {submitted} of a killed runner still runs; "
+                            "cancel it first"
+                        )
         except BlockingIOError as error:
             owner = (left / "owner").read_text(encoding="utf-8").strip()
             raise RunnerError(f"{self.call.log}: another runner ({owner}) is at it; wait for it, or stop it") from error

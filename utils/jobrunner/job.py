@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jobrunner.attempt import Attempt, exit_status, processors, signal_group, start, thread_variables
 from jobrunner.backend import Backend, SchedulerError
-from jobrunner.call import INTERRUPTED
+from jobrunner.call import INTERRUPTED, UsageError
 from jobrunner.report import SIGNALS, Interruption
 
 BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
@@ -50,6 +50,8 @@ class Task:
         self.path = path
         self.spec = json.loads(path.read_text(encoding="utf-8"))
         self.backend = backend_of(self.spec["backend"])
+        if "PATH" in self.spec["environment"]:  # where the scheduler's programs were found
+            os.environ["PATH"] = self.spec["environment"]["PATH"]
         self.number = int(os.environ.get(self.backend.task_variable, self.spec["first"]))  # PBS: no arrays of one
         self.command = [self.of_job(word) for word in self.spec["command"]]
         self.threads = self.spec["threads"] or processors()
@@ -87,7 +89,7 @@ class Task:
         if stopped and status == INTERRUPTED and self.spec["requeue"] and stop.signal in WARNINGS:
             try:
                 return self.backend.requeue()
-            except SchedulerError as problem:
+            except (SchedulerError, UsageError) as problem:
                 error = f"could not be queued again: {problem}"
         write_status(status_file, {"status": status, "stopped": stopped, "error": error})
         return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine

@@ -1,5 +1,6 @@
 """What a runner says: progress on a terminal, failing jobs with the ends of their logs, and its exit status."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ def summarise(call: Call, failures: list[Failure]) -> int:
     more = f" and {len(failures) - 20} more" if len(failures) > 20 else ""
     say(f"{len(failures)} of {len(call.jobs)} jobs failed: {named}{more}; log: {call.log}")
     for failure in failures[:TAIL_LOGS]:
-        print(f"--- {failure.log}", *last_lines(failure.log), sep="\n    ", file=sys.stderr)
+        _print("\n    ".join([f"--- {failure.log}", *last_lines(failure.log)]))
     statuses = {failure.status for failure in failures}
     return statuses.pop() if statuses in ({WRONG_USAGE}, {INTERRUPTED}) else 1
 
@@ -58,14 +59,19 @@ def last_lines(log: Path) -> list[str]:
 def say(text: str) -> None:
     """One line on standard error."""
     clear_progress()
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+    _print(f"{Path(sys.argv[0]).name}: {text}")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    with contextlib.suppress(OSError):  # who listened is gone (a pipe after Ctrl-C, a terminal): jobs come first
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 def show_progress(line: Callable[[], str]) -> None:
     """On a terminal, a line that is overwritten in place."""
     if sys.stderr.isatty():
         width = max(0, shutil.get_terminal_size().columns - 1)
-        print(f"\r{line()[:width]}\033[K", end="", file=sys.stderr, flush=True)
+        _print(f"\r{line()[:width]}\033[K", end="")
 
 
 def clear_progress() -> None:

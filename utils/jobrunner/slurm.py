@@ -46,7 +46,7 @@ class Slurm(Backend):
         options += [f"--chdir={directory}", f"--output={pattern}", "--open-mode=append", "--export=NONE"]
         # nothing of a job that the runner itself may be part of
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        environment |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+        environment |= {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
         said = call_scheduler([program, "--parsable", *options, str(submission.script)], environment)
         match = re.search(r"^([0-9]+)(;\S+)?$", said, re.MULTILINE)
         if not match:
@@ -87,13 +87,15 @@ class Slurm(Backend):
     def launcher(self, nodes: int) -> list[str]:
         """See `Backend`."""
         return [
-            "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
+            "srun", "--cpu-bind=none",  # one task for all processors of the node
+            f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
             "--kill-on-bad-exit=0", f"--wait={SECONDS_BETWEEN_NODES}",
         ]  # fmt: skip
 
 
 def _squeue(*options: str) -> list[str]:
-    return call_scheduler(["squeue", "--noheader", "--all", "--states=all", *options]).splitlines()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}  # filters
+    return call_scheduler(["squeue", "--noheader", "--all", "--states=all", *options], environment).splitlines()
 
 
 def _state(name: str, node: str, reason: str) -> State:
