@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
 from speechlvm.errors import UserError
 from speechlvm.files import check_done, hash_file, hash_value, is_done, mark_done, mark_undone, read_json
@@ -130,8 +131,11 @@ def _train(
     processes: "OneProcess",
     requests: list[int],
 ) -> None:
+    import torch
+
     from speechlvm.config import load_experiment
     from speechlvm.data.dump import open_dump
+    from speechlvm.errors import ConfigError
     from speechlvm.experiment import build, training_device
     from speechlvm.lock import locked
     from speechlvm.observation import Observation
@@ -160,6 +164,13 @@ def _train(
                     load_weights(model, content["model"], str(source))
             model.to(device)
             observation = Observation.from_dict(observation.to_dict(), device)
+        data = [_data_hash(arguments.train), _data_hash(arguments.valid)]
+        what = [config.model_dump(mode="json"), arguments.seed, data, __version__, torch.__version__]
+        mine = int(hash_value(what)[:12], 16)  # exact as a float
+        if len({number for (number,) in processes.agree(mine)}) > 1:
+            raise processes.said_once(
+                ConfigError("the nodes have other settings, data or versions; start the same command on each of them")
+            )
         log.info(
             "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
             config.model, sum(p.numel() for p in model.parameters()), config.training.precision,

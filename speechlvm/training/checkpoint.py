@@ -102,7 +102,11 @@ class Checkpoints:
         mark = Mark(sha256=digest, step=step, format=FORMAT, speechlvm=__version__)
         manifest = path.with_suffix(".json")
         if manifest.exists():  # of this step again, after its validation: at each moment one of both is valid
-            write_json(manifest, {**read_json(manifest), "next_sha256": digest})
+            mark_there = _read_mark(manifest)
+            there = hash_file(path) if path.exists() else ""
+            if there != mark_there.next_sha256:  # a kill may have come between the file and its mark
+                there = mark_there.sha256
+            write_json(manifest, {**read_json(manifest), "sha256": there, "next_sha256": digest})
         write_bytes(path, buffer.getbuffer())
         write_json(manifest, mark.model_dump(exclude_none=True))
 

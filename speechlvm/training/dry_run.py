@@ -1,11 +1,11 @@
 """What does not fit into memory is found before the first step, and not after hours of training.
 
-The largest batch of an epoch goes forwards and backwards once, beside as much memory as the optimiser's state takes.
-Weights, optimiser and random numbers stay as they are, and so does training, to the last bit; the cost is at most one
-step. Scoring begins with its largest batch anyhow.
+The largest batch of an epoch goes forwards and backwards once, beside as much memory as the optimiser's state takes;
+before it, ever longer beginnings of its rows. Weights, optimiser and random numbers stay as they are, and so does
+training, to the last bit; the cost is about two steps. The same is done for scoring the validation set.
 
-On a CPU the kernel would end a process that has taken too much. Here it is told to refuse instead, for the time of the
-trial: this process may grow by what is available, in the machine and in the control groups that a scheduler makes.
+On a CPU the kernel would end a process that has taken too much, so there a beginning is only tried if twice what the
+one of half its length took is available, in the machine and in the control groups that a scheduler makes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,13 +27,13 @@ from speechlvm.errors import UserError
 from speechlvm.scoring.score import most_frames
 from speechlvm.training.benchmarking import peak_memory_bytes, reset_peak_memory
 
-_SHORTEST = 1024
-_REFUSALS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
+PARTS = (16, 8, 4, 2, 1)
+_REFUSALS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "alloc_failed")
 log = logging.getLogger(__name__)
 
 
 class Shortage(Exception):
-    """Memory was refused."""
+    """Memory is too small; the argument says how much would be needed, as far as that can be told."""
 
 
 def check_step_fits(
@@ -61,10 +60,10 @@ def check_step_fits(
     largest = max(batches, key=padded_frames)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     device = weights[0].device
+    moments = 0 if optimizer.state else 2
 
     def run(segments: Sequence[Segment]) -> None:
-        # two moments of each weight
-        aside = [torch.ones_like(weight) for weight in weights for _ in range(0 if optimizer.state else 2)]
+        aside = [torch.ones_like(weight) for weight in weights for _ in range(moments)]
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 backward(read_batch(dump, segments))
@@ -73,14 +72,15 @@ def check_step_fits(
             aside.clear()
 
     started = time.monotonic()
+    fixed = (1 + moments) * sum(weight.numel() * weight.element_size() for weight in weights)
     try:
-        taken, available = _measure(lambda: run(largest), device, sharing)
-    except Shortage:
+        taken, available = _grow(run, largest, fixed, device, sharing)
+    except Shortage as shortage:
         bound = settings.row_frames
         row = f"--data.segment_frames (now {bound})" if settings.segment_frames else f"--max_frames (now {bound})"
         raise UserError(
-            f"{describe(largest)}: the largest batch of the epoch needs {_estimate(run, largest, device, sharing)} of "
-            f"memory, {_gb(available_bytes(device, sharing))} are available; lower --data.batch_frames "
+            f"{describe(largest)}: the largest batch of the epoch needs {shortage} of memory, "
+            f"{_gb(available_bytes(device, sharing))} are available; lower --data.batch_frames "
             f"(now {settings.batch_frames}) or {row}"
         ) from None
     log.info(
@@ -89,25 +89,35 @@ def check_step_fits(
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def scoring_fits(
-    dump: Dump, utterances: Sequence[str], device: torch.device, max_frames: int | None, sharing: int = 1
-) -> Iterator[None]:
-    """Score the validation set for the first time within what is available; `score_dump` starts with the largest batch.
+def check_scoring_fits(
+    score: Callable[[Batch], object],
+    dump: Dump,
+    utterances: Sequence[str],
+    device: torch.device,
+    max_frames: int | None,
+    sharing: int = 1,
+) -> None:
+    """Try the largest batch of the validation set.
+
+    Args:
+        score: scores a batch; the result is thrown away.
+        dump: of the validation set.
+        utterances: of it, as this process sees them.
+        device: of the model.
+        max_frames: as of `score_dump`.
+        sharing: processes that share this machine's memory (not that of a GPU).
 
     Raises:
         UserError: memory is too small; as in `check_step_fits`.
     """
-    available = available_bytes(device, sharing)
+    most = most_frames(dump, max_frames)
+    largest = consecutive_batches({u: min(most, dump.records[u].frames) for u in utterances}, most)[0]
     try:
-        with _refused_beyond(available, device):
-            yield
-    except Shortage:
-        most = most_frames(dump, max_frames)
-        batch = consecutive_batches({u: dump.records[u].frames for u in utterances}, most)[0]
+        _grow(lambda segments: score(read_batch(dump, segments)), largest, 0, device, sharing)
+    except Shortage as shortage:
         raise UserError(
-            f"{describe(batch)}: scoring the validation set needs more memory than the {_gb(available)} that are "
-            f"available; lower --max_frames (now {most})"
+            f"{describe(largest)}: scoring the validation set needs {shortage} of memory, "
+            f"{_gb(available_bytes(device, sharing))} are available; lower --max_frames (now {most})"
         ) from None
 
 
@@ -144,38 +154,23 @@ def _left_in_groups(lines: Sequence[str], root: Path = Path("/sys/fs/cgroup")) -
         if controllers not in ("", "memory"):
             continue
         top, limit, usage, cache = (
-            (root, "memory.max", "memory.current", "inactive_file")
+            (root, "memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
             if not controllers
-            else (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            else (
+                root / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                ("total_inactive_file", "total_active_file"),
+            )
         )
         inner = top / path.lstrip("/")
         for group in (inner, *inner.parents):
             with contextlib.suppress(OSError, ValueError, KeyError):  # "max", or a group that is not shown here
                 most, used = int((group / limit).read_text()), int((group / usage).read_text())
                 statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                yield max(0, most - used + int(statistics[cache]))
+                yield max(0, most - used + sum(int(statistics.get(kind, 0)) for kind in cache))
             if group == top:
                 break
-
-
-@contextlib.contextmanager
-def _refused_beyond(growth: int | None, device: torch.device) -> Iterator[None]:
-    """Turn memory that is refused into a `Shortage`; on a CPU, more than `growth` bytes are."""
-    if device.type == "cuda" or growth is None:
-        with _shortages():
-            yield
-        return
-    torch.ones(1 << 20).sum()  # threads are made now: without memory for one, its library would end the process
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    most = int(status["VmData"].split()[0]) * 1024 + growth
-    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([most, *known]), before[1]))
-    try:
-        with _shortages():
-            yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 @contextlib.contextmanager
@@ -193,19 +188,39 @@ def _shortages() -> Iterator[None]:
         raise Shortage
 
 
-def _measure(run: Callable[[], None], device: torch.device, sharing: int) -> tuple[int, int | None]:
-    """Bytes that a run takes at its peak, and that were available before it."""
-    _give_back()
-    available = available_bytes(device, sharing)
-    reset_peak_memory(device)
-    before = peak_memory_bytes(device)
-    try:
-        with _refused_beyond(available, device):
-            run()
-        return max(0, peak_memory_bytes(device) - before), available
-    finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+def _grow(
+    run: Callable[[Sequence[Segment]], None],
+    largest: Sequence[Segment],
+    fixed: int,
+    device: torch.device,
+    sharing: int,
+) -> tuple[int, int | None]:
+    """Bytes that a batch takes at its peak, `fixed` of them whatever its length, and that were available before it.
+
+    Raises:
+        Shortage: it does not fit, or would not.
+    """
+    needed = "far more"
+    for part in PARTS:
+        rows = [Segment(s.utterance, s.start, max(1, s.frames // part)) for s in largest]
+        _give_back()
+        available = available_bytes(device, sharing)
+        reset_peak_memory(device)
+        before = peak_memory_bytes(device)
+        try:
+            with _shortages():
+                run(rows)
+        except Shortage:
+            raise Shortage(needed) from None
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        taken = max(0, peak_memory_bytes(device) - before)
+        variable = max(0, taken - fixed)
+        needed = f"about {_gb(fixed + variable * part)}"
+        if part > 1 and available is not None and fixed + 2 * variable > available:
+            raise Shortage(needed)
+    return taken, available
 
 
 def _give_back() -> None:
@@ -213,20 +228,6 @@ def _give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # there is none but with the GNU library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _estimate(run: Callable, largest: Sequence[Segment], device: torch.device, sharing: int) -> str:
-    """What a batch that does not fit would need, going by the longest beginnings of its rows that do."""
-    part = 2
-    while part <= _SHORTEST:
-        shorter = [Segment(s.utterance, s.start, max(1, s.frames // part)) for s in largest]
-        try:
-            taken, _ = _measure(lambda batch=shorter: run(batch), device, sharing)
-        except Shortage:
-            part *= 2
-            continue
-        return f"about {_gb(taken * part)}"
-    return "far more"
 
 
 def _gb(number: int | None) -> str:

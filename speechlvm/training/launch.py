@@ -4,15 +4,20 @@ Every node runs one agent. The agents meet at MASTER_ADDR:MASTER_PORT, give thei
 same command again, which finds in its environment that it is one of several. A process that dies (killed by the kernel
 for its memory, say) takes the others with it, and all start again from the last checkpoint. What is no accident (an
 error that has been said, an interruption) ends the training with the status that the processes end with.
+
+Whoever reaches that port can take part, and make agents run code: several nodes need a network whose hosts and users
+are trusted. The agent of a single node uses a file that only its owner can read.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import uuid
 
 from torch.distributed.elastic.agent.server import WorkerGroup, WorkerSpec
@@ -52,8 +57,9 @@ class _Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         if self._request:
-            for process in self._pcontext.pids().values():
-                os.kill(process, self._request)
+            for worker in self._pcontext.subprocess_handlers.values():
+                if worker.proc.poll() is None:  # the number of one that has been waited for may be another's by now
+                    worker.proc.send_signal(self._request)
         result = super()._monitor_workers(worker_group)
         if result.is_failed():
             if self._request or any(failure.exitcode in DECIDED for failure in result.failures.values()):
@@ -99,10 +105,12 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
     )
     logging.disable(logging.CRITICAL)  # the agent's own log is long, and what matters is said here
     try:
+        # the store of several nodes listens on every address, and agents unpickle what is in it
+        store = {} if nodes > 1 else {"store_type": "file"}
         meeting = RendezvousParameters(
             "c10d", place, run, nodes, nodes,
             local_addr=None if nodes > 1 else "127.0.0.1",
-            join_timeout=MEETING_SECONDS, read_timeout=MEETING_SECONDS,
+            join_timeout=MEETING_SECONDS, read_timeout=MEETING_SECONDS, **store,
         )  # fmt: skip
         # "$": the agent fills in templates
         command = ("-m", "speechlvm.bin.train", *(argument.replace("$", "$$") for argument in arguments))
@@ -130,12 +138,15 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
             f"{nodes} nodes did not meet at {place} within {MEETING_SECONDS} s; check that the command runs on each of "
             f"them with --num_nodes {nodes}, and that they reach this address and port"
         ) from error
+    finally:
+        if nodes == 1:
+            shutil.rmtree(os.path.dirname(place), ignore_errors=True)
 
 
 def _meeting_place(nodes: int) -> tuple[str, str]:
-    """Address and port of the agents' store, and the name of their meeting."""
+    """Where the agents' store is (a file, or address and port), and the name of their meeting."""
     if nodes == 1:
-        return "127.0.0.1:0", str(uuid.uuid4())
+        return os.path.join(tempfile.mkdtemp(prefix="speechlvm-"), "store"), str(uuid.uuid4())
     address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
     if not address or not port.isdecimal():
         raise ConfigError(

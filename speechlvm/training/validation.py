@@ -10,9 +10,9 @@ from speechlvm.accounting import CorpusScore, UtteranceScore, corpus_score
 from speechlvm.data.dump import Dump
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
-from speechlvm.scoring.score import score_dump
+from speechlvm.scoring.score import DEFAULT_CHUNK_FRAMES, score_batch, score_dump
 from speechlvm.training.distributed import OneProcess
-from speechlvm.training.dry_run import scoring_fits
+from speechlvm.training.dry_run import check_scoring_fits
 
 
 class Validation:
@@ -67,11 +67,11 @@ class Validation:
     def _scores(self, model: Model) -> Iterator[UtteranceScore]:
         if not self.share:
             return
-        scores = score_dump(model, self.observation, self.dump, self.share, max_frames=self.max_frames)
         if not self._tried:
-            device = next(model.parameters()).device
-            with scoring_fits(self.dump, self.share, device, self.max_frames, self.processes.local_size):
-                first = next(scores)
+            chunk = DEFAULT_CHUNK_FRAMES
+            check_scoring_fits(
+                lambda batch: score_batch(model, self.observation, batch, chunk),
+                self.dump, self.share, next(model.parameters()).device, self.max_frames, self.processes.local_size,
+            )  # fmt: skip
             self._tried = True
-            yield first
-        yield from scores
+        yield from score_dump(model, self.observation, self.dump, self.share, max_frames=self.max_frames)

@@ -15,7 +15,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.models import build_model
 from speechlvm.observation import AudioObservation, Statistics
-from speechlvm.scoring.score import score_dump
+from speechlvm.scoring.score import score_batch
 from speechlvm.training import dry_run, trainer
 from speechlvm.training.checkpoint import Checkpoints
 
@@ -69,13 +69,11 @@ def test_what_fits_leaves_no_trace(trial, caplog):
     ],
 )
 def test_what_does_not_fit_is_named(trial, monkeypatch, conf, remedy):
-    before = dry_run.resource.getrlimit(dry_run.resource.RLIMIT_DATA)
     monkeypatch.setattr(dry_run, "available_bytes", lambda device, sharing=1: 30_000_000)
     shown = r"u\d\d, .*\d x \d+ frames: the largest batch of the epoch needs about 0\.\d+ GB of memory, 0\.03 GB are "
     with pytest.raises(UserError, match=shown + "available; lower " + remedy) as caught:
         _try(trial, batch_frames=160000, **conf)
     assert float(re.search("about ([0-9.]+) GB", str(caught.value))[1]) > 0.03
-    assert dry_run.resource.getrlimit(dry_run.resource.RLIMIT_DATA) == before
     monkeypatch.undo()
     _try(trial, batch_frames=16000)
 
@@ -88,7 +86,7 @@ def test_the_estimate_is_what_is_really_taken(trial, monkeypatch, caplog):
     with pytest.raises(UserError) as caught:
         _try(trial, batch_frames=160000)
     # so little is taken here that gaps in the heap count
-    assert taken / 2 <= float(re.search("about ([0-9.]+) GB", str(caught.value))[1]) <= 3 * taken
+    assert taken / 3 <= float(re.search("about ([0-9.]+) GB", str(caught.value))[1]) <= 4 * taken
 
 
 def test_what_the_optimiser_will_keep_is_counted(make_dump, caplog):
@@ -144,11 +142,16 @@ def test_other_errors_are_not_taken_for_a_shortage(trial, monkeypatch):
 def test_validation_that_does_not_fit_is_named(trial, monkeypatch):
     _, model, _, dump, observation = trial
     monkeypatch.setattr(dry_run, "available_bytes", lambda device, sharing=1: 10_000_000)
-    expected = r"u01, u03, u00, ...: 4 x 52000 frames: scoring .* 0\.01 GB .* lower --max_frames \(now 512000\)"
-    with pytest.raises(UserError, match=expected), dry_run.scoring_fits(dump, sorted(dump.records), CPU, None):
-        list(score_dump(model.eval(), observation, dump))
-    with dry_run.scoring_fits(dump, sorted(dump.records), CPU, 4000):
-        assert len(list(score_dump(model, observation, dump, max_frames=4000))) == 4
+    expected = (
+        r"u01, u03, u00, ...: 4 x 52000 frames: scoring .* about .* lower --max_frames \(now 512000\)"
+    )
+
+    def score(batch):
+        return score_batch(model.eval(), observation, batch, 65536)
+
+    with pytest.raises(UserError, match=expected):
+        dry_run.check_scoring_fits(score, dump, sorted(dump.records), CPU, None)
+    dry_run.check_scoring_fits(score, dump, sorted(dump.records), CPU, 4000)
 
 
 def test_control_groups_of_both_versions_bound_what_is_available(tmp_path):
