@@ -92,9 +92,7 @@ def batch_parts(model: Model, observation: Observation, batch: Batch, chunk: int
         yield Part(data[:, start:stop], inputs[:, start:stop], lengths - start, of_chunk)
 
 
-def utterance_parts(
-    model: Model, observation: Observation, dump: Dump, segment: Segment, chunk: int
-) -> Iterator[Part]:
+def utterance_parts(model: Model, observation: Observation, dump: Dump, segment: Segment, chunk: int) -> Iterator[Part]:
     """The chunks of one utterance, which is never in memory as a whole."""
     reference = next(model.parameters())
 

@@ -261,16 +261,16 @@ def test_arguments_of_training(tree):
 
 def test_scores_over_further_codings_and_directories_with_blanks(tree):
     status, _, err = tree.run(
-        "--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "linear", "--expdir", "my exp",
+        "--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "linear", "--expdir", "my JOB exp",
         "--dumpdir", "my dump",
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert tree.summary(checks=True) == [
-        *sharded("baseline", "my exp/train/uniform/score_test"),
-        *sharded("baseline", "my exp/train/dmol/score_test"),
-        *sharded("baseline", "my exp/train/dmol_linear/score_test"),
-        *sharded("score", "my exp/train/a/seed1/score_test"),
-        *sharded("score", "my exp/train/a/seed1/score_test_linear"),
+        *sharded("baseline", "my JOB exp/train/uniform/score_test"),
+        *sharded("baseline", "my JOB exp/train/dmol/score_test"),
+        *sharded("baseline", "my JOB exp/train/dmol_linear/score_test"),
+        *sharded("score", "my JOB exp/train/a/seed1/score_test"),
+        *sharded("score", "my JOB exp/train/a/seed1/score_test_linear"),
     ]
 
 

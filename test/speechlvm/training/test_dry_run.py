@@ -142,9 +142,7 @@ def test_other_errors_are_not_taken_for_a_shortage(trial, monkeypatch):
 def test_validation_that_does_not_fit_is_named(trial, monkeypatch):
     _, model, _, dump, observation = trial
     monkeypatch.setattr(dry_run, "available_bytes", lambda device, sharing=1: 10_000_000)
-    expected = (
-        r"u01, u03, u00, ...: 4 x 52000 frames: scoring .* about .* lower --max_frames \(now 512000\)"
-    )
+    expected = r"u01, u03, u00, ...: 4 x 52000 frames: scoring .* about .* lower --max_frames \(now 512000\)"
 
     def score(batch):
         return score_batch(model.eval(), observation, batch, 65536)
