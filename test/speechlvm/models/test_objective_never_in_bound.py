@@ -132,7 +132,7 @@ def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, ma
     score = corpus_score(score_dump(experiment.model, experiment.observation, open_dump(dumps[1])))
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     best = max(history, key=lambda entry: entry["nats_per_frame"])
-    assert best["step"] == experiment.provenance["step"]
+    assert best["step"] == experiment.provenance.step
     assert best["nats_per_frame"] == pytest.approx(score.nats_per_frame, rel=1e-6)
     terms = score.terms_nats_per_frame
     total = terms.pop("log_likelihood") - sum(terms.values())
