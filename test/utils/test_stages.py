@@ -261,8 +261,8 @@ def test_arguments_of_training(tree):
 
 def test_scores_over_further_codings_and_directories_with_blanks(tree):
     status, _, err = tree.run(
-        "--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "linear", "--expdir", "my JOB exp",
-        "--dumpdir", "my dump",
+        "--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "linear",
+        "--expdir", "my JOB exp", "--dumpdir", "my dump",
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert tree.summary(checks=True) == [
