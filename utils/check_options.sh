@@ -6,9 +6,8 @@ usage() { die "$1 (--help lists the options)" 2; }
 
 # Name, least and greatest value of an option that is a whole number.
 check_number() {
-    [[ "${!1}" =~ ^[0-9]{1,9}$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] ||
+    [[ "${!1}" =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] ||
         usage "--$1 '${!1}': a whole number from $2 to $3 is expected"
-    printf -v "$1" '%d' "$((10#${!1}))" # 08 is eight
 }
 
 check_words() {

@@ -200,7 +200,7 @@ stage_8() {
 stage_9() { baseline flac mulaw "${nj}"; }
 stage_10() { report; }
 
-for ((number = 10#${stage}; number <= 10#${stop_stage} && number <= 10; number++)); do
+for ((number = stage; number <= stop_stage && number <= 10; number++)); do
     current="stage ${number} (${titles[number]})"
     began=${SECONDS}
     log "${current} starts"
