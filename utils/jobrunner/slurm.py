@@ -87,8 +87,7 @@ class Slurm(Backend):
     def launcher(self, nodes: int) -> list[str]:
         """See `Backend`."""
         return [
-            "srun", "--cpu-bind=none",  # one task for all processors of the node
-            f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
+            "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL",
             "--kill-on-bad-exit=0", f"--wait={SECONDS_BETWEEN_NODES}",
         ]  # fmt: skip
 
