@@ -12,7 +12,7 @@ import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets
 from speechlvm.data.vectors import write_vectors
 from speechlvm.files import hash_value
 
@@ -93,8 +93,12 @@ def prepare(arguments: argparse.Namespace) -> None:
     stamps = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(arguments.corpus.rglob("*.*"))
     ]
-    inputs = {"corpus": hash_value(stamps)}
-    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(arguments.corpus, arguments.out, log), RATE_HZ)
+    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        return make_sets(arguments.corpus, arguments.out, log)
+
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="where the sets are written")
+    add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0
 
