@@ -41,7 +41,6 @@ REASONS = {
     ("speechlvm/data/unpack.py", "import zipfile"): "the same",
     ("speechlvm/models/__init__.py", "importlib.import_module"): "of the registry's names alone",
     ("speechlvm/training/checkpoint.py", "import zipfile"): "lists the members before torch reads them",
-    ("tools/check_install.py", "importlib.import_module"): "of the pinned packages' names",
     ("utils/jobrunner/sge.py", "import xml"): "of what qstat says, and of no file",
     ("utils/jobrunner/job.py", "importlib.import_module"): "of the table of backends",
 }

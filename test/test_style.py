@@ -90,15 +90,3 @@ def test_every_test_module_asserts():
         if path.name.startswith("test_"):
             text = path.read_text(encoding="utf-8")
             assert "assert" in text or "pytest.raises" in text, path
-
-
-def test_setup_and_requirements_name_the_same_packages():
-    text = (ROOT / "setup.py").read_text(encoding="utf-8")
-    named = {name.lower() for name in re.findall(r'"([A-Za-z][\w-]*)[<>=]', text)}
-    pinned = {
-        line.split("==")[0].lower()
-        for path in (ROOT / "tools").glob("requirements*.txt")
-        for line in lines(path)
-        if "==" in line and not line.startswith("#")
-    }
-    assert named == pinned

@@ -1,13 +1,11 @@
 # shellcheck shell=bash
 # Sourced by each recipe's path.sh: the environment that programs run in. Makes it first where it is not there yet
-# (tools/setup.sh; the array setup_arguments is passed on), so that a fresh clone needs no other step.
+# (tools/setup.sh), so that a fresh clone needs no other step.
 
 _root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
-# shellcheck disable=SC2154 # set by the recipe, or unset
-bash "${_root}/tools/setup.sh" "${setup_arguments[@]}"
-{ read -r _ && read -r _ && read -r _python; } <"${_root}/tools/.environment"
-export PATH="${_python%/*}:${_root}/utils:${PATH}"
-unset _root _python PYTHONPATH PYTHONHOME
+bash "${_root}/tools/setup.sh"
+export PATH="${_root}/tools/venv/bin:${_root}/utils:${PATH}"
+unset _root PYTHONPATH PYTHONHOME
 
 # Ids are sorted by their bytes everywhere, and text is UTF-8 all the same.
 export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1

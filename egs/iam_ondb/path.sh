@@ -1,5 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash
 # Sourced: the environment of this recipe's programs; see utils/path.sh.
 
-setup_arguments=()
 . ../../utils/path.sh

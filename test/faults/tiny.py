@@ -44,10 +44,9 @@ TABLE = {
         for name in ("uniform", "dmol", "flac", *SYSTEMS)
     ],
 }
-PATH_SH = """# shellcheck shell=bash disable=SC2034
+PATH_SH = """# shellcheck shell=bash
 # Sourced: the environment of this recipe's programs, and what counts their file operations.
 
-setup_arguments=()
 . ../../utils/path.sh
 export PYTHONPATH="${SPEECHLVM_TEST_PYTHONPATH:-}"
 """

@@ -35,7 +35,7 @@ def copy_of(root: Path, *folders: str) -> Path:
         )
     (root / "tools").mkdir()
     (root / "tools/setup.sh").write_text("exit 0\n", encoding="utf-8")
-    (root / "tools/.environment").write_text(f"key\nextras\n{sys.executable}\n", encoding="utf-8")
+    (root / "tools/venv").symlink_to(sys.prefix)
     return root
 
 
@@ -147,7 +147,7 @@ MUTATIONS = {
 
 @pytest.mark.parametrize("change, message", MUTATIONS.values(), ids=MUTATIONS)
 def test_every_kind_of_lack_is_reported(complete, tmp_path, change, message):
-    shutil.copytree(complete.parents[1], tmp_path / "a clone")
+    shutil.copytree(complete.parents[1], tmp_path / "a clone", symlinks=True)
     recipe = tmp_path / "a clone/egs/wavdir"
     change(recipe)
     found = lacks(recipe)

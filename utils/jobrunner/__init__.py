@@ -9,7 +9,7 @@
     job       what runs on a compute node
     slurm, sge, pbs   the schedulers
 
-Only the standard library is used, so that any Python >= 3.10 runs it before an environment is there. It is Python and
+Only the standard library is used, so that any Python >= 3.11 runs it before an environment is there. It is Python and
 not shell because arguments must stay data (no shell sees them again), each job needs a process group of its own that
 signals reach, and results are collected from many jobs at once.
 """

@@ -22,7 +22,7 @@ FOCUS = "() => document.activeElement.tagName + ' ' + document.activeElement.ari
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: bash tools/setup.sh --extras test")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: bash tools/setup.sh")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH (Debian: apt install chromium)")
