@@ -89,13 +89,21 @@ single() {
 }
 
 # sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds its results complete; else NJ jobs of
-# it side by side, and one that joins their results. LOG is without its end.
+# it side by side, and one that joins their results; a single job does both. LOG is without its end.
 sharded() {
     local where="$1" jobs="$2" logfile="$3" submit="${train_cmd}" job=JOB
     shift 3
     while [[ "${logfile} $*" == *"${job}"* ]]; do job+=_; done # a path may hold these letters
     [ "${where}" = processors ] || submit="${cuda_cmd} --gpu $((ngpu > 0))"
     ! complete "$@" --nj "${jobs}" || return 0
+    if [ "${jobs}" -eq 1 ]; then
+        log "  log: ${logfile}.log"
+        [ "${where}" = processors ] || submit+=" --num-threads ${nthreads}"
+        # shellcheck disable=SC2086 # the commands of cmd.sh are words
+        run ${submit} "${logfile}.log" "$@"
+        show "${logfile}.log"
+        return
+    fi
     log "  log: ${logfile}.*.log"
     # shellcheck disable=SC2086
     run ${submit} "${job}=1:${jobs}" "${logfile}.${job}.log" "$@" --nj "${jobs}" --job "${job}"

@@ -95,6 +95,9 @@ score() {
     done
 }
 
+# All that has been scored, as a table.
+likelihoods() { run python -m speechlvm.bin.likelihoods --exp "${root}"; }
+
 # Name, coding and number of jobs of a score that needs no network.
 baseline() {
     local set name="$1"
@@ -128,7 +131,6 @@ report() {
     log "tables and figures"
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
-    grep -E '^(#|\|)' "${results}" || true
     each_experiment page || status=$?
     return "${status}" # of what failed, the rest is written
 }
@@ -166,7 +168,9 @@ stage_4() {
     local coding
     baseline uniform mulaw 1
     for coding in mulaw ${codings}; do baseline dmol "${coding}" 1; done
+    baseline flac mulaw "${nj}"
     each_experiment score
+    likelihoods
 }
 
 stage_5() {
@@ -208,4 +212,6 @@ for ((number = stage; number <= stop_stage && number <= 10; number++)); do
     log "${current} ended after $(duration $((SECONDS - began)))"
 done
 current=
-log "done after $(duration "${SECONDS}"); experiments: ${root}, results: ${results}"
+[ "${stop_stage}" -lt 10 ] || likelihoods
+log "done after $(duration "${SECONDS}")"
+log "experiments: ${root}, results: ${results}"

@@ -221,6 +221,18 @@ def densities_overview(cells: list[Cell]) -> str:
     return markdown_table(header, rows)
 
 
+def overviews(cells: list[Cell]) -> list[str]:
+    """All results, set by set: title, table, and what preparing the set has left out."""
+    parts = []
+    kinds = (("pmf", "results", bits_overview), ("density", "densities", densities_overview))
+    for name, (unit, what, overview) in itertools.product(sorted({cell.set for cell in cells}), kinds):
+        here = [cell for cell in cells if cell.set == name and cell.first.unit == unit]
+        if here:
+            size = f"({here[0].first.utterances} utterances, {here[0].first.frames} frames)"
+            parts += [f"## All {what} on `{name}` {size}", overview(here), *_preparation(here)]
+    return parts
+
+
 # --- RESULTS.md -------------------------------------------------------------------------------------------------------
 
 
@@ -311,12 +323,7 @@ def document(
             f"Blank, though scored: `{experiment}` on `{name}` has the output {found}."
             for experiment, name, found in comparison.misplaced
         ]
-    kinds = (("pmf", "results", bits_overview), ("density", "densities", densities_overview))
-    for name, (unit, what, overview) in itertools.product(sorted({cell.set for cell in cells}), kinds):
-        here = [cell for cell in cells if cell.set == name and cell.first.unit == unit and not cell.root]
-        if here:
-            size = f"({here[0].first.utterances} utterances, {here[0].first.frames} frames)"
-            parts += [f"## All {what} on `{name}` {size}", overview(here), *_preparation(here)]
+    parts += overviews([cell for cell in cells if not cell.root])
     for grid in grids:
         parts += [f"## {grid.title}", grid.note, markdown_table(markdown_heads(grid.columns), grid.rows)]
     return "\n\n".join(parts) + "\n"

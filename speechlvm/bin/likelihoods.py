@@ -1,0 +1,23 @@
+"""Prints the likelihoods of all that has been scored: bits or nats per frame, best first."""
+
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a table for each set; nothing where nothing has been scored."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.reporting.collect import collect
+    from speechlvm.reporting.render import overviews
+
+    cells, faults = collect(arguments.exp)
+    print("\n\n".join([*(f"Left out: {fault}." for fault in faults), *overviews(cells)]))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
