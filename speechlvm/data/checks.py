@@ -1,14 +1,21 @@
 """What is wrong with a data directory: each file by itself, files with each other, and with the audio or archives."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechlvm.data.recordings import ALLOW, Excerpt, entry, local_file
 from speechlvm.data.tables import FIXER, SAMPLE_NUMBER, TABLES, Contents, Line, is_pipe, read_table, unsafe_id
 from speechlvm.data.vectors import count_frames, read_channels
 from speechlvm.errors import UserError
+
+if TYPE_CHECKING:
+    from speechlvm.data.preparation import Log
 
 AUDIO_FILES = ("wav.scp", "utt2num_samples")
 VECTOR_FILES = ("feats.scp", "utt2num_frames")
@@ -16,7 +23,9 @@ COMPUTED_FILES = ("spk2utt", "utt2num_samples")
 ONE_SET = "leave it in one of the sets"
 
 
-def validate(path: str | Path, check_audio: bool = True, allow_pipes: bool = False) -> list[str]:
+def validate(
+    path: str | Path, check_audio: bool = True, allow_pipes: bool = False, log: Log | None = None
+) -> list[str]:
     """Lists everything that is wrong with a data directory, one line each: ``file:line: reason; what to do``.
 
     Args:
@@ -24,12 +33,13 @@ def validate(path: str | Path, check_audio: bool = True, allow_pipes: bool = Fal
         check_audio: also read the header of each audio file and compare its length with utt2num_samples; of each
             sequence of vectors, with utt2num_frames.
         allow_pipes: take commands in wav.scp, and run them to check the audio.
+        log: counts audio that is read although it is odd.
     """
     contents, faults = examine(Path(path))
     if not allow_pipes:
         faults += pipe_faults(contents)
     if check_audio and "wav.scp" in contents:
-        lengths, unreadable = audio_lengths(contents, allow_pipes)
+        lengths, unreadable = audio_lengths(contents, allow_pipes, log)
         faults += unreadable + _wrong_counts(contents, lengths)
     if check_audio and of_vectors(contents):
         faults += vector_faults(contents)
@@ -239,9 +249,11 @@ def _segments_past_the_end(contents: dict[str, Contents]) -> list[str]:
     return faults
 
 
-def audio_lengths(contents: dict[str, Contents], allow_pipes: bool) -> tuple[dict[str, int], list[str]]:
+def audio_lengths(
+    contents: dict[str, Contents], allow_pipes: bool, log: Log | None = None
+) -> tuple[dict[str, int], list[str]]:
     """Samples of all utterances from the headers of their files, and a fault for each that dumps would refuse."""
-    from speechlvm.data.audio import audio_info, check_format
+    from speechlvm.data.audio import BLOCK_FRAMES, audio_blocks, audio_info, check_format, tell_oddities
 
     infos, faults, rate_hz = {}, [], None
     wav = contents["wav.scp"]
@@ -253,6 +265,11 @@ def audio_lengths(contents: dict[str, Contents], allow_pipes: bool) -> tuple[dic
                 info = audio_info(path)
                 rate_hz = rate_hz or info.rate_hz
                 check_format(info, rate_hz, allow_streamed=is_pipe(line.rest))
+                if log is not None:
+                    tell_oddities(info, log, line.key)
+                if not info.num_samples:  # FLAC, out of a command: only decoding tells
+                    blocks = audio_blocks(path, rate_hz, BLOCK_FRAMES, allow_streamed=True)
+                    info = replace(info, num_samples=sum(map(len, blocks)))
             infos[line.key] = info
         except UserError as error:
             here = "" if is_pipe(line.rest) or os.path.isabs(line.rest) else f" (relative paths start at {Path.cwd()})"

@@ -26,7 +26,30 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from speechlvm.data.audio import COPY_AGAIN, MOST_FRAMES, AudioInfo, audio_info, check_length, open_regular, wav_header
+from speechlvm.data.audio import (
+    MOST_FRAMES,
+    ODD,
+    audio_info,
+    check_length,
+    most_frames,
+    open_decoder,
+    tell_oddities,
+    unknown_length,
+    wav_header,
+)
+from speechlvm.data.headers import (
+    COPY_AGAIN,
+    PLACEHOLDER_BYTES,
+    WAVE_HEADER_BYTES,
+    WIDE_PLACEHOLDER_BYTES,
+    AudioInfo,
+    by_ffmpeg,
+    find_header,
+    flac_md5,
+    id3v2_bytes,
+    open_regular,
+    truncated,
+)
 from speechlvm.data.preparation import Log
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, write_json
@@ -36,6 +59,7 @@ FULL_SCALE = 32768
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 - 1 where a header says nothing
 LARGEST_OGG_PAGE_BYTES, OGG_HEADER_BYTES = 65307, 27
 OGG_LAST_PAGE = 4
+EMPTY_BYTES = 8  # the part of a RIFF header that its size does not count
 # Some encoders count the block that holds the count, or what they padded the last one with.
 MP3_TOLERANCE_FRAMES = 2 * 1152
 FOREIGN = ((4, b"ftyp", "MPEG-4 audio (m4a, AAC)"), (0, b"0&\xb2u\x8e", "Windows Media audio (wma)"))
@@ -124,23 +148,23 @@ def _convert(
 ) -> Converted:
     import soundfile
 
-    info = _check_container(source, file)
-    if info is not None and not allow_streamed:
-        check_length(info)
+    info = check_container(source, file, allow_streamed, log)
     file.seek(0)
     start = file.read(16)
-    file.seek(0)
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
     try:
-        with soundfile.SoundFile(os.dup(file.fileno()), closefd=True) as decoder:
+        with open_decoder(info, file) as decoder:
             old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
-            if info is None and MOST_FRAMES < decoder.frames * new_rate_hz / old_rate_hz < UNKNOWN_FRAMES:
+            frames = info.num_samples if info is not None else decoder.frames
+            if MOST_FRAMES < frames * new_rate_hz / old_rate_hz < UNKNOWN_FRAMES:
                 raise _too_long(source, new_rate_hz)
-            mono = _decode(source, decoder, channel, info, log, clip)
+            mono = _decode(source, file, decoder, channel, info, log, clip)
             frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{source}: cannot be decoded ({reason}); starts with {start!r}; {COPY_AGAIN}") from None
+        reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
+        raise UserError(
+            f"{source}: cannot be decoded ({reason}); starts with {start!r}; {COPY_AGAIN}, or, if other programs read "
+            f"it, {by_ffmpeg(source)}"
+        ) from None
     if clipped:
         log.tolerate("recordings have samples beyond full scale, which were clipped", f"{source} ({clipped})")
     if old_rate_hz < new_rate_hz:
@@ -156,41 +180,66 @@ def _too_long(source: Path, rate_hz: int) -> UserError:
     )
 
 
-def _check_container(source: Path, file: BinaryIO) -> AudioInfo | None:
+def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log) -> AudioInfo | None:
     """Compares sizes that libsndfile would mend silently; what the header says, where this package reads it.
 
     Raises:
         UserError: empty, truncated, or of a kind that is not read.
+        UnknownLength: the header has a placeholder for the length, and that is not allowed.
     """
-    start, size = file.read(16), os.fstat(file.fileno()).st_size
-    if not start:
-        raise UserError(f"{source}: empty file; {COPY_AGAIN}")
+    file.seek(0)
+    start, size = file.read(32), os.fstat(file.fileno()).st_size
     for place, magic, name in FOREIGN:
         if start[place:].startswith(magic):
-            raise UserError(
-                f"{source}: {name}, which is not decoded here; convert it to WAV or FLAC first, for example with ffmpeg"
-            )
-    if start.startswith((b"RIFF", b"NIST_1A", b"fLaC")):
-        return audio_info(source)
-    promised = 0
-    if start.startswith(b"FORM"):  # AIFF
-        promised = 8 + int.from_bytes(start[4:8], "big")
-    elif start.startswith(b"RF64"):
-        promised = 8 + int.from_bytes((start + file.read(12))[20:28], "little")
-    if promised > size:
-        raise UserError(f"{source}: header says {promised} bytes, found {size}; {COPY_AGAIN}")
+            raise UserError(f"{source}: {name}, which is not decoded here; {by_ffmpeg(source)}")
+    if not start or find_header(file)[0]:
+        info = audio_info(source)
+        if not allow_streamed:
+            check_length(info)
+        tell_oddities(info, log)
+        return info
+    promised, least_placeholder = _promised_bytes(start)
+    if promised > size and promised >= least_placeholder or promised == EMPTY_BYTES:
+        if not allow_streamed:
+            raise unknown_length(source, f"header says {promised} bytes, found {size}", by_ffmpeg(source))
+    elif promised > size + WAVE_HEADER_BYTES:
+        raise truncated(source, promised, size, "bytes")
+    elif promised > size:
+        log.tolerate(ODD, f"{source} ({promised - size} bytes less than its header says)")
     if start.startswith(b"OggS"):
         file.seek(max(0, size - LARGEST_OGG_PAGE_BYTES))
         tail = file.read()
         page = tail[max(0, tail.rfind(b"OggS")) :]
         segments = page[OGG_HEADER_BYTES:][: page[OGG_HEADER_BYTES - 1]] if len(page) > OGG_HEADER_BYTES else b""
-        if len(page) < OGG_HEADER_BYTES + len(segments) + sum(segments) or not page[5] & OGG_LAST_PAGE:
+        if len(page) < OGG_HEADER_BYTES + len(segments) + sum(segments):
             raise UserError(f"{source}: Ogg without its last page; {COPY_AGAIN}")
+        if not page[5] & OGG_LAST_PAGE and not allow_streamed:
+            raise unknown_length(source, "no page is marked as the last of its samples", by_ffmpeg(source))
     return None
 
 
+def _promised_bytes(start: bytes) -> tuple[int, int]:
+    """Size of the whole file by the header of a container that only libsndfile reads here, and the least placeholder.
+
+    0 where there is none; EMPTY_BYTES for a header that was written before anything else, and never again.
+    """
+    if start.startswith((b"FORM", b"RIFX")):
+        return EMPTY_BYTES + int.from_bytes(start[4:8], "big"), PLACEHOLDER_BYTES
+    if start.startswith(b"riff"):  # W64
+        return int.from_bytes(start[16:24], "little") or EMPTY_BYTES, WIDE_PLACEHOLDER_BYTES
+    if start.startswith(b".snd"):
+        return int.from_bytes(start[4:8], "big") + int.from_bytes(start[8:12], "big"), PLACEHOLDER_BYTES
+    return 0, 0
+
+
 def _decode(
-    source: Path, decoder: Any, channel: int | Literal["mix"], info: AudioInfo | None, log: Log, clip: bool
+    source: Path,
+    file: BinaryIO,
+    decoder: Any,
+    channel: int | Literal["mix"],
+    info: AudioInfo | None,
+    log: Log,
+    clip: bool,
 ) -> Iterator[np.ndarray]:
     """Blocks (n,) of float64 in [-1, 1] of one channel or the mean of all.
 
@@ -201,12 +250,15 @@ def _decode(
         raise UserError(
             f"{source}: no channel {channel}, as it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
         )
-    decoded, promised, is_flac = 0, decoder.frames, info is not None and info.container == "flac"
+    decoded, is_flac = 0, info is not None and info.container == "flac"
+    promised = info.num_samples if info is not None and info.num_samples else decoder.frames
+    promised = promised if promised < UNKNOWN_FRAMES else 0
+    low = info is not None and info.in_four_bytes and _in_low_bytes(info, file)
     beyond, peak = 0, 0.0
-    if info is not None and info.placeholder is not None:
-        promised = info.num_samples
     digest = hashlib.md5(usedforsecurity=False)
-    while len(block := decoder.read(BLOCK_FRAMES, dtype="float64", always_2d=True)):
+    while len(block := decoder.read(most_frames(promised, decoded, BLOCK_FRAMES), dtype="float64", always_2d=True)):
+        if low:  # libsndfile reads the high ones
+            block = (256 * block + 1) % 2 - 1
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
             raise UserError(f"{source}: sample {decoded + bad[0]} is not a finite number; {COPY_AGAIN}")
@@ -217,8 +269,10 @@ def _decode(
         beyond += int(np.count_nonzero(np.abs(mono) > 1))
         peak = max(peak, float(np.abs(mono).max()))
         yield mono
-    if decoder.format == "MP3" and decoded < promised:
-        if not _has_count(source):  # what was promised was a guess from the size of the file
+    if decoder.subtype == "MPEG_LAYER_III" and decoded < promised:
+        if not _has_count(
+            file, info.data_offset if info else 0
+        ):  # what was promised was a guess from the size of the file
             promised = decoded
         elif promised - decoded <= MP3_TOLERANCE_FRAMES:
             log.tolerate("MP3 files end less than two blocks before their header says", str(source))
@@ -226,8 +280,7 @@ def _decode(
     if decoded < promised:
         raise UserError(f"{source}: header says {promised} samples, found {decoded}; {COPY_AGAIN}")
     if is_flac:
-        with open_regular(source) as file:
-            expected = file.read(42)[26:]
+        expected = flac_md5(info, file)
         if any(expected) and expected != digest.digest():
             raise UserError(f"{source}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
     if beyond and not clip:
@@ -243,16 +296,32 @@ def _integers(block: np.ndarray, bits: int) -> bytes:
     return values.view(np.uint8).reshape(-1, 4)[:, : (bits + 7) // 8].tobytes()
 
 
-def _has_count(source: Path) -> bool:
-    """Whether the first block of an MP3 file tells the length of the whole."""
-    with open_regular(source) as file:
-        start = file.read(10)
-        if start.startswith(b"ID3"):
-            size = 0
-            for byte in start[6:10]:
-                size = size << 7 | byte
-            file.seek(10 + size)
-        first = start + file.read(256)
+def _in_low_bytes(info: AudioInfo, file: BinaryIO) -> bool:
+    """Whether 24 bits in four bytes are the low three of them (as ALSA's S24_LE) and not the high ones (S32_LE).
+
+    Raises:
+        UserError: all four are used.
+    """
+    low = high = True
+    file.seek(info.data_offset)
+    for start in range(0, info.num_samples * info.channels, BLOCK_FRAMES):
+        values = np.fromfile(file, "<i4", min(BLOCK_FRAMES, info.num_samples * info.channels - start))
+        spare = values >> 24  # repeats the sign, or is 0
+        low &= bool(((spare == 0) | (spare == values << 8 >> 31)).all())
+        high &= not (values & 0xFF).any()
+    if not low and not high:
+        raise UserError(
+            f"{info.path}: 24 bits in 4 bytes, all of which are used; save it with 24 bits in 3 bytes, in the program "
+            "that wrote it"
+        )
+    return low
+
+
+def _has_count(file: BinaryIO, offset: int) -> bool:
+    """Whether the first block of MP3, at a place in a file, tells the length of the whole."""
+    file.seek(offset)
+    file.seek(offset + id3v2_bytes(file.read(10)))
+    first = file.read(266)
     return any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechlvm.data.headers import COPY_AGAIN
 from speechlvm.data.tables import TO_THE_END, is_pipe
 from speechlvm.errors import UserError
 
@@ -94,7 +96,10 @@ def local_file(source: Path | Pipe) -> Iterator[Path]:
         try:
             yield path
         except UserError as error:
-            raise type(error)(str(error).replace(str(path), f"output of '{source}'")) from error
+            # what could be done with a file cannot be done with a command's output
+            said = re.sub("convert it, for example with: .*", "let the command convert it", str(error))
+            said = said.replace(COPY_AGAIN, "mend the command").replace(str(path), f"output of '{source}'")
+            raise type(error)(said) from error
 
 
 class Recordings:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from imitations import wavdir
 
+from speechlvm.bin import validate_data_dir
 from speechlvm.data.audio import read_audio
 from speechlvm.data.checks import validate
 from speechlvm.data.directory import load_data_dir
@@ -130,6 +131,22 @@ def test_conversions_that_are_lost_or_out_of_use(messy, tmp_path, run):
     (messy / "stereo.wav").unlink()
     assert run(messy, out, *CONVERT).returncode == 0
     assert len(list((out / "audio").glob("*.wav"))) == 5
+
+
+def test_odd_files_are_read_and_told_in_one_warning(plain, tmp_path, run):
+    save(plain / "odd.wav", np.arange(801, dtype=np.int32) << 16, subtype="PCM_24")  # converted
+    for name, more in (("3.wav", b"\0"), ("4.wav", bytes(500)), ("odd.wav", b"TAG" + bytes(125))):
+        with open(plain / name, "ab") as file:
+            file.write(more)
+    result = run(plain, tmp_path / "out", "--bits", "16")
+    assert result.stderr == (
+        "warning: 3 audio files are not quite as their formats prescribe, and were read as other programs read them: "
+        f"{plain}/3.wav (1 byte behind the data), {plain}/4.wav (500 bytes behind the data), "
+        f"{plain}/odd.wav (128 bytes behind the data)\n"
+    )
+    assert np.array_equal(read_audio(sources(tmp_path / "out")["4"]), soundfile.read(plain / "4.wav", dtype="int16")[0])
+    checked = [programs.call(validate_data_dir.main, tmp_path / "out" / name) for name in SETS]
+    assert [done.stderr for done in checked] == ["", "", ""]  # once is enough
 
 
 def test_one_rate_or_a_word_on_what_to_do(plain, tmp_path, run):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import read_audio
+from speechlvm.data.audio import audio_info, read_audio, tell_oddities
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all
 from speechlvm.errors import UserError
@@ -65,6 +65,7 @@ def read_utterance(utterance: Utterance) -> Log:
     try:
         # what is not 16-bit mono goes through speechlvm.data.convert.convert_audio first
         utterance.num_samples = len(read_audio(utterance.path, RATE_HZ))
+        tell_oddities(audio_info(utterance.path), log)
     except UserError as error:
         log.reject(utterance.path, error)
     return log

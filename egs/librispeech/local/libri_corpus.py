@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speechlvm.data.audio import COPY_AGAIN, audio_info, check_format
+from speechlvm.data.audio import audio_info, check_format
 from speechlvm.data.directory import DataDirectory
+from speechlvm.data.headers import COPY_AGAIN
 from speechlvm.data.preparation import Log, child, read_all, shuffled, warn
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_value

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import read_audio
+from speechlvm.data.audio import audio_info, read_audio, tell_oddities
 from speechlvm.data.directory import DataDirectory, Segment
 from speechlvm.data.phones import CODES
 from speechlvm.data.preparation import (
@@ -129,6 +129,7 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     log = Log()
     try:
         samples = read_audio(utterance.audio[0], RATE_HZ)
+        tell_oddities(audio_info(utterance.audio[0]), log)
         for other in utterance.audio[1:]:
             if not np.array_equal(samples, read_audio(other, RATE_HZ)):
                 log.fault(f"{other}: other samples than {utterance.audio[0]}; remove one of the two")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from speechlvm.data.audio import audio_blocks, audio_info, check_length, open_regular
-from speechlvm.data.convert import convert_audio
+from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, tell_oddities
+from speechlvm.data.convert import check_container, convert_audio
+from speechlvm.data.headers import by_ffmpeg, open_regular
 from speechlvm.data.preparation import Log, examples, misaligned_frames, read_all, shown
 from speechlvm.errors import UserError
 
@@ -18,7 +19,6 @@ READ = (".wav", ".wave", ".flac", ".sph", ".nist", ".mp3", ".ogg", ".oga", ".opu
         ".snd", ".caf", ".w64", ".rf64")
 NOT_READ = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".webm", ".mka", ".3gp", ".ac3", ".dts", ".ra")
 # fmt: on
-READ_BY_US = (b"NIST_1A", b"RIFF", b"fLaC")
 EXACT = ("PCM_16", "ALAC_16")  # libsndfile's names of 16-bit integers
 BLOCK_FRAMES = 1_000_000
 JOBS = min(8, len(os.sched_getaffinity(0)))
@@ -147,22 +147,22 @@ def read_header(file: File, allow_streamed: bool) -> None:
     import soundfile
 
     with open_regular(file.path) as stream:
-        start = stream.read(16)
-        if not start or start.startswith(READ_BY_US):
-            info = audio_info(file.path)
-            if not allow_streamed:
-                try:
-                    check_length(info)
-                except UserError as error:
-                    raise UserError(f"{error}; or believe all such files, by --allow_streamed true") from None
+        try:
+            info = check_container(file.path, stream, allow_streamed, Log())  # what is odd is told on reading
+        except UnknownLength as error:
+            raise UserError(f"{error}; or believe all such files, by --allow_streamed true") from None
+        if info is not None:
             file.rate_hz, file.channels = info.rate_hz, info.channels
             file.exact = (info.encoding, info.bits) == ("pcm", 16)
             if info.placeholder is not None:
                 file.format = f"{info.container} of unknown length, {counted(info.channels, 'channel')}"
-            if (info.encoding, info.bits, info.channels) != ("pcm", 16, 1):
-                encoding = "" if info.encoding == "pcm" else f" {info.encoding}"
-                file.format = f"{info.container} {info.bits}-bit{encoding}, {counted(info.channels, 'channel')}"
+            elif info.num_samples > MOST_FRAMES:
+                file.format = f"{info.container} of 4 GiB and more, {counted(info.channels, 'channel')}"
+            if not file.exact or info.channels != 1:
+                file.format = f"{info.container} {describe(info)}, {counted(info.channels, 'channel')}"
             return
+        stream.seek(0)
+        start = stream.read(16)
         stream.seek(0)
         try:
             with soundfile.SoundFile(stream) as decoder:
@@ -173,7 +173,7 @@ def read_header(file: File, allow_streamed: bool) -> None:
             reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
             raise UserError(
                 f"{file.path}: cannot be read as audio ({reason}); it starts with {start!r}; copy it again from its "
-                "source, or move it away"
+                f"source, move it away, or, if other programs read it, {by_ffmpeg(file.path)}"
             ) from None
 
 
@@ -237,6 +237,7 @@ def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Lo
             file.audio, file.num_samples, file.digest = target, made.frames, made.digest
         else:
             digest, noisy = hashlib.sha256(), 0
+            tell_oddities(audio_info(file.path), log)
             for samples in audio_blocks(file.path, rate_hz, BLOCK_FRAMES):
                 file.num_samples += len(samples)
                 digest.update(samples.astype("<i2", copy=False).tobytes())

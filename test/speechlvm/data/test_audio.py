@@ -110,13 +110,16 @@ BAD = {
     "wav without data": (wave(b""), "no samples"),
     "wav cut in its header": (wave(PCM)[:30], "RIFF WAVE without a fmt chunk|RIFF WAVE with a fmt chunk of 10 bytes"),
     "wav without a data chunk": (wave(PCM)[:36], "RIFF WAVE without a data chunk"),
-    "wav with half a sample": (wave(PCM + b"x"), "9601 bytes of data are no whole number of 2-byte frames"),
+    "wav cut by more than a header": (wave(PCM, size=len(PCM) + 46), "header says 4823 samples, found 4800"),
+    "two data chunks": (wave(PCM) + b"data" + struct.pack("<I", 4) + b"more", "a second data chunk, of 4 bytes, which"),
+    "wav of an unknown coding": (wave(PCM, tag=0x161), "coding 0x0161, which is not decoded here; .*ffmpeg -i "),
     "empty": (b"", "empty file"),
     "lying wav, streamed": (wave(PCM, size=0xFFFFFFFF), "header says 2147483647 samples, found 4800"),
     "lying wav": (wave(PCM, size=0x7FFFFFFE), "header says 1073741823 samples, found 4800"),
     "lying sphere": (sphere(sample_count="-i 2147483647"), "header says 2147483647 samples, found 4800"),
     "sphere cut": (sphere()[:-2], "header says 4800 samples, found 4799"),
-    "sphere too long": (sphere() + b"xx", "header says 4800 samples, found 4801"),
+    "sphere too long": (sphere() + b"xx", "2 bytes more than the 4800 samples that its header says"),
+    "sphere after a text transfer": (sphere().replace(b"\n", b"\r\n") + bytes(9), "[0-9]+ bytes more than"),
     "nan": (floats(NAN_AT_3), "sample 3 is nan"),
     "inf in doubles": (floats([0, -np.inf], 64), "sample 1 is -inf"),
     "float that clips": (floats([0, 1.5]), r"32-bit float samples that would clip \(peak 1.500\)"),
@@ -132,10 +135,10 @@ BAD = {
     "sphere stereo": (sphere(sample_count="-i 2400", channel_count="-i 2"), "2 channels"),
     "8 kHz": (wave(PCM, rate=8000), "sampling rate 8000 Hz; expected 16000 Hz"),
     "sphere 44.1 kHz": (sphere(sample_rate="-i 44100"), "sampling rate 44100 Hz; expected 16000 Hz"),
-    "text": (b"Hello world, this is text", "not audio: starts with b'Hello world, thi'"),
-    "mp3": (b"ID3\x04\0\0\0\0\0\0 and so on", "not audio: starts with b'ID3"),
-    "html": (b"<!DOCTYPE html><html>404", "not audio: starts with b'<!DOCTYPE html><'"),
-    "RF64": (b"RF64\xff\xff\xff\xffWAVEds64", "RF64, for files of 4 GiB and more"),
+    "text": (b"Hello world, this is text", "not audio that is read here: starts with b'Hello world, thi'"),
+    "mp3": (b"ID3\x04\0\0\0\0\0\0 and so on", "not audio that is read here: starts with b'ID3"),
+    "html": (b"<!DOCTYPE html><html>404", "not audio that is read here: starts with b'<!DOCTYPE html><'"),
+    "RF64 cut in its header": (b"RF64\xff\xff\xff\xffWAVEds64", "RIFF WAVE without a fmt chunk"),
     "shorten": (sphere(sample_coding="-s26 pcm,embedded-shorten-v2.00"), "SPHERE with compression.*sph2pipe -f wav "),
     "no byte order": (sphere(sample_byte_format=None), "sample_byte_format is missing; expected 01"),
     "odd byte order": (sphere(sample_byte_format="-s2 11"), "sample_byte_format is '11'"),
@@ -149,6 +152,64 @@ BAD = {
     "sphere size negative": (sphere(size=-5), "SPHERE header of -5 bytes"),
     "sphere without an end": (sphere().replace(b"end_head", b"end_tail"), "has no end_head"),
 }  # fmt: skip
+
+
+ID3V2, ID3V1 = b"ID3\x04\0\0\0\0\0\x03abc", b"TAG" + b"Take one".ljust(125, b"\0")
+NOTE = b"LIST" + struct.pack("<I", 5) + b"INFO!"  # of odd size, without its pad byte
+
+
+def relaid(place: int, value: int) -> bytes:
+    """With another number of 16 bits at a place of the fmt chunk."""
+    content = wave(PCM)
+    return content[: 20 + place] + struct.pack("<H", value) + content[22 + place :]
+
+
+def streamed(content: bytes) -> bytes:
+    """FLAC without the number of samples."""
+    head = int.from_bytes(content[18:26], "big") >> 36 << 36
+    return content[:18] + head.to_bytes(8, "big") + content[26:]
+
+
+ODD = {
+    "one byte more": (wave(PCM) + b"x", "1 byte behind the data"),
+    "zeros up to a sector": (wave(PCM) + bytes(212), "212 bytes behind the data"),
+    "zeros without end": (wave(PCM) + bytes(70001), "70001 bytes behind the data"),
+    "an ID3v1 tag": (wave(PCM) + ID3V1, "128 bytes behind the data"),
+    "a note that is cut": (wave(PCM) + b"LIST\xff\0\0\0" + bytes(range(99)), "107 bytes behind the data"),
+    "half a sample": (wave(PCM + b"x"), "1 byte of a sample that is not whole"),
+    "size rounded up": (wave(PCM, size=len(PCM) + 2), "2 bytes less than its header says"),
+    "size with the header": (wave(PCM, size=len(PCM) + 44), "44 bytes less than its header says"),
+    "size with a long header": (
+        wave(PCM, size=len(PCM) + 144, extra=b"JUNK" + struct.pack("<I", 92) + bytes(92)),
+        "144 bytes less than its header says",
+    ),
+    "no pad byte": (wave(PCM, extra=NOTE), "a chunk without its pad byte"),
+    "no pad byte before the layout": (wave(PCM)[:12] + NOTE + wave(PCM)[12:], "a chunk without its pad byte"),
+    "a size too small": (wave(PCM, extra=NOTE.replace(b"\5", b"\1") + b"!"), "a chunk with a wrong size"),
+    "a size too large": (wave(PCM, extra=NOTE.replace(b"\5", b"\x0d") + b"!"), "a chunk with a wrong size"),
+    "block align": (relaid(12, 1), "block align 1"),
+    "byte rate": (relaid(8, 1), ""),
+    "RIFF's own size": (b"RIFF\0\0\0\0" + wave(PCM)[8:], ""),
+    "an ID3v2 tag before": (ID3V2 + wave(PCM), ""),
+    "sphere with zeros": (sphere() + bytes(3), "3 bytes behind the data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content,oddity", ODD.values(), ids=ODD)
+def test_what_others_read_is_read_and_told(tmp_path, content, oddity):
+    path = put(tmp_path, content)
+    assert np.array_equal(read_audio(path), SAMPLES)
+    assert audio_info(path).oddities == ((oddity,) if oddity else ())
+
+
+@pytest.mark.parametrize("tags", [(b"", b""), (ID3V2, ID3V1)], ids=["plain", "with tags"])
+def test_flac_that_was_streamed(tmp_path, tags):
+    path = put(tmp_path, tags[0] + streamed(flac(tmp_path)) + tags[1])
+    assert np.array_equal(read_audio(path, allow_streamed=True), SAMPLES)
+    with pytest.raises(UserError, match="header says 0 samples, as where a program has written into a pipe"):
+        read_audio(path)
+    path.write_bytes(tags[0] + flac(tmp_path) + tags[1])
+    assert np.array_equal(read_audio(path), SAMPLES)
 
 
 @pytest.mark.parametrize("content,message", BAD.values(), ids=BAD)

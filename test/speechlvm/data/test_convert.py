@@ -198,7 +198,9 @@ FAULTS = {
     "streamed wav": (lambda d, x: streamed(save(d / "a", x, format="WAV")),
                      "header says 2147483647 samples, found 30000, as where a program has written into a pipe"),
     "cut sphere": (lambda d, x: cut(save(d / "a", x, format="NIST")), "header says 30000 samples, found 17"),
-    "cut RF64": (lambda d, x: cut(save(d / "a", x, format="RF64")), "header says [0-9]+ bytes, found"),
+    "cut RF64": (lambda d, x: cut(save(d / "a", x, format="RF64")), "header says 30000 samples, found 179"),
+    "cut W64": (lambda d, x: cut(save(d / "a", x, format="W64")), "header says [0-9]+ bytes, found"),
+    "cut au": (lambda d, x: cut(save(d / "a", x, format="AU")), "header says [0-9]+ bytes, found"),
     "cut aiff": (lambda d, x: cut(save(d / "a", x, format="AIFF")), "header says [0-9]+ bytes, found"),
     "cut flac": (lambda d, x: cut(save(d / "a", x, format="FLAC")), "lost sync|header says 30000 samples"),
     "cut ogg": (lambda d, x: cut(save(d / "a", sine(100, 16000, 3), format="OGG")), "Ogg without its last page"),
@@ -223,6 +225,28 @@ def test_a_streamed_header_is_believed_only_where_that_is_allowed(tmp_path, nois
     np.testing.assert_array_equal(samples, noise)
     with pytest.raises(UserError, match="as where a program has written into a pipe"):
         convert_to(path, tmp_path / "b.wav")
+
+
+def test_a_size_with_the_header_counted_in_is_told(tmp_path, noise):
+    path = save(tmp_path / "a.aiff", noise)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + len(content).to_bytes(4, "big") + content[8:])
+    samples, tolerated = convert_to(path, tmp_path / "b.wav")
+    assert np.array_equal(samples, noise)
+    assert list(tolerated.values()) == [[f"{path} (8 bytes less than its header says)"]]
+
+
+def test_an_ogg_file_that_was_never_closed_is_one_of_unknown_length(tmp_path, noise):
+    path = save(tmp_path / "a.ogg", noise / 2**17, format="OGG")
+    whole, _ = convert_to(path, tmp_path / "whole.wav")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"OggS")])
+    with pytest.raises(
+        UserError, match=r"a\.ogg: no page is marked as the last .*if it is whole, convert it, .*ffmpeg"
+    ):
+        convert_to(path, tmp_path / "b.wav")
+    samples, _ = convert_to(path, tmp_path / "b.wav", allow_streamed=True)
+    assert 0 < len(samples) < len(whole) and np.array_equal(samples, whole[: len(samples)])
 
 
 @pytest.mark.parametrize(("make", "message"), FAULTS.values(), ids=FAULTS)

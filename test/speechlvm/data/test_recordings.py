@@ -176,8 +176,11 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
             "' ended with status 1, saying: cat: /nonexistent: No such file or directory; its",
         ),
         ("head -c 1000 {file} |", "output of 'head -c 1000 "),
-        ("true |", "output of 'true |': empty file"),
-        ("echo '<html>' |", "output of 'echo '<html>' |': not audio: starts with"),
+        ("true |", "output of 'true |': empty file; mend the command\n"),
+        (
+            "echo '<html>' |",
+            "expected NIST SPHERE, RIFF WAVE or FLAC; if it is audio, let the command convert it\n",
+        ),
         ("kill -9 $$ |", "' ended with status -9; its output is not used; mend it"),
     ],
 )
