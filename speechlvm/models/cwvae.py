@@ -13,7 +13,7 @@
     q(z_t^l | z_{<t}^l, z^{l+1}, x) = N(MLP([h_t^l, e_t^l]))  A.10; e: ladder encoder
     p(x | z^1): not autoregressive; the only way from frame to frame leads through the latents
 
-References: source A is "Benchmarking generative latent variable models for speech" (2022), 2.5, 2.6; Saxena et al.
+References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.5, 2.6; Saxena et al.
 2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
 coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output.
 """

@@ -13,7 +13,7 @@
     p(x_t | x_{<t}, z_t) = distribution(MLP([z_t, d_t])), frames of a step independent
 
 References: Fraccaro et al. 2016, arXiv:1605.07571, (3), (10) to (13) and the residual parameterisation of 3.3; source A
-is "Benchmarking generative latent variable models for speech" (2022), 2.4, whose table has the smoother.
+is "Towards Generative Latent Variable Models for Speech" (2022), 2.4, whose table has the smoother.
 
 Source A writes q(z_t | x_{<=t}, z_{<t}) for what is the smoother. Its published code shifts the inputs twice in
 training, so that d_t never sees x_{t-1}, and once in generation: here it is once in both. The first stack is predicted

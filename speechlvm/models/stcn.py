@@ -13,7 +13,7 @@
     p(x[t] | z[<=t]),  z = z_1 or, dense, (z_1, ..., z_L)
 
 Reference: Aksan & Hilliges 2019, "STCN: Stochastic Temporal Convolutional Networks", arXiv:1902.06568; results quoted
-in source A ("Benchmarking generative latent variable models for speech", 2022), Table 4. Their "large" has 512 channels
+in source A ("Towards Generative Latent Variable Models for Speech", 2022), Table 4. Their "large" has 512 channels
 instead of 256 and is otherwise the same, by the authors' configurations.
 
 Nothing about z[t] depends on latents of other steps once x is given, so scoring is parallel over time. The decoder

@@ -10,7 +10,7 @@
     q(z_t | x_{<=t}, z_{<t}) = N(MLP([phi_x(x_t), d_{t-1}]))
     p(x_t | x_{<t}, z_{<=t}) = distribution(MLP([phi_z(z_t), d_{t-1}])), frames of a step independent
 
-References: source A is "Benchmarking generative latent variable models for speech" (2022), 2.4; Chung et al. 2015,
+References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.4; Chung et al. 2015,
 arXiv:1506.02216. Source A writes d_t for our d_{t-1}; its d_0 is zero, and so is ours.
 
 Chosen here: source A gives one size for latents and hidden units, but its published code has a state of twice that
