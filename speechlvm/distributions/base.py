@@ -49,9 +49,22 @@ class Distribution(nn.Module, ABC):
             weights: (N,) how often each occurs.
         """
 
+    def units(self, parameters: Tensor) -> Tensor:
+        """What networks measure departures from these parameters in, both (P,): `unit_of_mean`, 1 for all others."""
+        return torch.ones_like(parameters)
+
     def draw(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """`sample` with noise from a generator."""
         shape = (*parameters.shape[:-1], self.noise_size)
         noise = torch.rand(shape, generator=generator, dtype=parameters.dtype, device=parameters.device)
         tiny = torch.finfo(parameters.dtype).eps / 2
         return self.sample(parameters, noise.clamp_(tiny, 1 - tiny))
+
+
+def unit_of_mean(scales: Tensor) -> Tensor:
+    """Units of means, elementwise, from the scales (or deviations) of their components.
+
+    They are 1, as those of the data, but for narrow components, which one step would throw off what they stand for. Ten
+    scales leave initial weights of a tenth free to move them by a few tenths of a scale: 0.02 nats.
+    """
+    return (10 * scales).clamp(max=1.0)

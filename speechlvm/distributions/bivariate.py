@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.base import Distribution, unit_of_mean
 from speechlvm.distributions.gaussian import (
     MAX_LOG_STD,
     MIN_LOG_STD,
@@ -142,3 +142,11 @@ class BernoulliBivariate(Distribution):
             rho = raw[:, 0, 1] / stds.prod(-1)
             parts.append(torch.atanh((rho / MAX_CORRELATION).clamp(-MAX_CORRELATION, MAX_CORRELATION)))
         return torch.cat(parts)
+
+    def units(self, parameters: Tensor) -> Tensor:
+        """Of means by the deviations of one coordinate given the other: the thickness of a line."""
+        *_, log_stds, _, complement = self._split(parameters)
+        units = torch.ones_like(parameters)
+        thickness = log_stds.exp() * complement.sqrt()[:, None]
+        units[1 + self.components : 1 + 3 * self.components] = unit_of_mean(thickness).flatten()
+        return units

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.base import Distribution, unit_of_mean
 
 _T = TypeVar("_T")
 
@@ -205,6 +205,13 @@ class DiscretizedLogisticMixture(Distribution):
         """A mixture that fits the marginal of the training codes: (3K,) float64."""
         return fit_mixture(self.edges, targets.reshape(-1), weights, self.components).parameters
 
+    def units(self, parameters: Tensor) -> Tensor:
+        """Of means by the scales of their components."""
+        units = torch.ones_like(parameters)
+        log_scales = parameters[2 * self.components :].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+        units[self.components : 2 * self.components] = unit_of_mean(log_scales.exp())
+        return units
+
     def _code(self, place: Tensor) -> Tensor:
         return torch.searchsorted(self.edges[1:-1], place.to(self.edges.dtype).contiguous(), right=True)
 
@@ -291,4 +298,7 @@ def fit_mixture(
     optimiser.step(negative_log_likelihood)
     nats = float(negative_log_likelihood().detach())
     ended = optimiser.state[moves]["n_iter"] < iterations
-    return Fit((start + moves.detach() * spread), nats, ended)
+    parameters = start + moves.detach() * spread
+    # a point mass is fitted by ever narrower components; beyond the bounds, a network's scale would have no gradient
+    parameters[2 * components :].clamp_(MIN_LOG_SCALE, MAX_LOG_SCALE)
+    return Fit(parameters, nats, ended)

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.base import Distribution, unit_of_mean
 
 MIN_LOG_STD = -18.0
 MAX_LOG_STD = 8.0
@@ -112,6 +112,11 @@ class Gaussian(Distribution):
         mean, variance = _moments(*shares(targets, weights))
         return torch.cat([mean, _raw_of_variance(variance, self.minimum_std)])
 
+    def units(self, parameters: Tensor) -> Tensor:
+        """Of means by their deviations."""
+        stds = floored_log_std(parameters[self.event_size :], self.minimum_std).exp()
+        return torch.cat([unit_of_mean(stds), torch.ones_like(stds)])
+
 
 class GaussianMixture(Distribution):
     """Mixture of diagonal Gaussians.
@@ -174,6 +179,12 @@ class GaussianMixture(Distribution):
             of_components = _log_density(targets[:, None], means, 0.5 * variances.log()).sum(-1) + mass.log()
             responsibility = torch.softmax(of_components, -1)
         return torch.cat([mass.log(), means.flatten(), _raw_of_variance(variances, self.minimum_std).flatten()])
+
+    def units(self, parameters: Tensor) -> Tensor:
+        """Of means by the deviations of their components."""
+        logits, _, log_stds = self._split(parameters)
+        stds = log_stds.exp().flatten()
+        return torch.cat([torch.ones_like(logits), unit_of_mean(stds), torch.ones_like(stds)])
 
 
 def of_component(values: Tensor, component: Tensor) -> Tensor:

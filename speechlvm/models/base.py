@@ -19,6 +19,7 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, kl
 from speechlvm.models.ancestral import Draws, Samples
 from speechlvm.modules.frames import frame_mask, full_precision
+from speechlvm.modules.output import OutputLayer
 from speechlvm.noise import Noise
 
 State = dict[str, Tensor]
@@ -98,7 +99,7 @@ class Model(nn.Module, ABC):
     """
 
     distribution: Distribution
-    head: nn.Linear
+    head: OutputLayer
     channels: int
     stack: int
     hop: int
@@ -213,14 +214,15 @@ class Model(nn.Module, ABC):
         features = self.encode(inputs, lengths)
         return self(inputs, target, lengths, features=features, noise=noise)[0]
 
-    def initialise_output(self, bias: Tensor, gain: float = 0.1) -> None:
-        """Start at the data's marginal: small output weights, and `bias` (P,) for each frame of the head.
+    def initialise_output(self, parameters: Tensor, gain: float = 0.1) -> None:
+        """Start at the data's marginal, `parameters` (P,) of a frame, from which the weights depart by little.
 
         Without it a network with 2^16 codes starts worse than uniform, with gradients of 1e5.
         """
-        with torch.no_grad():
-            self.head.weight.mul_(gain)
-            self.head.bias.copy_(bias.to(self.head.bias).repeat(self.head.out_features // bias.numel()))
+        units = self.distribution.units(parameters)
+        for layer in self.modules():
+            if isinstance(layer, OutputLayer):
+                layer.start_at(parameters, units, gain)
 
     def start(self, state: State | None, batch: int) -> State:
         """The state to go on from.
@@ -237,7 +239,7 @@ class Model(nn.Module, ABC):
         """Absolute position of the next frame (all rows of a batch are at the same one)."""
         return 0 if state is None else int(state["frames"][0])
 
-    def frame_parameters(self, head: nn.Linear, hidden: Tensor, frames: int) -> Tensor:
+    def frame_parameters(self, head: OutputLayer, hidden: Tensor, frames: int) -> Tensor:
         """Parameters (B, frames, P) from vectors of steps (S, B, hidden), in full precision."""
         hidden = hidden.transpose(0, 1)  # before the head, whose output is many times larger
         with full_precision(hidden):

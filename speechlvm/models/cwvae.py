@@ -46,6 +46,7 @@ from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.initialise import INITIAL_RAW_STD
+from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -240,7 +241,7 @@ class CWVAE(LatentModel):
         self._start_as_transform_code()
         self.hidden = nn.Linear(width, 2 * width)
         self.activation = nn.PReLU()
-        self.head = nn.Linear(3 * width, strides[0][0] * distribution.parameter_size)
+        self.head = OutputLayer(3 * width, strides[0][0] * distribution.parameter_size)
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:

@@ -22,6 +22,7 @@ from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
 from speechlvm.models.base import Bound, Features, Model, Series, State
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.mlp import MLP
+from speechlvm.modules.output import OutputLayer
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -56,7 +57,7 @@ class LSTM(Model):
         self.encoder = MLP(config.stack * channels, config.hidden, config.mlp_layers, observed_input=True)
         self.lstm = nn.LSTM(config.hidden, config.hidden, config.layers, batch_first=True)
         self.decoder = MLP(config.hidden, config.hidden, config.mlp_layers)
-        self.head = nn.Linear(config.hidden, config.stack * distribution.parameter_size)
+        self.head = OutputLayer(config.hidden, config.stack * distribution.parameter_size)
         self.hidden_sizes, self.hidden_chosen = {"h": config.hidden}, ("h",)
 
     def initial_state(self, batch: int) -> State:

@@ -48,6 +48,7 @@ from speechlvm.modules.initialise import (
     start_reading,
 )
 from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -91,7 +92,7 @@ class SRNN(LatentModel):
         self.prior = MLP(state + config.latent, hidden, layers - 1, 2 * config.latent)
         self.posterior = MLP(evidence + config.latent, hidden, layers - 1, 2 * config.latent)
         self.decoder = MLP(config.latent + state, hidden, layers - 1)
-        self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
+        self.head = OutputLayer(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
         self._start_as_transform_code()
 

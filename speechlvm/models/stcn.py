@@ -50,6 +50,7 @@ from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
 from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading
 from speechlvm.modules.mlp import MLP
+from speechlvm.modules.output import OutputLayer
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -232,7 +233,7 @@ class STCN(LatentModel):
         )
         self.join = nn.Linear(sum(sizes) if config.dense else sizes[0], width)
         self.decoder = CausalStack(width, [1] * config.output_layers)
-        self.head = nn.Linear(width, config.stack * distribution.parameter_size)
+        self.head = OutputLayer(width, config.stack * distribution.parameter_size)
         self._start_as_transform_code()
 
     @torch.no_grad()

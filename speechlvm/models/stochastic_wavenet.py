@@ -61,6 +61,7 @@ from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal
 from speechlvm.modules.mlp import MLP
+from speechlvm.modules.output import OutputLayer
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -224,7 +225,7 @@ class StochasticWaveNet(LatentModel):
         self.skip_scale = math.sqrt(1 / config.layers)
         self.skip_bias = nn.Parameter(torch.zeros(width))
         self.hidden = nn.Linear(width, width)
-        self.head = nn.Linear(width, self.stack * distribution.parameter_size)
+        self.head = OutputLayer(width, self.stack * distribution.parameter_size)
 
     def initial_state(self, batch: int) -> State:
         """Zeros: the first step is predicted from them and paid for."""

@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
@@ -44,6 +44,7 @@ from speechlvm.modules.initialise import (
     start_reading,
 )
 from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, dense_layers
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -82,7 +83,7 @@ class VRNN(LatentModel):
         self.posterior = MLP(joint, hidden, layers - 1, 2 * config.latent)
         self.decoder = MLP(joint, hidden, layers - 1)
         self.cell = GRUCell(2 * hidden, config.state)
-        self.head = nn.Linear(hidden, config.stack * distribution.parameter_size)
+        self.head = OutputLayer(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
         self._start_as_transform_code()
 

@@ -29,6 +29,7 @@ from speechlvm.models.ancestral import Draws, Samples
 from speechlvm.models.base import Bound, Features, Model, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.output import OutputLayer
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
 
@@ -91,7 +92,7 @@ class WaveNet(Model):
         self.skip_scale = math.sqrt(1 / len(dilations))
         self.skip_bias = nn.Parameter(torch.zeros(config.channels))
         self.hidden = nn.Linear(config.channels, config.channels)
-        self.head = nn.Linear(config.channels, self.stack * distribution.parameter_size)
+        self.head = OutputLayer(config.channels, self.stack * distribution.parameter_size)
         # the share of a layer in the skip sum; of all layers those are looked at with the longest dilations
         self.hidden_sizes = {f"skip{layer}": config.channels for layer in range(1, len(dilations) + 1)}
         self.hidden_chosen = tuple(self.hidden_sizes)[config.layers_per_block - 1 :: config.layers_per_block]
@@ -282,11 +283,12 @@ class _LayerLoop(nn.Module):
         self.all_z = like.new_empty(batch, channels * len(layers))
         self.z = list(self.all_z.split(channels, dim=1))
         self.output = []
+        head_weight, head_bias = model.head.as_linear()
         for bias, weight in (
             (model.first.bias, model.first.weight.t()),
             (like * model.skip_scale, torch.cat([layer.skip for layer in layers]) * model.skip_scale),
             (model.hidden.bias, model.hidden.weight.t()),
-            (model.head.bias, model.head.weight.t()),
+            (head_bias, head_weight.t()),
         ):
             self.output.append((bias.detach(), weight.detach().contiguous()))
 

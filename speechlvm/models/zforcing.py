@@ -65,6 +65,7 @@ from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal
 from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import LSTMCell
 from speechlvm.noise import Noise
 from speechlvm.settings import Settings
@@ -177,18 +178,10 @@ class ZForcing(LatentModel):
         self.prior = MLP(config.state, config.hidden, 1, 2 * config.latent)
         self.posterior = MLP(2 * config.state, config.hidden, 1, 2 * config.latent)
         self.transition = (ModulatedLSTM if config.conditional_layer_norm else LatentLSTM)(config)
-        self.head = nn.Linear(config.state, outputs)
+        self.head = OutputLayer(config.state, outputs)
         self.reconstruction = MLP(config.latent, config.hidden, 1, 2 * config.state)
-        self.backward_head = nn.Linear(config.state, outputs) if config.backward_likelihood else None
+        self.backward_head = OutputLayer(config.state, outputs) if config.backward_likelihood else None
         start_as_standard_normal(self.prior, self.posterior)
-
-    def initialise_output(self, bias: Tensor, gain: float = 0.1) -> None:
-        """See `Model.initialise_output`; both networks' outputs start alike."""
-        super().initialise_output(bias, gain)
-        if self.backward_head is not None:
-            with torch.no_grad():
-                self.backward_head.weight.mul_(gain)
-                self.backward_head.bias.copy_(self.head.bias)
 
     def initial_state(self, batch: int) -> State:
         """The learned stack before the first, zero hidden and cell states."""

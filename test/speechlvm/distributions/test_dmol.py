@@ -229,3 +229,10 @@ def test_a_constant_training_set_can_be_fitted():
     assert torch.isfinite(bias).all()
     assert len(bias.view(3, 4)[1].unique()) == 4  # equal components would stay equal for ever
     assert distribution.double().log_prob(bias, torch.tensor([32768])) > -1.0
+
+
+def test_scales_of_a_fit_lie_where_they_have_gradients():
+    # seven spikes, which components fit the better the narrower they are
+    codes, counts = 32468 + 100 * torch.arange(7), torch.tensor([5, 9, 20, 30, 20, 9, 5])
+    start = DiscretizedLogisticMixture(build_coding("linear").edges, 10).initial_bias(codes[:, None], counts)
+    assert start[20:].min() >= -18.0 and start[20:].max() <= 8.0

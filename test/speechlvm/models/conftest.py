@@ -113,6 +113,12 @@ def build_system():
     return build
 
 
+@pytest.fixture(params=list(SYSTEMS))
+def named_system(request):
+    """(name, conf) of every system."""
+    return SYSTEMS[request.param]
+
+
 @pytest.fixture(scope="module", params=list(SYSTEMS))
 def tiny(request):
     """Every system."""

@@ -1,0 +1,38 @@
+"""The layer that ends in a distribution's parameters, each measured from where it starts and in a unit of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class OutputLayer(nn.Linear):
+    """parameters = origin + unit (W h + b), for the P parameters of one or several frames.
+
+    Adam moves every weight by about its rate, whatever the gradient: what a step does to a parameter is decided by the
+    unit. With one unit for all, a component as narrow as a point mass (digital silence has one) would be thrown off it
+    by the first step. Origin and unit belong to the state of the model; before `start_at` they are 0 and 1.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("origin", torch.zeros(out_features))
+        self.register_buffer("unit", torch.ones(out_features))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Parameters (..., frames * P) of hidden vectors (..., H)."""
+        return F.linear(hidden, *self.as_linear())
+
+    def as_linear(self) -> tuple[Tensor, Tensor]:
+        """Weight (frames * P, H) and bias (frames * P,) of the linear layer that this is."""
+        return self.weight * self.unit[:, None], torch.addcmul(self.origin, self.bias, self.unit)
+
+    @torch.no_grad()
+    def start_at(self, origin: Tensor, unit: Tensor, gain: float) -> None:
+        """Start at parameters (P,) of each frame, in these units (P,), with weights made smaller by `gain`."""
+        frames = self.out_features // origin.numel()
+        self.origin.copy_(origin.to(self.origin).repeat(frames))
+        self.unit.copy_(unit.to(self.unit).repeat(frames))
+        self.weight.mul_(gain)
+        self.bias.zero_()
