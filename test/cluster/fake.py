@@ -15,6 +15,8 @@ A file `faults.json` there tells what goes wrong:
     silent N           the first N questions about jobs are not answered
     deaf N             the first N cancellations do not get through
     forgetful          what has ended is not known any more
+
+Jobs belong to the cluster or server that they were submitted to, and only programs that are told so see them there.
 """
 
 import fcntl
@@ -78,7 +80,7 @@ class Scheduler:
         return {int(path.stem): json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
     def submit(
-        self, name: str, script: str, tasks: range, limit: int, output: str, *, array: bool, requeue: bool
+        self, name: str, script: str, tasks: range, limit: int, output: str, *, array: bool, requeue: bool, where: str
     ) -> int:
         """Accepts a job and starts the process that runs it."""
         number = len(self.jobs()) + 1
@@ -86,7 +88,7 @@ class Scheduler:
         with self.changed(str(number)) as job:
             job.update(
                 name=name, script=Path(script).read_bytes().decode(errors="surrogateescape"), array=array, limit=limit,
-                output=output, requeue=requeue,
+                output=output, requeue=requeue, where=where,
                 tasks={str(task): {"state": "waiting", "runs": 0} for task in tasks if task not in lost},
             )  # fmt: skip
         command = [sys.executable, __file__, self.kind, "run", str(number)]
@@ -151,9 +153,9 @@ def start(kind: str, number: int, task: str, job: dict, script: Path, delay: flo
         "slurm": {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_JOB_ID": str(number), "SLURM_JOB_ID": f"{number}_{task}"}
         | ({"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}),
         "sge": {"SGE_TASK_ID": task, "JOB_ID": str(number), "RESTARTED": str(min(restarts, 1))},
-        "pbs": {"PBS_JOBID": f"{number}[{task}].head", "PBS_ARRAY_INDEX": task}
+        "pbs": {"PBS_JOBID": f"{number}[{task}].{job['where']}", "PBS_ARRAY_INDEX": task}
         if job["array"]
-        else {"PBS_JOBID": f"{number}.head"},
+        else {"PBS_JOBID": f"{number}.{job['where']}"},
     }[kind]
     kept = {name: os.environ[name] for name in ("PATH", "FAKE_SCHEDULER")}
     shell = ["sh", "-c", 'sleep "$1"; exec sh "$2"', "sh", str(delay), str(script)] if delay else ["sh", str(script)]
@@ -186,6 +188,15 @@ def fail(text: str, status: int = 1) -> None:
     sys.exit(status)
 
 
+def where(kind: str, words: list[str]) -> str:
+    """The cluster or server that a program is to ask: of several, Slurm takes the last one here."""
+    if kind == "pbs":
+        asked = [found[1] for word in words if (found := re.fullmatch(r"(?:\w*@|[0-9]+(?:\[\])?\.)(\w+)", word))]
+        return asked[-1] if asked else "head"  # of a queue, or a job
+    named = value_of(words, "--clusters") or value_of(words, "-M") or os.environ.get("SLURM_CLUSTERS", "")
+    return named.split(",")[-1]
+
+
 def submit(scheduler: Scheduler, words: list[str]) -> None:
     """sbatch or qsub."""
     kind = scheduler.kind
@@ -205,6 +216,7 @@ def submit(scheduler: Scheduler, words: list[str]) -> None:
         fail("qsub: Illegal attribute or resource value")
     if kind == "pbs" and array and "-r n" in " ".join(words):
         fail("qsub:  cannot submit non-rerunable Array Job")
+    at = where(kind, words)
     output = value_of(words, "--output" if kind == "slurm" else "-o")
     for pattern in ("%a", "$TASK_ID", "^array_index^"):
         output = output.replace(pattern, "TASK")
@@ -216,17 +228,19 @@ def submit(scheduler: Scheduler, words: list[str]) -> None:
         output,
         array=array,
         requeue="--requeue" in words or "-r y" in " ".join(words),
+        where=at,
     )
     if scheduler.this_time("unheard"):
         fail(BUSY[kind])
-    print({"slurm": f"{number}", "sge": f"{number}.{numbers}:1", "pbs": f"{number}{'[]' * array}.head"}[kind])
+    slurm = f"{number};{at}" if at else f"{number}"
+    print({"slurm": slurm, "sge": f"{number}.{numbers}:1", "pbs": f"{number}{'[]' * array}.{at}"}[kind])
 
 
-def shown(scheduler: Scheduler) -> dict[int, dict]:
+def shown(scheduler: Scheduler, words: list[str]) -> dict[int, dict]:
     """Jobs that questions are answered from."""
     if scheduler.this_time("silent"):
         fail(BUSY[scheduler.kind])
-    jobs = scheduler.jobs()
+    jobs = {number: job for number, job in scheduler.jobs().items() if job["where"] == where(scheduler.kind, words)}
     for job in jobs.values():
         if scheduler.fault("forgetful"):
             job["tasks"] = {task: row for task, row in job["tasks"].items() if row["state"] in ("waiting", "running")}
@@ -234,13 +248,16 @@ def shown(scheduler: Scheduler) -> dict[int, dict]:
 
 
 def squeue(scheduler: Scheduler, words: list[str]) -> None:
-    jobs, name, number = shown(scheduler), value_of(words, "--name"), value_of(words, "--jobs")
+    jobs, name, number = shown(scheduler, words), value_of(words, "--name"), value_of(words, "--jobs")
+    if at := where("slurm", words):
+        print(f"CLUSTER: {at}")
+    print("ARRAY_JOB_ID" if name else "ARRAY_TASK_ID|STATE|NODELIST|REASON")
     if name:
         print(*(number for number, job in jobs.items() if job["name"] == name), sep="\n")
         return
     states = {"waiting": "PENDING", "running": "RUNNING", "deleted": "CANCELLED"}
     how = {"memory": "OUT_OF_MEMORY", "time": "TIMEOUT", "signal": "FAILED"}
-    if not jobs[int(number)]["tasks"]:
+    if int(number) not in jobs or not jobs[int(number)]["tasks"]:
         fail("slurm_load_jobs error: Invalid job id specified")
     for task, row in jobs[int(number)]["tasks"].items():
         state = states.get(row["state"]) or how.get(row["how"]) or ("FAILED" if row["code"] else "COMPLETED")
@@ -251,7 +268,7 @@ def squeue(scheduler: Scheduler, words: list[str]) -> None:
 def qstat_sge(scheduler: Scheduler, words: list[str]) -> None:
     print("<?xml version='1.0'?>\n<job_info><queue_info>")
     letters = {"waiting": "qw", "running": "r"}
-    for number, job in shown(scheduler).items():
+    for number, job in shown(scheduler, words).items():
         for task, row in job["tasks"].items():
             if row["state"] in letters:
                 letter = "d" * (row.get("asked") == "delete") + "R" * (row["runs"] > 1) + letters[row["state"]]
@@ -261,7 +278,7 @@ def qstat_sge(scheduler: Scheduler, words: list[str]) -> None:
 
 
 def qacct(scheduler: Scheduler, words: list[str]) -> None:
-    rows = shown(scheduler)[int(words[-1])]["tasks"]
+    rows = shown(scheduler, words)[int(words[-1])]["tasks"]
     failures = {"time": "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", "signal": "100 : assumedly after job"}
     ended = {task: row for task, row in rows.items() if row["state"] in ("ended", "deleted") and row["runs"]}
     if not ended:
@@ -277,8 +294,8 @@ def qacct(scheduler: Scheduler, words: list[str]) -> None:
 
 def qstat_pbs(scheduler: Scheduler, words: list[str]) -> None:
     asked = value_of(words, "-t")
-    jobs = shown(scheduler)
-    ids = {f"{number}{'[]' * job['array']}.head": (number, job) for number, job in jobs.items()}
+    jobs = shown(scheduler, words)
+    ids = {f"{number}{'[]' * job['array']}.{job['where']}": (number, job) for number, job in jobs.items()}
     if asked and (asked not in ids or not ids[asked][1]["tasks"]):
         fail(f"qstat: Unknown Job Id {asked}", 153)
     status = {"signal": 265, "memory": -27, "time": -29}
@@ -289,7 +306,8 @@ def qstat_pbs(scheduler: Scheduler, words: list[str]) -> None:
             print(f"Job Id: {name}\n    Job_Name = {job['name']}\n    job_state = B\n    Variable_List = A=1,\n\tB=2\n")
         for task, row in job["tasks"].items():
             letter = {"waiting": "Q", "running": "R"}.get(row["state"], "X" if job["array"] else "F")
-            print(f"Job Id: {f'{number}[{task}].head' if job['array'] else name}\n    Job_Name = {job['name']}")
+            one = f"{number}[{task}].{job['where']}" if job["array"] else name
+            print(f"Job Id: {one}\n    Job_Name = {job['name']}")
             print(f"    job_state = {letter}")
             if letter == "Q":
                 print("    comment = Not Running: Insufficient amount of resource: ncpus")
@@ -306,8 +324,10 @@ def delete(scheduler: Scheduler, words: list[str]) -> None:
     if scheduler.this_time("deaf"):
         fail(BUSY[scheduler.kind])
     number = int(re.match(r"[0-9]+", next(word for word in words if word[0].isdecimal()))[0])
-    if number not in scheduler.jobs():
-        fail(f"qdel: Unknown Job Id {number}.head", 153)
+    if number not in scheduler.jobs() or scheduler.jobs()[number]["where"] != where(scheduler.kind, words):
+        fail(
+            "scancel: error: Invalid job id" if scheduler.kind == "slurm" else f"qdel: Unknown Job Id {words[-1]}", 153
+        )
     scheduler.ask_of(number, "delete")
 
 

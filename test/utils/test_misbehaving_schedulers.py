@@ -256,6 +256,35 @@ def a_killed_runner_is_cleaned_up_after_by_the_next(on):
     assert status == 0 and "a runner of the same jobs was killed" in err and body(on.log()) == ["mine"]
 
 
+def elsewhere(on, words, **more):
+    """Jobs of another cluster or server: the answer to their submission is lost, their runner is killed."""
+    script = ["sh", "-c", "sleep 3; exit $((JOB - 1))"]
+    status, err = on.call(*words, "JOB=1:2", "x.JOB.log", *script, faults={"unheard": 1}, **more)
+    assert status == 1 and "1 of 2 jobs failed: 2 (status 1)" in err and len(on.scheduler.jobs()) == 1
+    process = on.start(*words, "x.log", "sleep", "60", **more)
+    wait_for(on.log().exists)
+    process.kill()
+    process.communicate()
+    process = on.start("x.log", *training(steps=600))  # here
+    wait_for(lambda: running(on.log()))
+    assert on.left() == ["3.1"]
+    process.send_signal(signal.SIGTERM)
+    status, err = end(process)
+    assert status == 75 and "a runner of the same jobs was killed" in err and on.left() == []
+    assert [job["where"] == "gpu" for job in on.scheduler.jobs().values()] == [True, True, False]
+
+
+@case(*[(value,) for value in ["-M cpu,gpu", "--clusters=gpu", ""]], kinds=("slurm",))
+def jobs_are_asked_about_and_cancelled_on_their_cluster(on, option):
+    where = {} if option else {"SLURM_CLUSTERS": "cpu,gpu"}
+    elsewhere(on, conf(on.directory, on.kind, f"command sbatch {option}\n"), **where)
+
+
+@case(*[(value,) for value in ["-q workq@gpu", "-q @gpu"]], kinds=("pbs",))
+def jobs_are_asked_about_and_deleted_at_their_server(on, option):
+    elsewhere(on, conf(on.directory, on.kind, f"command qsub {option}\n"))
+
+
 @case()
 def a_scheduler_that_is_not_there_and_an_option_that_its_file_does_not_know(on):
     words = conf(on.directory, on.kind, "command nosuchprogram\n")
@@ -264,11 +293,43 @@ def a_scheduler_that_is_not_there_and_an_option_that_its_file_does_not_know(on):
         assert status == 2 and said in err and err.count("\n") == 1, UTILS
 
 
-# Of Slurm and Grid Engine there are real ones to test with.
+# Of Slurm and Grid Engine there are real ones to test with, but of one cluster.
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [pytest.param(*pair, marks=[] if pair[0] == "pbs" else [pytest.mark.recipe]) for pair in CASES],
+    [
+        pytest.param(*pair, marks=[] if pair[0] == "pbs" or "cluster" in pair[1] else [pytest.mark.recipe])
+        for pair in CASES
+    ],
 )
 def test_runner_while_the_scheduler_misbehaves(outcomes, kind, name):
     outcomes[kind, name].result(timeout=300)
     assert (kind, name) in outcomes
+
+
+def test_clusters_and_servers_are_named_in_every_way_that_submitting_knows(monkeypatch):
+    monkeypatch.syspath_prepend(UTILS)
+    from jobrunner.pbs import server
+    from jobrunner.slurm import clusters
+
+    for words in (["-M", "a,b"], ["-Ma,b"], ["--clusters=a,b"], ["--clusters", "a,b"], ["--cluster=c", "-M", "a,b"]):
+        assert clusters(["sbatch", "--cluster-constraint=x", *words, "--mem=1G"]) == "a,b"
+    assert clusters(["sbatch", "--cluster-constraint=x"]) == ""
+    monkeypatch.setenv("SBATCH_CLUSTERS", "c")
+    assert (clusters(["sbatch"]), clusters(["sbatch", "-Ma"])) == ("c", "a")
+    for words in (["-q", "workq@b.org"], ["-qworkq@b.org"], ["-q", "@b.org"], ["-q", "workq@a", "-q", "workq@b.org"]):
+        assert server(["qsub", *words, "-l", "mem=1gb"]) == ["@b.org"]
+    assert server(["qsub", "-q", "workq", "-M", "me@b.org"]) == []
+
+
+def test_a_warned_job_is_queued_again_by_the_cluster_of_its_node(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(UTILS)
+    from jobrunner.slurm import Slurm
+
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@ <$SLURM_CLUSTERS>" >"$SAID"\n', encoding="utf-8")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    monkeypatch.setenv("SLURM_CLUSTERS", "gpu")  # by a login shell's files
+    assert Slurm().requeue() == 0
+    assert (tmp_path / "said").read_text(encoding="utf-8") == "requeue 78 <>\n"

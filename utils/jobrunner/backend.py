@@ -104,8 +104,12 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def find(self, name: str) -> str | None:
+    def find(self, name: str, command: list[str]) -> str | None:
         """The id of the array with this name, if there is one: it may have been accepted although nobody said so.
+
+        Args:
+            name: of the array.
+            command: the one that it was submitted with, whose options may say where to.
 
         Raises:
             SchedulerError: the scheduler did not answer.

@@ -132,7 +132,8 @@ class Runner:
         for pause in (*SUBMIT_PAUSES_SECONDS, None):
             try:
                 # no answer to this is not the answer that there is none
-                self.submitted = (tried and self.backend.find(submission.name)) or self.backend.submit(submission)
+                found = self.backend.find(submission.name, self.command) if tried else None
+                self.submitted = found or self.backend.submit(submission)
                 break
             except SchedulerError as error:
                 tried = True
@@ -148,7 +149,7 @@ class Runner:
                     time.sleep(0.1)
                 if interruption.asked:
                     with contextlib.suppress(SchedulerError):
-                        self.submitted = self.backend.find(submission.name) or ""
+                        self.submitted = self.backend.find(submission.name, self.command) or ""
                     break
         (self.directory / "submitted").write_text(self.submitted, encoding="utf-8")
 
@@ -324,7 +325,7 @@ class Runner:
             with owned(left):
                 submitted = (left / "submitted").read_text(encoding="utf-8") if (left / "submitted").exists() else ""
                 try:
-                    submitted = submitted or self.backend.find(left.name) or ""
+                    submitted = submitted or self.backend.find(left.name, self.command) or ""
                 except SchedulerError as error:
                     raise RunnerError(f"{self.call.log}: jobs of a killed runner may still run: {error}") from error
                 if submitted:

@@ -78,9 +78,10 @@ class Pbs(Backend):
             self.numbers[found[1]] = jobs[0]
         return found[1]
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: str, command: list[str]) -> str | None:
         """See `Backend`."""
-        return next((job for job, row in listed([]) if row.get("Job_Name") == name_of(name)), None)
+        rows = listed(server(command))
+        return next((job for job, row in rows if row.get("Job_Name") == name_of(name)), None)
 
     def states(self, submitted: str) -> dict[int, State]:
         """See `Backend`."""
@@ -136,6 +137,12 @@ class Pbs(Backend):
     def requeue(self) -> int:
         """See `Backend`; the runner submits the job once more when it finds this in its status."""
         raise SchedulerError("PBS lets only its operators do that")
+
+
+def server(command: list[str]) -> list[str]:
+    """How qstat is asked about the server that `qsub -q queue@server` submits to; nothing for the usual one."""
+    named = re.findall(r"\0-q\0?[^\0@]*(@[^\0]+)", "\0" + "\0".join(command))
+    return named[-1:]
 
 
 def listed(words: list[str]) -> list[tuple[str, dict[str, str]]]:

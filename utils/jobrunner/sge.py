@@ -61,7 +61,7 @@ class GridEngine(Backend):
             raise SchedulerError(f"{submission.command[0]}: no job's number in its answer {answer.strip()!r}")
         return found[1]
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: str, command: list[str]) -> str | None:
         """See `Backend`."""
         return next((row["JB_job_number"] for row in listed() if row["JB_name"] == name_of(name)), None)
 

@@ -18,11 +18,16 @@ STOPPED = {
     "TIMEOUT": ("out of time; ask for more with --time", 1),
 }
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+ALL_STATES = ("--all", "--states=all")
 SECONDS_BETWEEN_NODES = 150  # from the end of the command on one node to the end of all: a checkpoint may be written
 
 
 class Slurm(Backend):
-    """Slurm from 20.11 on."""
+    """Slurm from 20.11 on.
+
+    An id is what `sbatch --parsable` answers: the array's number, and, where clusters were named to it, the one that it
+    chose, as `77;gpu`. Numbers are a cluster's own, so that every question names the cluster.
+    """
 
     name = "slurm"
     task_variable = "SLURM_ARRAY_TASK_ID"
@@ -48,28 +53,34 @@ class Slurm(Backend):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         environment |= {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
         said = call_scheduler([program, "--parsable", *options, str(submission.script)], environment)
-        match = re.search(r"^([0-9]+)(;\S+)?$", said, re.MULTILINE)
+        match = re.search(r"^[0-9]+(;\S+)?$", said, re.MULTILINE)
         if not match:
             raise SchedulerError(f"{program}: no job id in its answer {said!r}")
         self.unseen = set(submission.jobs)
-        return match[1]
+        return match[0]
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: str, command: list[str]) -> str | None:
         """See `Backend`."""
-        found = _squeue(f"--name={name}", "--format=%F")
-        return found[0] if found else None
+        cluster = ""
+        for line in _call("squeue", clusters(command), *ALL_STATES, f"--name={name}", "--format=%F").splitlines():
+            if line.startswith("CLUSTER: "):  # heads the jobs of each
+                cluster = f";{line.split()[1]}"
+            elif line.strip().isdecimal():
+                return line.strip() + cluster
+        return None
 
     def states(self, submitted: str) -> dict[int, State]:
         """See `Backend`."""
+        number, _, cluster = submitted.partition(";")
         try:
-            lines = _squeue(f"--jobs={submitted}", "--array", "--format=%K|%T|%N|%r")
+            said = _call("squeue", cluster, *ALL_STATES, f"--jobs={number}", "--array", "--format=%K|%T|%N|%r")
         except SchedulerError as error:
             if "invalid job id" in str(error).lower():
                 return {}
             raise
         states = {}
-        for task, *rest in (line.strip().split("|", 3) for line in lines):
-            if task.isdecimal():  # not of the array as such, once all its jobs are gone
+        for task, *rest in (line.strip().split("|", 3) for line in said.splitlines()):
+            if task.isdecimal():  # no heading, and not of the array as such, once all its jobs are gone
                 states[int(task)] = _state(*rest)
         self.unseen -= {task for task, state in states.items() if state.phase != Phase.WAITING}
         # Slurm forgets a job of an array at once if it is cancelled by its number before it starts.
@@ -77,11 +88,12 @@ class Slurm(Backend):
 
     def cancel(self, submitted: str) -> None:
         """See `Backend`."""
-        call_scheduler(["scancel", "--quiet", submitted])
+        number, _, cluster = submitted.partition(";")
+        _call("scancel", cluster, "--quiet", number)
 
     def requeue(self) -> int:
         """See `Backend`."""
-        call_scheduler(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+        _call("scontrol", "", "requeue", os.environ["SLURM_JOB_ID"])  # a node's own cluster is the job's
         return 0
 
     def launcher(self, nodes: int) -> list[str]:
@@ -92,9 +104,20 @@ class Slurm(Backend):
         ]  # fmt: skip
 
 
-def _squeue(*options: str) -> list[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}  # filters
-    return call_scheduler(["squeue", "--noheader", "--all", "--states=all", *options], environment).splitlines()
+def clusters(command: list[str]) -> str:
+    """Those that `sbatch` may choose from, as they were named to it; nothing if they were not."""
+    named = re.findall(r"\0(?:-M\0?|--clusters?[\0=])([^\0]+)", "\0" + "\0".join(command))
+    return named[-1] if named else os.environ.get("SLURM_CLUSTERS") or os.environ.get("SBATCH_CLUSTERS", "")
+
+
+def _call(program: str, cluster: str, *words: str) -> str:
+    """What one of Slurm's programs says about jobs of a cluster; without a name, of this machine's own."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SQUEUE_", "SCANCEL_")) and name != "SLURM_CLUSTERS"  # filters, other clusters
+    }
+    return call_scheduler([program, *([f"--clusters={cluster}"] if cluster else []), *words], environment)
 
 
 def _state(name: str, node: str, reason: str) -> State:
