@@ -189,3 +189,18 @@ def test_interruption_reaches_the_jobs_and_their_children(tmp_path, number):
     for child in children:
         wait_for(lambda child=child: not Path("/proc", child.read_text(encoding="utf-8").strip(), "fd").exists())
     assert "exit status 75" in (tmp_path / "x.1.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGCHLD])
+def test_signals_that_whoever_starts_it_ignores(tmp_path, number):
+    """As a script does with what it starts in the background, nohup, and some daemons: jobs go on, and can fail."""
+    process = subprocess.Popen(
+        [sys.executable, cluster.UTILS / "local.py", "x.log", "sh", "-c", "echo x; sleep 0.5; exit 2"],
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+        stderr=subprocess.PIPE,
+    )
+    wait_for(lambda: (tmp_path / "x.log").exists() and body(tmp_path / "x.log"))
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 2 and body(tmp_path / "x.log") == ["x"]

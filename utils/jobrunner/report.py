@@ -85,9 +85,10 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: int | None = None  # the first one
         for number in SIGNALS:
-            # whoever started us (nohup) may ignore a hang-up on purpose
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            # whoever started us (nohup, a script in the background) may ignore these on purpose
+            if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._ask)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, nobody learns how a job has ended
 
     @property
     def asked(self) -> bool:
