@@ -141,6 +141,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)  # as Ctrl-C, so that temporary files are removed
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, every command seems to have ended well
     try:
         status = main() or 0
     except (UserError, KeyboardInterrupt, OSError) as error:

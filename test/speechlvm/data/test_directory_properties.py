@@ -118,7 +118,7 @@ UNSAFE = (
 )
 STRANGE = ("\x00", "\x0b", "\x1f", "\x7f", "\x85", "\u2028", "\xa0", "\ufeff", "\r", "\t", "\u3000")
 NUMBERS = ("0", "-1", "1.5", "1e3", "9" * 16, "9" * 5000, "\u0663", "007", "+5", "nan", "49", "1000")
-PATHS = ("/nonexistent.wav", "~/a.wav", "cat a.wav |", "| cat", "/", "/dev/null", "a_1.wav", "x.ark", "x.ark:5", "x:-1")
+PATHS = ("/dev/null/x.wav", "~/a.wav", "cat a.wav |", "| cat", "/", "/dev/null", "a_1.wav", "x.ark", "x.ark:5", "x:-1")
 
 
 def _line(edit):

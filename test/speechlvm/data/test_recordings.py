@@ -1,6 +1,7 @@
 """Recordings behind utterances: parts of recordings (segments), and commands (pipes) where they are allowed."""
 
 import shlex
+import signal
 
 import kaldiio
 import numpy as np
@@ -172,8 +173,8 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
             "' ended with status 3, saying: out of tea; its output is not used",
         ),
         (
-            "cat /nonexistent | cat |",
-            "' ended with status 1, saying: cat: /nonexistent: No such file or directory; its",
+            "cat /dev/null/gone | cat |",
+            "' ended with status 1, saying: cat: /dev/null/gone: Not a directory; its",
         ),
         ("head -c 1000 {file} |", "output of 'head -c 1000 "),
         ("true |", "output of 'true |': empty file; mend the command\n"),
@@ -194,6 +195,17 @@ def test_a_command_that_fails_is_a_fault(piped, tmp_path, command, message):
     done = dump(piped, tmp_path / "dump", "--allow_pipes")
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "dump" / "done.json").exists()
+
+
+def test_a_command_can_fail_though_whoever_started_us_ignores_ended_children(piped, tmp_path):
+    lines = (piped / "wav.scp").read_text().splitlines()
+    (piped / "wav.scp").write_text(f"rec-0 cat '{tmp_path}/rec 0.wav'; exit 3 |\n{lines[1]}\n")
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        done = call(validate_data_dir.main, "--allow_pipes", piped)
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+    assert done.returncode == 1 and "' ended with status 3; its output is not used" in done.stderr
 
 
 def test_a_command_that_ended_well_has_written_all_whatever_its_header_says(directory, samples, tmp_path):
