@@ -2,7 +2,12 @@
 
 import importlib.util
 import os
+import re
+import shutil
+import signal
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +33,38 @@ _importable(Path(__file__).parent / "faults")
 settings.register_profile("run", derandomize=True, deadline=None)
 settings.register_profile("campaign", max_examples=5000, deadline=None)
 settings.load_profile("run")
+
+
+# What a machine or a shell needs, and what somebody says to the tests. All other variables are somebody's own.
+KEPT = re.compile(
+    r"PATH|USER|LOGNAME|TERM|TMPDIR|VIRTUAL_ENV|\w+_NUM_THREADS|(LD|CUDA|NVIDIA|PYTEST|COV|COVERAGE|SPEECHLVM)_\w+"
+)
+HOME = tempfile.mkdtemp(prefix="home.")
+
+
+def _same_everywhere() -> None:
+    """Give tests, and the programs that they start, the same surroundings whoever runs them from wherever.
+
+    In the background, under nohup and in many CI systems signals are ignored, which programs inherit. With a handler,
+    these tests still ignore them, and the programs do not.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
+        del os.environ[name]
+    os.environ |= {"HOME": HOME, "LC_ALL": "C", "TZ": "UTC", "PYTHONNOUSERSITE": "1"}
+    time.tzset()
+
+
+_same_everywhere()
+
+
+def pytest_unconfigure() -> None:
+    """Remove what programs have written for their user."""
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

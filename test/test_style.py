@@ -14,7 +14,7 @@ PROGRAMS = Path(sys.executable).parent
 def tracked(*suffixes):
     """Files of the project with these endings: git's, or all that git would not ignore in a checkout without it."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if listed.returncode:
