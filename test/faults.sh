@@ -5,7 +5,7 @@
 #
 # Prints a table of counts. Exit status 0 if everything was survived; 1 if not, with a line on each violation.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
 unset PYTHONPATH PYTHONHOME
 export PATH="${PWD}/tools/venv/bin:${PATH}" PYTHONNOUSERSITE=1 PYTHONUTF8=1 LC_ALL=C

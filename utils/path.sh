@@ -2,10 +2,10 @@
 # Sourced by each recipe's path.sh: the environment that programs run in. Makes it first where it is not there yet
 # (tools/setup.sh), so that a fresh clone needs no other step.
 
-_root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "${_root}/tools/setup.sh"
 export PATH="${_root}/tools/venv/bin:${_root}/utils:${PATH}"
-unset _root PYTHONPATH PYTHONHOME
+unset _root PYTHONPATH PYTHONHOME MPLBACKEND # a notebook's names a module of its own environment
 
 # Ids are sorted by their bytes everywhere, and text is UTF-8 all the same.
 export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1

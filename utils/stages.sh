@@ -12,7 +12,7 @@
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
 set -euo pipefail
 
-_utils="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+_utils="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 # shellcheck source=SCRIPTDIR/log.sh
 . "${_utils}/log.sh"
 . ./cmd.sh

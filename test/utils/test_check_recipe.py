@@ -298,3 +298,19 @@ def test_the_template_names_what_is_wrong(tmp_path, kind):
     assert done.returncode == 1 and not (tmp_path / "out/train").exists()
     for message in expected:
         assert sum(message in line for line in done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("script", ["check_recipe.sh", "validate_data_dir.sh", "fix_data_dir.sh"])
+def test_programs_are_those_of_the_script_s_own_tree(tmp_path, script):
+    """Also where CDPATH is exported: there cd says where it goes."""
+    python = tmp_path / "tools/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    python.chmod(0o755)
+    (tmp_path / "utils").mkdir()
+    shutil.copy(ROOT / "utils" / script, tmp_path / "utils")
+    environment = {"PATH": os.environ["PATH"], "CDPATH": "."}
+    done = subprocess.run(
+        ["bash", f"utils/{script}", "x"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n"), done.stderr

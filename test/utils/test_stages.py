@@ -398,6 +398,20 @@ def test_seconds_are_not_ignored_where_lengths_are_in_frames(tree):
     assert tree.run("--stage", "10")[0] == 0
 
 
+def test_what_is_set_for_another_python_or_shell_is_not_seen(tree):
+    other = {"PYTHONPATH": "/x", "PYTHONHOME": "/x", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    script = 'cd "$1" && . utils/path.sh && env'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", tree.root],
+        env={**os.environ, **other, "CDPATH": "."},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert not other.keys() & seen.keys() and seen["PATH"].startswith(f"{tree.python.parent}:{tree.root}/utils:")
+
+
 def test_help_needs_no_environment(tree):
     status, out, _ = tree.run("--help")
     assert status == 0
