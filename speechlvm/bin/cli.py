@@ -1,7 +1,6 @@
 """How every program of this package starts and ends: common options, errors on one line, documented exit statuses."""
 
 import argparse
-import contextlib
 import json
 import logging
 import signal
@@ -154,8 +153,10 @@ def run_main(main: Callable[[], int | None]) -> None:
         elif isinstance(error, OSError):
             remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
             error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
-        with contextlib.suppress(OSError):  # where the disk is full that the log is on, the exit status must do
-            print(f"error: {_printable(str(error))}", file=sys.stderr)
+        try:
+            print(f"error: {_printable(str(error))}", file=sys.stderr, flush=True)
+        except OSError:  # where the disk is full that the log is on, the exit status must do
+            sys.stderr = None  # Python would try once more at its end, and exit with 120
         status = error.exit_status
     raise SystemExit(status)
 

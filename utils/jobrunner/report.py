@@ -63,8 +63,10 @@ def say(text: str) -> None:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    with contextlib.suppress(OSError):  # who listened is gone (a pipe after Ctrl-C, a terminal): jobs come first
-        print(text, end=end, file=sys.stderr, flush=True)
+    # Who listened may be gone (a pipe after Ctrl-C, a terminal): jobs come first. What a buffer keeps Python tries to
+    # write once more at its end, and exits with 120.
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), (text + end).encode(sys.stderr.encoding, "backslashreplace"))
 
 
 def show_progress(line: Callable[[], str]) -> None:

@@ -288,3 +288,5 @@ def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path)
     closed = subprocess.run([*command, "closed"], capture_output=True, text=True)
     told = "error: /closed/file: Permission denied; check its permissions\n"
     assert (closed.returncode, closed.stderr) == (1, told)
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([*command, "missing"], stderr=full).returncode == 1
