@@ -1,5 +1,6 @@
 """Fixtures for all tests; packages that tests import: `cluster`, `faults`, `imitations`, `programs` run in process."""
 
+import getpass
 import importlib.util
 import os
 import re
@@ -57,6 +58,10 @@ def _same_everywhere() -> None:
         del os.environ[name]
     os.environ |= {"HOME": HOME, "LC_ALL": "C", "TZ": "UTC", "PYTHONNOUSERSITE": "1"}
     time.tzset()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name, for which torch asks
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 _same_everywhere()

@@ -10,6 +10,9 @@ unset _root PYTHONPATH PYTHONHOME MPLBACKEND # a notebook's names a module of it
 # Ids are sorted by their bytes everywhere, and text is UTF-8 all the same.
 export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1
 
+# torch asks for its user's name, and in a container a user may have none.
+id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-$(id -u)}"
+
 # glibc gives large blocks back to the kernel at every free, and page faults then take more than half of a training
 # step on a CPU. (1 GiB: older versions read these as a 32-bit int.)
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864

@@ -398,18 +398,27 @@ def test_seconds_are_not_ignored_where_lengths_are_in_frames(tree):
     assert tree.run("--stage", "10")[0] == 0
 
 
+def environment_of_programs(tree, **environment):
+    """What path.sh makes of this."""
+    command = ["bash", "-c", 'cd "$1" && . utils/path.sh && env', "bash", tree.root]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
 def test_what_is_set_for_another_python_or_shell_is_not_seen(tree):
     other = {"PYTHONPATH": "/x", "PYTHONHOME": "/x", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    script = 'cd "$1" && . utils/path.sh && env'
-    done = subprocess.run(
-        ["bash", "-c", script, "bash", tree.root],
-        env={**os.environ, **other, "CDPATH": "."},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    seen = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    seen = environment_of_programs(tree, CDPATH=".", **other)
     assert not other.keys() & seen.keys() and seen["PATH"].startswith(f"{tree.python.parent}:{tree.root}/utils:")
+
+
+def test_a_user_without_a_name_has_one(tree, tmp_path):
+    (tmp_path / "id").write_text('#!/bin/sh\n[ "$1" = -u ] && echo 12345\n', encoding="utf-8")
+    (tmp_path / "id").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert environment_of_programs(tree, PATH=path, LOGNAME="")["LOGNAME"] == "12345"
+    assert environment_of_programs(tree, PATH=path, LOGNAME="me")["LOGNAME"] == "me"
+    assert environment_of_programs(tree, LOGNAME="")["LOGNAME"] == ""
 
 
 def test_help_needs_no_environment(tree):
