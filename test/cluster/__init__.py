@@ -84,7 +84,7 @@ class Slurm:
     @contextmanager
     def running(cls) -> Iterator["Slurm"]:
         """Start it, and in the end stop it and all its jobs."""
-        directory = Path(tempfile.mkdtemp(prefix="slurm."))  # short, as it holds sockets
+        directory = Path(tempfile.mkdtemp(prefix="slurm.", dir="/tmp"))  # a short path, as it holds sockets
         script = ["bash", Path(__file__).with_name("slurm.sh")]
         try:
             subprocess.run([*script, "start", directory, *map(str, free_ports(3))], check=True, timeout=60)

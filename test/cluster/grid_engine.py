@@ -35,7 +35,7 @@ class GridEngine:
     @contextmanager
     def running(cls) -> Iterator["GridEngine"]:
         """Start it, and in the end stop it and all its jobs."""
-        directory = Path(tempfile.mkdtemp(prefix="sge."))
+        directory = Path(tempfile.mkdtemp(prefix="sge.", dir="/tmp"))  # a plain path, as it goes into configurations
         ports = [str(port) for port in free_ports(2)]
         script = ["bash", Path(__file__).with_name("sge.sh")]
         try:

@@ -1,5 +1,6 @@
 """Option parsing of the shell side: utils/parse_options.sh."""
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def test_a_script_that_changed_directory_is_still_read(script):
 def test_further_option_files(script, tmp_path):
     shared = tmp_path / "shared.sh"
     shared.write_text('stage=0 # first stage\nnj=1 # jobs\noption_files=("${BASH_SOURCE[0]}")\n', encoding="utf-8")
-    text = script.read_text(encoding="utf-8").replace("nj=4             # number of jobs", f'. "{shared}"\nnj=9')
+    text = script.read_text(encoding="utf-8").replace(
+        "nj=4             # number of jobs", f". {shlex.quote(str(shared))}\nnj=9"
+    )
     script.write_text(text + 'echo "$stage given: ${given_options[*]}"\n', encoding="utf-8")
     done = call(script, "--stage", "3")
     assert done.stdout.endswith("3 given: stage\n")
