@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -230,7 +231,8 @@ def test_wrong_byte_order_is_told_by_the_extrema(tmp_path):
 
 def test_shorten_prints_a_command_that_the_shell_reads_as_one_file(tmp_path):
     path = put(tmp_path, sphere(sample_coding="-s26 pcm,embedded-shorten-v2.00"), "a b.WAV")
-    with pytest.raises(UserError, match=re.escape(f"sph2pipe -f wav '{path}' '{tmp_path}/a b.pcm.wav'")):
+    source, target = (shlex.quote(str(word)) for word in (path, tmp_path / "a b.pcm.wav"))
+    with pytest.raises(UserError, match=re.escape(f"sph2pipe -f wav {source} {target}")):
         audio_info(path)
 
 

@@ -6,6 +6,7 @@ Each case says to the letter what a program prints before it ends with status 1.
 import contextlib
 import io
 import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -79,20 +80,18 @@ def decoded(content: bytes) -> np.ndarray:
 
 EXTREMA = {"sample_min": f"-i {SAMPLES.min()}", "sample_max": f"-i {SAMPLES.max()}"}
 AGAIN = "copy the file again from its source"
-SOX = "convert it, for example with: sox {path}"
-SOX_OR_NOT = (
-    "if they are audio, convert it, for example with: sox --ignore-length {path} {stem}.converted.wav; if not, "
-)
+SOX = "convert it, for example with: sox {source}"
+SOX_OR_NOT = "if they are audio, convert it, for example with: sox --ignore-length {source} {target}; if not, "
 SOX_OR_NOT += "the same without --ignore-length"
-TO_16_BITS = f"{SOX} -b 16 -e signed-integer {{stem}}.converted.wav"
+TO_16_BITS = f"{SOX} -b 16 -e signed-integer {{target}}"
 NOT_16_BITS = f"samples; expected 16-bit PCM, as bits per frame of other codings cannot be compared; {TO_16_BITS}"
 STREAMED = (
     "as where a program has written into a pipe; expected their number, as a file that was cut looks the same; if it "
     "is whole, convert it, for example with: sox"
 )
-SPH2PIPE = "which is not decoded here; run: sph2pipe -f wav {path} {stem}.pcm.wav"
+SPH2PIPE = "which is not decoded here; run: sph2pipe -f wav {source} {pcm}"
 ORDER = "samples are in the other byte order than sample_byte_format says (sample_min and sample_max agree only with"
-FFMPEG = "convert it, for example with: ffmpeg -i {path} -c:a pcm_s16le {stem}.converted.wav"
+FFMPEG = "convert it, for example with: ffmpeg -i {source} -c:a pcm_s16le {target}"
 STARTS = "not audio that is read here: starts with"
 NO_AUDIO = f"expected NIST SPHERE, RIFF WAVE or FLAC; if it is audio, {FFMPEG}"
 NOT_REGULAR = "not a regular readable file; give the path of an audio file"
@@ -107,18 +106,18 @@ FILES = {
     "3 empty": (b"", f"empty file; {AGAIN}"),
     "4 ffmpeg's placeholder": (
         wave(size=0xFFFFFFFF),
-        f"header says 2147483647 samples, found 4800, {STREAMED} --ignore-length {{path}} {{stem}}.converted.wav",
+        f"header says 2147483647 samples, found 4800, {STREAMED} --ignore-length {{source}} {{target}}",
     ),
     "4 sox's placeholder": (
         wave(size=0x7FFFF000),
-        f"header says 1073739776 samples, found 4800, {STREAMED} --ignore-length {{path}} {{stem}}.converted.wav",
+        f"header says 1073739776 samples, found 4800, {STREAMED} --ignore-length {{source}} {{target}}",
     ),
     "4 hardly begun": (
         wave(size=0),
-        f"header says 0 samples, found 4800, {STREAMED} --ignore-length {{path}} {{stem}}.converted.wav",
+        f"header says 0 samples, found 4800, {STREAMED} --ignore-length {{source}} {{target}}",
     ),
     "4 flac's placeholder": (
-        flac(21, 0xF0, 0, 0, 0, 0), f"header says 0 samples, {STREAMED} {{path}} {{stem}}.converted.wav"
+        flac(21, 0xF0, 0, 0, 0, 0), f"header says 0 samples, {STREAMED} {{source}} {{target}}"
     ),
     "4 lie": (wave(size=0x70000000), f"header says 939524096 samples, found 4800; {AGAIN}"),
     "4 header says too little": (
@@ -148,15 +147,15 @@ FILES = {
     ),
     "10 stereo": (
         wave(channels=2),
-        f"2 channels; expected 1, as channels are never summed; {SOX} {{stem}}.converted.wav remix 1",
+        f"2 channels; expected 1, as channels are never summed; {SOX} {{target}} remix 1",
     ),
     "11 8 kHz": (
         wave(rate_hz=8000),
-        f"sampling rate 8000 Hz; expected 16000 Hz; {SOX} -r 16000 {{stem}}.converted.wav",
+        f"sampling rate 8000 Hz; expected 16000 Hz; {SOX} -r 16000 {{target}}",
     ),
     "11 44.1 kHz": (
         wave(rate_hz=44100),
-        f"sampling rate 44100 Hz; expected 16000 Hz; {SOX} -r 16000 {{stem}}.converted.wav",
+        f"sampling rate 44100 Hz; expected 16000 Hz; {SOX} -r 16000 {{target}}",
     ),
     "12 text": (b"Hello world, this is text", f"{STARTS} b'Hello world, thi'; {NO_AUDIO}"),
     "12 mp3": (b"ID3\4" + bytes(99), f"{STARTS} {b'ID3' + bytes([4] + 12 * [0])}; {NO_AUDIO}"),
@@ -237,6 +236,13 @@ def nobody():
         os.seteuid(0)
 
 
+def names(path: Path) -> dict[str, str]:
+    """A path, and, as a shell reads them, it and those of what it is converted to."""
+    stem = path.with_suffix("")
+    words = {"source": path, "target": f"{stem}.converted.wav", "pcm": f"{stem}.pcm.wav"}
+    return {"path": str(path), **{name: shlex.quote(str(word)) for name, word in words.items()}}
+
+
 def run_dump(data: Path, *options: str) -> subprocess.CompletedProcess:
     return programs.call(dump_program.main, "--data", data, "--out", data.parent / "dump", *options)
 
@@ -244,7 +250,7 @@ def run_dump(data: Path, *options: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("made, message", FILES.values(), ids=FILES)
 def test_neither_valid_nor_dumped(directory, made, message):
     data, bad = directory(made)
-    message = message.format(path=bad, stem=bad.with_suffix(""))
+    message = message.format_map(names(bad))
     message = f"{bad}{'' if message.startswith(':') else ': '}{message}"
     checked = programs.call(validate_data_dir.main, data)
     assert (checked.returncode, checked.stderr) == (1, f"error: {data}/wav.scp:2: s-b: {message}\n")
@@ -276,7 +282,7 @@ def test_13_all_missing_files_are_listed(directory):
 
 
 def test_14_what_may_not_be_read():
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders may not be searched by others
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # others may not search pytest's own folders, nor $TMPDIR
         Path(name).chmod(0o755)
         path = Path(name, "a.wav")
         path.write_bytes(wave())
@@ -330,7 +336,7 @@ STREAMS = {"wav": wave(size=0xFFFFFFFF), "wav of 0": wave(size=0), "flac": flac(
 @pytest.mark.parametrize("content", STREAMS.values(), ids=STREAMS)
 def test_4_a_command_that_ended_well_has_written_all(directory, content):
     data, bad = directory(content)
-    (data / "wav.scp").write_text(f"s-a {data.parent}/a.wav\ns-b cat {bad} |\n")
+    (data / "wav.scp").write_text(f"s-a {data.parent}/a.wav\ns-b cat {shlex.quote(str(bad))} |\n")
     assert programs.call(validate_data_dir.main, data, "--allow_pipes").returncode == 0
     assert run_dump(data, "--allow_pipes").returncode == 0
     assert np.array_equal(open_dump(data.parent / "dump").read("s-b"), SAMPLES)
@@ -379,9 +385,7 @@ NOT_INTEGERS = "1 file whose samples are not 16-bit integers, so that their bits
 BEYOND = "1 samples beyond full scale (peak 1.500); scale the recording down, or let them be clipped, by --clip true"
 STEREO = np.stack([SAMPLES[:2400], SAMPLES[2400:]], axis=1).astype("<i2").tobytes()
 WIDE = b"".join((256 * int(value)).to_bytes(3, "little", signed=True) for value in SAMPLES)
-DOUBTS = (
-    f"{STREAMED} --ignore-length {{path}} {{stem}}.converted.wav; or believe all such files, by --allow_streamed true"
-)
+DOUBTS = f"{STREAMED} --ignore-length {{source}} {{target}}; or believe all such files, by --allow_streamed true"
 
 DOUBTS_OF_OTHERS = (
     f"{STREAMED.removesuffix('convert it, for example with: sox')}{FFMPEG}; or believe all such files, by"
@@ -486,7 +490,7 @@ CHOICES = {
 def test_only_what_is_asked_for_is_done(folder, tmp_path, contents, message, options, samples, kind):
     path = tmp_path / "in/x.wav"
     refused = folder(contents, *(options[:2] if "--clip" in options else ()))
-    message = message.format(path=path, stem=path.with_suffix(""))
+    message = message.format_map(names(path))
     assert (refused.returncode, refused.stderr) == (1, f"error: {message}\n")
     assert not (tmp_path / "out/train").exists()
     allowed = folder(contents, *options)
@@ -539,7 +543,7 @@ def test_so_many_bad_files_as_allowed_are_left_out_listed_and_counted(folder, tm
         "cannot be read as audio (Format not recognised); it starts with b'text of no sound'; copy it again from its "
         "source, move it away, or, if other programs read it, "
     )
-    text += FFMPEG.format(path=bad, stem=bad.with_suffix(""))
+    text += FFMPEG.format_map(names(bad))
     (tmp_path / "in/y.wav").write_bytes(b"")
     too_many = folder(b"text of no sound", "--max_bad", "1")
     counts = "(2 faults in all; nothing was written) (2 bad audio files, of which --max_bad allows 1)"

@@ -54,7 +54,8 @@ def test_representations_of_stores(tmp_path, name):
     (store / "info.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match="info.json: damaged .*a representation called") as caught:
         Store(store)
-    assert str(caught.value).isascii() and str(caught.value).isprintable()
+    said = str(caught.value).replace(str(tmp_path), "")
+    assert said.isascii() and said.isprintable()
 
 
 @pytest.mark.parametrize("place", ["touch canary |:0", "|touch canary:0", "touch canary |", "-:0", "canary:0"])

@@ -149,7 +149,7 @@ def test_commands_are_not_run_unless_that_is_asked_for(piped, tmp_path):
     for program in (validate_data_dir.main, fix_data_dir.main):
         done = call(program, piped)
         assert done.returncode == 1
-        assert f"error: {piped}/wav.scp:1: rec-0: 'touch {tmp_path}/canary; cat " in done.stderr
+        assert f"error: {piped}/wav.scp:1: rec-0: 'touch {shlex.quote(str(tmp_path))}/canary; cat " in done.stderr
         assert f"rec 0.wav' |' is a command; {allow}" in done.stderr
     done = dump(piped, tmp_path / "dump")
     assert done.returncode == 1 and f"{piped}/wav.scp: rec-0: 'touch " in done.stderr and allow in done.stderr
@@ -199,7 +199,7 @@ def test_a_command_that_fails_is_a_fault(piped, tmp_path, command, message):
 
 def test_a_command_can_fail_though_whoever_started_us_ignores_ended_children(piped, tmp_path):
     lines = (piped / "wav.scp").read_text().splitlines()
-    (piped / "wav.scp").write_text(f"rec-0 cat '{tmp_path}/rec 0.wav'; exit 3 |\n{lines[1]}\n")
+    (piped / "wav.scp").write_text(f"rec-0 cat {shlex.quote(str(tmp_path / 'rec 0.wav'))}; exit 3 |\n{lines[1]}\n")
     previous = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         done = call(validate_data_dir.main, "--allow_pipes", piped)

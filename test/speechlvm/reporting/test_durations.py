@@ -1,6 +1,7 @@
 """Durations of phones: quartiles of constructed segments, per speaker and over all."""
 
 import csv
+import shlex
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_parts_of_recordings_and_commands(data, tmp_path):
     (directory / "segments").write_text("a1 rec 0 -1\n")
     (directory / "wav.scp").write_text(f"rec {tmp_path}/a1.wav\n")
     assert run(tmp_path, [directory])["a", "ax"] == [1, 20, 20, 20, 20, 20]
-    (directory / "wav.scp").write_text(f"rec cat '{tmp_path}/a1.wav' |\n")
+    (directory / "wav.scp").write_text(f"rec cat {shlex.quote(f'{tmp_path}/a1.wav')} |\n")
     with pytest.raises(UserError, match=r"wav\.scp: rec: 'cat .* is a command; give --allow_pipes if you trust"):
         run(tmp_path, [directory])
     assert run(tmp_path, [directory], "--allow_pipes")["a", "ax"] == [1, 20, 20, 20, 20, 20]
