@@ -318,7 +318,8 @@ def test_clusters_and_servers_are_named_in_every_way_that_submitting_knows(monke
     assert (clusters(["sbatch"]), clusters(["sbatch", "-Ma"])) == ("c", "a")
     for words in (["-q", "workq@b.org"], ["-qworkq@b.org"], ["-q", "@b.org"], ["-q", "workq@a", "-q", "workq@b.org"]):
         assert server(["qsub", *words, "-l", "mem=1gb"]) == ["@b.org"]
-    assert server(["qsub", "-q", "workq", "-M", "me@b.org"]) == []
+    for words in ([], ["-q", "workq", "-M", "me@b.org"], ["-q", "@b.org", "-q", "workq"]):
+        assert server(["qsub", *words]) == []
 
 
 def test_a_warned_job_is_queued_again_by_the_cluster_of_its_node(monkeypatch, tmp_path):

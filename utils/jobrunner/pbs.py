@@ -141,8 +141,9 @@ class Pbs(Backend):
 
 def server(command: list[str]) -> list[str]:
     """How qstat is asked about the server that `qsub -q queue@server` submits to; nothing for the usual one."""
-    named = re.findall(r"\0-q\0?[^\0@]*(@[^\0]+)", "\0" + "\0".join(command))
-    return named[-1:]
+    queues = re.findall(r"\0-q\0?([^\0]+)", "\0" + "\0".join(command))
+    at = queues[-1].partition("@")[2] if queues else ""
+    return [f"@{at}"] if at else []
 
 
 def listed(words: list[str]) -> list[tuple[str, dict[str, str]]]:
