@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ class Cluster:
         self.state.mkdir()
         programs.mkdir()
         for program in PROGRAMS[kind]:
-            wrapper = f'#!/bin/sh\nexec {sys.executable} -S {HERE}/fake.py {kind} {program} "$@"\n'
-            (programs / program).write_text(wrapper, encoding="utf-8")
+            command = shlex.join([sys.executable, "-S", str(HERE / "fake.py"), kind, program])
+            (programs / program).write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
             (programs / program).chmod(0o755)
         self.environment = {"FAKE_SCHEDULER": str(self.state), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
         self.scheduler = Scheduler(self.state, kind)
