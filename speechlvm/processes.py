@@ -7,11 +7,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 LAUNCHER = "SPEECHLVM_LAUNCHER"  # in the environment of training processes: the process that has started them
+# The socket by which a process hands tensors over, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder, may have a
+# path of 107 bytes; with a longer one the process hands nothing over, and who waits for it waits for ever.
+SOCKET_FOLDER_BYTES = 75
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,6 +47,8 @@ def die_with(parent: int) -> None:
 
 def follow_parent(*_: object) -> None:
     """In a process that reads ahead: its parent alone decides when to stop, and it outlives the parent by no moment."""
+    if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_BYTES:
+        tempfile.tempdir = "/tmp"
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -87,3 +91,16 @@ def test_batches_are_padded_with_zeros_and_read_in_order(make_dump, workers):
     assert not first.data[1, 20:].any()
     assert second.segments == tuple(plan[1])
     assert first.noise_keys(1, 2) == [(1, 2, "u01", 10), (1, 2, "u02", 0)]
+
+
+def test_processes_read_ahead_though_the_path_of_the_temporary_folder_is_long(make_dump, tmp_path):
+    script = (
+        "import sys\nfrom speechlvm.data import dataset, dump\nplan = [[dataset.Segment('u00', 0, 50)]]\n"
+        "print([batch.frames for batch in dataset.load_batches(dump.open_dump(sys.argv[1]), plan, 1)])"
+    )
+    (folder := tmp_path / ("x" * 100)).mkdir()
+    command = [sys.executable, "-c", script, make_dump("train", [50])]
+    done = subprocess.run(
+        command, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "[50]\n"), done.stderr
