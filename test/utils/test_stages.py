@@ -418,7 +418,8 @@ def test_a_user_without_a_name_has_one(tree, tmp_path):
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert environment_of_programs(tree, PATH=path, LOGNAME="")["LOGNAME"] == "12345"
     assert environment_of_programs(tree, PATH=path, LOGNAME="me")["LOGNAME"] == "me"
-    assert environment_of_programs(tree, LOGNAME="")["LOGNAME"] == ""
+    (tmp_path / "id").write_text("#!/bin/sh\n", encoding="utf-8")
+    assert environment_of_programs(tree, PATH=path, LOGNAME="")["LOGNAME"] == ""
 
 
 def test_help_needs_no_environment(tree):
