@@ -42,8 +42,8 @@ def test_scikit_learns_space_where_nothing_is_shrunk(monkeypatch):
     other = LinearDiscriminantAnalysis(n_components=3).fit_transform(items, labels)
     for ours, theirs in zip(found.T, other.T, strict=True):
         assert abs(np.corrcoef(ours, theirs)[0, 1]) > 1 - 1e-9
-    ratios = found.std(0) / other.std(0)  # one scale for all: scikit-learn divides by N - C within classes
-    np.testing.assert_allclose(ratios, np.sqrt(135 / 131), rtol=2e-4)
+    ratios = found.std(0) / other.std(0)  # one scale for all: versions differ in dividing by N or N - C
+    np.testing.assert_allclose(ratios, ratios.mean(), rtol=2e-4)
 
 
 def test_units_of_features_do_not_matter():
