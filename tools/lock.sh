@@ -6,7 +6,7 @@
 #
 # Nothing else resolves versions: tools/setup.sh installs what the lock says.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 lock=tools/requirements.txt
 scratch="$(mktemp -d)"

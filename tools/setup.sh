@@ -8,7 +8,7 @@
 # Exit status: 0, 1 if it failed, 2 for usage, 75 if interrupted (call it again).
 set -euo pipefail
 
-tools="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+tools="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 root="$(dirname -- "${tools}")"
 venv="${tools}/venv"
 stamp="${venv}/speechlvm-lock" # key() of what the environment was made from, once it has passed the check

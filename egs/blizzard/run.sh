@@ -2,7 +2,7 @@
 # Blizzard Challenge 2013: source B's systems on half-second segments of audio books of one reader. The corpus needs a
 # licence; db.sh says where it lies. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

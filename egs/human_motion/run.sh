@@ -2,7 +2,7 @@
 # Human motion: joint angles of the CMU Graphics Lab's motion capture database (or any ASF/AMC or BVH files) under a
 # Gaussian output. Free; stage 0 gets it, or db.sh says where it lies. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

@@ -2,7 +2,7 @@
 # IAM On-Line Handwriting Database: pen strokes of lines of text, source B's third data set. Registration is needed;
 # db.sh says where it lies. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

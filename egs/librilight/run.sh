@@ -2,7 +2,7 @@
 # Libri-Light's fine-tuning subset: the systems of source A's Table 2 trained on 10 hours of read speech at 16 kHz, scored
 # on LibriSpeech's test sets. Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

@@ -2,7 +2,7 @@
 # LibriSpeech: the systems of source A's Table 2 trained on 100 hours of read speech at 16 kHz (egs/librilight: on 10).
 # Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

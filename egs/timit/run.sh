@@ -3,7 +3,7 @@
 # lies. `bash run.sh --help` lists the options.
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 

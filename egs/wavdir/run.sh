@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Any folder of audio files: bash run.sh --wav_dir DIR. Needs no annotations. `bash run.sh --help` lists the options.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ../../utils/options.sh
 . ./db.sh
 
