@@ -20,6 +20,7 @@ import numpy as np
 from skeleton import Joint, Motion, Skeleton, continuous, rotation
 
 from speechlvm.errors import UserError
+from speechlvm.text import read_text
 
 COMMENT = re.compile(r"(^|\s)#.*")
 BLANKS = str.maketrans("(),", "   ")
@@ -55,10 +56,7 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            text = path.read_text(encoding="latin-1").lower()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        text = read_text(path).lower()
         self.lines = text.removesuffix("\n").split("\n")
         if not text.strip():
             raise UserError(f"{path}: empty; copy it again from the corpus")

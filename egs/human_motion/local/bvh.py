@@ -15,6 +15,7 @@ import numpy as np
 from skeleton import Joint, Motion, Skeleton, continuous, rotation
 
 from speechlvm.errors import UserError
+from speechlvm.text import read_text
 
 CHANNEL = re.compile(r"([xyz])(rotation|position)")
 
@@ -85,10 +86,7 @@ def read_bvh(path: Path) -> BvhFile:
     Raises:
         UserError: one line with the file and the line number.
     """
-    try:
-        text = path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    text = read_text(path)
     if not text.strip():
         raise UserError(f"{path}: empty; copy it again from the corpus")
     lines = text.removesuffix("\n").split("\n")
