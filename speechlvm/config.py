@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from speechlvm.errors import ConfigError
 from speechlvm.settings import Settings
+from speechlvm.text import read_text
 
 MAX_CONFIG_BYTES = 1 << 20
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -217,9 +218,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: cannot be read (not a regular file); give an existing YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
+    value = parse_yaml(read_text(path), str(path))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
     return value

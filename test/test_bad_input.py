@@ -112,6 +112,8 @@ ROWS = [
     ("29 byte order mark", "text", "\ufeffA_1 x\nA_2 x\nB_1 x\n", [f"1: UTF-8 byte order mark; {FIXER}"],
      ["1: UTF-8 byte order mark: repaired"]),
     ("29 UTF-16", "text", "A_1 x\nA_2 x\nB_1 x\n".encode("utf-16"),
+     [f"1: UTF-16-LE byte order mark; {FIXER}"], ["1: UTF-16-LE byte order mark: repaired"]),
+    ("29 UTF-16 without a mark", "text", "A_1 x\nA_2 x\nB_1 x\n".encode("utf-16-le"),
      ["1: NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8"], ""),
     ("29 NUL", "text", "A_1 x\nA_2 \0\nB_1 x\n",
      ["2: NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8"], ""),

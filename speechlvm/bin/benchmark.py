@@ -139,8 +139,9 @@ def _suite(arguments: Any) -> int:
     from speechlvm.config import parse_yaml
     from speechlvm.errors import ConfigError, UserError
     from speechlvm.reporting.formats import markdown_table
+    from speechlvm.text import read_text
 
-    entries = parse_yaml(arguments.suite.read_text(encoding="utf-8"), str(arguments.suite))
+    entries = parse_yaml(read_text(arguments.suite), str(arguments.suite))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError(f"{arguments.suite}: expected a list of measurements")
     for place, entry in enumerate(entries, 1):

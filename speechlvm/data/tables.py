@@ -18,11 +18,13 @@ The files that make up a directory (see `TABLES`), one entry a line, sorted by b
 A fault is a string ``file:line: reason; what to do``.
 """
 
-import codecs
+import contextlib
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from speechlvm.text import unmarked
 
 SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
 ALLOWED = "[A-Za-z0-9_.-], not starting with '-'"
@@ -165,14 +167,15 @@ def read_table(path: Path) -> Contents:
 def _split_lines(contents: Contents) -> list[tuple[int, str]]:
     """Numbered lines without line ends; faults of encoding and line ends are recorded."""
     data = contents.path.read_bytes()
-    if b"\0" in data or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        line = data.count(b"\n", 0, max(data.find(b"\0"), 0)) + 1
+    with contextlib.suppress(UnicodeDecodeError):  # not what its mark says: found below
+        data, encoding = unmarked(data)
+        if encoding:
+            contents.mended(1, f"{encoding.upper()} byte order mark")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.find(b"\0")) + 1
         contents.fault(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
         contents.unreadable = True
         return []
-    if data.startswith(codecs.BOM_UTF8):
-        contents.mended(1, "UTF-8 byte order mark")
-        data = data[len(codecs.BOM_UTF8) :]
     if data and not data.endswith(b"\n"):
         contents.mended(data.count(b"\n") + 1, "no newline at the end of the file")
         data += b"\n"

@@ -34,6 +34,7 @@ from speechlvm.data.dump import Dump, Record
 from speechlvm.data.parts import merge_parts, start_part, write_part_file
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, disk_errors, hash_value, write_json
+from speechlvm.text import read_lines, read_text
 
 KINDS = ("real", "binary")
 VALUE_BYTES = 4
@@ -152,15 +153,8 @@ def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
         UserError: the files are missing or malformed.
     """
     path = directory / "channels"
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-        raise UserError(f"{path}: {reason}; expected a line 'name real|binary' a channel") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8; expected a line 'name real|binary' a channel") from error
     channels: dict[str, str] = {}
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         parts = line.split(" ")
         if len(parts) != 2 or parts[1] not in KINDS or not parts[0].isprintable() or parts[0] in ("", *channels):
             raise UserError(f"{path}:{number}: {line!r}; expected 'name real' or 'name binary', each name once")
@@ -170,15 +164,13 @@ def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
     path = directory / "rate_hz"
     if not path.exists():
         return channels, None
-    data = path.read_bytes()
+    text = read_text(path)
     try:
-        rate_hz = float(data.decode("utf-8"))
+        rate_hz = float(text)
     except ValueError:
         rate_hz = math.nan
     if not 0 < rate_hz < math.inf:
-        raise UserError(
-            f"{path}:1: {data[:99].decode('utf-8', 'replace').rstrip()!r}; expected frames per second, above 0"
-        )
+        raise UserError(f"{path}:1: {text[:99].rstrip()!r}; expected frames per second, above 0")
     return channels, rate_hz
 
 

@@ -131,7 +131,7 @@ PATH = b"/data/x.wav"
 CASES = {
     "CRLF": ("utt2spk", lambda b: b.replace(b"\n", b"\r\n"), f":1: CRLF line endings in 3 of 3 lines; {FIXABLE}", True),
     "BOM": ("utt2spk", lambda b: b"\xef\xbb\xbf" + b, f":1: UTF-8 byte order mark; {FIXABLE}", True),
-    "UTF-16": ("text", lambda b: b.decode().encode("utf-16"), ":1: NUL byte or UTF-16; expected UTF-8 text", False),
+    "UTF-16": ("text", lambda b: b.decode().encode("utf-16"), f":1: UTF-16-LE byte order mark; {FIXABLE}", True),
     "NUL": ("text", lambda b: b.replace(b"me\nB", b"m\0\nB"), ":2: NUL byte or UTF-16; expected UTF-8", False),
     "latin-1": ("text", lambda b: b.replace(b"A_2 Hello", b"A_2 H\xe9llo"), ":2: byte 0xe9 is not UTF-8", False),
     "blank line": ("wav.scp", lambda b: b.replace(b"\n", b"\n \n", 1), f":2: blank line; {FIXABLE}", True),

@@ -283,7 +283,7 @@ def reference(files: dict[str, bytes], root: Path) -> bool:
 
 def _vectors_are_there(files, tables, root) -> bool:
     try:
-        channels = files.get("channels", b"").decode("utf-8")
+        channels, rate = (_any_text(files.get(name, empty)) for name, empty in (("channels", b""), ("rate_hz", b"1")))
     except UnicodeDecodeError:
         return False
     if not re.fullmatch(r"([^ \n]+ (real|binary)\n)*[^ \n]+ (real|binary)\n?", channels):
@@ -291,9 +291,8 @@ def _vectors_are_there(files, tables, root) -> bool:
     names = [line.split(" ")[0] for line in channels.removesuffix("\n").split("\n")]
     if not all(map(str.isprintable, names)):
         return False
-    rate = files.get("rate_hz", b"1")
     try:
-        positive = 0 < float(rate.decode()) < float("inf")
+        positive = 0 < float(rate) < float("inf")
     except ValueError:
         positive = False
     places = _places(root)
@@ -303,6 +302,18 @@ def _vectors_are_there(files, tables, root) -> bool:
         and all(places.get(name) == place for name, place in tables["feats.scp"].items())
         and all(LENGTHS[name] == int(count) for name, count in tables["utt2num_frames"].items())
     )
+
+
+def _any_text(data: bytes) -> str:
+    """Of the files that no other toolkit reads, in whatever encoding."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+    return re.sub("\r\n?", "\n", text)
 
 
 def _rows(name: str, content: bytes) -> list[tuple] | None:
