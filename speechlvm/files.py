@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -168,6 +168,45 @@ def check_space(path: Path, needed: int, what: str = "", present: int = 0) -> No
 def bytes_in(directory: Path) -> int:
     """Bytes of all files in a directory, at any depth; 0 if there is none."""
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
+
+
+def files_below(
+    root: Path,
+    again: Callable[[Path], object] = lambda folder: None,
+    enter: Callable[[Path], bool] = lambda folder: True,
+) -> Iterator[Path]:
+    """All files in a directory at any depth, in a fixed order; links are followed, no directory is searched twice.
+
+    What is read and what its change stamp is made of must come from here both, or changes go unseen.
+
+    Args:
+        root: the directory.
+        again: is told of links to directories that are searched anyway, as those that lead back up.
+        enter: whether to search a directory below `root`.
+
+    Raises:
+        UserError: a directory cannot be searched; what is in it would be missed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be searched ({error.strerror}); check its permissions")
+
+    searched: set[tuple[int, int]] = set()
+    for home, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(home)
+        if (status.st_dev, status.st_ino) in searched:
+            again(Path(home))
+            folders.clear()
+            continue
+        searched.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in sorted(folders) if enter(Path(home, name))]
+        yield from (Path(home, name) for name in sorted(names))
+
+
+def version_of(path: Path) -> list:
+    """What differs where another file lies at `path`: size, time, and where links lead, if there are any."""
+    status, place = os.stat(path), os.path.realpath(path)
+    return [status.st_size, status.st_mtime_ns, *([place] if place != str(path) else [])]
 
 
 def existing_parent(path: Path) -> Path:

@@ -7,6 +7,7 @@ from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
 from speechlvm.files import (
     atomic_write,
+    files_below,
     hash_file,
     is_done,
     mark_done,
@@ -49,10 +50,13 @@ def main(argv: list[str] | None = None) -> int:
 def _inputs(arguments: Any, roots: list[str]) -> dict[str, Any]:
     """What tables and figures are a function of."""
     files = sorted(arguments.tables.glob("*.yaml"))
-    for root in (arguments.exp, *map(Path, roots)):
-        files += sorted(path for path in root.rglob("*") if path.name in READ and path.parent != root / "tables")
+    again: list[Path] = []  # their results are read under both names
+    for root in filter(Path.is_dir, (arguments.exp, *map(Path, roots))):
+        below = files_below(root, again.append)
+        files += sorted(path for path in below if path.name in READ and path.parent != root / "tables")
     settings = {name: str(getattr(arguments, name)) for name in ("only", "command", "out")}
-    return {"version": __version__, **settings, "files": {str(path): hash_file(path) for path in files}}
+    links = {"again": sorted(map(str, again))} if again else {}
+    return {"version": __version__, **settings, **links, "files": {str(path): hash_file(path) for path in files}}
 
 
 def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:

@@ -52,7 +52,7 @@ from speechlvm.data.headers import (
 )
 from speechlvm.data.preparation import Log
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, write_json
+from speechlvm.files import atomic_write, version_of, write_json
 
 BLOCK_FRAMES = 1 << 16
 FULL_SCALE = 32768
@@ -110,8 +110,7 @@ def convert_audio(
     """
     record = target.with_name(f"{target.name}.json")
     with open_regular(source) as file:
-        status = os.fstat(file.fileno())
-        stamp = [str(source), status.st_size, status.st_mtime_ns]
+        stamp = [str(source), *version_of(source)]
         options = {"rate_hz": rate_hz, "channel": channel, "clip": clip, "allow_streamed": allow_streamed}
         inputs = {"source": stamp, **options}
         known = _made_before(target, record, inputs)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,16 @@ import numpy as np
 
 from speechlvm.data.directory import DataDirectory, write_data_dir
 from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, is_done, mark_done, mark_undone, write_json
+from speechlvm.files import (
+    atomic_write,
+    files_below,
+    hash_value,
+    is_done,
+    mark_done,
+    mark_undone,
+    version_of,
+    write_json,
+)
 from speechlvm.lock import locked
 
 NAMED = 5
@@ -133,25 +142,29 @@ def child(directory: Path, name: str) -> Path | None:
     return matches[0] if matches else None
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """All files in a directory at any depth; links are followed, but no directory is searched twice.
+def corpus_files(log: Log, *roots: Path) -> list[Path]:
+    """The files of a corpus at and below some paths: what it is read from, and what its `stamp` is made of.
 
     Raises:
-        UserError: a directory cannot be searched; what is in it would be missed.
+        UserError: a directory cannot be searched.
     """
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be searched ({error.strerror}); check its permissions")
+    def again(folder: Path) -> None:
+        log.tolerate("links lead to folders that are searched anyway", shown(folder))
 
-    searched: set[tuple[int, int]] = set()
-    for home, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        status = os.stat(home)
-        if (status.st_dev, status.st_ino) in searched:
-            folders.clear()
-            continue
-        searched.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield from (Path(home, name) for name in sorted(names))
+    there = [root for root in roots if root.exists()]
+    return [path for root in there for path in (files_below(root, again) if root.is_dir() else [root])]
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Hash of the names and versions (`version_of`) of files, or of names alone where links lead nowhere."""
+    versions = []
+    for file in files:
+        try:
+            versions.append([str(file), *version_of(file)])
+        except OSError:
+            versions.append([str(file)])
+    return hash_value(versions)
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
@@ -243,7 +256,7 @@ def prepare_sets(
 
     Args:
         out: where a directory for each set is written.
-        inputs: what the sets are a function of: options, and names, sizes and times of the corpus's files.
+        inputs: what the sets are a function of: options, and the `stamp` of the files that `make` reads.
         names: of the sets.
         make: reads and checks the corpus and divides it; the first set is the training set.
         rate_hz: frames per second, or None; for the description only.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from speechlvm.data.headers import COPY_AGAIN
 from speechlvm.data.tables import TO_THE_END, is_pipe
 from speechlvm.errors import UserError
+from speechlvm.files import version_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,14 +191,13 @@ def _stamp(source: Path | Pipe) -> list:
     return [str(source)] if isinstance(source, Pipe) else [str(source), *file_stamp(source)]
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file.
+def file_stamp(path: Path) -> list:
+    """`version_of` a file that the data name.
 
     Raises:
         UserError: missing.
     """
     try:
-        status = os.stat(path)
+        return version_of(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run utils/validate_data_dir.sh on the data directory") from error
-    return status.st_size, status.st_mtime_ns

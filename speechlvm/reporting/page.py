@@ -14,7 +14,7 @@ from typing import Any
 from speechlvm import __version__
 from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.errors import UserError
-from speechlvm.files import hash_file, hash_value
+from speechlvm.files import files_below, hash_file, hash_value
 from speechlvm.reporting import latent_tables
 from speechlvm.reporting.collect import Cell, learning_curves, scores_of
 from speechlvm.reporting.compare import output
@@ -86,7 +86,7 @@ class Page:
         """A hash of all that the page is a function of."""
         files = [
             (str(path.relative_to(self.exp)), path)
-            for path in self.exp.rglob("*")
+            for path in files_below(self.exp)
             if path.suffix in INPUTS and not path.name.startswith((".", "part."))
         ]
         hashes = {

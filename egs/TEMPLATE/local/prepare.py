@@ -6,15 +6,13 @@ FILL IN: the layout of the corpus. Here it is <corpus>/<set>/<speaker>/<name>.wa
 import argparse
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import audio_info, read_audio, tell_oddities
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all
+from speechlvm.data.preparation import Log, add_max_bad, corpus_files, prepare_sets, read_all, stamp
 from speechlvm.errors import UserError
-from speechlvm.files import hash_value
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000  # FILL IN: the sampling rate that all files have
@@ -39,8 +37,8 @@ class Utterance:
     num_samples: int = 0
 
 
-def find_utterances(corpus: Path, log: Log) -> list[Utterance]:
-    """All utterances of the corpus.
+def find_utterances(corpus: Path, files: list[Path], log: Log) -> list[Utterance]:
+    """All utterances of the corpus, given its files.
 
     FILL IN: what your corpus's folders and files are called, and which set each utterance is in. A division that others
     use is a list in conf/; one of your own is drawn with `speechlvm.data.preparation.shuffled`.
@@ -49,12 +47,12 @@ def find_utterances(corpus: Path, log: Log) -> list[Utterance]:
     for use in SETS:
         if not (corpus / use).is_dir():
             log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
-            continue
-        for path in sorted((corpus / use).glob("*/*")):
-            if path.suffix != ".wav":
-                log.tolerate("files are not .wav and were left out", str(path))
-                continue
-            speaker = path.parent.name
+    for path in files:
+        use, *between, _ = path.relative_to(corpus).parts
+        if len(between) != 1 or path.suffix != ".wav":
+            log.tolerate("files are not <set>/<speaker>/<name>.wav and were left out", str(path))
+        else:
+            (speaker,) = between
             found.append(Utterance(f"{speaker}-{path.stem}", speaker, use, path.absolute()))
     return found
 
@@ -83,9 +81,9 @@ def check_names(utterances: list[Utterance], log: Log) -> None:
             log.fault(f"{utterance.path}: speaker {utterance.speaker} is also in {use}; expected each in one set")
 
 
-def make_sets(corpus: Path, log: Log) -> dict[str, DataDirectory]:
+def make_sets(corpus: Path, files: list[Path], log: Log) -> dict[str, DataDirectory]:
     """The sets, read and checked."""
-    utterances = find_utterances(corpus, log)
+    utterances = find_utterances(corpus, files, log)
     check_names(utterances, log)
     utterances = read_all(read_utterance, utterances, min(8, len(os.sched_getaffinity(0))), log)
     sets = {}
@@ -101,11 +99,15 @@ def make_sets(corpus: Path, log: Log) -> dict[str, DataDirectory]:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Makes the sets, unless that is done."""
-    stamps = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(arguments.corpus.rglob("*.*"))
-    ]
-    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
-    make = partial(make_sets, arguments.corpus)
+    found = Log()
+    # all that is read, and only that: the sets are made anew when any of it changes
+    files = corpus_files(found, *(arguments.corpus / use for use in SETS))
+    inputs = {"corpus": stamp(files), "max_bad": arguments.max_bad}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        return make_sets(arguments.corpus, files, log)
+
     prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
 
 

@@ -20,10 +20,19 @@ from pathlib import Path
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.convert import Converted, convert_audio
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, files_below, prepare_sets, read_all, shuffled, warn
+from speechlvm.data.preparation import (
+    Log,
+    add_max_bad,
+    corpus_files,
+    prepare_sets,
+    read_all,
+    shuffled,
+    stamp,
+    warn,
+)
 from speechlvm.data.unpack import unpack
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import existing_parent, hash_value, is_done, mark_done, remove_leftovers
+from speechlvm.files import existing_parent, files_below, is_done, mark_done, remove_leftovers, version_of
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000
@@ -100,8 +109,7 @@ def unpack_once(archive: Path, target: Path) -> None:
     Raises:
         UserError: damaged, hostile, or no space.
     """
-    status = archive.stat()
-    inputs = {"archive": [str(archive), status.st_size, status.st_mtime_ns]}
+    inputs = {"archive": [str(archive), *version_of(archive)]}
     if is_done(target, inputs):
         return
     temporary = target.with_name(f".{target.name}.tmp")
@@ -270,17 +278,15 @@ def main(argv: list[str] | None = None) -> int:
     root = arguments.corpus
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
-    files = sorted(path for path in files_below(root) if arguments.out.resolve() not in path.parents)
-    stamps = [(str(file), *((s := file.lstat()).st_size, s.st_mtime_ns)) for file in files]
-    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
-    prepare_sets(
-        arguments.out,
-        inputs,
-        SETS,
-        lambda log: make_sets(root, files, arguments.out, arguments.jobs, log),
-        RATE_HZ,
-        arguments.max_bad,
-    )
+    found = Log()
+    files = sorted(path for path in corpus_files(found, root) if arguments.out.resolve() not in path.parents)
+    inputs = {"corpus": stamp(files), "max_bad": arguments.max_bad}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        return make_sets(root, files, arguments.out, arguments.jobs, log)
+
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
     return 0
 
 

@@ -30,10 +30,10 @@ from skeleton import Skeleton
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, files_below, prepare_sets, shuffled
+from speechlvm.data.preparation import Log, corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, hash_value, mark_undone, write_array, write_json
+from speechlvm.files import hash_file, mark_undone, write_array, write_json
 
 SETS = ("train", "valid", "test")
 TRIAL = re.compile(r"([A-Za-z0-9]+)_([A-Za-z0-9_-]+)")
@@ -88,7 +88,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         )
     trials: dict[str, Trial] = {}
     skeletons: dict[tuple[Path, str], Path] = {}
-    files = sorted(files_below(root))
+    files = sorted(corpus_files(log, root))
     for path in files:
         if path.suffix.lower() == ".asf":
             skeletons[path.parent, path.stem.lower()] = path
@@ -319,15 +319,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     if any(trial.asf for trial in trials):
         # once instead of for each trial
         frames_apart("AMC files (--amc_rate_hz)", arguments.amc_rate_hz, arguments.rate_hz)
-    stamps = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for trial in trials
-        for file in (trial.path, trial.asf)
-        if file
-    ]
     inputs = {
         "options": {name: getattr(arguments, name) for name in ("rate_hz", "amc_rate_hz", "seed")},
-        "corpus": hash_value(stamps),
+        "corpus": stamp(file for trial in trials for file in (trial.path, trial.asf) if file),
     }
 
     written = [arguments.out / "motion.json", *(arguments.out / "frames" / f"{name}.ark" for name in SETS)]

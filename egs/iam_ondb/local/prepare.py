@@ -27,10 +27,10 @@ import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, files_below, prepare_sets, shuffled
+from speechlvm.data.preparation import Log, corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import UserError
-from speechlvm.files import hash_value
+from speechlvm.text import read_lines, read_text
 
 CHANNELS = {"pen": "binary", "dx": "real", "dy": "real"}
 LISTS = ("trainset", "testset_v", "testset_t", "testset_f")
@@ -87,7 +87,7 @@ def find_files(root: Path, log: Log) -> Corpus:
             log.fault(f"{path}: the same file as {column[name]}; remove one of the two")
         column.setdefault(name, path)
 
-    for path in sorted(path for path in files_below(root) if path.suffix.lower() in (".xml", ".txt")):
+    for path in sorted(path for path in corpus_files(log, root) if path.suffix.lower() in (".xml", ".txt")):
         name = path.name.lower()
         if match := LINE.fullmatch(name):
             only(corpus.lines.setdefault(match.group(1), {}), name.removesuffix(".xml"), path)
@@ -120,7 +120,7 @@ def read_lists(corpus: Corpus, log: Log) -> dict[str, list[str]]:
     seen: dict[str, str] = {}
     for name, forms in lists.items():
         path = corpus.lists[name]
-        for number, line in enumerate(_text(path).splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             form, place = line.strip().lower(), f"{path}:{number}"
             if not form:
                 continue
@@ -139,10 +139,6 @@ def read_lists(corpus: Corpus, log: Log) -> dict[str, list[str]]:
     for form in sorted(corpus.lines.keys() - seen.keys()):
         log.tolerate("forms are in no list, and their lines were left out", form)
     return lists
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="latin-1")
 
 
 Start = Callable[[str, dict[str, str], int], None]
@@ -235,7 +231,7 @@ def read_frames(name: str, path: Path, clip: float | None, log: Log) -> np.ndarr
 def read_writers(corpus: Corpus, forms: list[str], log: Log) -> dict[str, str]:
     """Writers of forms, from forms.txt or, if that lacks any of them, from the original forms too."""
     writers: dict[str, str] = {}
-    for line in _text(corpus.writers).splitlines() if corpus.writers else []:
+    for line in read_lines(corpus.writers) if corpus.writers else []:
         form, writer, *_ = [*line.lower().split(), "", ""]
         if FORM.fullmatch(form) and WRITER.fullmatch(writer):
             writers[form] = writer
@@ -262,7 +258,7 @@ def read_texts(corpus: Corpus, form: str, names: list[str], log: Log) -> dict[st
     if form not in corpus.texts:
         log.tolerate("forms have no file in ascii/", form)
         return {}
-    _, marker, below = _text(corpus.texts[form]).partition("CSR:")
+    _, marker, below = read_text(corpus.texts[form]).partition("CSR:")
     lines = [" ".join(line.split()) for line in re.split(r"[\r\n]+|%%+", below)]
     lines = [line for line in lines if line]
     if not marker or len(lines) != len(names):
@@ -398,13 +394,17 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.clip is not None and not arguments.clip > 0:
         parser.error(f"--clip {arguments.clip}: expected a positive number of units")
     arguments.leave_out = sorted(arguments.leave_out.lower().split())
-    log = Log()
-    corpus = find_files(arguments.corpus, log)
-    log.report()
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in corpus.files]
+    found = Log()
+    corpus = find_files(arguments.corpus, found)
     options = {name: getattr(arguments, name) for name in ("division", "clip", "seed", "leave_out")}
-    inputs = {"options": options, "corpus": hash_value(stamps)}
-    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), lambda log: make_sets(corpus, arguments, log), None)
+    inputs = {"options": options, "corpus": stamp(corpus.files)}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        log.report()
+        return make_sets(corpus, arguments, log)
+
+    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), make, None)
     return 0
 
 

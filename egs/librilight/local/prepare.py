@@ -9,12 +9,11 @@ in the 10 h, whatever the training set is. So 10 min lose nothing, and all three
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, child, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, child, corpus_files, prepare_sets, stamp
 from speechlvm.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "librispeech/local"))
@@ -48,15 +47,20 @@ def find_root(corpus: Path) -> Path:
     )
 
 
-def read_parts(root: Path, jobs: int, log: Log) -> dict[str, list[libri.Utterance]]:
+def find_parts(root: Path, log: Log) -> dict[Path, list[Path]]:
+    """The files of each ``1h/<fold>/<clean or other>`` and ``9h/<clean or other>``."""
+    folds = [*sorted((root / "1h").iterdir()), root / "9h"]
+    places = [fold / kind for fold in folds for kind in ("clean", "other")]
+    return {place: corpus_files(log, place) for place in places if place.is_dir()}
+
+
+def read_parts(root: Path, files: dict[Path, list[Path]], jobs: int, log: Log) -> dict[str, list[libri.Utterance]]:
     """The utterances of each ``1h/<fold>`` and of ``9h``, counted."""
-    parts: dict[str, list[libri.Utterance]] = {}
+    parts: dict[str, list[libri.Utterance]] = {FIRST_FOLD: []}
     first: dict[str, Path] = {}
-    for fold in [*sorted((root / "1h").iterdir()), root / "9h"]:
-        utterances = parts.setdefault(str(fold.relative_to(root)), [])
-        for kind in ("clean", "other"):
-            if (fold / kind).is_dir():
-                utterances += libri.read_set(fold / kind, jobs, log)
+    for place, paths in files.items():
+        utterances = libri.read_set(place, paths, jobs, log)
+        parts.setdefault(str(place.parent.relative_to(root)), []).extend(utterances)
         for utterance in utterances:
             if utterance.name in first:
                 log.fault(f"{utterance.audio}: the same utterance as {first[utterance.name]}; remove one of the two")
@@ -71,11 +75,17 @@ def select(parts: dict[str, list[libri.Utterance]], names: tuple[str, ...]) -> l
     return [u for part, utterances in parts.items() if part.startswith(names) for u in utterances]
 
 
-def make_sets(root: Path, librispeech: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+def make_sets(
+    root: Path,
+    librispeech: Path,
+    places: dict[Path, list[Path]],
+    tests: dict[str, list[Path]],
+    arguments: argparse.Namespace,
+    log: Log,
+) -> dict[str, DataDirectory]:
     """The sets, read and checked; what is wrong goes to the log."""
-    tests = libri.chosen_tests(arguments.test_sets, libri.TEST_SETS)
     sexes = libri.read_speakers(librispeech, log)
-    parts = read_parts(root, arguments.nj, log)
+    parts = read_parts(root, places, arguments.nj, log)
     everything = select(parts, tuple(NUMBER_OF_UTTERANCES))
     sets = libri.read_sets(librispeech, tests, arguments.nj, log)
     libri.check_speakers({root.name: everything, **sets}, log)
@@ -94,9 +104,15 @@ def prepare(arguments: argparse.Namespace) -> None:
     tests = libri.chosen_tests(arguments.test_sets, libri.TEST_SETS)
     root, librispeech = find_root(arguments.finetuning), libri.find_root(arguments.corpus, tests)
     names = [f"train_{arguments.hours}", "valid", *map(libri.directory_name, tests)]
-    paths = [root / "1h", root / "9h", *(librispeech / name for name in (*tests, "SPEAKERS.TXT"))]
-    inputs = {"sets": names, "corpora": libri.stamp(paths), "max_bad": arguments.max_bad}
-    make = partial(make_sets, root, librispeech, arguments)
+    found = Log()
+    places, test_files = find_parts(root, found), libri.find_sets(librispeech, tests, found)
+    files = [path for paths in (*places.values(), *test_files.values()) for path in paths]
+    inputs = {"sets": names, "corpora": stamp(files), "max_bad": arguments.max_bad}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        return make_sets(root, librispeech, places, test_files, arguments, log)
+
     prepare_sets(arguments.out, inputs, names, make, libri.RATE_HZ, arguments.max_bad)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from speechlvm.data.audio import audio_info, check_format
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.headers import COPY_AGAIN
-from speechlvm.data.preparation import Log, child, read_all, shuffled, warn
+from speechlvm.data.preparation import Log, child, corpus_files, read_all, shuffled, warn
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_value
+from speechlvm.text import read_lines
 
 RATE_HZ = 16000
 NUMBER_OF_UTTERANCES = {
@@ -46,16 +46,22 @@ class Utterance:
 
 @dataclass
 class Chapter:
-    """A directory of utterances, which `read_chapter` fills in."""
+    """A directory of utterances, which `read_chapter` fills in from the files in it."""
 
     directory: Path
     speaker: str
+    files: list[Path] = field(default_factory=list)
     utterances: dict[str, Utterance] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
         """What the ids of its utterances start with."""
         return f"{self.speaker}-{self.directory.name}"
+
+    @property
+    def transcripts(self) -> Path:
+        """Where its texts are."""
+        return self.directory / f"{self.prefix}.trans.txt"
 
 
 def find_root(corpus: Path, names: Iterable[str]) -> Path:
@@ -104,33 +110,30 @@ def chosen_tests(words: str, known: tuple[str, ...]) -> list[str]:
     return [names[word] for word in dict.fromkeys(words.split())] or list(known)
 
 
-def stamp(paths: Iterable[Path]) -> str:
-    """Hash of names, sizes and times of all files at and below some paths."""
-    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.*")))
-    return hash_value([(str(file), status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]])
-
-
-def read_set(directory: Path, jobs: int, log: Log) -> list[Utterance]:
-    """All utterances of ``<directory>/<speaker>/<chapter>``, sorted by id, read in `jobs` threads."""
-    chapters = []
-    for home in sorted(directory.iterdir()):
-        if not ID.fullmatch(home.name) or not home.is_dir():
-            log.tolerate("entries are not speakers and were left out", str(home))
-            continue
-        for path in sorted(home.iterdir()):
-            if ID.fullmatch(path.name) and path.is_dir():
-                chapters.append(Chapter(path, home.name))
-            else:
-                log.tolerate("entries are not chapters and were left out", str(path))
-    read_all(read_chapter, chapters, jobs, log)
-    return sorted((u for chapter in chapters for u in chapter.utterances.values()), key=lambda u: u.name)
+def read_set(directory: Path, files: Iterable[Path], jobs: int, log: Log) -> list[Utterance]:
+    """All utterances of ``<directory>/<speaker>/<chapter>``, given the files below, by id; read in `jobs` threads."""
+    chapters: dict[Path, Chapter] = {}
+    odd: dict[Path, str] = {}
+    for path in files:
+        speaker, chapter, *_ = (*path.relative_to(directory).parts, "", "")
+        home = directory / speaker / chapter
+        if not ID.fullmatch(speaker) or not chapter:
+            odd[directory / speaker] = "entries are not speakers and were left out"
+        elif not ID.fullmatch(chapter) or home == path:
+            odd[home] = "entries are not chapters and were left out"
+        else:
+            chapters.setdefault(home, Chapter(home, speaker)).files.append(path)
+    for path, kind in odd.items():
+        log.tolerate(kind, str(path))
+    read_all(read_chapter, chapters.values(), jobs, log)
+    return sorted((u for chapter in chapters.values() for u in chapter.utterances.values()), key=lambda u: u.name)
 
 
 def read_chapter(chapter: Chapter) -> Log:
     """Reads and checks all files of a chapter into it."""
     log = Log()
-    for path in sorted(chapter.directory.iterdir()):
-        match = UTTERANCE.fullmatch(path.stem) if path.suffix == ".flac" else None
+    for path in chapter.files:
+        match = UTTERANCE.fullmatch(path.stem) if path == chapter.directory / f"{path.stem}.flac" else None
         if match and f"{match[1]}-{match[2]}" == chapter.prefix:
             utterance = chapter.utterances[path.stem] = Utterance(path.stem, chapter.speaker, path)
             try:
@@ -140,7 +143,7 @@ def read_chapter(chapter: Chapter) -> Log:
                 del chapter.utterances[path.stem]
         elif match:
             log.fault(f"{path}: an utterance of speaker {match[1]}, chapter {match[2]}; move it there, or remove it")
-        elif path.name != f"{chapter.prefix}.trans.txt":
+        elif path != chapter.transcripts:
             log.tolerate("files are not of a chapter and were left out", str(path))
     read_transcripts(chapter, log)
     return log
@@ -169,14 +172,14 @@ def checked_length(path: Path) -> int:
 
 def read_transcripts(chapter: Chapter, log: Log) -> None:
     """Texts from a chapter's ``.trans.txt``; what it lacks is counted, as likelihoods need no text."""
-    path = chapter.directory / f"{chapter.prefix}.trans.txt"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    path = chapter.transcripts
+    if path not in chapter.files:
         log.tolerate("chapters have no .trans.txt", str(chapter.directory))
         return
-    except (OSError, UnicodeDecodeError) as error:
-        log.fault(f"{path}: not a readable text in UTF-8 ({error}); {COPY_AGAIN}")
+    try:
+        lines = read_lines(path)
+    except UserError as error:
+        log.fault(str(error))
         return
     first: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
@@ -203,13 +206,11 @@ def read_transcripts(chapter: Chapter, log: Log) -> None:
 def read_speakers(root: Path, log: Log) -> dict[str, str]:
     """Sex (f or m) of each speaker in SPEAKERS.TXT."""
     path = root / "SPEAKERS.TXT"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()  # names of readers are not used
-    except FileNotFoundError:
+    if not path.exists():
         log.fault(f"{path}: no such file; copy it from any archive of the corpus, each has it")
         return {}
     sexes = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         columns = [column.strip() for column in line.split("|")]
         if line.startswith(";") or not line.strip():
             continue
@@ -233,11 +234,16 @@ def count_utterances(name: str, found: int, expected: int, archive: str) -> None
         warn(f"{name}: {found} utterances; expected {expected}; if it should be complete, unpack {archive} again")
 
 
-def read_sets(root: Path, names: Iterable[str], jobs: int, log: Log) -> dict[str, list[Utterance]]:
-    """The utterances of LibriSpeech's sets of these names, counted."""
+def find_sets(root: Path, names: Iterable[str], log: Log) -> dict[str, list[Path]]:
+    """The files of LibriSpeech's sets of these names, and under "" those of all sets."""
+    return {name: corpus_files(log, root / (name or "SPEAKERS.TXT")) for name in (*names, "")}
+
+
+def read_sets(root: Path, files: dict[str, list[Path]], jobs: int, log: Log) -> dict[str, list[Utterance]]:
+    """The utterances of sets that were found, counted."""
     sets = {}
-    for name in names:
-        sets[name] = read_set(root / name, jobs, log)
+    for name in filter(None, files):
+        sets[name] = read_set(root / name, files[name], jobs, log)
         count_utterances(name, len(sets[name]), NUMBER_OF_UTTERANCES[name], f"{name}.tar.gz")
     return sets
 

@@ -19,14 +19,15 @@ from libri_corpus import (
     directory_name,
     draw_speakers,
     find_root,
+    find_sets,
     read_sets,
     read_speakers,
-    stamp,
 )
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, stamp
+from speechlvm.text import read_lines
 
 VALID_SPEAKERS = Path(__file__).with_name("valid_speakers.txt")
 MINI_VALID_SPEAKERS = 2
@@ -39,16 +40,17 @@ SUBSETS = {
 
 def listed_speakers() -> set[str]:
     """The speakers held out of train-clean-100."""
-    lines = VALID_SPEAKERS.read_text(encoding="utf-8").splitlines()
-    return {line.split()[0] for line in lines if line and not line.startswith("#")}
+    return {line.split()[0] for line in read_lines(VALID_SPEAKERS) if line and not line.startswith("#")}
 
 
-def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+def make_sets(
+    root: Path, files: dict[str, list[Path]], arguments: argparse.Namespace, log: Log
+) -> dict[str, DataDirectory]:
     """The sets, read and checked; what is wrong goes to the log."""
     train, valid, known = SUBSETS[arguments.subset]
     tests = chosen_tests(arguments.test_sets, known)
     sexes = read_speakers(root, log)
-    sets = read_sets(root, [train, *tests], arguments.nj, log)
+    sets = read_sets(root, files, arguments.nj, log)
     check_speakers(sets, log)
     utterances = sets[train]
     speakers = {utterance.speaker for utterance in utterances}
@@ -68,16 +70,21 @@ def prepare(arguments: argparse.Namespace) -> None:
     train, valid, known = SUBSETS[arguments.subset]
     names = [train, *chosen_tests(arguments.test_sets, known)]
     root = find_root(arguments.corpus, names)
+    found = Log()
+    files = find_sets(root, names, found)
     inputs = {
         "sets": [valid, *names],
-        "corpus": stamp([root / name for name in (*names, "SPEAKERS.TXT")]),
+        "corpus": stamp(path for paths in files.values() for path in paths),
         "valid_speakers": sorted(listed_speakers()),
         "max_bad": arguments.max_bad,
     }
     directories = [directory_name(name) for name in (valid, *names)]
-    prepare_sets(
-        arguments.out, inputs, directories, lambda log: make_sets(root, arguments, log), RATE_HZ, arguments.max_bad
-    )
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        return make_sets(root, files, arguments, log)
+
+    prepare_sets(arguments.out, inputs, directories, make, RATE_HZ, arguments.max_bad)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ speakers are in the training set too, as in the published experiments), or whole
 import argparse
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,21 +26,22 @@ from speechlvm.data.preparation import (
     Log,
     add_max_bad,
     child,
+    corpus_files,
     misaligned_frames,
     prepare_sets,
     read_all,
     shuffled,
+    stamp,
     warn,
 )
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_value
+from speechlvm.text import read_lines, read_text
 
 RATE_HZ = 16000
 FULL_CORPUS = (4620, 1680)
 VALID_SHARE = 0.05  # 231 of 4 620
 PAST_END_SAMPLES = 160
-SPEAKER = re.compile(r"[FM][A-Z]{3}[0-9]")
-SENTENCE = re.compile(r"S[AIX][0-9]+")
+PLACE = re.compile(r"(TRAIN|TEST)/(DR[0-9])/([FM][A-Z]{3}[0-9])/(S[AIX][0-9]+)\.(WAV|WAV\.WAV|PHN|WRD|TXT)")
 HEIGHT = re.compile(r"([3-8])'\s*([0-9]{1,2})\"?")
 CM_PER_INCH = 2.54
 
@@ -86,36 +87,30 @@ def find_root(corpus: Path) -> Path:
     )
 
 
-def find_utterances(root: Path, log: Log) -> list[Utterance]:
-    """All utterances of TRAIN/DRn/SPKR and TEST/DRn/SPKR, sorted by id."""
+def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utterance]:
+    """All utterances among the files of TRAIN/DRn/SPKR and TEST/DRn/SPKR, sorted by id."""
     found: dict[str, Utterance] = {}
-    homes: dict[str, Path] = {}
-    for use in ("TRAIN", "TEST"):
-        for region in sorted(child(root, use).iterdir()):
-            if not re.fullmatch(r"DR[0-9]", region.name.upper()) or not region.is_dir():
-                continue
-            for home in sorted(region.iterdir()):
-                speaker = home.name.upper()
-                if not home.is_dir() or not SPEAKER.fullmatch(speaker):
-                    log.tolerate("entries are not speakers and were left out", str(home))
-                    continue
-                if speaker in homes:
-                    log.fault(f"{home}: speaker {speaker} is also in {homes[speaker]}; remove one of the two")
-                    continue
-                homes[speaker] = home
-                for path in sorted(home.iterdir()):
-                    stem, _, ending = path.name.upper().partition(".")
-                    if not SENTENCE.fullmatch(stem) or ending not in ("WAV", "WAV.WAV", "PHN", "WRD", "TXT"):
-                        log.tolerate("files are not of an utterance and were left out", str(path))
-                        continue
-                    utterance = Utterance(use, region.name.upper(), speaker, stem)
-                    utterance = found.setdefault(utterance.name, utterance)
-                    if ending.startswith("WAV"):
-                        utterance.audio.append(path)
-                    elif ending in utterance.files:
-                        log.fault(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
-                    else:
-                        utterance.files[ending] = path
+    homes: dict[str, dict[Path, None]] = {}
+    for path in files:
+        match = PLACE.fullmatch("/".join(path.relative_to(root).parts).upper())
+        if not match:
+            log.tolerate("files are not of an utterance and were left out", str(path))
+            continue
+        use, region, speaker, sentence, ending = match.groups()
+        homes.setdefault(speaker, {})[path.parent] = None
+        if next(iter(homes[speaker])) != path.parent:
+            continue  # a fault, below
+        utterance = Utterance(use, region, speaker, sentence)
+        utterance = found.setdefault(utterance.name, utterance)
+        if ending.startswith("WAV"):
+            utterance.audio.append(path)
+        elif ending in utterance.files:
+            log.fault(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
+        else:
+            utterance.files[ending] = path
+    for speaker, (home, *others) in homes.items():
+        for other in others:
+            log.fault(f"{other}: speaker {speaker} is also in {home}; remove one of the two")
     for utterance in found.values():
         if not utterance.audio:
             any_file = next(iter(utterance.files.values()))
@@ -153,7 +148,7 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     if "WRD" in utterance.files:
         utterance.words = read_segments(utterance, "WRD", log)
     if "TXT" in utterance.files:
-        match = re.fullmatch(r"[0-9]+\s+([0-9]+)\s+(\S.*)", _text(utterance.files["TXT"]).strip())
+        match = re.fullmatch(r"[0-9]+\s+([0-9]+)\s+(\S.*)", read_text(utterance.files["TXT"]).strip())
         if match:
             utterance.text = " ".join(match.group(2).split())
             if int(match.group(1)) != utterance.num_samples:
@@ -161,13 +156,6 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
         else:
             log.fault(f"{utterance.files['TXT']}:1: expected 'start end text' on one line")
     return log
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise UserError(f"{path}: not a regular readable file ({error.strerror}); check its permissions") from None
 
 
 def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collection[str] = ()) -> list[Segment]:
@@ -179,7 +167,7 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
     path, count = utterance.files[ending], utterance.num_samples
     segments: list[Segment] = []
     previous_end, past_end = 0, False  # None: the line above says nothing
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         parts = line.split()
         if not parts:
             continue
@@ -222,12 +210,16 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
     return sorted(segments)
 
 
-def read_speakers(root: Path, data: list[DataDirectory], log: Log) -> None:
-    """Sex and height of the speakers from DOC/SPKRINFO.TXT into the data directories."""
-    speakers = {speaker for part in data for speaker in part.utt2spk.values()}
+def table_of_speakers(root: Path) -> Path | None:
+    """DOC/SPKRINFO.TXT, or SPKRINFO.TXT, if there is one."""
     directory = child(root, "DOC") or root
-    path = child(directory, "SPKRINFO.TXT") if directory.is_dir() else None
-    rows = [line.split() for line in _text(path).splitlines() if not line.startswith(";")] if path else []
+    return child(directory, "SPKRINFO.TXT") if directory.is_dir() else None
+
+
+def read_speakers(path: Path | None, data: list[DataDirectory], log: Log) -> None:
+    """Sex and height of the speakers from the table into the data directories."""
+    speakers = {speaker for part in data for speaker in part.utt2spk.values()}
+    rows = [line.split() for line in read_lines(path) if not line.startswith(";")] if path else []
     table = {(row[1] + row[0]).upper(): row for row in rows if len(row) >= 7}
     genders, heights = {}, {}
     for speaker in sorted(speakers):
@@ -301,18 +293,27 @@ def prepare(arguments: argparse.Namespace) -> None:
     """Reads the corpus, checks it, divides it and writes the data directories."""
     root = find_root(arguments.corpus)
     options = {name: value for name, value in sorted(vars(arguments).items()) if name not in ("debug", "out", "corpus")}
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(root.rglob("*.*"))]
-    inputs = {"options": options, "corpus": hash_value(stamps)}
-    prepare_sets(arguments.out, inputs, SETS, lambda log: make_sets(root, arguments, log), RATE_HZ, arguments.max_bad)
+    found = Log()
+    files = corpus_files(found, child(root, "TRAIN"), child(root, "TEST"))
+    table = table_of_speakers(root)
+    inputs = {"options": options, "corpus": stamp([*files, *filter(None, [table])])}
+
+    def make(log: Log) -> dict[str, DataDirectory]:
+        log.add(found)
+        sets = make_sets(root, files, arguments, log)
+        read_speakers(table, list(sets.values()), log)
+        return sets
+
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
 
 
-def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
-    """The sets, read and checked.
+def make_sets(root: Path, files: list[Path], arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+    """The sets, read and checked, without what the table of speakers says.
 
     Raises:
         UserError: there are faults.
     """
-    utterances = find_utterances(root, log)
+    utterances = find_utterances(root, files, log)
     jobs = min(8, len(os.sched_getaffinity(0)))
     read = partial(read_utterance, phones={*CODES, *arguments.further_phones.split()})
     utterances = read_all(read, [utterance for utterance in utterances if utterance.audio], jobs, log)
@@ -331,13 +332,11 @@ def make_sets(root: Path, arguments: argparse.Namespace, log: Log) -> dict[str, 
         print("sentences SA1 and SA2 left out (--sa drop)")
     train = [utterance for utterance in utterances if utterance.use == "TRAIN"]
     valid = choose_valid(train, arguments)
-    sets = {
+    return {
         "train": collect([utterance for utterance in train if utterance.name not in valid]),
         "valid": collect([utterance for utterance in train if utterance.name in valid]),
         "test": collect([utterance for utterance in utterances if utterance.use == "TEST"]),
     }
-    read_speakers(root, list(sets.values()), log)
-    return sets
 
 
 def main(argv: list[str] | None = None) -> int:

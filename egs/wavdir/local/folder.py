@@ -13,6 +13,7 @@ from speechlvm.data.convert import check_container, convert_audio
 from speechlvm.data.headers import by_ffmpeg, open_regular
 from speechlvm.data.preparation import Log, examples, misaligned_frames, read_all, shown
 from speechlvm.errors import UserError
+from speechlvm.files import files_below
 
 # fmt: off
 READ = (".wav", ".wave", ".flac", ".sph", ".nist", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au",
@@ -70,52 +71,43 @@ class File:
     digest: str = ""
 
 
-def find_files(root: Path, apart: list[Path], log: Log) -> list[tuple[Path, os.stat_result]]:
+def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
     """The audio files below a folder by their endings, links followed, each folder once, in a fixed order.
 
     Args:
         root: the folder.
         apart: folders that are not searched, as what we write ourselves lies there.
-        log: takes what is left out, and what cannot be read.
+        log: takes what is left out.
 
     Raises:
-        UserError: no such folder, or no audio files in it.
+        UserError: no such folder, one that cannot be searched, or no audio files in it.
     """
     if not root.is_dir():
         raise UserError(
             f"{shown(root)}: no such folder; give one of audio files (a relative path starts at the recipe)"
         )
     ours = {_identity(path.stat()) for path in apart if path.exists()}
-    searched, found, folders = set(), [], [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            identity = _identity(folder.stat())
-            entries = sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name))
-        except OSError as error:
-            log.fault(f"{shown(folder)}: cannot be searched ({error.strerror}); check its permissions, or move it away")
+    found: list[Path] = []
+
+    def hidden(path: Path) -> bool:
+        if path.name.startswith("."):
+            log.tolerate("hidden files and folders were left out", shown(path.relative_to(root)))
+        return path.name.startswith(".")
+
+    def again(folder: Path) -> None:
+        log.tolerate("links lead to folders that are searched anyway", shown(folder.relative_to(root)))
+
+    for path in files_below(root, again, lambda folder: not hidden(folder) and _identity(folder.stat()) not in ours):
+        ending = path.suffix.lower()
+        if hidden(path):
             continue
-        if identity in ours:
-            continue
-        if identity in searched:
-            log.tolerate("links lead to folders that are searched anyway", shown(folder.relative_to(root)))
-            continue
-        searched.add(identity)
-        below = []
-        for path in entries:
-            ending = path.suffix.lower()
-            if path.name.startswith("."):
-                log.tolerate("hidden files and folders were left out", shown(path.relative_to(root)))
-            elif path.is_dir():
-                below.append(path)
-            elif ending in NOT_READ:
-                remedy = "convert it, for example with ffmpeg to .flac, or move it away"
-                log.reject(path, f"{path}: {ending} is not read here; {remedy}")
-            elif ending not in READ:
-                log.tolerate("files are not audio by their endings and were left out", shown(path.relative_to(root)))
-            else:
-                _add_file(path, found, log)
-        folders += reversed(below)
+        if ending in NOT_READ:
+            remedy = "convert it, for example with ffmpeg to .flac, or move it away"
+            log.reject(path, f"{path}: {ending} is not read here; {remedy}")
+        elif ending not in READ:
+            log.tolerate("files are not audio by their endings and were left out", shown(path.relative_to(root)))
+        else:
+            _add_file(path, found, log)
     if not found and not log.faults and not log.rejected:
         raise UserError(f"{shown(root)}: no audio files in it or in any folder below; looked for {' '.join(READ)}")
     return found
@@ -125,7 +117,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _add_file(path: Path, found: list[tuple[Path, os.stat_result]], log: Log) -> None:
+def _add_file(path: Path, found: list[Path], log: Log) -> None:
     try:
         status = path.stat()
     except OSError as error:
@@ -133,7 +125,7 @@ def _add_file(path: Path, found: list[tuple[Path, os.stat_result]], log: Log) ->
         log.reject(path, f"{path}: {reason}; mend it, or move it away")
         return
     if stat.S_ISREG(status.st_mode):
-        found.append((path, status))
+        found.append(path)
     else:
         log.reject(path, f"{path}: not a regular file; move it away")
 

@@ -23,9 +23,9 @@ from folder import JOBS, File, Options, counted, find_files, read_headers, read_
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory, load_data_dir
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all, shown, shuffled
+from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all, shown, shuffled, stamp
 from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_value, is_done, mark_undone, remove_leftovers
+from speechlvm.files import is_done, mark_undone, remove_leftovers
 
 SETS = ("train", "valid", "test")
 LONGEST_ID, LONGEST_SPEAKER = 120, 40
@@ -189,9 +189,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     options = options_of(arguments)
     inputs = {
         "options": {**asdict(options), **{name: getattr(arguments, name) for name in names}},
-        "files": hash_value([(str(path), status.st_size, status.st_mtime_ns) for path, status in found]),
+        "files": stamp(found),
     }
-    files = [File(path, shown(str(path.relative_to(arguments.wav_dir)).replace("\\", r"\\"))) for path, _ in found]
+    files = [File(path, shown(str(path.relative_to(arguments.wav_dir)).replace("\\", r"\\"))) for path in found]
     rate_hz = None
     done = is_done(arguments.out, inputs) and all(path.exists() for path in audio_of(arguments.out))
     if log.failed or not done:

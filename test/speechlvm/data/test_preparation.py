@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from speechlvm.data.preparation import files_below, misaligned_frames
+from speechlvm.data.preparation import Log, corpus_files, misaligned_frames, stamp
 from speechlvm.errors import UserError
+from speechlvm.files import files_below
 
 
 def test_files_below_follows_links_and_searches_nothing_twice(tmp_path):
@@ -18,6 +19,23 @@ def test_files_below_follows_links_and_searches_nothing_twice(tmp_path):
     (root / "b" / "up").symlink_to("..")
     found = [str(path.relative_to(root)) for path in files_below(root)]
     assert found == ["top.txt", "a link/3.xml", "b/1.xml", "b/2.xml"]
+    log = Log()
+    files = corpus_files(log, root / "b", root / "top.txt", root / "none")
+    assert files == [root / "b/1.xml", root / "b/2.xml", *files[2:4], root / "top.txt"]
+    assert files[2:4] == [root / "b/up/top.txt", root / "b/up/a link/3.xml"]
+    assert log.tolerated == {"links lead to folders that are searched anyway": [str(root / "b/up/b")]}
+
+
+def test_the_stamp_of_files_tells_others_of_the_same_size_and_time(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1, 1))
+    stamps = []
+    for target in ("a", "b", "none", "a"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        stamps.append(stamp([tmp_path / "link"]))
+    assert len(set(stamps)) == 3 and stamps[0] == stamps[3]
 
 
 def test_a_directory_that_cannot_be_searched_is_no_empty_one(tmp_path, monkeypatch):

@@ -317,3 +317,16 @@ def test_nothing_is_written_again_unless_something_changed(write_result, write_t
         assert report.main(arguments) == 0
         assert out.read_text().startswith(text[:20]) and figure.read_bytes() != b"as it was"
         assert report.main([*arguments, "--check"]) == 0
+
+
+def test_experiments_on_another_disk(write_result, write_table, run, tmp_path):
+    path = write_result("a", -1.0) / "result.json"
+    write_table(rows("a", "b"))
+    (tmp_path / "exp/train/a").rename(tmp_path / "a")
+    (tmp_path / "exp/train/a").symlink_to(tmp_path / "a")
+    before = run()
+    path.write_text(path.read_text().replace("-1.0", "-2.0"))
+    changed = run()
+    assert changed != before
+    (tmp_path / "exp/train/b").symlink_to(tmp_path / "a")
+    assert run() != changed

@@ -12,9 +12,9 @@ import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets
+from speechlvm.data.preparation import Log, add_max_bad, corpus_files, prepare_sets, stamp
 from speechlvm.data.vectors import write_vectors
-from speechlvm.files import hash_value
+from speechlvm.text import read_lines
 
 SETS = ("train", "valid", "test")
 # FILL IN: the channels in the order of the columns: "real" ones are normalised, "binary" ones stay 0 or 1.
@@ -22,8 +22,8 @@ CHANNELS = {"x": "real", "y": "real", "z": "real"}
 RATE_HZ = 60.0  # FILL IN: frames per second; None where frames are not spaced in time
 
 
-def find_sequences(corpus: Path, use: str, log: Log) -> dict[str, Path]:
-    """The sequences of a set: ids, made of [A-Za-z0-9_.-] and beginning with the subject's, and their files.
+def find_sequences(corpus: Path, use: str, files: list[Path], log: Log) -> dict[str, Path]:
+    """The sequences of a set: ids, made of [A-Za-z0-9_.-] and beginning with the subject's; given its files.
 
     FILL IN: what your corpus's folders and files are called, and which set each sequence is in. A division that others
     use is a list in conf/; one of your own is drawn with `speechlvm.data.preparation.shuffled`.
@@ -32,11 +32,11 @@ def find_sequences(corpus: Path, use: str, log: Log) -> dict[str, Path]:
     if not (corpus / use).is_dir():
         log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
         return found
-    for path in sorted((corpus / use).glob("*/*")):
-        if path.suffix == ".csv":
+    for path in files:
+        if path == corpus / use / path.parent.name / f"{path.stem}.csv":
             found[f"{path.parent.name}-{path.stem}"] = path
         else:
-            log.tolerate("files are not .csv and were left out", str(path))
+            log.tolerate("files are not <set>/<subject>/<name>.csv and were left out", str(path))
     return found
 
 
@@ -45,7 +45,7 @@ def read_sequence(path: Path, log: Log) -> np.ndarray | None:
 
     FILL IN: the format of your files. Name the file and the line of what is wrong, and go on to the next file.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     if not lines or [name.strip() for name in lines[0].split(",")] != list(CHANNELS):
         log.fault(f"{path}:1: expected the names of the channels, '{','.join(CHANNELS)}'")
         return None
@@ -64,11 +64,11 @@ def read_sequence(path: Path, log: Log) -> np.ndarray | None:
     return np.array(rows, dtype=np.float32)
 
 
-def make_sets(corpus: Path, out: Path, log: Log) -> dict[str, DataDirectory]:
+def make_sets(corpus: Path, files: dict[str, list[Path]], out: Path, log: Log) -> dict[str, DataDirectory]:
     """The sets, read and checked."""
     sets = {}
     for use in SETS:
-        paths = find_sequences(corpus, use, log)
+        paths = find_sequences(corpus, use, files[use], log)
         feats, num_frames = write_vectors(out / "frames", use, read_all_of(paths, log))
         sets[use] = DataDirectory(
             {name: paths[name].parent.name for name in feats},
@@ -90,13 +90,14 @@ def read_all_of(paths: dict[str, Path], log: Log) -> Iterator[tuple[str, np.ndar
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Makes the sets, unless that is done."""
-    stamps = [
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(arguments.corpus.rglob("*.*"))
-    ]
-    inputs = {"corpus": hash_value(stamps), "max_bad": arguments.max_bad}
+    found = Log()
+    # all that is read, and only that: the sets are made anew when any of it changes
+    files = {use: corpus_files(found, arguments.corpus / use) for use in SETS}
+    inputs = {"corpus": stamp(path for paths in files.values() for path in paths), "max_bad": arguments.max_bad}
 
     def make(log: Log) -> dict[str, DataDirectory]:
-        return make_sets(arguments.corpus, arguments.out, log)
+        log.add(found)
+        return make_sets(arguments.corpus, files, arguments.out, log)
 
     prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
 
