@@ -15,12 +15,14 @@ from speechlvm.data.vectors import count_frames, read_channels
 from speechlvm.errors import UserError
 
 if TYPE_CHECKING:
+    from speechlvm.data.headers import AudioInfo
     from speechlvm.data.preparation import Log
 
 AUDIO_FILES = ("wav.scp", "utt2num_samples")
 VECTOR_FILES = ("feats.scp", "utt2num_frames")
 COMPUTED_FILES = ("spk2utt", "utt2num_samples")
 ONE_SET = "leave it in one of the sets"
+LATE_SECONDS = Decimal("0.5")  # that times may be past a recording, as they are rounded; Kaldi cuts such ends too
 
 
 def validate(
@@ -39,8 +41,9 @@ def validate(
     if not allow_pipes:
         faults += pipe_faults(contents)
     if check_audio and "wav.scp" in contents:
-        lengths, unreadable = audio_lengths(contents, allow_pipes, log)
-        faults += unreadable + _wrong_counts(contents, lengths)
+        infos, unreadable = recording_infos(contents, allow_pipes, log)
+        lengths, impossible = audio_lengths(contents, infos)
+        faults += unreadable + impossible + _wrong_counts(contents, lengths)
     if check_audio and of_vectors(contents):
         faults += vector_faults(contents)
     return faults
@@ -249,10 +252,10 @@ def _segments_past_the_end(contents: dict[str, Contents]) -> list[str]:
     return faults
 
 
-def audio_lengths(
+def recording_infos(
     contents: dict[str, Contents], allow_pipes: bool, log: Log | None = None
-) -> tuple[dict[str, int], list[str]]:
-    """Samples of all utterances from the headers of their files, and a fault for each that dumps would refuse."""
+) -> tuple[dict[str, AudioInfo], list[str]]:
+    """The headers of all files, by their keys, and a fault for each file that dumps would refuse."""
     from speechlvm.data.audio import BLOCK_FRAMES, audio_blocks, audio_info, check_format, tell_oddities
 
     infos, faults, rate_hz = {}, [], None
@@ -274,9 +277,21 @@ def audio_lengths(
         except UserError as error:
             here = "" if is_pipe(line.rest) or os.path.isabs(line.rest) else f" (relative paths start at {Path.cwd()})"
             faults.append(f"{wav.path}:{line.number}: {line.key}: {error}{here}")
+    return infos, faults
+
+
+def seconds_late(excerpt: Excerpt, info: AudioInfo) -> Decimal:
+    """By how much a part of a recording that begins in it ends after it; 0 if it does not."""
+    if excerpt.end_seconds is None or excerpt.bounds(info.rate_hz, info.num_samples)[0] >= info.num_samples:
+        return Decimal(0)
+    return max(Decimal(0), excerpt.end_seconds - Decimal(info.num_samples) / info.rate_hz)
+
+
+def audio_lengths(contents: dict[str, Contents], infos: dict[str, AudioInfo]) -> tuple[dict[str, int], list[str]]:
+    """Samples of all utterances of files with these headers, and a fault for each that has none."""
     if "segments" not in contents:
-        return {key: info.num_samples for key, info in infos.items()}, faults
-    lengths = {}
+        return {key: info.num_samples for key, info in infos.items()}, []
+    lengths, faults = {}, []
     for key, line in excerpts(contents).items():
         excerpt = Excerpt.parse(line.rest)
         if excerpt.recording in infos:
@@ -284,9 +299,11 @@ def audio_lengths(
             start, stop = excerpt.bounds(info.rate_hz, info.num_samples)
             where = f"{contents['segments'].path}:{line.number}: {key}"
             if stop > info.num_samples:
+                by_little = 0 < seconds_late(excerpt, info) <= LATE_SECONDS
+                remedy = FIXER if by_little else "correct the times (end -1: the recording's end)"
                 faults.append(
                     f"{where}: ends at sample {stop}, past the {info.num_samples} of '{excerpt.recording}' at "
-                    f"{info.rate_hz} Hz; correct the times (end -1: the recording's end)"
+                    f"{info.rate_hz} Hz; {remedy}"
                 )
             elif stop <= start:
                 faults.append(

@@ -1,33 +1,46 @@
-"""Mending data directories by removing or sorting lines."""
+"""Mending data directories by removing or sorting lines, and by cutting ends that are a little late."""
+
+from __future__ import annotations
 
 import os
 import shutil
+from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechlvm.data.checks import (
     COMPUTED_FILES,
+    LATE_SECONDS,
     audio_lengths,
     examine,
     excerpts,
     mandatory,
     of_vectors,
     pipe_faults,
+    recording_infos,
+    seconds_late,
     vector_faults,
 )
 from speechlvm.data.directory import DataDirectory, sorted_by_bytes, write_lines
+from speechlvm.data.preparation import examples
+from speechlvm.data.recordings import Excerpt
 from speechlvm.data.tables import FIXER, TABLES, Contents, Line
 from speechlvm.errors import UserError
 from speechlvm.files import disk_errors
+
+if TYPE_CHECKING:
+    from speechlvm.data.headers import AudioInfo
 
 OF_VECTORS = ("channels", "rate_hz")
 UNCHANGED = "not fixed: nothing was changed"
 
 
 def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
-    """Repairs what can be repaired by removing or sorting lines; says each thing that was done.
+    """Repairs what can be repaired without a guess; says each thing that was done.
 
     Line ends, byte order marks, blank lines, stray blanks, order and repeated lines are put right; utterances that a
-    mandatory file lacks are removed from all files; spk2utt and utt2num_samples are computed anew. What would need a
+    mandatory file lacks are removed from all files; utterances that end up to `LATE_SECONDS` after their recordings are
+    cut there; spk2utt and utt2num_samples are computed anew. What would need a
     guess (a malformed line, an utterance with two different values, an unreadable audio file) is not touched.
 
     Args:
@@ -52,7 +65,10 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
     if of_vectors(contents):
         lengths, faults = {}, vector_faults(contents)
     else:
-        lengths, faults = audio_lengths(contents, allow_pipes)
+        infos, faults = recording_infos(contents, allow_pipes)
+        _cut_ends(contents, infos, done)
+        lengths, impossible = audio_lengths(contents, infos)
+        faults += impossible
     if faults:
         raise _refusal(faults)
     _regenerate(path, contents, lengths, done)
@@ -130,6 +146,24 @@ def _fix_keys(path: Path, contents: dict[str, Contents], done: list[str]) -> Non
                 reason = f"not in {', '.join(lacking)}" if kind == "utterance" else "has no utterance"
                 done.append(f"{table.path}:{line.number}: removed '{line.text}': {line.key} {reason}")
         table.lines = [line for line in table.lines if line.key in known[kind]]
+
+
+def _cut_ends(contents: dict[str, Contents], infos: dict[str, AudioInfo], done: list[str]) -> None:
+    """Cuts utterances that end a little after their recordings, as where times were rounded."""
+    cut: dict[str, Decimal] = {}
+    for key, line in excerpts(contents).items():
+        excerpt = Excerpt.parse(line.rest)
+        info = infos.get(excerpt.recording)
+        if info and 0 < (late := seconds_late(excerpt, info)) <= LATE_SECONDS:
+            end = f"{Decimal(info.num_samples) / info.rate_hz:.6f}".rstrip("0").rstrip(".")
+            place = contents["segments"].lines.index(line)
+            contents["segments"].lines[place] = Line(line.number, key, f"{excerpt.recording} {line.columns[1]} {end}")
+            cut[key] = late
+    if cut:
+        done.append(
+            f"{contents['segments'].path}: {len(cut)} utterances cut at the end of their recordings, which they were "
+            f"up to {max(cut.values()):.3g} s past: {examples(list(cut))}"
+        )
 
 
 def _regenerate(path: Path, contents: dict[str, Contents], lengths: dict[str, int], done: list[str]) -> None:

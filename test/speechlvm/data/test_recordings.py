@@ -15,6 +15,7 @@ from speechlvm.data.checks import validate
 from speechlvm.data.directory import load_data_dir, write_data_dir
 from speechlvm.data.dump import open_dump
 from speechlvm.data.repair import fix
+from speechlvm.data.tables import FIXER
 
 RATE_HZ = 16000
 SEGMENTS = """a-1 rec-1 0 0.25
@@ -90,7 +91,8 @@ RECORDING_FAULTS = {
     "negative start": (edited("rec-1 0 0.25", "rec-1 -0.5 0.25"), "1: a-1: times '-0.5' and '0.25'; expected seconds"),
     "negative end": (edited("0.25 -1", "0.25 -2"), "2: a-2: times '0.25' and '-2'; expected seconds from 0 (end -1: "),
     "no number": (edited("0.0625", "1e-3"), "3: b-1: times '1e-3' and '0.1'; expected seconds"),
-    "past the end": (edited("0.25 -1", "0.25 0.51"), "2: a-2: ends at sample 8160, past the 8001 of 'rec-1' at 16000"),
+    "past the end": (edited("0.25 -1", "0.25 1.51"), "2: a-2: ends at sample 24160, past the 8001 of 'rec-1' at 16000"),
+    "half a second past the end": (edited("0.25 -1", "0.25 1.0001"), "2: a-2: ends at sample 16002, past the 8001 of "),
     "from past the end": (edited("0.25 -1", "7 -1"), "2: a-2: samples 112000 to 8001 of 'rec-1', which has 8001 at"),
     "between samples": (edited("0.0625 0.1", "0.0625 0.06251"), "3: b-1: samples 1000 to 1000 of 'rec-0', which has"),
     "columns": (edited("rec-1 0 0.25", "rec-1 0"), "1: 3 columns; expected 4 (utterance recording start end)"),
@@ -110,13 +112,26 @@ def test_faults_that_only_their_owner_can_mend(directory, edit, fault):
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
 
 
+def test_ends_a_little_after_the_recording_are_cut(directory):
+    path = directory / "segments"
+    path.write_text(edited("0.25 -1", "0.25 0.51")(edited("0.05", "0.7")(path.read_text())))
+    fault = f"{path}:2: a-2: ends at sample 8160, past the 8001 of 'rec-1' at 16000 Hz; {FIXER}"
+    assert fault in validate(directory) and len(validate(directory)) == 2
+    assert fix(directory)[0] == (
+        f"{path}: 2 utterances cut at the end of their recordings, which they were up to 0.5 s past: a-2, b-2"
+    )
+    assert path.read_text() == edited("0.05", "0.2")(edited("0.25 -1", "0.25 0.500062")(SEGMENTS))
+    assert validate(directory) == [] and fix(directory) == []
+    assert load_data_dir(directory).num_samples == {"a-1": 4000, "a-2": 4001, "b-1": 600, "b-2": 3200}
+
+
 def test_what_has_no_recording_or_no_segment_is_removed(directory, tmp_path):
     lines = (directory / "wav.scp").read_text().splitlines(keepends=True)
     write_wav(tmp_path / "rec 2.wav", np.arange(99, dtype=np.int16), RATE_HZ)
     (directory / "wav.scp").write_text(f"{lines[1]}rec-2 {tmp_path}/rec 2.wav\n")
     assert validate(directory) == [
-        f"{directory}/wav.scp:2: recording 'rec-2' is not in segments; run utils/fix_data_dir.sh",
-        f"{directory}/segments:3: recording 'rec-0' is not in wav.scp; run utils/fix_data_dir.sh",
+        f"{directory}/wav.scp:2: recording 'rec-2' is not in segments; {FIXER}",
+        f"{directory}/segments:3: recording 'rec-0' is not in wav.scp; {FIXER}",
     ]
     assert fix(directory) == [
         f"{directory}/utt2spk:3: removed 'b-1 b': b-1 not in wav.scp",
