@@ -28,6 +28,7 @@ from speechlvm.bin import analyse, baseline, dump, fix_data_dir, score, train, v
 from speechlvm.config import dump_yaml, load_experiment, validated
 from speechlvm.data.audio import write_wav
 from speechlvm.data.dump import open_dump
+from speechlvm.data.tables import FIXER
 from speechlvm.errors import ConfigError
 from speechlvm.experiment import build
 from speechlvm.models import MODELS, model_class
@@ -36,7 +37,6 @@ from speechlvm.training.checkpoint import Checkpoints
 from speechlvm.training.trainer import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
-FIXER = "run utils/fix_data_dir.sh"
 SAFE = "allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
 UNTOUCHED = " (not fixed: nothing was changed)"
 UTTERANCES = ("A_1", "A_2", "B_1")
@@ -191,8 +191,8 @@ ROWS_32 = {
     "end at start": ("0 0.5", "0.5 0.5", "1: A_1: ends at 0.5 s, not after its start at 0.5 s; correct the times"),
     "negative": ("0 0.5", "-1 0.5", f"1: A_1: times '-1' and '0.5'; expected seconds from 0 {TO_THE_END}"),
     "past the end": (
-        "rec 0 1", "rec 0 1.5",
-        f"3: B_1: ends at sample 24000, past the 16000 of 'rec' at 16000 Hz; correct the times {TO_THE_END}",
+        "rec 0 1", "rec 0 1.6",
+        f"3: B_1: ends at sample 25600, past the 16000 of 'rec' at 16000 Hz; correct the times {TO_THE_END}",
     ),
     "unknown recording": ("B_1 rec", "B_1 record", f"3: recording 'record' is not in wav.scp; {FIXER}"),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from speechlvm.data.checks import examine, of_vectors
 from speechlvm.data.recordings import Excerpt, Pipe, entry
 from speechlvm.data.tables import TABLES
 from speechlvm.data.vectors import read_channels, write_channels
-from speechlvm.errors import UserError
+from speechlvm.errors import UserError, utility
 from speechlvm.files import atomic_write, disk_errors
 
 
@@ -90,8 +90,8 @@ def load_data_dir(path: str | Path) -> DataDirectory:
     """
     contents, faults = examine(Path(path))
     if faults:
-        more = f" (and {len(faults) - 1} more; utils/validate_data_dir.sh {path} lists all)" if len(faults) > 1 else ""
-        raise UserError(faults[0] + more)
+        rest = f"{len(faults) - 1} more; {utility('validate_data_dir.sh')} {path} lists all"
+        raise UserError(faults[0] + (f" (and {rest})" if len(faults) > 1 else ""))
     values: dict[str, dict] = {}
     for name, (attribute, convert) in ATTRIBUTES.items():
         column = values.setdefault(attribute, {})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from speechlvm.data.headers import COPY_AGAIN
 from speechlvm.data.tables import TO_THE_END, is_pipe
-from speechlvm.errors import UserError
+from speechlvm.errors import UserError, utility
 from speechlvm.files import version_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from speechlvm.data.directory import DataDirectory
 
+VALIDATE = f"run {utility('validate_data_dir.sh')}"
 ALLOW = "give --allow_pipes if you trust every command in it, or write the path of an audio file"
 
 
@@ -177,7 +178,7 @@ class Recordings:
         if not start < stop <= len(samples):
             raise UserError(
                 f"{utterance}: samples {start} to {stop} of {excerpt.recording}, which has {len(samples)}; "
-                "run utils/validate_data_dir.sh on the data directory"
+                f"{VALIDATE} on the data directory"
             )
         return samples[start:stop]
 
@@ -200,4 +201,4 @@ def file_stamp(path: Path) -> list:
     try:
         return version_of(path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; run utils/validate_data_dir.sh on the data directory") from error
+        raise UserError(f"{path}: {error.strerror}; {VALIDATE} on the data directory") from error

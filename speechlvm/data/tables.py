@@ -24,12 +24,13 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from speechlvm.errors import utility
 from speechlvm.text import unmarked
 
 SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
 ALLOWED = "[A-Za-z0-9_.-], not starting with '-'"
 BLANKS = " \t"
-FIXER = "run utils/fix_data_dir.sh"
+FIXER = f"run {utility('fix_data_dir.sh')}"
 
 
 @dataclass(frozen=True)

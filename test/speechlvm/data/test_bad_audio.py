@@ -24,6 +24,7 @@ from speechlvm.bin import validate_data_dir
 from speechlvm.data.audio import read_audio, write_wav
 from speechlvm.data.directory import load_data_dir
 from speechlvm.data.dump import open_dump
+from speechlvm.data.recordings import VALIDATE
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCAL = ROOT / "egs/wavdir/local"
@@ -256,7 +257,7 @@ def test_neither_valid_nor_dumped(directory, made, message):
     assert (checked.returncode, checked.stderr) == (1, f"error: {data}/wav.scp:2: s-b: {message}\n")
     dumped = run_dump(data)
     if not bad.exists():  # found before the first file is opened
-        message = f"{bad}: No such file or directory; run utils/validate_data_dir.sh on the data directory"
+        message = f"{bad}: No such file or directory; {VALIDATE} on the data directory"
     assert (dumped.returncode, dumped.stderr) == (1, f"error: {message}\n")
     assert not (data.parent / "dump/done.json").exists() and not list((data.parent / "dump").glob("*.ark"))
 

@@ -15,6 +15,7 @@ from speechlvm.data.audio import write_wav
 from speechlvm.data.checks import validate
 from speechlvm.data.directory import DataDirectory, Segment, load_data_dir, write_data_dir
 from speechlvm.data.repair import fix
+from speechlvm.data.tables import FIXER
 from speechlvm.data.vectors import write_vectors
 from speechlvm.errors import UserError
 
@@ -125,7 +126,7 @@ def test_relative_paths_are_those_of_the_current_directory(directory, monkeypatc
     assert any("x y.wav: no such file" in fault for fault in validate(directory))
 
 
-FIXABLE = "run utils/fix_data_dir.sh"
+FIXABLE = FIXER
 PATH = b"/data/x.wav"
 # file, edit of its bytes, the fault expected (after the path of the file); whether the fixer makes it valid
 CASES = {
@@ -276,7 +277,9 @@ def test_nothing_in_common_is_not_fixed(directory):
 
 def test_load_refuses_with_the_first_fault(directory):
     change(directory, "utt2spk", lambda b: b.replace(b"\n", b"\r\n") + b"\n")
-    with pytest.raises(UserError, match=r"utt2spk:1: CRLF.*\(and 1 more; utils/validate_data_dir.sh .* lists all\)"):
+    with pytest.raises(
+        UserError, match=r"utt2spk:1: CRLF.*\(and 1 more; /.*/utils/validate_data_dir.sh .* lists all\)"
+    ):
         load_data_dir(directory)
     with pytest.raises(UserError, match="no such directory"):
         load_data_dir(directory / "nothing")
