@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import stat
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,8 +17,13 @@ from speechlvm.settings import Settings
 from speechlvm.text import read_text
 
 MAX_CONFIG_BYTES = 1 << 20
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*|[0-9]*\.[0-9]*([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*|[0-9]*\.[0-9]*)([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
+# What YAML 1.1 takes for text, and all else for a number. 1e5 is whole, as settings that count must be.
+_EXPONENTS = {
+    _INT: re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}$"),
+    _FLOAT: re.compile(r"[-+]?([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)[eE][-+]?[0-9]+$"),
+}
 
 
 class DataSettings(Settings):
@@ -173,9 +179,10 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_scalar(self, node):
         # YAML 1.1 reads 010 as 8 and 1:30 as 90
-        if node.tag in _NUMBERS and not _DECIMAL.fullmatch(node.value):
+        if node.tag in (_INT, _FLOAT) and not _DECIMAL.fullmatch(node.value):
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value[:99]!r} is no decimal number")
-        return super().construct_scalar(node)
+        text = super().construct_scalar(node)
+        return format(Decimal(text), "f") if node.tag == _INT else text
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -187,6 +194,15 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `_StrictLoader` would take for numbers."""
+
+
+for _each in (_StrictLoader, _Dumper):
+    for _tag, _pattern in _EXPONENTS.items():
+        _each.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -261,7 +277,7 @@ def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str
 
 
 def _as_number(item: dict[str, Any]) -> str:
-    """What to write in place of text that was meant as a number; YAML 1.1 reads 1e-3 as text."""
+    """What to write in place of text that was meant as a number."""
     if not item["type"].startswith(("int_", "float_")) or not isinstance(item["input"], str):
         return ""
     try:
@@ -269,7 +285,7 @@ def _as_number(item: dict[str, Any]) -> str:
     except ValueError:
         return ""
     written = f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:f}".rstrip("0")
-    return f"; write {written if float(written) == number else repr(number)}, as YAML takes this for text"
+    return f"; write {written if float(written) == number else repr(number)}, without quotation marks"
 
 
 def _shown(value: Any) -> str:
@@ -349,4 +365,4 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
 
 def dump_yaml(config: ExperimentConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False)

@@ -383,7 +383,7 @@ limits:
 """
 MISSING = "{config}: training.learning_rate: missing; it has no default"
 KEYS = "model, model_conf, coding, distribution, distribution_conf, data, training, validation, limits"
-TEXT = "as YAML takes this for text"
+TEXT = "without quotation marks"
 BIG = "#" * (1 << 20)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
 # row, what is replaced, by what, and what the error says after the name of the file
@@ -393,7 +393,7 @@ ROWS_CONFIG = [
     ("40 unknown", "coding: mulaw", "coding: mulaw\nspeed: 3",
      f": speed: unknown key; expected one of {KEYS}"),
     ("40 of the model", "hidden", "hiden", ": model_conf: hiden: unknown key; did you mean 'hidden'?"),
-    ("41 text for a number", "0.005", "5e-3",
+    ("41 text for a number", "0.005", "'5e-3'",
      f": training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write 0.005, {TEXT}"),
     ("41 quoted", "layers: 1", "layers: '1'",
      f": model_conf: layers: input should be a valid integer; found '1' (str); write 1, {TEXT}"),

@@ -53,7 +53,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
     [
         ("  gradient_clip", "  gradient_clp", r"training.gradient_clp: unknown key; did you mean 'gradient_clip'\?"),
         ("hidden: 12", "hiden: 12", r"model_conf: hiden: unknown key; did you mean 'hidden'\?"),
-        ("peak: 0.005", "peak: 5e-3", r"learning_rate.peak: .*valid number.*found '5e-3' \(str\)"),
+        ("peak: 0.005", "peak: '5e-3'", r"learning_rate.peak: .*valid number.*found '5e-3' \(str\)"),
         ("peak: 0.005", "peak: .nan", r"learning_rate.peak: .*nan"),
         ("batch_frames: 4096", 'batch_frames: "4096"', r"data.batch_frames: .*integer.*found '4096' \(str\)"),
         ("batch_frames: 4096", "batch_frames: 0", r"data.batch_frames: .*greater than 0; found 0"),
@@ -98,9 +98,28 @@ def test_an_override_of_a_section_that_is_none(tiny_config):
     assert "'coding' is not a section" in _refused(tiny_config(), [("coding.x", "1")])
 
 
-def test_floats_of_yaml_1_1():
-    # 1e-3 without a dot is text in YAML 1.1: it must be refused with its type, not silently converted
-    assert yaml.safe_load("1e-3") == "1e-3"
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e-3", 0.001), ("1E-3", 0.001), ("+1e-3", 0.001), (".5e-3", 0.0005), ("5.e-4", 0.0005), ("1.0e-3", 0.001)],
+)
+def test_exponents_are_numbers(tiny_config, text, number):
+    assert yaml.safe_load("1e-3") == "1e-3"  # not so in YAML 1.1
+    found = config.load_experiment(tiny_config(), [("training.learning_rate.peak", text)])
+    assert found.training.learning_rate.peak == number
+    assert config.parse_yaml(f"peak: {text}", "") == {"peak": number}
+
+
+def test_whole_numbers_with_exponents_count(tiny_config):
+    found = config.load_experiment(tiny_config(), [("limits.steps", "1e3"), ("data.batch_frames", "+2E4")])
+    assert (found.limits.steps, found.data.batch_frames) == (1000, 20000)
+    assert "input should be a valid integer; found 0.1 (float)" in _refused(tiny_config(), [("limits.steps", "1e-1")])
+    assert "input should be a finite number" in _refused(tiny_config(), [("training.gradient_clip", "1e999")])
+    assert "'1e-3000' is no decimal number" in _refused(tiny_config(), [("training.gradient_clip", "1e-3000")])
+
+
+def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
+    found = config.load_experiment(tiny_config(), [("training.initialise_from", "'1e3'")])
+    assert config.parse_yaml(config.dump_yaml(found), "")["training"]["initialise_from"] == "1e3"
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def _wrong(value):
     if isinstance(value, int):
         return ["x", str(value), [value], {"a": value}, True, value + 0.5, -1, math.nan, math.inf, -(10**30)]
     if isinstance(value, float):
-        return ["x", "1e-3", [value], {"a": value}, True, -1.0, math.nan, math.inf, -math.inf]
+        return ["x", "1e-3 s", [value], {"a": value}, True, -1.0, math.nan, math.inf, -math.inf]
     if isinstance(value, list):
         return [3, "x", {"a": value}, [], [-1], ["x"]]
     if isinstance(value, dict):
