@@ -37,10 +37,11 @@ check_number samples 1 1000000
 check_number num_samples 1 1000000
 check_number ngpu 0 64
 check_number num_nodes 1 1000
+positive='^0*([1-9][0-9]*([.][0-9]+)?|[.]0*[1-9][0-9]*)([eE][-+]?[0-9]{1,2})?$'
 # Lengths, of which a recipe has more: the stage that uses one may come after days of training.
 for option in "${given_options[@]}"; do
     case "${option}" in
-    *_seconds) [[ "${!option}" =~ ^[0-9]*[.]?[0-9]+$ && "${!option}" =~ [1-9] ]] ||
+    *_seconds) [[ "${!option}" =~ ${positive} ]] ||
         usage "--${option} '${!option}': a number of seconds above 0 is expected" ;;
     *_frames) check_number "${option}" 1 999999999 ;;
     esac
@@ -53,7 +54,7 @@ fi
 [ "${num_nodes}" -eq 1 ] || [ "${cmd_backend:-local}" = slurm ] ||
     usage "--num_nodes ${num_nodes}: with cmd_backend=${cmd_backend:-local} (cmd.sh) a training has one machine; slurm gives several"
 for word in ${probe_minutes:-none}; do
-    [ "${word}" = all ] || [[ "${word}" =~ ^[0-9]*[.]?[0-9]+$ && "${word}" =~ [1-9] ]] ||
+    [ "${word}" = all ] || [[ "${word}" =~ ${positive} ]] ||
         usage "--probe_minutes '${probe_minutes}': numbers of minutes above 0, or all, are expected"
 done
 [ -n "${seeds// /}" ] || usage "--seeds '': at least one number is expected"

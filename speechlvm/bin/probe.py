@@ -6,6 +6,7 @@ from typing import Any
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.errors import UserError
 from speechlvm.files import fingerprint, hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
+from speechlvm.latents.probes import USUAL_VOCABULARY
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -23,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tasks", default="phones units frames", help="what to recognise, of these")
     parser.add_argument("--minutes", default="10 60 all", help="sizes of the labelled training data")
     parser.add_argument("--seeds", default="1 2 3", help="one training for each of these numbers")
-    parser.add_argument("--vocabulary", type=int, default=100, help="sentencepiece units of transcripts")
+    parser.add_argument(
+        "--vocabulary", type=int, help="sentencepiece units of transcripts; default: 100, or the nearest they support"
+    )
     parser.add_argument("--steps", type=int, default=5000, help="optimiser steps of each probe")
     parser.add_argument("--batch_steps", type=int, default=4000, help="steps of 16 ms in a batch")
     parser.add_argument("--hidden", type=int, default=256, help="units of recognisers, in each direction")
@@ -40,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--minutes {arguments.minutes}: expected numbers above 0, or all")
     if not seeds or not all(seed.isdecimal() for seed in seeds):
         parser.error(f"--seeds {arguments.seeds}: expected whole numbers from 0 on")
-    if any(getattr(arguments, name) < 1 for name in ("steps", "batch_steps", "hidden", "vocabulary")):
+    counts = [getattr(arguments, name) for name in ("steps", "batch_steps", "hidden", "vocabulary")]
+    if any(count is not None and count < 1 for count in counts):
         parser.error("--steps, --batch_steps, --hidden and --vocabulary are at least 1")
     if not 0 < arguments.learning_rate <= 1:
         parser.error(f"--learning_rate {arguments.learning_rate}: expected more than 0, at most 1")
@@ -63,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         "stores": {s: fingerprint(getattr(arguments, s)) for s in SETS},
         "data": {name: {s: hash_file(getattr(arguments, f"{s}_data") / name) for s in SETS} for name in sorted(files)},
         "settings": {name: getattr(arguments, name) for name in SETTINGS},
-        "vocabulary": arguments.vocabulary if "units" in tasks else None,
+        "vocabulary": (arguments.vocabulary or USUAL_VOCABULARY) if "units" in tasks else None,
         "beside": hash_file(beside) if beside and beside.exists() else None,
     }
     return run_sharded(
@@ -141,11 +145,19 @@ def _key(inputs: dict[str, Any], run: Any) -> str:
 def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
     from speechlvm.data.parts import remove_parts_beyond
     from speechlvm.latents.probes.runs import summarise
+    from speechlvm.latents.probes.units import load_units
     from speechlvm.reporting import probes
 
     parts = [read_json(arguments.out / f"part.{job}.json") for job in range(1, arguments.nj + 1)]
     runs = [run for part in parts for run in part["runs"]]
     settings = {**inputs["settings"], "vocabulary": inputs["vocabulary"]}
+    if "units" in inputs["tasks"]:
+        settings["vocabulary"] = load_units((arguments.out / "units.model").read_bytes()).get_piece_size()
+        if settings["vocabulary"] != inputs["vocabulary"]:
+            print(
+                f"units: {settings['vocabulary']} sentencepiece units, the number nearest to the usual "
+                f"{inputs['vocabulary']} that the transcripts of the training set support"
+            )
     result = {**parts[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}
     write_json(arguments.out / "result.json", result)
     remove_parts_beyond(arguments.out, arguments.nj, "part")

@@ -4,3 +4,6 @@ Every representation is brought to one clock (`clock`), gets the same recogniser
 the same batches (`training`), and is compared by its error on the test set (`tasks`). Results of single runs stay on
 disk (`runs`), so that nothing that is finished is done again.
 """
+
+USUAL_VOCABULARY = 100
+"""Units of transcripts, where their number is not given and the text supports so many."""

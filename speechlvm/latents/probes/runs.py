@@ -47,7 +47,7 @@ class Probing:
         stores: representations, by set.
         data: data directories, by set.
         tasks: names of tasks, whose labels are there.
-        vocabulary: of sentencepiece units.
+        vocabulary: of sentencepiece units; None: the usual one, as far as the transcripts support it.
 
     Raises:
         UserError: the stores are not of one experiment, of the data's utterances, or share utterances.
@@ -55,7 +55,7 @@ class Probing:
     """
 
     def __init__(
-        self, stores: Mapping[str, Path], data: Mapping[str, Path], tasks: Iterable[str], vocabulary: int
+        self, stores: Mapping[str, Path], data: Mapping[str, Path], tasks: Iterable[str], vocabulary: int | None
     ) -> None:
         self.stores = {s: Store(stores[s]) for s in SETS}
         self._check_stores()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import sentencepiece
 
 from speechlvm.errors import ConfigError, UserError
+from speechlvm.latents.probes import USUAL_VOCABULARY
 
 UNKNOWN = 1  # the one piece that no text needs
 LONGEST_BYTES = 1 << 20  # longer lines would be left out of the training
@@ -20,12 +21,13 @@ def words_of(text: str) -> list[str]:
     return re.sub(r"[^\w']|_", " ", text.casefold()).split()
 
 
-def train_units(texts: Iterable[str], vocabulary: int) -> bytes:
+def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
     """A sentencepiece model of some transcripts; the same for the same text.
 
     Args:
         texts: transcripts of the training set, and of nothing else.
-        vocabulary: number of units, sentencepiece's <unk> among them.
+        vocabulary: number of units, sentencepiece's <unk> among them; None: of those that the text supports the one
+            nearest to `USUAL_VOCABULARY`.
 
     Raises:
         UserError: there is no word in the text.
@@ -36,12 +38,16 @@ def train_units(texts: Iterable[str], vocabulary: int) -> bytes:
     if not characters:
         raise UserError("the transcripts of the training set have no words; units cannot be trained on them")
     least = len(characters | {SPACE}) + UNKNOWN
-    if vocabulary >= least:
-        model = _train(lines, vocabulary)
-        if load_units(model).get_piece_size() == vocabulary:
+    asked = max(least, USUAL_VOCABULARY) if vocabulary is None else vocabulary
+    if asked >= least:
+        model = _train(lines, asked)
+        if vocabulary is None or load_units(model).get_piece_size() == asked:
             return model
     most = load_units(_train(lines, max(sum(map(len, lines)), least))).get_piece_size()
-    raise ConfigError(f"vocabulary {vocabulary}: this text supports {least} to {most}")
+    raise ConfigError(
+        f"vocabulary {vocabulary}: this text supports {least} to {most} units; give run.sh one of these numbers, as "
+        f'--probe_args "--vocabulary {min(max(vocabulary, least), most)}", or none'
+    )
 
 
 def _train(lines: Sequence[str], vocabulary: int) -> bytes:

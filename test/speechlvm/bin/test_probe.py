@@ -59,11 +59,11 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def run(root, *options, out="probes", train="train"):
+def run(root, *options, out="probes", train="train", short=SHORT):
     words = ["--train", root / f"latents_{train}", "--train_data", root / "data" / "train", "--out", root / out]
     for name in ("valid", "test"):
         words += [f"--{name}", root / f"latents_{name}", f"--{name}_data", root / "data" / name]
-    return call(probe.main, *words, *SHORT, *options)
+    return call(probe.main, *words, *short, *options)
 
 
 def result_of(root, out="probes"):
@@ -171,10 +171,23 @@ def test_results_of_others_are_drawn_beside(corpus, monkeypatch):
     assert drawn == [["m"], ["m", "m"], ["m"]]
 
 
+def test_the_usual_vocabulary_is_lowered_to_what_the_text_supports(corpus):
+    words = [word for word in SHORT if word not in ("--vocabulary", 12)]
+    done = run(corpus, "--tasks", "units", "--seeds", "1", short=words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("units: 18 sentencepiece units, the number nearest to the usual 100 that the tran")
+    assert result_of(corpus)["settings"]["vocabulary"] == 18
+    assert run(corpus, "--tasks", "units", "--seeds", "1", short=words).stdout.endswith("probes: complete\n")
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--vocabulary", 500], 2, "vocabulary 500: this text supports 7 to "),
+        (
+            ["--vocabulary", 500],
+            2,
+            '7 to 18 units; give run.sh one of these numbers, as --probe_args "--vocabulary 18", or none',
+        ),
         (["--tasks", "words"], 2, "--tasks words: expected some of phones units frames"),
         (["--minutes", "0 all"], 2, "--minutes 0 all: expected numbers above 0, or all"),
         (["--minutes", "nan"], 2, "--minutes nan: expected"),

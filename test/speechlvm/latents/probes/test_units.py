@@ -27,6 +27,15 @@ def test_the_same_text_gives_the_same_model():
     assert train_units(TEXT, 40) != train_units(TEXT[:1], 40)
 
 
+def test_without_a_vocabulary_the_nearest_to_the_usual_one():
+    def pieces(texts):
+        return load_units(train_units(texts, None)).get_piece_size()
+
+    assert pieces(TEXT) == 100 and pieces(["a"]) == 4 and pieces(TEXT[:1]) < 100
+    assert pieces([" ".join(map(chr, range(0x4E00, 0x4E00 + 300)))] * 9) == 302
+    assert pieces([f"{a}{b}{c}" for a in "abcd" for b in "efgh" for c in "ijklmn"]) == 100
+
+
 def test_every_vocabulary_of_the_range_is_supported_and_no_other():
     with pytest.raises(ConfigError) as refusal:
         train_units(TEXT, 500)
