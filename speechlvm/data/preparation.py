@@ -213,7 +213,7 @@ def misaligned_frames(samples: np.ndarray) -> int:
 
 
 def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:
-    """One line on a set: its size, and how many of its speakers the training set has as well.
+    """One line on a set: its size, and, where speakers are known, how many of them the training set has as well.
 
     Args:
         name: of the set.
@@ -225,10 +225,12 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     frames = sum(lengths.values())
     line = f"{name}: {count} utterances, "
     if rate_hz:
-        line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s, "
+        line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s"
     else:
-        line += f"{frames} frames, mean length {frames / count:.1f} frames, "
-    line += f"{len(speakers)} speakers"
+        line += f"{frames} frames, mean length {frames / count:.1f} frames"
+    if speakers == set(data.utt2spk):  # each utterance stands for a speaker, so nobody knows who speaks
+        return line
+    line += f", {len(speakers)} speakers"
     if data.spk2gender:
         sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
         line += f" ({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"

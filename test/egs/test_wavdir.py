@@ -86,6 +86,7 @@ def test_a_messy_folder_is_counted_and_converted_once(messy, tmp_path, run):
     assert [line.split(",")[0] for line in lines[7:]] == [
         "train: 17 utterances", "valid: 2 utterances", "test: 2 utterances"
     ]  # fmt: skip
+    assert "speakers" not in result.stdout  # nobody knows them
     warnings = result.stderr.splitlines()
     assert len(warnings) == 4
     assert warnings[0] == "warning: 1 files are not audio by their endings and were left out: anna/notes.txt"
@@ -187,7 +188,10 @@ def test_no_test_file_is_in_training_under_another_name(plain, tmp_path, run):
 
 
 def test_speakers(messy, tmp_path, run):
-    assert run(messy, tmp_path / "f", *CONVERT, "--speakers", "folder").returncode == 0
+    result = run(messy, tmp_path / "f", *CONVERT, "--speakers", "folder")
+    assert (
+        result.returncode == 0 and result.stdout.count(" speakers") == 3 and result.stdout.count("also in train") == 2
+    )
     spoken = speakers_of(tmp_path / "f")
     assert spoken["anna-003"] == "anna" and spoken["celik-002"] == "celik"
     assert spoken["bruno_the_voice_O_Neil-001"] == "bruno_the_voice_O_Neil"
