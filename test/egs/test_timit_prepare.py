@@ -107,6 +107,18 @@ def test_what_is_written(corpus, tmp_path):
     )
 
 
+@pytest.mark.parametrize("by", ["utterance", "speaker"])
+def test_the_usual_share_for_validation_leaves_something_for_training(corpus, tmp_path, by):
+    shutil.rmtree(corpus / "TRAIN/DR2/FGHI1")
+    assert run(corpus, tmp_path / "out", "--valid_by", by).returncode == 0
+    data = load_data_dir(tmp_path / "out/valid")
+    assert len(data.utt2spk) == {"utterance": 1, "speaker": 3}[by] and load_data_dir(tmp_path / "out/train").utt2spk
+    shutil.rmtree(corpus / "TRAIN/DR2")
+    result = run(corpus, tmp_path / "out", "--valid_by", "speaker")
+    assert result.returncode == 1
+    assert "TRAIN has 1 speakers; expected at least 2, one of them for validation" in result.stderr
+
+
 def test_validation_set_is_a_fixed_draw(corpus, tmp_path):
     chosen = {}
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):

@@ -30,6 +30,7 @@ from speechlvm.data.preparation import (
     misaligned_frames,
     prepare_sets,
     read_all,
+    shown,
     shuffled,
     stamp,
     warn,
@@ -148,13 +149,17 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     if "WRD" in utterance.files:
         utterance.words = read_segments(utterance, "WRD", log)
     if "TXT" in utterance.files:
-        match = re.fullmatch(r"[0-9]+\s+([0-9]+)\s+(\S.*)", read_text(utterance.files["TXT"]).strip())
+        text = read_text(utterance.files["TXT"]).strip()
+        match = re.fullmatch(r"[0-9]+\s+([0-9]+)\s+(\S.*)", text)
         if match:
             utterance.text = " ".join(match.group(2).split())
             if int(match.group(1)) != utterance.num_samples:
                 log.tolerate("audio files have not the number of samples that their .TXT file says", utterance.name)
         else:
-            log.fault(f"{utterance.files['TXT']}:1: expected 'start end text' on one line")
+            found = shown(text[:40])
+            log.fault(
+                f"{utterance.files['TXT']}:1: expected 'start end text' on one line, as '0 46797 She'; found '{found}'"
+            )
     return log
 
 
@@ -247,26 +252,27 @@ def choose_valid(train: list[Utterance], arguments: argparse.Namespace) -> set[s
     """Ids of the utterances of TRAIN that become the validation set.
 
     Raises:
-        ConfigError: the choice would leave one of the two sets empty.
+        ConfigError: the number that was given would leave one of the two sets empty.
+        UserError: so would any number.
     """
     if arguments.valid_by == "utterance":
         names = [utterance.name for utterance in train]
-        asked = arguments.valid_utterances
-        count = asked if asked is not None else max(1, round(VALID_SHARE * len(names)))
-        chosen = set(shuffled(names, arguments.seed)[:count])
-        option, total = f"--valid_utterances {count}", len(names)
+        option, asked, total, least = "valid_utterances", arguments.valid_utterances, len(names), 1
     else:
         # Women and men in turn (the first letter of an id is the sex in this layout), so that small sets have both.
         speakers = shuffled({utterance.speaker for utterance in train}, arguments.seed)
         rank = {s: i for sex in "FM" for i, s in enumerate(s for s in speakers if s.startswith(sex))}
         speakers.sort(key=rank.__getitem__)
-        asked = arguments.valid_speakers
-        count = asked if asked is not None else max(2, round(VALID_SHARE * len(speakers)))
-        chosen = {utterance.name for utterance in train if utterance.speaker in speakers[:count]}
-        option, total = f"--valid_speakers {count}", len(speakers)
-    if not 0 < count < total:
-        raise ConfigError(f"{option}: expected 1 to {total - 1}, as TRAIN has {total} of them")
-    return chosen
+        option, asked, total, least = "valid_speakers", arguments.valid_speakers, len(speakers), 2
+    what = option.removeprefix("valid_")
+    if total < 2:
+        raise UserError(f"TRAIN has {total} {what}; expected at least 2, one of them for validation")
+    if asked is not None and not 0 < asked < total:
+        raise ConfigError(f"--{option} {asked}: expected 1 to {total - 1}, as TRAIN has {total} of them")
+    count = asked or min(max(least, round(VALID_SHARE * total)), total - 1)
+    if arguments.valid_by == "utterance":
+        return set(shuffled(names, arguments.seed)[:count])
+    return {utterance.name for utterance in train if utterance.speaker in speakers[:count]}
 
 
 def collect(utterances: list[Utterance]) -> DataDirectory:
