@@ -80,6 +80,18 @@ def test_counts_are_compared_with_the_corpus(original, tmp_path):
     assert "10 speakers of valid_speakers.txt are not in train-clean-100: 730, 1183, 2911, 4859, 5867, ..." in errors
 
 
+def test_a_piece_without_the_listed_speakers_has_a_validation_set(corpus, tmp_path):
+    for speaker in ("5652", "6081"):
+        shutil.rmtree(corpus / "train-clean-100" / speaker)
+    result = run(corpus, tmp_path / "out", "--test_sets", "dev_clean")
+    assert result.returncode == 0, result.stderr
+    assert (
+        "2 speakers were drawn for validation, as none of valid_speakers.txt is in train-clean-100: " in result.stderr
+    )
+    valid, train = (load_data_dir(tmp_path / "out" / name) for name in ("valid_clean_100", "train_clean_100"))
+    assert sorted(valid.spk2gender.values()) == ["f", "m"] and len(set(train.utt2spk.values())) == 2
+
+
 def test_mini_holds_out_a_woman_and_a_man(original, tmp_path):
     assert run(original, tmp_path, "--subset", "mini").returncode == 0
     data = {name: load_data_dir(tmp_path / name) for name in ("train_clean_5", "valid_clean_5", "dev_clean_2")}

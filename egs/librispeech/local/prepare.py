@@ -55,6 +55,10 @@ def make_sets(
     utterances = sets[train]
     speakers = {utterance.speaker for utterance in utterances}
     held_out = listed_speakers() if arguments.subset == "full" else draw_speakers(speakers, sexes, MINI_VALID_SPEAKERS)
+    if speakers and not held_out & speakers:
+        held_out = draw_speakers(speakers, sexes, MINI_VALID_SPEAKERS)
+        for speaker in sorted(held_out, key=int):
+            log.tolerate(f"speakers were drawn for validation, as none of {VALID_SPEAKERS.name} is in {train}", speaker)
     for speaker in sorted(held_out - speakers, key=int):
         log.tolerate(f"speakers of {VALID_SPEAKERS.name} are not in {train}", speaker)
     divided = {
