@@ -200,7 +200,9 @@ def divide(trials: list[Trial], seed: int) -> dict[str, list[Trial]]:
     held_out = max(1, round(HELD_OUT_SHARE * len(groups)))
     if len(groups) < 3:
         raise ConfigError(f"{len(groups)} trials; expected at least 3, one for each of {', '.join(SETS)}")
-    how = "subject" if by_subject else f"trial (by subject from {MANY_SUBJECTS} subjects on), so sets share subjects"
+    how = (
+        "subject" if by_subject else f"trial (by subject from {MANY_SUBJECTS} subjects on), so sets may share subjects"
+    )
     print(f"{len(trials)} trials of {len(subjects)} subjects, {held_out} each for valid and test; divided by {how}")
     place = {group: "test" if rank < held_out else "valid" for rank, group in enumerate(groups[: 2 * held_out])}
     sets: dict[str, list[Trial]] = {name: [] for name in SETS}
