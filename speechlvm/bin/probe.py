@@ -113,7 +113,7 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     device, settings = training_device(arguments.ngpu), Settings(**inputs["settings"])
     stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
-    probing = Probing(stores, data, inputs["tasks"], arguments.vocabulary)
+    probing = Probing(stores, data, inputs["tasks"], arguments.vocabulary, arguments.optional)
     plan = probing.plan(inputs["minutes"], inputs["seeds"])
     results = []
     for run in tqdm(share_of(plan, job, arguments.nj), unit="probe", disable=not sys.stderr.isatty()):
@@ -151,7 +151,9 @@ def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
     parts = [read_json(arguments.out / f"part.{job}.json") for job in range(1, arguments.nj + 1)]
     runs = [run for part in parts for run in part["runs"]]
     settings = {**inputs["settings"], "vocabulary": inputs["vocabulary"]}
-    if "units" in inputs["tasks"]:
+    for reason in parts[0]["about"]["left_out"].values():
+        print(f"left out: {reason}")
+    if "units" in parts[0]["about"]["tasks"]:
         settings["vocabulary"] = load_units((arguments.out / "units.model").read_bytes()).get_piece_size()
         if settings["vocabulary"] != inputs["vocabulary"]:
             print(
@@ -162,6 +164,8 @@ def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
     write_json(arguments.out / "result.json", result)
     remove_parts_beyond(arguments.out, arguments.nj, "part")
     remove_leftovers(arguments.out)
+    if not runs:
+        return
     panels = [result]
     if inputs["beside"]:
         other = read_json(arguments.beside / "result.json")

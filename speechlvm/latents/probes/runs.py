@@ -14,6 +14,7 @@ import torch
 from speechlvm.data.directory import load_data_dir
 from speechlvm.errors import UserError
 from speechlvm.files import atomic_write, hash_value
+from speechlvm.latents.items import Unsuitable
 from speechlvm.latents.probes.clock import Features, clock_hop
 from speechlvm.latents.probes.tasks import SETS, Task, build_task
 from speechlvm.latents.probes.training import Settings, train_probe
@@ -48,14 +49,21 @@ class Probing:
         data: data directories, by set.
         tasks: names of tasks, whose labels are there.
         vocabulary: of sentencepiece units; None: the usual one, as far as the transcripts support it.
+        optional: leave out tasks that the labels do not suffice for.
 
     Raises:
+        Unsuitable: labels do not suffice for a task.
         UserError: the stores are not of one experiment, of the data's utterances, or share utterances.
         ConfigError: the transcripts cannot support the vocabulary.
     """
 
     def __init__(
-        self, stores: Mapping[str, Path], data: Mapping[str, Path], tasks: Iterable[str], vocabulary: int | None
+        self,
+        stores: Mapping[str, Path],
+        data: Mapping[str, Path],
+        tasks: Iterable[str],
+        vocabulary: int | None,
+        optional: bool = False,
     ) -> None:
         self.stores = {s: Store(stores[s]) for s in SETS}
         self._check_stores()
@@ -74,8 +82,17 @@ class Probing:
                 )
         text = directories["train"].text
         known = (text[utterance] for utterance in utterances["train"] if utterance in text)
-        self.units = train_units(known, vocabulary) if "units" in tasks else None
-        self.tasks = {name: build_task(name, directories, utterances, self.hop, self.units) for name in tasks}
+        self.units: bytes | None = None
+        self.tasks: dict[str, Task] = {}
+        self.left_out: dict[str, str] = {}
+        for name in tasks:
+            try:
+                self.units = train_units(known, vocabulary) if name == "units" else self.units
+                self.tasks[name] = build_task(name, directories, utterances, self.hop, self.units)
+            except Unsuitable as error:
+                if not optional:
+                    raise
+                self.left_out[name] = str(error)
         self._frames = {u: directories[s].num_samples[u] for s in SETS for u in utterances[s]}
         self._features: Features | None = None
         self._moments = None
@@ -178,6 +195,7 @@ class Probing:
         store = self.stores["train"]
         return {
             "source": store.source,
+            "left_out": self.left_out,
             "sets": {s: self.stores[s].info["set"] for s in SETS},
             "clock_hz": self.rate_hz / self.hop,
             "representations": {

@@ -17,7 +17,7 @@ from torchaudio.functional import edit_distance
 
 from speechlvm.data.directory import DataDirectory, Segment
 from speechlvm.data.phones import fold
-from speechlvm.errors import UserError
+from speechlvm.latents.items import Unsuitable
 from speechlvm.latents.probes.clock import clock_steps
 from speechlvm.latents.probes.networks import LinearClassifier, Recogniser, recogniser_steps
 from speechlvm.latents.probes.units import load_units, units_of, words_from
@@ -68,7 +68,7 @@ class Task(ABC):
         for name, known in (*references.items(), ("train", self.trainable)):
             if not any(token != UNLABELLED for utterance in known for token in references[name][utterance]):
                 some = ", ".join(self.too_short[name][:3])
-                raise UserError(
+                raise Unsuitable(
                     f"probe '{self.name}': no utterance of the {name} set has labels"
                     + (f" that fit into its steps ({some}, ...: too short)" if some else "; prepare its data again")
                 )

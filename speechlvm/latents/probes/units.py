@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import sentencepiece
 
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.errors import ConfigError
+from speechlvm.latents.items import Unsuitable
 from speechlvm.latents.probes import USUAL_VOCABULARY
 
 UNKNOWN = 1  # the one piece that no text needs
@@ -30,13 +31,13 @@ def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
             nearest to `USUAL_VOCABULARY`.
 
     Raises:
-        UserError: there is no word in the text.
+        Unsuitable: there is no word in the text.
         ConfigError: the text cannot support this vocabulary; the message has the range that it does.
     """
     lines = [" ".join(words_of(text)) for text in texts]
     characters = set("".join(lines)) - {" "}
     if not characters:
-        raise UserError("the transcripts of the training set have no words; units cannot be trained on them")
+        raise Unsuitable("probe 'units': the transcripts of the training set have no words; give others")
     least = len(characters | {SPACE}) + UNKNOWN
     asked = max(least, USUAL_VOCABULARY) if vocabulary is None else vocabulary
     if asked >= least:
