@@ -112,6 +112,12 @@ Frame Time: 0.01
 0 5 0 0 0 90 90 0 0
 0 5 0 0 90 0 0 90 0
 """
+# The same leg with position channels that do not change.
+SIX = BVH.replace("CHANNELS 3 Z", "CHANNELS 6 Xposition Yposition Zposition Z").replace("90 0 0\n", "0 -1 0 90 0 0\n")
+SIX = SIX.replace("0 90 0\n", "0 -1 0 0 90 0\n")
+REST_POSE = "trials begin with a rest pose that is no motion and was left out"
+STILL = "trials have positions of all joints; as those below the root do not move, they were read as offsets"
+OFF_BY_ONE = "trials have a frame more or less than they say (Frames: N); those that are there were read"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,7 +190,7 @@ def test_an_axis_turns_what_a_joint_turns_about(modules, tmp_path):
 def test_a_bvh_leg_stands_where_it_should(modules, tmp_path):
     file = modules.bvh.read_bvh(write(tmp_path / "1_1.bvh", BVH))
     positions = modules.skeleton.joint_positions(file.skeleton, file.motion)
-    assert file.rate_hz == pytest.approx(100) and not file.rest_pose_first
+    assert file.rate_hz == pytest.approx(100) and file.oddities == ()
     assert [joint.name for joint in file.skeleton.joints] == ["hips", "leg", "leg_end"]
     # 1: x by 90 degrees turns -y to -z; the leg's z by 90 turns its own -y to x
     np.testing.assert_allclose(positions[0], [(0, 5, 0), (0, 5, -1), (2, 5, -1)], atol=1e-12)
@@ -192,12 +198,54 @@ def test_a_bvh_leg_stands_where_it_should(modules, tmp_path):
     np.testing.assert_allclose(positions[1], [(0, 5, 0), (0, 4, 0), (-2, 4, 0)], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("text", "oddities"),
+    [
+        (BVH.lower().replace("\t", " ").replace("\n{", " {").replace(": ", ":").replace("\n", "\r\n") + "\r\n\r\n", ()),
+        (BVH.replace("\n\t\t{", "{").replace("End Site{", "End Site toe tip {").replace("0\n\t\t}\n\t}", "0 } }"), ()),
+        (
+            BVH.replace("Leg", "Left  Leg").replace("Frame Time: 0.01", "Frame Time 1e-2").replace("-2 0", "-2E+0 .0"),
+            (),
+        ),
+        (BVH.replace("Frames: 2", "Frames: 3"), (OFF_BY_ONE,)),
+        (BVH.replace("Frames: 2", "Frames: 1"), (OFF_BY_ONE,)),
+        (
+            BVH.replace("Zrotation Yrotation Xrotation", "Xposition Yposition Zposition")
+            .replace("6 Xposition Yposition Zposition", "6 Zrotation Yrotation Xrotation")
+            .replace("0 5 0 0 0 90", "0 0 90 0 5 0")
+            .replace("0 5 0 0 90 0", "0 90 0 0 5 0"),
+            (),
+        ),
+        (SIX, (STILL,)),
+        (SIX.replace("0 -1 0 90", "0 0 0 90").replace("0 -1 0 0 90", "0 0 0 0 90"), (STILL,)),  # added to OFFSET
+        (SIX.replace("OFFSET 0 -1 0", "OFFSET 0 0 0").replace("0 -1 0 90", "0 -1.0004 0 90"), (STILL,)),
+    ],
+)
+def test_a_bvh_leg_in_other_spellings_is_the_same(text, oddities, modules, tmp_path):
+    usual = modules.bvh.read_bvh(write(tmp_path / "1_1.bvh", BVH))
+    file = modules.bvh.read_bvh(write(tmp_path / "1_2.bvh", text))
+    name = file.skeleton.joints[1].name
+    assert file.oddities == oddities and name in ("leg", "left_leg")
+    assert file.rate_hz == usual.rate_hz and file.skeleton.angles == [f"{name}_r{axis}" for axis in "zxy"]
+    positions = [modules.skeleton.joint_positions(one.skeleton, one.motion) for one in (file, usual)]
+    np.testing.assert_allclose(*positions, atol=1e-3)
+
+
+@pytest.mark.parametrize(("frame_time", "every"), [(0.0083, 4), (0.0083333, 4), (0.033, 1), (0.017, 2), (0.04, None)])
+def test_frame_times_are_rounded(frame_time, every, modules):
+    if every:
+        assert modules.prepare.frames_apart("x", 1 / frame_time, 30) == every
+    else:
+        with pytest.raises(UserError, match="recorded at 25 Hz, of which 30 Hz is not a whole part"):
+            modules.prepare.frames_apart("x", 1 / frame_time, 30)
+
+
 def test_asf_and_bvh_of_the_same_motion_agree(modules, tmp_path):
     corpora = [cmu_mocap.make(tmp_path, subjects=1, frames=100, kind=kind) for kind in ("amc", "bvh")]
     asf = modules.asf_amc.read_asf(corpora[0] / "01/01.asf")
     acclaim = modules.skeleton.joint_positions(asf.skeleton, modules.asf_amc.read_amc(corpora[0] / "01/01_01.amc", asf))
     file = modules.bvh.read_bvh(corpora[1] / "01/01_01.bvh")
-    assert file.rest_pose_first
+    assert file.oddities == (REST_POSE,)
     assert [joint.name for joint in file.skeleton.joints] == [joint.name for joint in asf.skeleton.joints]
     np.testing.assert_allclose(modules.skeleton.joint_positions(file.skeleton, file.motion), acclaim, atol=1e-3, rtol=0)
     assert np.ptp(acclaim[:, :, 1]) > 20  # it stands
@@ -337,16 +385,19 @@ BAD_BVH = {
     "channels": (BVH.replace("CHANNELS 3", "CHANNELS 2"), ":9: 'Yrotation'; expected joint or end or }"),
     "channel's name": (BVH.replace("Xrotation Yrotation\n\t\tEnd", "Xturn Yrotation\n\t\tEnd"), ":9: CHANNELS 3"),
     "moving joint": (
-        BVH.replace("CHANNELS 3 Zrotation", "CHANNELS 3 Zposition"),
-        ":9: joint leg has channels .* only rot",
+        SIX.replace("0 -1 0 90", "0 -1.5 0 90"),
+        ": positions of joint leg change by 0.5; expected only the root to move, .* root_transform_only",
     ),
-    "fixed root": (BVH.replace("6 Xposition Yposition Zposition", "3"), ":5: joint hips has channels"),
+    "fixed root": (BVH.replace("6 Xposition Yposition Zposition", "3"), ":5: root hips has channels"),
     "a name twice": (BVH.replace("JOINT Leg", "JOINT Hips"), ":6: joint name 'hips'"),
     "frames": (BVH.replace("Frames: 2", "Frames: many"), ":17: 'Frames: many'; expected a number above 0"),
     "no frames line": (BVH.replace("Frames: 2\n", ""), ":17: 'Frame Time: 0.01'; expected 'Frames: N'"),
     "frame time": (BVH.replace("0.01", "0"), ":18: 'Frame Time: 0'; expected a number above 0"),
-    "fewer frames": (BVH.replace("Frames: 2", "Frames: 3"), ":17: says 3 frames, but 2 follow"),
-    "more frames": (BVH.replace("Frames: 2", "Frames: 1"), ":17: says 1 frames, but 2 follow"),
+    "fewer frames": (BVH.replace("Frames: 2", "Frames: 4"), ":17: says 4 frames, but 2 follow"),
+    "more frames": (
+        BVH.replace("Frames: 2", "Frames: 1") + "0 5 0 0 90 0 0 90 0\n",
+        ":17: says 1 frames, but 3 follow",
+    ),
     "cut line": (BVH.rstrip()[:-2] + "\n", ":20: 8 values; expected 9"),
     "NaN": (BVH.replace("0 5 0 0 90", "0 5 nan 0 90"), ":20: frame 2 has 'nan'; expected finite numbers"),
 }
