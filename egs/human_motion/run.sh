@@ -12,7 +12,7 @@ sample_seconds=4   # length of what stage 5 generates
 mocap="${MOCAP}"   # directory with the files, at any depth; a relative path starts at the recipe
 data_root=""       # the same, under the name that all recipes share
 rate_hz=30         # frames per second that are kept; a whole part of the recordings' own
-amc_rate_hz=120    # frames per second of AMC files, which do not say it
+amc_rate_hz=120    # frames per second of AMC files that do not say it
 mirror=""          # where to get the archive instead of https://mocap.cs.cmu.edu/
 . ../../utils/parse_options.sh
 

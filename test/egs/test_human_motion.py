@@ -190,7 +190,7 @@ def test_an_axis_turns_what_a_joint_turns_about(modules, tmp_path):
 def test_a_bvh_leg_stands_where_it_should(modules, tmp_path):
     file = modules.bvh.read_bvh(write(tmp_path / "1_1.bvh", BVH))
     positions = modules.skeleton.joint_positions(file.skeleton, file.motion)
-    assert file.rate_hz == pytest.approx(100) and file.oddities == ()
+    assert file.motion.rate_hz == pytest.approx(100) and file.oddities == ()
     assert [joint.name for joint in file.skeleton.joints] == ["hips", "leg", "leg_end"]
     # 1: x by 90 degrees turns -y to -z; the leg's z by 90 turns its own -y to x
     np.testing.assert_allclose(positions[0], [(0, 5, 0), (0, 5, -1), (2, 5, -1)], atol=1e-12)
@@ -226,7 +226,7 @@ def test_a_bvh_leg_in_other_spellings_is_the_same(text, oddities, modules, tmp_p
     file = modules.bvh.read_bvh(write(tmp_path / "1_2.bvh", text))
     name = file.skeleton.joints[1].name
     assert file.oddities == oddities and name in ("leg", "left_leg")
-    assert file.rate_hz == usual.rate_hz and file.skeleton.angles == [f"{name}_r{axis}" for axis in "zxy"]
+    assert file.motion.rate_hz == usual.motion.rate_hz and file.skeleton.angles == [f"{name}_r{axis}" for axis in "zxy"]
     positions = [modules.skeleton.joint_positions(one.skeleton, one.motion) for one in (file, usual)]
     np.testing.assert_allclose(*positions, atol=1e-3)
 
@@ -294,12 +294,19 @@ def test_frames_do_not_depend_on_place_and_heading(modules):
     np.testing.assert_allclose(features.encode(other, 1), features.encode(motion, 1), atol=1e-9)
 
 
-def test_radians_become_degrees(modules, tmp_path):
-    _, motion = arm(modules, tmp_path)
-    radians = AMC.replace(":DEGREES", ":RADIANS").replace("90", f"{math.pi / 2}").replace("30", f"{math.pi / 6}")
-    _, other = arm(modules, tmp_path, amc=radians)
+@pytest.mark.parametrize("said", ["in the motion", "in the skeleton", "in both"])
+def test_radians_become_degrees(said, modules, tmp_path):
+    asf, motion = arm(modules, tmp_path)
+    amc = AMC.replace("90", f"{math.pi / 2}").replace("30", f"{math.pi / 6}")
+    amc = amc.replace(":DEGREES\n", "" if said == "in the skeleton" else ":RADIANS\n")
+    text = ASF
+    if said != "in the motion":
+        text = ASF.replace("angle deg", "angle rad").replace("axis 0 0 90", f"axis 0 0 {math.pi / 2}")
+    other_asf, other = arm(modules, tmp_path, text, amc)
     np.testing.assert_allclose(other.angles, motion.angles, atol=1e-9)
     np.testing.assert_allclose(other.rotation, motion.rotation, atol=1e-12)
+    axes = ([joint.axis for joint in one.skeleton.joints] for one in (asf, other_asf))
+    np.testing.assert_allclose(*axes, atol=1e-12)
     assert np.ptp(motion.angles) == 90
 
 
@@ -326,7 +333,7 @@ BAD_ASF = {
     "cut in a bone": (ASF[: ASF.index("    dof ry")] + ":hierarchy\n", ":31: .*no 'end'"),
     "cut in the hierarchy": (ASF.replace("    upper fore\n  end\n", ""), ":37: no parent .* for fore; the file is cut"),
     "a section twice": (ASF + ":root\n", ":40: section :root is given twice"),
-    "radians": (ASF.replace("angle deg", "angle rad"), ":7: angles in 'rad'; expected deg"),
+    "gradians": (ASF.replace("angle deg", "angle gon"), ":7: angles in 'gon'; expected deg or rad"),
     "root order": (ASF.replace("order TX TY", "order TX TX"), ":11: root order .* expected each of tx ty tz rx ry rz"),
     "no root order": (ASF.replace("  order TX TY TZ RX RY RZ\n", ""), ":13: no order in :root"),
     "root turned": (
@@ -350,10 +357,9 @@ BAD_ASF = {
 BAD_AMC = {
     "empty": (" \r\n", ": empty"),
     "headers only": (AMC[: AMC.index("1\nroot")], ":3: no frames up to the end"),
-    "no unit": (AMC.replace(":DEGREES\n", ""), ": does not say the unit of its angles; expected a line :DEGREES"),
     "radians that say degrees": (
         AMC.replace("90", "1.5").replace("30", "0.5"),
-        ": says :DEGREES, but no angle exceeds 2",
+        ": in degrees, but no angle exceeds 2",
     ),
     "too few values": (AMC.replace("upper 0 0\n", "upper 0\n"), ":10: bone upper has 1 values; expected 2"),
     "too many values": (AMC.replace("fore 30", "fore 30 1"), ":11: bone fore has 2 values; expected 1"),
@@ -368,6 +374,7 @@ BAD_AMC = {
     "a repeated frame": (AMC.replace("\n3\n", "\n2\n"), ":12: frame 2 after frame 2"),
     "cut": (AMC[: AMC.rindex("fore")], ":14: frame 3 has no fore; the file is cut"),
     "cut in a name": (AMC[: AMC.rindex("re 0")], ":15: 'fo'; expected a bone"),
+    "rate": (AMC.replace(":DEGREES", ":SAMPLES-PER-SECOND 0"), ":3: :samples-per-second 0; expected a number above 0"),
     "data before a frame": (
         AMC.replace("\n1\nroot", "\nroot"),
         ":4: 'root 1 2 3 0 0 0'; expected a keyword or a frame",
@@ -447,6 +454,17 @@ def test_oddities_of_good_files_are_read(modules, tmp_path):
     # bones may stand in any order
     swapped = AMC.replace("upper 0 0\nfore 30\n", "fore 30\nupper 0 0\n")
     np.testing.assert_array_equal(arm(modules, tmp_path, amc=swapped)[1].angles, motion.angles)
+
+
+def test_a_unit_that_nobody_says_is_not_guessed(modules, tmp_path):
+    with pytest.raises(UserError, match="does not say the unit of its angles; expected a line :DEGREES or :RADIANS"):
+        arm(modules, tmp_path, ASF.replace("  angle deg\n", ""), AMC.replace(":DEGREES\n", ""))
+
+
+def test_frames_may_be_numbered_from_zero_and_say_their_rate(modules, tmp_path):
+    zero = AMC.replace("\n1\n", "\n0\n").replace("\n2\n", "\n1\n").replace("\n3\n", "\n2\n")
+    _, motion = arm(modules, tmp_path, amc=zero.replace(":DEGREES", ":SAMPLES-PER-SECOND 60\n:DEGREES"))
+    assert (len(motion.position), motion.rate_hz) == (3, 60)
 
 
 # --- Preparation ------------------------------------------------------------------------------------------------------
@@ -535,12 +553,72 @@ def test_bvh_files_are_prepared(tmp_path):
     assert len(data.channels) + done.stdout.count("_r") == 6 + 3 * 30
 
 
+NAMES = {
+    "flat": (lambda kind, subject: f"{subject:02}{'_01' * (kind == '.amc')}{kind}", ["01_01", "02_01", "03_01"], None),
+    "capitals": (
+        lambda kind, subject: f"{subject}/{subject:02}{'_01' * (kind == '.amc')}{kind.upper()}",
+        ["01_01", "02_01", "03_01"],
+        None,
+    ),
+    "apart": (
+        lambda kind, subject: f"{kind[1:]}/A_{subject}{' run' * (kind == '.amc')}{kind}",
+        ["a-1_run", "a-2_run"],
+        None,
+    ),
+    "one skeleton each": (
+        lambda kind, subject: f"{'xyz'[subject - 1]}/{'My Actor' if kind == '.asf' else f'Walk ({subject})'}{kind}",
+        ["my-actor_walk_1", "my-actor_walk_2"],
+        "3 trials are not named after a skeleton, and are of the only one beside them",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_trials_and_skeletons_of_other_names(case, tmp_path):
+    place, names, warning = NAMES[case]
+    usual = cmu_mocap.make(tmp_path / "usual", subjects=3, frames=60)
+    for path in sorted(usual.rglob("0*/0*")):
+        if re.fullmatch(r"0[1-3](_01)?\.(asf|amc)", path.name.lower()):
+            copy = tmp_path / "corpus" / place(path.suffix.lower(), int(path.stem[:2]))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    done = run("prepare", "--corpus", tmp_path / "corpus", "--out", tmp_path / "data")
+    assert done.returncode == 0 and (warning in done.stderr if warning else done.stderr == ""), done.stderr
+    found = {name: who for part in SETS for name, who in load_data_dir(tmp_path / "data" / part).utt2spk.items()}
+    assert sorted(found)[: len(names)] == names
+    assert found == {name: name.partition("_")[0] for name in found} and len(found) == 3
+    assert set(json.loads((tmp_path / "data/motion.json").read_text())["skeletons"]) == set(found.values())
+
+
+def test_bvh_files_of_any_name_and_of_two_bodies(tmp_path):
+    for place, name in enumerate(("dance (1).bvh", "Läufer.bvh", "x_a.bvh", "x_b.bvh")):
+        write(
+            tmp_path / name,
+            SIX.replace("0 -1 0", f"0 -{1 + place} 0") + f"0 {place} 0 0 0 9 0 -{1 + place} 0 1 0 {place}\n" * 9,
+        )
+        text = (tmp_path / name).read_text().replace("Frames: 2", "Frames: 11").replace("Time: 0.01", "Time: 0.033")
+        write(tmp_path / name, text)
+    done = run("prepare", "--corpus", tmp_path, "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "warning: 2 trials have no '_' in their names, as SUBJECT_TRIAL, and are a subject each: " in done.stderr
+    assert "warning: 1 trials have other bones than their subject's first trial, whose are drawn: x_b" in done.stderr
+    bodies = json.loads((tmp_path / "data/motion.json").read_text())["skeletons"]
+    assert {name: joints[1]["offset"][1] for name, joints in bodies.items()} == {"dance-1": -1, "l-ufer": -2, "x": -3}
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda c: (c / "02/02.asf").unlink(), "02_01.amc: no skeleton 02.asf beside it; copy it from the corpus"),
+        (lambda c: (c / "02/02.asf").unlink(), "02_01.amc: no skeleton 02.asf beside it (nor one elsewhere"),
         (lambda c: write(c / "02/02_01.amc", ""), "02_01.amc: empty"),
-        (lambda c: write(c / "02/walk.amc", "x"), "walk.amc: not named SUBJECT_TRIAL, as 02_01.amc; rename"),
+        (
+            lambda c: write(c / "02/09.asf", ASF) and write(c / "02/walk.amc", AMC),
+            "walk.amc: no skeleton walk.asf beside it",
+        ),
+        (
+            lambda c: write(c / "--.bvh", BVH),
+            "--.bvh: no letter a to z and no digit in its name; rename it, as 02_01.bvh",
+        ),
         (lambda c: write(c / "02_01.bvh", BVH), "another recording than"),
         (lambda c: write(c / "05_01.bvh", BVH), "05_01.bvh: recorded at 100 Hz, of which 30 Hz is not a whole part"),
         (lambda c: write(c / "05_01.bvh", BVH.replace("0.01", "0.0333333")), "2 frames at 30 Hz give 1 at 30 Hz"),
@@ -566,10 +644,11 @@ def test_all_faults_are_named_at_once(tmp_path):
     for subject in ("02", "04"):
         path = corpus / subject / f"{subject}_01.amc"
         write(path, path.read_text(encoding="latin-1").replace("\n7\n", "\n8\n").replace("\n7\r\n", "\n8\r\n"))
-    (corpus / "01/01.asf").unlink()
+    for path in corpus.rglob("01.asf"):
+        path.unlink()
     done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
     assert done.returncode == 1
-    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(3 faults in all"):
+    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(4 faults in all"):
         assert part in done.stderr
 
 

@@ -26,6 +26,7 @@ COMMENT = re.compile(r"(^|\s)#.*")
 BLANKS = str.maketrans("(),", "   ")
 ROTATIONS = ("rx", "ry", "rz")
 TRANSLATIONS = ("tx", "ty", "tz")
+UNITS = {"deg": ":degrees", "degree": ":degrees", "degrees": ":degrees", "rad": ":radians", "radians": ":radians"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class AcclaimSkeleton:
     Attributes:
         skeleton: joints at the beginnings of bones and at the ends of chains.
         columns: by bone (and "root"), in the file's order: its dof, as ("rx", "ry", "rz").
+        unit: of angles, ":degrees" or ":radians", also in motions that do not say it; None if it is not said.
     """
 
     skeleton: Skeleton
     columns: dict[str, tuple[str, ...]]
+    unit: str | None
 
 
 @dataclass
@@ -110,13 +113,14 @@ def read_asf(path: Path) -> AcclaimSkeleton:
             raise lines.error(last, f"no section {name} up to the end of the file; it is cut or no ASF file")
 
     unit = {words[0]: (number, words[1:]) for number, words in sections.get(":units", [])}.get("angle")
-    if unit is not None and unit[1] != ["deg"]:
-        raise lines.error(unit[0], f"angles in '{' '.join(unit[1])}'; expected deg, the only unit that is read")
+    if unit is not None and " ".join(unit[1]) not in UNITS:
+        raise lines.error(unit[0], f"angles in '{' '.join(unit[1])}'; expected deg or rad; convert them")
+    unit = UNITS[unit[1][0]] if unit else None
     order, position = _read_root(lines, sections[":root"])
-    bones = _read_bones(lines, sections[":bonedata"])
+    bones = _read_bones(lines, sections[":bonedata"], unit)
     children = _read_hierarchy(lines, sections[":hierarchy"], bones)
     columns = {"root": order} | {name: bone.dof for name, bone in bones.items() if bone.dof}
-    return AcclaimSkeleton(_skeleton(order, position, bones, children), columns)
+    return AcclaimSkeleton(_skeleton(order, position, bones, children), columns, unit)
 
 
 def _read_root(lines: _Lines, section: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[float]]:
@@ -140,7 +144,7 @@ def _read_root(lines: _Lines, section: list[tuple[int, list[str]]]) -> tuple[tup
     return order, position
 
 
-def _read_bones(lines: _Lines, section: list[tuple[int, list[str]]]) -> dict[str, _Bone]:
+def _read_bones(lines: _Lines, section: list[tuple[int, list[str]]], unit: str | None) -> dict[str, _Bone]:
     bones: dict[str, _Bone] = {}
     bone, name, number = None, None, 0
     for number, words in section:
@@ -175,9 +179,11 @@ def _read_bones(lines: _Lines, section: list[tuple[int, list[str]]]) -> dict[str
                 raise lines.error(
                     number, f"axis {' '.join(values)}; expected three angles and their order, as 0 0 20 XYZ"
                 )
-            angles = lines.floats(number, values[:3], 3, "axis")
+            angles = np.array(lines.floats(number, values[:3], 3, "axis"))
+            if unit == ":radians":
+                angles = np.rad2deg(angles)
             # the angles are named by the order; the first named is applied first
-            bone.axis = rotation(values[3][::-1], np.array([angles[::-1]]))[0]
+            bone.axis = rotation(values[3][::-1], angles[None, ::-1])[0]
         elif key == "dof":
             bone.dof = tuple(values)
             if not set(values) <= set(ROTATIONS) or len(set(values)) != len(values):
@@ -256,7 +262,7 @@ def read_amc(path: Path, asf: AcclaimSkeleton) -> Motion:
     places, stop = {}, 0
     for bone, dof in asf.columns.items():
         places[bone] = slice(stop, stop := stop + len(dof))
-    unit, begin, first = None, None, 0
+    unit, rate_hz, begin, first = None, None, None, 0
     rows: list[list[float]] = []
     row: list[str | None] = []
     number = 0
@@ -274,19 +280,31 @@ def read_amc(path: Path, asf: AcclaimSkeleton) -> Motion:
             else:
                 rows.append(_numbers(lines, begin, number, row, places, first + len(rows)))
             if int(name) != first + len(rows):
-                raise lines.error(number, f"frame {name} after frame {first + len(rows) - 1}; expected the next one")
+                raise lines.error(
+                    number,
+                    f"frame {name} after frame {first + len(rows) - 1}; expected the next one; copy it again, or "
+                    "number them one after the other if none is missing",
+                )
             row, begin = [None] * stop, number
+        elif name == ":samples-per-second" and begin is None:
+            [rate_hz] = lines.floats(number, words[1:], 1, name)
+            if rate_hz <= 0:
+                raise lines.error(number, f"{' '.join(words)}; expected a number above 0")
         elif name.startswith(":") and begin is None:
-            unit = name if name in (":degrees", ":radians") else unit
+            unit = name if name in UNITS.values() else unit
         else:
             expected = "a keyword or a frame's number" if begin is None else "a bone of the skeleton or the next frame"
             raise lines.error(number, f"'{' '.join(words)[:60]}'; expected {expected}")
     if begin is None:
         raise lines.error(number, "no frames up to the end of the file; copy it again from the corpus")
     rows.append(_numbers(lines, begin, number, row, places, first + len(rows)))
+    unit = unit or asf.unit
     if unit is None:
-        raise UserError(f"{path}: does not say the unit of its angles; expected a line :DEGREES or :RADIANS")
-    return _motion(path, asf, np.array(rows), places, unit)
+        raise UserError(
+            f"{path}: does not say the unit of its angles; expected a line :DEGREES or :RADIANS, or in the skeleton's "
+            ":units a line 'angle deg'"
+        )
+    return _motion(path, asf, np.array(rows), places, unit, rate_hz)
 
 
 def _count(name: str, words: list[str], place: slice) -> str:
@@ -313,7 +331,14 @@ def _numbers(
     return values
 
 
-def _motion(path: Path, asf: AcclaimSkeleton, values: np.ndarray, places: dict[str, slice], unit: str) -> Motion:
+def _motion(
+    path: Path,
+    asf: AcclaimSkeleton,
+    values: np.ndarray,
+    places: dict[str, slice],
+    unit: str,
+    rate_hz: float | None,
+) -> Motion:
     root = values[:, places["root"]]
     order = asf.columns["root"]
     turned = [index for index, dof in enumerate(order) if dof in ROTATIONS][::-1]
@@ -325,10 +350,11 @@ def _motion(path: Path, asf: AcclaimSkeleton, values: np.ndarray, places: dict[s
         root[:, turned] = np.rad2deg(root[:, turned])
         groups = [np.rad2deg(group) for group in groups]
     elif groups and max(abs(group).max() for group in groups) < 2 * math.pi:
-        raise UserError(f"{path}: says :DEGREES, but no angle exceeds 2 pi; if it is in radians it must say :RADIANS")
+        raise UserError(f"{path}: in degrees, but no angle exceeds 2 pi; if it is in radians it must say :RADIANS")
     offset = np.array(asf.skeleton.joints[0].offset)
     return Motion(
         position=root[:, [order.index(dof) for dof in TRANSLATIONS]] + offset,
         rotation=rotation(asf.skeleton.joints[0].rotations, root[:, turned]),
         angles=np.concatenate([continuous(group) for group in groups], axis=1) if groups else np.zeros((len(root), 0)),
+        rate_hz=rate_hz,
     )

@@ -33,13 +33,11 @@ class BvhFile:
     Attributes:
         skeleton: its joints; ``NAME_end`` is the end site of joint NAME.
         motion: its frames.
-        rate_hz: frames per second.
         oddities: what was tolerated, as warnings count it.
     """
 
     skeleton: Skeleton
     motion: Motion
-    rate_hz: float
     oddities: tuple[str, ...]
 
 
@@ -138,8 +136,9 @@ def read_bvh(path: Path) -> BvhFile:
         position=_stack(columns[0], "xyz", "p")[first:] + np.array(joints[0].offset),
         rotation=rotation(joints[0].rotations, turns[0][first:]),
         angles=np.concatenate([values[first:, :0], *(continuous(turn[first:]) for turn in turns[1:])], axis=1),
+        rate_hz=rate_hz,
     )
-    return BvhFile(Skeleton(tuple(joints)), result, rate_hz, tuple(oddities))
+    return BvhFile(Skeleton(tuple(joints)), result, tuple(oddities))
 
 
 def _stack(columns: dict[str, np.ndarray], axes: str, kind: str) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Makes the data directories train, valid and test from motion capture: ASF and AMC, or BVH files.
 
-Looks through the whole directory for files SUBJECT_TRIAL.amc, each with a skeleton SUBJECT.asf beside it, or
-SUBJECT_TRIAL.bvh, in upper or lower case. All are read and checked before anything is written; each fault is one line
-with file and line number. All trials must have the same joints and angles.
+Looks through the whole directory for files SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in
+upper or lower case. A skeleton may lie elsewhere, or be the only one beside trials of any name, whose subject it then
+is. All files are read and checked before anything is written; each fault is one line with file and line number. All
+trials must have the same joints and angles.
 
 Frames are those of `motion_features`, each k-th of the recording. Angles that do not move in the training set are left
 out, as a density of them would be as high as one likes. With at least MANY_SUBJECTS subjects, a tenth of them each is
@@ -16,7 +17,7 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -36,11 +37,11 @@ from speechlvm.errors import ConfigError, UserError
 from speechlvm.files import hash_file, mark_undone, write_array, write_json
 
 SETS = ("train", "valid", "test")
-TRIAL = re.compile(r"([A-Za-z0-9]+)_([A-Za-z0-9_-]+)")
 MANY_SUBJECTS = 10
 HELD_OUT_SHARE = 0.1
 LEAST_FRAMES = 2
 MOVING_DEGREES = 0.01
+SAME_BONES = 0.01  # of the longest, by which a subject's bones may differ between files
 RATE_TOLERANCE = 0.021  # frame times are written with as few as three decimals: 0.033 and 0.017 are 30 and 60 Hz
 
 
@@ -49,7 +50,7 @@ class Trial:
     """A recording, and what was read from it.
 
     Attributes:
-        name: SUBJECT_TRIAL in lower case.
+        name: SUBJECT_TRIAL in lower case, in the letters of ids.
         path: of the AMC or BVH file.
         asf: its skeleton's file; None for BVH.
         skeleton: None until it is read.
@@ -87,11 +88,8 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
             f"{root}: no such directory; give the one that holds the motion capture files (subjects/01 ...)"
         )
     trials: dict[str, Trial] = {}
-    skeletons: dict[tuple[Path, str], Path] = {}
     files = sorted(corpus_files(log, root))
-    for path in files:
-        if path.suffix.lower() == ".asf":
-            skeletons[path.parent, path.stem.lower()] = path
+    skeletons = [path for path in files if path.suffix.lower() == ".asf"]
     used: set[Path] = set()
     for path in files:
         kind = path.suffix.lower()
@@ -100,14 +98,21 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         if kind not in (".amc", ".bvh"):
             log.tolerate("files are none of .asf, .amc and .bvh and were left out", str(path))
             continue
-        match = TRIAL.fullmatch(path.stem)
-        if not match:
-            log.fault(f"{path}: not named SUBJECT_TRIAL, as 02_01{kind}; rename or remove it")
-            continue
-        name = path.stem.lower()
-        asf = skeletons.get((path.parent, match[1].lower())) if kind == ".amc" else None
+        asf = find_skeleton(path, skeletons) if kind == ".amc" else None
         if kind == ".amc" and asf is None:
-            log.fault(f"{path}: no skeleton {match[1]}.asf beside it; copy it from the corpus, or remove the trial")
+            log.fault(
+                f"{path}: no skeleton {path.stem.partition('_')[0]}.asf beside it (nor one elsewhere, nor a single one "
+                "of another name beside it); copy it from the corpus, or remove the trial"
+            )
+            continue
+        subject = asf.stem if asf else path.stem.partition("_")[0]
+        if asf and not _belongs(path, asf):
+            log.tolerate("trials are not named after a skeleton, and are of the only one beside them", str(path))
+        elif not asf and subject == path.stem:
+            log.tolerate("trials have no '_' in their names, as SUBJECT_TRIAL, and are a subject each", str(path))
+        name = trial_name(subject, path.stem)
+        if not name:
+            log.fault(f"{path}: no letter a to z and no digit in its name; rename it, as 02_01{kind}")
             continue
         used.add(asf)
         if name not in trials:
@@ -115,13 +120,40 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         elif _same(trials[name], path, asf):
             log.tolerate("trials are there twice, with the same bytes", str(path))
         else:
-            log.fault(f"{path}: another recording than {trials[name].path}, of the same name; remove one of the two")
-    for asf in sorted(set(skeletons.values()) - used):
+            log.fault(
+                f"{path}: another recording than {trials[name].path}, of the same name; rename or remove one of the two"
+            )
+    for asf in sorted(set(skeletons) - used):
         log.tolerate("skeletons have no trial", str(asf))
     if not trials:
         log.fault(f"{root}: no trials; looked through {len(files)} files for SUBJECT_TRIAL.amc and SUBJECT_TRIAL.bvh")
         log.report()
     return [trials[name] for name in sorted(trials)]
+
+
+def find_skeleton(trial: Path, skeletons: list[Path]) -> Path | None:
+    """Whose name the trial's begins with, beside it or anywhere; else the only one beside it."""
+    beside = [asf for asf in skeletons if asf.parent == trial.parent]
+    for candidates in (beside, skeletons):
+        named = [asf for asf in candidates if _belongs(trial, asf)]
+        longest = max((len(asf.stem) for asf in named), default=0)
+        named = [asf for asf in named if len(asf.stem) == longest]
+        if named:
+            return named[0] if len({hash_file(asf) for asf in named}) == 1 else None
+    return beside[0] if len(beside) == 1 else None
+
+
+def _belongs(trial: Path, asf: Path) -> bool:
+    """Whether a trial is named after a skeleton: 02_01 after 02, but not after 0."""
+    rest = trial.stem.lower().removeprefix(asf.stem.lower())
+    return rest != trial.stem.lower() and not rest[:1].isalnum()
+
+
+def trial_name(subject: str, stem: str) -> str:
+    """SUBJECT_TRIAL of a file's name, in lower case, with the only "_" of the subject behind it."""
+    first = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
+    rest = re.sub(r"[^a-z0-9_-]+", "_", stem.lower().removeprefix(subject.lower())).strip("_-")
+    return "_".join(filter(None, (first, rest)))
 
 
 def _same(trial: Trial, path: Path, asf: Path | None) -> bool:
@@ -149,12 +181,13 @@ def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial,
     try:
         if trial.asf:
             asf = read_asf(trial.asf)
-            trial.skeleton, motion, recorded_hz = asf.skeleton, read_amc(trial.path, asf), amc_rate_hz
+            trial.skeleton, motion = asf.skeleton, read_amc(trial.path, asf)
         else:
             file = read_bvh(trial.path)
-            trial.skeleton, motion, recorded_hz = file.skeleton, file.motion, file.rate_hz
+            trial.skeleton, motion = file.skeleton, file.motion
             for oddity in file.oddities:
                 trial.log.tolerate(oddity, trial.name)
+        recorded_hz = motion.rate_hz or amc_rate_hz
         every = frames_apart(str(trial.path), recorded_hz, rate_hz)
     except UserError as error:
         trial.log.fault(str(error))
@@ -186,6 +219,17 @@ def check_skeletons(trials: list[Trial], log: Log) -> None:
                 f"{trial.asf or trial.path}: other angles than {kinds[usual]} of {len(trials)} trials "
                 f"({what or 'in another order'}), in trial {trial.name}; remove it, or prepare it by itself"
             )
+
+
+def find_bodies(trials: list[Trial], log: Log) -> dict[str, Skeleton]:
+    """The skeleton of each subject's first trial, in which all of them are drawn; others are counted."""
+    bodies: dict[str, Skeleton] = {}
+    for trial in trials:
+        body = bodies.setdefault(trial.subject, trial.skeleton)
+        first, own = (np.array([joint.offset for joint in one.joints[1:]]) for one in (body, trial.skeleton))
+        if own.shape != first.shape or abs(own - first).max() > SAME_BONES * abs(first).max():
+            log.tolerate("trials have other bones than their subject's first trial, whose are drawn", trial.name)
+    return bodies
 
 
 def divide(trials: list[Trial], seed: int) -> dict[str, list[Trial]]:
@@ -247,6 +291,7 @@ def make_sets(trials: list[Trial], log: Log, arguments: argparse.Namespace) -> d
             log.add(trial.log)
         log.report()
         check_skeletons(trials, log)
+        bodies = find_bodies(trials, log)
         log.report()
         sets = divide(trials, arguments.seed)
         names = [*ROOT, *trials[0].skeleton.angles]
@@ -265,7 +310,9 @@ def make_sets(trials: list[Trial], log: Log, arguments: argparse.Namespace) -> d
             )
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    write_json(arguments.out / "motion.json", describe_bodies(sets, names, still))
+    skeletons = {subject: [asdict(joint) for joint in body.joints] for subject, body in bodies.items()}
+    # what turns frames into bodies again
+    write_json(arguments.out / "motion.json", {"channels": names, "left_out": still, "skeletons": skeletons})
     return data
 
 
@@ -294,17 +341,6 @@ def _read_to_file(trial: Trial, work: Path, rate_hz: float, amc_rate_hz: float) 
     if values is not None:
         write_array(work / f"{trial.name}.npy", values.astype(np.float32))
     return trial
-
-
-def describe_bodies(sets: dict[str, list[Trial]], names: list[str], still: dict[str, float]) -> dict:
-    """What turns frames into bodies again: all channels, the values of those left out, each subject's skeleton."""
-    skeletons = {trial.subject: [asdict(joint) for joint in trial.skeleton.joints] for trial in _all(sets)}
-    return {"channels": names, "left_out": still, "skeletons": skeletons}
-
-
-def _all(sets: dict[str, list[Trial]]) -> Iterator[Trial]:
-    for members in sets.values():
-        yield from members
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -345,7 +381,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--rate_hz", type=float, default=30, help="frames per second that are kept, a whole part of all"
     )
-    parser.add_argument("--amc_rate_hz", type=float, default=120, help="of AMC files, which do not say it")
+    parser.add_argument("--amc_rate_hz", type=float, default=120, help="of AMC files that do not say it")
     parser.add_argument("--seed", type=int, default=0, help="of the division into sets")
     parser.add_argument("--nj", type=int, default=1, help="processes that read")
     prepare(parser.parse_args(argv))

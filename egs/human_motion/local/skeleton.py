@@ -56,11 +56,13 @@ class Motion:
         position: of the root, (T, 3).
         rotation: of the root, (T, 3, 3).
         angles: of the other joints, (T, A), in the order of `Skeleton.angles`.
+        rate_hz: frames per second, if the file says it.
     """
 
     position: np.ndarray
     rotation: np.ndarray
     angles: np.ndarray
+    rate_hz: float | None = None
 
 
 def rotation(axes: str, degrees: np.ndarray) -> np.ndarray:
