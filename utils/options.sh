@@ -16,6 +16,7 @@ num_samples=100   # samples of the latents that stage 6 averages over
 analyses=""       # of stages 7 and 8: levels phones gender height durations probes; empty: all for which the data have labels
 analysis_sets=""  # sets whose utterances stage 7 looks at together; empty: the first test set
 phone_classes=61  # classes of phones in stage 7: 61, or 39, the usual folding
+skip_phones=""    # phones that stage 7 leaves out of these, as they are labelled in the data: "h# pau epi"
 probe_minutes="10 60 all" # minutes of labelled speech that probes are trained on
 probe_args=""     # further arguments of the probes, as "--steps 500 --vocabulary 100"
 allow_pipes=false # run commands that stand in a wav.scp

@@ -72,7 +72,8 @@ analyse() {
         log "${analysis} in $1${2:+, seed $2}"
         single processor "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
             --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis/${analysis}" \
-            --speaker "${speaker:-}" --classes "${phone_classes}" "${beside[@]}" "${optional[@]}"
+            --speaker "${speaker:-}" --classes "${phone_classes}" --skip_phones "${skip_phones}" \
+            "${beside[@]}" "${optional[@]}"
         show "$3/logs/analysis_${analysis}.log"
     done
 }

@@ -14,7 +14,8 @@ timit="${TIMIT}"   # directory of the corpus, with TRAIN, TEST and DOC; a relati
 data_root=""       # the same, under the name that all recipes share
 valid_by=utterance # how the validation set is drawn from the training set: 231 utterances, or whole speakers (speaker)
 sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1 680 utterances) or drop
-speaker=MDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
+speaker=FDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
+skip_phones="h# pau epi" # phones that stage 7 leaves out: silences, which the paper's figure 3 does not show; closures stay
 max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
 . ../../utils/parse_options.sh
 

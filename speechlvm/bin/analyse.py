@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--speaker", default="", help="whose phones are shown; default: the first")
     parser.add_argument("--speakers", type=int, default=10, help="whose phones are analysed: that one and others")
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="of phones; 39: folded")
+    parser.add_argument("--skip_phones", default="", help="labels that are left out of them, as 'h# pau epi'")
     parser.add_argument("--largest_k", type=int, help="of neighbours; default: 50, or as many as there are")
     parser.add_argument(
         "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     if arguments.analysis == "phones":
         inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
+        inputs["skip_phones"] = sorted(set(arguments.skip_phones.split()))
     complete = is_done(arguments.out, inputs) or (arguments.optional and is_done(arguments.out, inputs, SKIPPED))
     status = status_if_decided(arguments, arguments.out, complete)
     if status is not None:
@@ -107,7 +109,14 @@ def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
     if arguments.analysis == "levels":
         return levels.analyse([item.store for item in sets])
     if arguments.analysis == "phones":
-        return speech.analyse(sets, arguments.speaker, arguments.speakers, arguments.classes, arguments.largest_k)
+        return speech.analyse(
+            sets,
+            arguments.speaker,
+            arguments.speakers,
+            arguments.classes,
+            arguments.largest_k,
+            set(arguments.skip_phones.split()),
+        )
     analyse = speakers.analyse_gender if arguments.analysis == "gender" else speakers.analyse_height
     return analyse(sets, arguments.largest_k)
 

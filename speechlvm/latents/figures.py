@@ -63,9 +63,11 @@ def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None)
     }
     heading = f"{result['source']} on {', '.join(result['set'])}"
     if result["analysis"] == "phones":
-        accuracies(out / "accuracy", panels, f"phones ({result['folding']} classes), {heading}")
+        without = f" without {' '.join(result['skipped'])}" if result["skipped"] else ""
+        accuracies(out / "accuracy", panels, f"phones ({result['folding']} classes{without}), {heading}")
         shown = result["speakers"][result["speaker"]]["representations"]
-        phone_clusters(out / "clusters", shown, f"phones of speaker {result['speaker']}, {heading}; LDA fitted on them")
+        what = f"phones of speaker {result['speaker']}{without}"
+        phone_clusters(out / "clusters", shown, f"{what}, {heading}; LDA fitted on them")
     else:
         what = f"speakers' {result['analysis']} from averages over utterances"
         accuracies(out / "accuracy", panels, f"{what}, {heading}")

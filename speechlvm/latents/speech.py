@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from speechlvm.data.phones import fold
@@ -29,7 +28,14 @@ def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
     return [first, *(others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count))]
 
 
-def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, largest_k: int | None) -> dict[str, Any]:
+def analyse(
+    sets: Sequence[Set],
+    speaker: str,
+    speakers: int,
+    classes: int,
+    largest_k: int | None,
+    skipped: Collection[str] = (),
+) -> dict[str, Any]:
     """Compare representations by the phones of some speakers; who has too few is left out with a note.
 
     Args:
@@ -38,6 +44,7 @@ def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, larg
         speakers: how many are analysed.
         classes: 61 or 39.
         largest_k: of neighbours; None: 50 or as many as there are.
+        skipped: labels of the data that are left out, before folding.
 
     Returns:
         A comparison whose curves are means over speakers, with "speaker" and, under "speakers", each one's own.
@@ -48,9 +55,12 @@ def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, larg
     insist_on(sets, phones="phones")
     names = chosen_speakers(sets, speaker, speakers)
     notes = [f"speaker {speaker} has no phones"] if speaker not in ("", names[0]) else []
+    known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}
+    if unknown := sorted(set(skipped) - known):
+        notes.append(f"no phone to be left out is labelled {' '.join(unknown)}")
     each: dict[str, comparison.Comparison] = {}
     for name in names:
-        items = of_phones(sets, name, partial(fold, classes=classes))
+        items = of_phones(sets, name, lambda label: None if label in skipped else fold(label, classes))
         what = f"phones of speaker {name}"
         try:
             each[name] = comparison.compare(items, sets[0].store, DIMENSIONS, largest_k, by_speaker=False, what=what)
@@ -69,6 +79,7 @@ def analyse(sets: Sequence[Set], speaker: str, speakers: int, classes: int, larg
             del found["places"]
     return {
         "folding": classes,
+        "skipped": sorted(skipped),
         "speaker": shown,
         "items": sum(one["items"] for one in each.values()),
         "classes": dict(sorted(totals.items())),

@@ -209,6 +209,12 @@ def test_without_folding_the_glottal_stop_is_a_class(tmp_path):
     assert analyse_phones(opened(phones_set(tmp_path)), "", 3, 61, 5)["classes"]["q"] == 6
 
 
+def test_phones_are_left_out_by_their_labels(tmp_path):
+    result = analyse_phones(opened(phones_set(tmp_path)), "a", 1, 39, 5, {"n", "zh", "epi"})
+    assert (result["classes"], result["skipped"]) == ({"ih": 10, "s": 10}, ["epi", "n", "zh"])
+    assert result["notes"] == ["no phone to be left out is labelled epi"]
+
+
 @pytest.mark.parametrize(
     ("speaker", "count", "expected"),
     [
@@ -227,8 +233,8 @@ def test_speakers_are_spread_over_all(tmp_path, speaker, count, expected):
 
 
 def test_a_speaker_who_is_not_there_is_said(tmp_path):
-    result = analyse_phones(opened(phones_set(tmp_path)), "MDRW0", 1, 39, 5)
-    assert result["notes"][:2] == ["speaker MDRW0 has no phones", "shown: speaker a"]
+    result = analyse_phones(opened(phones_set(tmp_path)), "FDRW0", 1, 39, 5)
+    assert result["notes"][:2] == ["speaker FDRW0 has no phones", "shown: speaker a"]
 
 
 def test_a_speaker_of_one_phone_is_left_out_and_said(tmp_path):
