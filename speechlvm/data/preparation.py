@@ -30,6 +30,8 @@ from speechlvm.files import (
 from speechlvm.lock import locked
 
 NAMED = 5
+FOLDERS_ABOVE = 8  # in which a copy of a corpus may lie, as in timit/data/lisa/data/timit/raw/TIMIT
+LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
 PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
 ALIGNMENT_BLOCK = 400
 NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
@@ -140,6 +142,36 @@ def child(directory: Path, name: str) -> Path | None:
     """An entry of a directory by its name in capitals, whatever its case."""
     matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
     return matches[0] if matches else None
+
+
+def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
+    """Directories that are what is looked for: `given` or else the nearest below it; the one above a part of it.
+
+    Args:
+        given: where to look.
+        is_it: whether a directory is the one.
+        parts: names in capitals of directories in it, one of which may have been given in its place.
+    """
+    if given.name.upper() in parts and is_it(given.parent):
+        return [given.parent]
+    level, seen = [given], set()
+    for _ in range(FOLDERS_ABOVE):
+        if found := [place for place in level if is_it(place)]:
+            return found
+        # stage 0 unpacks in "archives": what an interrupted one left there is not complete
+        below = [path for place in level for path in sorted(place.iterdir()) if path.name != "archives"]
+        unseen = {path.resolve(): path for path in below if path.is_dir() and path.resolve() not in seen}
+        seen |= unseen.keys()
+        level = list(unseen.values())
+    return []
+
+
+def lossy(path: Path) -> str:
+    """Why a recording in such a file cannot be used, where a corpus has recordings without loss."""
+    return (
+        f"{path}: compressed with loss, so that its samples are not the corpus's; expected WAV or FLAC; copy it again "
+        "from the corpus, or convert the corpus's own file to FLAC"
+    )
 
 
 def corpus_files(log: Log, *roots: Path) -> list[Path]:

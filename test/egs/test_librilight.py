@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 from imitations import librilight
 from programs import call, load
 
@@ -58,6 +59,20 @@ def test_each_training_set_has_the_same_validation(original, tmp_path):
     assert set(dev.utt2spk.values()) == {"84", "174"}
 
 
+def test_another_folder_above_and_wav(place, tmp_path):
+    assert run(place, tmp_path / "expected").returncode == 0
+    for path in place.rglob("librispeech_finetuning/**/*.flac"):
+        soundfile.write(path.with_suffix(".wav"), *soundfile.read(path, dtype="int16"))
+        path.unlink()
+    (tmp_path / "far/above").mkdir(parents=True)
+    place.rename(tmp_path / "far/above/in")
+    result = run(tmp_path / "far", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    for name in ("utt2spk", "text"):
+        files = [tmp_path / out / "train_10h" / name for out in ("expected", "out")]
+        assert files[0].read_text() == files[1].read_text() != ""
+
+
 def test_transcripts_of_a_chapter_in_two_parts(original, tmp_path):
     assert run(original, tmp_path).returncode == 0
     train = load_data_dir(tmp_path / "train_10h")
@@ -95,8 +110,8 @@ FAULTS = {
         place / "LibriSpeech/dev-other/116", place / "librispeech_finetuning/9h/other/116"),
                        "speaker 116 is in librispeech_finetuning and in dev-other; no set shares speakers"),
     "no 9h": (lambda place: shutil.rmtree(place / "librispeech_finetuning/9h"),
-              "which lacks 9h; unpack librispeech_finetuning.tgz there (stage 0 does)"),
-    "no fold": (lambda place: shutil.rmtree(place / "librispeech_finetuning/1h/0"), "which lacks 1h/0; unpack "),
+              "lacks 9h; unpack librispeech_finetuning.tgz there (stage 0 does)"),
+    "no fold": (lambda place: shutil.rmtree(place / "librispeech_finetuning/1h/0"), "lacks 1h/0; unpack "),
     "no test set": (lambda place: shutil.rmtree(place / "LibriSpeech/test-other"),
                     "test-other missing, 3 of 4 sets are there; run stage 0, which fetches test-other.tar.gz"),
     "no table": (lambda place: (place / "LibriSpeech/SPEAKERS.TXT").unlink(), "SPEAKERS.TXT: no such file"),
@@ -120,7 +135,7 @@ def test_wrong_root_says_what_was_looked_for(original, tmp_path):
     with pytest.raises(prepare.UserError) as error:
         prepare.main(command)
     assert str(error.value).startswith(
-        f"{tmp_path}/x: no fine-tuning subset of Libri-Light; looked for directories 1h/0 and 9h in {tmp_path}/x, "
+        f"{tmp_path}/x: no fine-tuning subset of Libri-Light; looked for directories 1h/0 and 9h, in it or "
     )
 
 

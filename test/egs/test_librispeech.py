@@ -136,12 +136,18 @@ def test_only_the_named_test_sets_are_needed(corpus, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["above", "below", "lower case", "link"])
+@pytest.mark.parametrize(
+    "name", ["above", "far above", "below", "lower case", "link", "a set", "WAV", "lower case table"]
+)
 def test_places_that_are_found(corpus, tmp_path, name):
     places = {
         "above": lambda: corpus.parent,
         "below": lambda: corpus.rename(tmp_path / "sets"),
         "lower case": lambda: corpus.rename(corpus.with_name("librispeech")).parent,
+        "far above": lambda: shutil.copytree(corpus, tmp_path / "a/b/c/d/LibriSpeech/LibriSpeech").parents[4],
+        "a set": lambda: corpus / "dev-clean",
+        "WAV": lambda: wav(corpus) or corpus,
+        "lower case table": lambda: (corpus / "SPEAKERS.TXT").rename(corpus / "speakers.txt") and corpus,
         "link": lambda: (tmp_path / "link").symlink_to(corpus) or tmp_path / "link",
     }
     result = run(places[name](), tmp_path / "out")
@@ -154,8 +160,7 @@ def test_wrong_root_says_what_was_looked_for(tmp_path):
     result = run(tmp_path / "x", tmp_path / "out")
     assert result.returncode == 1 and result.stderr == (
         f"error: {tmp_path}/x: no corpus in LibriSpeech's layout; looked for directories train-clean-100, dev-clean, "
-        f"dev-other, test-clean, test-other in {tmp_path}/x and {tmp_path}/x/LibriSpeech; give the directory that "
-        "holds them, or the one above it\n"
+        "dev-other, test-clean, test-other, in it or in up to 8 folders; give the directory that holds them\n"
     )
     assert "no such directory" in run(tmp_path / "none", tmp_path / "out").stderr
 
@@ -186,6 +191,12 @@ def flac(samples: np.ndarray, rate_hz: int = 16000, subtype: str = "PCM_16"):
     return lambda root: soundfile.write(root / FIRST, samples, rate_hz, subtype=subtype)
 
 
+def wav(root: Path) -> None:
+    for path in root.rglob("*.flac"):
+        soundfile.write(path.with_suffix(".wav"), *soundfile.read(path, dtype="int16"))
+        path.unlink()
+
+
 FAULTS = {
     "empty": (lambda root: (root / FIRST).write_bytes(b""), f"{FIRST}: empty file"),
     "one byte lost": (cut(1), f"{FIRST}: damaged or truncated FLAC, sample 1000 cannot be read"),
@@ -200,6 +211,10 @@ FAULTS = {
     "8 kHz": (flac(np.zeros(99, np.int16), 8000), f"{FIRST}: sampling rate 8000 Hz; expected 16000 Hz"),
     "stereo": (flac(np.zeros((99, 2), np.int16)), f"{FIRST}: 2 channels; expected 1"),
     "24 bits": (flac(np.zeros(99), subtype="PCM_24"), f"{FIRST}: 24-bit samples; expected 16-bit PCM"),
+    "mp3": (lambda root: (root / FIRST).rename((root / FIRST).with_suffix(".mp3")),
+            f"{FIRST[:-5]}.mp3: compressed with loss, so that its samples are not the corpus's; expected WAV or FLAC"),
+    "cut WAV": (lambda root: (wav(root), (w := (root / FIRST).with_suffix(".wav")).write_bytes(w.read_bytes()[:-9])),
+                f"{FIRST[:-5]}.wav: header says 1000 samples, found 995"),
     "of another chapter": (lambda root: (root / FIRST).rename(root / HOME / "26-128107-0009.flac"),
                            f"{HOME}/26-128107-0009.flac: an utterance of speaker 26, chapter 128107; move it there"),
     "text of another chapter": (edit(TEXT, "19-128104-0000", "19-128105-0000"),
@@ -250,7 +265,9 @@ WARNINGS = {
     "files of the system": (lambda root: (root / HOME / "._19-128104-0000.flac").write_bytes(b"x"),
                             "1 files are not of a chapter and were left out: "),
     "converted beside": (lambda root: (root / HOME / "19-128104-0000.wav").write_bytes(b"x"),
-                         "1 files are not of a chapter and were left out: "),
+                         "1 recordings are there in a better container too and were left out: "),
+    "mp3 beside": (lambda root: (root / HOME / "19-128104-0000.mp3").write_bytes(b"x"),
+                   "1 recordings are there in a better container too and were left out: "),
     "file among speakers": (lambda root: (root / "dev-clean/.complete").write_bytes(b""),
                             "1 entries are not speakers and were left out: "),
     "file among chapters": (lambda root: (root / "dev-clean/84/notes.txt").write_bytes(b"x"),
@@ -390,6 +407,17 @@ def test_only_missing_sets_are_downloaded(corpus, tmp_path, place):
                     "--to", str(corpus.parent), "--mirror", "http://here/"]  # fmt: skip
         holds = [f"corpus: {corpus.parent / place} holds train-clean-100 dev-clean"]
         assert done.stdout.splitlines() == (expected if only else holds)
+
+
+@pytest.mark.parametrize("place", ["", "a", "a/b/LibriSpeech/dev-clean"])
+def test_sets_in_further_folders_are_not_downloaded_again(corpus, tmp_path, place):
+    (tmp_path / "in/a/b").mkdir(parents=True)
+    (tmp_path / "in/a/archives/dev-clean/unpacked/LibriSpeech/dev-clean").mkdir(parents=True)  # interrupted
+    corpus.rename(tmp_path / "in/a/b/LibriSpeech")
+    command = ["bash", "local/download.sh", "--corpus", str(tmp_path / "in" / place), "--sets", "dev_clean test_clean"]
+    done = subprocess.run(command, cwd=RECIPE, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"corpus: {tmp_path}/in/a/b/LibriSpeech holds dev-clean test-clean\n")
+    assert prepare.find_root(tmp_path / "in" / place, ["dev-clean"]) == tmp_path / "in/a/b/LibriSpeech"
 
 
 def test_sets_are_not_downloaded_to_another_place_than_those_that_are_there(corpus):

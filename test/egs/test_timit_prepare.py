@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from imitations.timit import make, sphere
 from programs import call, load
 
@@ -54,7 +55,14 @@ def to_riff(root: Path, ending: str, keep: bool) -> None:
         samples = np.frombuffer(path.read_bytes()[1024:], "<i2")
         if not keep:
             path.unlink()
-        write_wav(path.with_name(path.stem + ending), samples, 16000)
+        if ending == ".flac":
+            soundfile.write(path.with_name(path.stem + ending), samples, 16000)
+        else:
+            write_wav(path.with_name(path.stem + ending), samples, 16000)
+
+
+def add_mp3(root: Path) -> None:
+    (root / "TRAIN/DR1/FABC0/SA1.mp3").write_bytes(b"x")
 
 
 VARIANTS = {
@@ -63,10 +71,13 @@ VARIANTS = {
     "mixed case": lambda root: rename_all(root, str.capitalize) or root,
     "RIFF": lambda root: to_riff(root, ".WAV", False) or root,
     ".wav": lambda root: to_riff(root, ".wav", False) or root,
+    ".flac and .mp3": lambda root: to_riff(root, ".flac", False) or add_mp3(root) or root,
     ".WAV.wav only": lambda root: to_riff(root, ".WAV.wav", False) or root,
     ".WAV.wav beside .WAV": lambda root: to_riff(root, ".WAV.wav", True) or root,
     "directory above": lambda root: Path(shutil.move(root, root.parent / "in/TIMIT")).parent,
     "two above, lower case": lambda root: Path(shutil.move(root, root.parent / "in/timit/timit")).parents[1],
+    "far above": lambda root: shutil.copytree(root, root.parent / "in/timit/data/lisa/data/timit/raw/TIMIT").parents[5],
+    "a part": lambda root: root / "TEST",
     "files of the system": lambda root: (root / "TRAIN/DR1/FABC0/._SA1.WAV").write_bytes(b"x") and root,
 }
 
@@ -322,10 +333,18 @@ def test_wrong_root_says_what_was_looked_for(tmp_path):
     result = run(tmp_path / "x", tmp_path / "out")
     assert result.returncode == 1
     assert result.stderr == (
-        f"error: {tmp_path}/x: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case) in "
-        f"{tmp_path}/x and {tmp_path}/x/TIMIT; give the directory that holds both\n"
+        f"error: {tmp_path}/x: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case), "
+        "side by side in it or in up to 8 folders; give the directory that holds both\n"
     )
     assert "no such directory" in run(tmp_path / "none", tmp_path / "out").stderr
+
+
+def test_two_copies_are_told(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "in/a")
+    shutil.copytree(corpus, tmp_path / "in/b")
+    result = run(tmp_path / "in", tmp_path / "out")
+    place = tmp_path / "in"
+    assert result.stderr == f"error: {place}: copies of the corpus in {place}/a and in {place}/b; give one of them\n"
 
 
 def test_sample_corpus(timit_sample, tmp_path):

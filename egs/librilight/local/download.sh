@@ -7,7 +7,9 @@ sets=""     # LibriSpeech's data directories: dev_clean ...
 . ../../utils/parse_options.sh
 . ../../utils/log.sh
 
-if [ -d "${finetuning}/9h" ] || [ -d "${finetuning}/librispeech_finetuning/9h" ]; then
+# Where preparation will find it: in folders further below, too.
+found="$(find -L "${finetuning}" -maxdepth 8 -name archives -prune -o -type d -name 9h -print -quit 2>/dev/null || true)"
+if [ -n "${found}" ]; then
     printf 'corpus: %s holds the fine-tuning subset\n' "${finetuning}"
 else
     # A path with a slip in it is not filled with gigabytes.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, child, corpus_files, prepare_sets, stamp
+from speechlvm.data.preparation import FOLDERS_ABOVE, Log, add_max_bad, corpus_files, find_places, prepare_sets, stamp
 from speechlvm.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "librispeech/local"))
@@ -27,7 +27,7 @@ VALID_SPEAKERS = 2
 
 
 def find_root(corpus: Path) -> Path:
-    """The directory that holds 1h and 9h: `corpus`, or librispeech_finetuning in it.
+    """The directory that holds 1h and 9h: `corpus`, or the nearest below it.
 
     Raises:
         UserError: saying what was looked for and where, or what is missing.
@@ -36,15 +36,18 @@ def find_root(corpus: Path) -> Path:
         raise UserError(
             f"{corpus}: no such directory; give librispeech_finetuning's, or the one above it, or run stage 0"
         )
-    places = [place for place in (corpus, child(corpus, "LIBRISPEECH_FINETUNING")) if place is not None]
-    for place in places:
-        missing = [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (place / name).is_dir()]
-        if not missing:
-            return place.resolve()
-    raise UserError(
-        f"{corpus}: no fine-tuning subset of Libri-Light; looked for directories {FIRST_FOLD} and 9h in "
-        f"{' and '.join(map(str, places))}, which lacks {', '.join(missing)}; unpack {ARCHIVE} there (stage 0 does)"
+    places = find_places(
+        corpus, lambda place: any((place / name).is_dir() for name in NUMBER_OF_UTTERANCES), ("1H", "9H")
     )
+    if len(places) > 1:
+        raise UserError(f"{corpus}: parts of the subset in {places[0]} and in {places[1]}; give the one that has all")
+    where = places[0] if places else corpus
+    if missing := [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (where / name).is_dir()]:
+        raise UserError(
+            f"{corpus}: no fine-tuning subset of Libri-Light; looked for directories {FIRST_FOLD} and 9h, in it or in "
+            f"up to {FOLDERS_ABOVE} folders; {where} lacks {', '.join(missing)}; unpack {ARCHIVE} there (stage 0 does)"
+        )
+    return where.resolve()
 
 
 def find_parts(root: Path, log: Log) -> dict[Path, list[Path]]:

@@ -7,6 +7,20 @@ mirror="" # address to download from in place of that in archives.yaml; empty: t
 . ../../utils/parse_options.sh
 . ../../utils/log.sh
 
+# Where preparation will find them: given a set, in the directory above it; or else in folders further below.
+[[ " ${sets//_/-} " != *" $(basename -- "${corpus}") "* ]] || corpus="$(dirname -- "${corpus}")"
+named=()
+there=
+for set in ${sets//_/-}; do
+    named+=(-o -name "${set}")
+    [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] || there=yes
+done
+if [ -z "${there}" ] && [ -d "${corpus}" ] && [ -n "${sets}" ]; then
+    found="$(find -L "${corpus}" -mindepth 2 -maxdepth 8 -name archives -prune -o \
+        -type d \( "${named[@]:1}" \) -print -quit 2>/dev/null || true)"
+    [ -z "${found}" ] || corpus="$(dirname -- "${found}")"
+fi
+
 # Archives bring LibriSpeech/<set>.
 to="${corpus}"
 [ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"

@@ -2,7 +2,8 @@
 
 Each chapter has its transcripts beside, ``<speaker>-<chapter>.trans.txt`` with lines ``utterance TEXT``; the sex of all
 speakers stands in SPEAKERS.TXT. So are LibriSpeech itself, Mini LibriSpeech and Libri-Light's fine-tuning subset.
-Nothing is decoded: of each FLAC file the header and its last sample are read, so that a truncated file is found.
+Copies converted to WAV have the same samples and are read as well. Nothing is decoded: of each FLAC file the header and
+its last sample are read, so that a truncated file is found.
 """
 
 import re
@@ -13,7 +14,18 @@ from pathlib import Path
 from speechlvm.data.audio import audio_info, check_format
 from speechlvm.data.directory import DataDirectory
 from speechlvm.data.headers import COPY_AGAIN
-from speechlvm.data.preparation import Log, child, corpus_files, read_all, shuffled, warn
+from speechlvm.data.preparation import (
+    FOLDERS_ABOVE,
+    LOSSY,
+    Log,
+    child,
+    corpus_files,
+    find_places,
+    lossy,
+    read_all,
+    shuffled,
+    warn,
+)
 from speechlvm.errors import ConfigError, UserError
 from speechlvm.text import read_lines
 
@@ -65,7 +77,7 @@ class Chapter:
 
 
 def find_root(corpus: Path, names: Iterable[str]) -> Path:
-    """The directory that holds the sets of these names: `corpus`, or LibriSpeech in it.
+    """The directory that holds the sets of these names: `corpus`, or the nearest below it.
 
     Raises:
         UserError: saying what was looked for and where, or which sets are missing.
@@ -73,16 +85,21 @@ def find_root(corpus: Path, names: Iterable[str]) -> Path:
     names = list(names)
     if not corpus.is_dir():
         raise UserError(f"{corpus}: no such directory; give LibriSpeech's, or the one above it, or run stage 0")
-    places = [place for place in (corpus, child(corpus, "LIBRISPEECH")) if place is not None]
-    for place in places:
-        missing = [name for name in names if not (place / name).is_dir()]
-        if len(missing) < len(names):
-            break
-    else:
+    places = find_places(
+        corpus, lambda place: any((place / name).is_dir() for name in names), [name.upper() for name in names]
+    )
+    if not places:
         raise UserError(
-            f"{corpus}: no corpus in LibriSpeech's layout; looked for directories {', '.join(names)} in "
-            f"{' and '.join(map(str, places))}; give the directory that holds them, or the one above it"
+            f"{corpus}: no corpus in LibriSpeech's layout; looked for directories {', '.join(names)}, in it or in up "
+            f"to {FOLDERS_ABOVE} folders; give the directory that holds them"
         )
+    if len(places) > 1:
+        raise UserError(
+            f"{corpus}: sets lie in {places[0]} and in {places[1]}; expected all of {', '.join(names)} side by side; "
+            "move them into one directory"
+        )
+    [place] = places
+    missing = [name for name in names if not (place / name).is_dir()]
     if missing:
         archives = ", ".join(f"{name}.tar.gz" for name in missing)
         raise UserError(
@@ -132,9 +149,12 @@ def read_set(directory: Path, files: Iterable[Path], jobs: int, log: Log) -> lis
 def read_chapter(chapter: Chapter) -> Log:
     """Reads and checks all files of a chapter into it."""
     log = Log()
-    for path in chapter.files:
-        match = UTTERANCE.fullmatch(path.stem) if path == chapter.directory / f"{path.stem}.flac" else None
-        if match and f"{match[1]}-{match[2]}" == chapter.prefix:
+    for path in sorted(chapter.files, key=lambda path: (path.suffix.lower() in LOSSY, path)):
+        is_audio = path.parent == chapter.directory and path.suffix.lower() in (".flac", ".wav", *LOSSY)
+        match = UTTERANCE.fullmatch(path.stem) if is_audio else None
+        if match and path.stem in chapter.utterances:
+            log.tolerate("recordings are there in a better container too and were left out", str(path))
+        elif match and f"{match[1]}-{match[2]}" == chapter.prefix:
             utterance = chapter.utterances[path.stem] = Utterance(path.stem, chapter.speaker, path)
             try:
                 utterance.num_samples = checked_length(path)
@@ -150,15 +170,19 @@ def read_chapter(chapter: Chapter) -> Log:
 
 
 def checked_length(path: Path) -> int:
-    """Number of samples of a FLAC file in the corpus's format whose last sample can be read.
+    """Number of samples of a file in the corpus's format, as FLAC whose last sample can be read.
 
     Raises:
         UserError: it has another format, or is damaged or truncated.
     """
     import soundfile
 
+    if path.suffix.lower() in LOSSY:
+        raise UserError(lossy(path))
     info = audio_info(path)
     check_format(info, RATE_HZ)
+    if info.container != "flac":  # the header has been compared with the size of the file
+        return info.num_samples
     try:
         with soundfile.SoundFile(path) as decoder:
             decoder.seek(info.num_samples - 1)
@@ -205,7 +229,7 @@ def read_transcripts(chapter: Chapter, log: Log) -> None:
 
 def read_speakers(root: Path, log: Log) -> dict[str, str]:
     """Sex (f or m) of each speaker in SPEAKERS.TXT."""
-    path = root / "SPEAKERS.TXT"
+    path = _table(root)
     if not path.exists():
         log.fault(f"{path}: no such file; copy it from any archive of the corpus, each has it")
         return {}
@@ -236,7 +260,12 @@ def count_utterances(name: str, found: int, expected: int, archive: str) -> None
 
 def find_sets(root: Path, names: Iterable[str], log: Log) -> dict[str, list[Path]]:
     """The files of LibriSpeech's sets of these names, and under "" those of all sets."""
-    return {name: corpus_files(log, root / (name or "SPEAKERS.TXT")) for name in (*names, "")}
+    return {**{name: corpus_files(log, root / name) for name in names}, "": corpus_files(log, _table(root))}
+
+
+def _table(root: Path) -> Path:
+    """The table of speakers, in any case."""
+    return child(root, "SPEAKERS.TXT") or root / "SPEAKERS.TXT"
 
 
 def read_sets(root: Path, files: dict[str, list[Path]], jobs: int, log: Log) -> dict[str, list[Utterance]]:

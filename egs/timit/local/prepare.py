@@ -1,8 +1,9 @@
 """Makes the data directories train, valid and test from a corpus in TIMIT's layout.
 
-Copies in the wild differ: names in capitals or not, audio as NIST SPHERE or RIFF, ``SA1.WAV`` or ``SA1.WAV.wav`` or
-both, the disc's root or a directory above it. All are read. What is wrong with a file stops the preparation, after all
-files have been looked at; nothing is written then. What is merely missing is a warning.
+Copies in the wild differ: names in capitals or not, audio as NIST SPHERE, RIFF or FLAC, ``SA1.WAV`` or ``SA1.WAV.wav``
+or ``SA1.flac`` or several of them, the disc's root or a directory some way above it. All are read. What is wrong with a
+file stops the preparation, after all files have been looked at; nothing is written then. What is merely missing is a
+warning.
 
 TRAIN and TEST are kept as the corpus has them. The validation set is drawn from TRAIN: single utterances (so that its
 speakers are in the training set too, as in the published experiments), or whole speakers.
@@ -23,10 +24,14 @@ from speechlvm.data.audio import audio_info, read_audio, tell_oddities
 from speechlvm.data.directory import DataDirectory, Segment
 from speechlvm.data.phones import CODES
 from speechlvm.data.preparation import (
+    FOLDERS_ABOVE,
+    LOSSY,
     Log,
     add_max_bad,
     child,
     corpus_files,
+    find_places,
+    lossy,
     misaligned_frames,
     prepare_sets,
     read_all,
@@ -42,7 +47,8 @@ RATE_HZ = 16000
 FULL_CORPUS = (4620, 1680)
 VALID_SHARE = 0.05  # 231 of 4 620
 PAST_END_SAMPLES = 160
-PLACE = re.compile(r"(TRAIN|TEST)/(DR[0-9])/([FM][A-Z]{3}[0-9])/(S[AIX][0-9]+)\.(WAV|WAV\.WAV|PHN|WRD|TXT)")
+AUDIO = "|".join(["FLAC", "SPH", "WAV", *(ending[1:].upper() for ending in LOSSY)])
+PLACE = re.compile(rf"(TRAIN|TEST)/(DR[0-9])/([FM][A-Z]{{3}}[0-9])/(S[AIX][0-9]+)\.(PHN|WRD|TXT|(?:WAV\.)?(?:{AUDIO}))")
 HEIGHT = re.compile(r"([3-8])'\s*([0-9]{1,2})\"?")
 CM_PER_INCH = 2.54
 
@@ -56,6 +62,7 @@ class Utterance:
     speaker: str
     sentence: str
     audio: list[Path] = field(default_factory=list)
+    lossy: list[Path] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     num_samples: int = 0
     text: str = ""
@@ -69,23 +76,26 @@ class Utterance:
 
 
 def find_root(corpus: Path) -> Path:
-    """The directory with TRAIN and TEST: `corpus`, or up to two levels of ``TIMIT`` below it.
+    """The directory with TRAIN and TEST: `corpus`, or the nearest below it.
 
     Raises:
         UserError: saying what was looked for and where.
     """
     if not corpus.is_dir():
         raise UserError(f"{corpus}: no such directory; give the directory of the corpus, which holds TRAIN and TEST")
-    looked, directory = [], corpus
-    while directory is not None and directory.is_dir() and len(looked) < 3:
-        looked.append(str(directory))
-        if all(path is not None and path.is_dir() for path in (child(directory, "TRAIN"), child(directory, "TEST"))):
-            return directory
-        directory = child(directory, "TIMIT")
-    raise UserError(
-        f"{corpus}: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case) in "
-        f"{' and '.join(looked)}; give the directory that holds both"
-    )
+
+    def holds_both(place: Path) -> bool:
+        return all(path is not None and path.is_dir() for path in (child(place, "TRAIN"), child(place, "TEST")))
+
+    places = find_places(corpus, holds_both, ("TRAIN", "TEST"))
+    if len(places) > 1:
+        raise UserError(f"{corpus}: copies of the corpus in {places[0]} and in {places[1]}; give one of them")
+    if not places:
+        raise UserError(
+            f"{corpus}: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case), side by side "
+            f"in it or in up to {FOLDERS_ABOVE} folders; give the directory that holds both"
+        )
+    return places[0]
 
 
 def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utterance]:
@@ -103,7 +113,9 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
             continue  # a fault, below
         utterance = Utterance(use, region, speaker, sentence)
         utterance = found.setdefault(utterance.name, utterance)
-        if ending.startswith("WAV"):
+        if path.suffix.lower() in LOSSY:
+            utterance.lossy.append(path)
+        elif ending not in ("PHN", "WRD", "TXT"):
             utterance.audio.append(path)
         elif ending in utterance.files:
             log.fault(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
@@ -113,7 +125,12 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
         for other in others:
             log.fault(f"{other}: speaker {speaker} is also in {home}; remove one of the two")
     for utterance in found.values():
-        if not utterance.audio:
+        for path in utterance.lossy:
+            if utterance.audio:
+                log.tolerate("recordings are there in a better container too and were left out", str(path))
+            else:
+                log.reject(path, lossy(path))
+        if not utterance.audio and not utterance.lossy:
             any_file = next(iter(utterance.files.values()))
             path = any_file.parent / f"{utterance.sentence}.WAV"
             log.reject(path, f"{path}: no such file; copy it again from the corpus")
