@@ -13,6 +13,7 @@ samples=1         # samples of the latents for a bound; more than one: importanc
 sample_seconds=2  # length of what stage 5 generates
 dumps=""          # what stage 2 writes beside what models are trained on, of mulaw logmel
 num_samples=100   # samples of the latents that stage 6 averages over
+analysis_models="all" # of the systems, those that stages 6 to 8 look at
 analyses=""       # of stages 7 and 8: levels phones gender height durations probes; empty: all for which the data have labels
 analysis_sets=""  # sets whose utterances stage 7 looks at together; empty: the first test set
 phone_classes=61  # classes of phones in stage 7: 61, or 39, the usual folding

@@ -181,13 +181,13 @@ stage_5() {
 
 stage_6() {
     [ "${material}" != pcm16 ] || spectra
-    each_experiment latents
+    each_analysed latents
 }
 
 stage_7() {
     ! wanted durations || phone_durations
     [ "${material}" != pcm16 ] || analyse spectra "" "${root}/spectra"
-    each_experiment analyse
+    each_analysed analyse
 }
 
 stage_8() {
@@ -198,7 +198,7 @@ stage_8() {
         return 0
     fi
     probe spectra "" "${root}/spectra"
-    each_experiment probe
+    each_analysed probe
 }
 
 stage_9() { baseline flac mulaw "${nj}"; }

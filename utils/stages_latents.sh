@@ -3,6 +3,16 @@
 
 analysis_sets="${analysis_sets:-${test_sets%% *}}"
 
+# Calls FUNCTION for each experiment of a system that stages 6 to 8 look at.
+each_analysed() {
+    local -a all=("${selected[@]}") selected=()
+    local model
+    for model in "${all[@]}"; do
+        [[ "${analysis_models}" != all && " ${analysis_models} " != *" ${model} "* ]] || selected+=("${model}")
+    done
+    each_experiment "$1"
+}
+
 # Whether an analysis is wanted: all are, unless some are named.
 wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
 
