@@ -33,6 +33,19 @@ start() {
     ! ${interrupted} || stop_children
 }
 
+# The same, when as few of those started are left as may run side by side.
+start_with_room() {
+    local processors at_once=1
+    if [ "${cmd_backend}" != local ]; then
+        at_once=1000000
+    elif [ "${ngpu}" -eq 0 ] && [ "${nthreads}" -gt 0 ]; then
+        processors="$(getconf _NPROCESSORS_ONLN)"
+        at_once=$((processors > nthreads ? processors / nthreads : 1))
+    fi
+    while ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do sleep 0.1 || true; done
+    ${interrupted} || start "$@" # join tells of an interruption, when all have stopped
+}
+
 in_background() {
     catch_signals
     children=()

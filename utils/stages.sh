@@ -38,18 +38,16 @@ read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 # shellcheck source=SCRIPTDIR/stages_latents.sh
 . "${_utils}/stages_latents.sh"
 
-# Calls FUNCTION with model, seed and directory of each experiment: on this machine one after the other, on a cluster all
-# at once. One that fails does not stop the others.
+# Calls FUNCTION with model, seed and directory of each experiment: on a cluster all at once, on this machine as many as
+# find --nthreads processors (without it, and on GPUs, one after the other). One that fails does not stop the others.
 each_experiment() {
-    local model number failed=0
+    local model number
     for model in "${selected[@]}"; do
         for number in ${seeds}; do
-            start "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
-            [ "${cmd_backend}" != local ] || join || failed=$?
+            start_with_room "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
         done
     done
-    join || failed=$?
-    return "${failed}"
+    join
 }
 
 dump() {
@@ -166,9 +164,10 @@ stage_3() { each_experiment train; }
 
 stage_4() {
     local coding
-    baseline uniform mulaw 1
-    for coding in mulaw ${codings}; do baseline dmol "${coding}" 1; done
-    baseline flac mulaw "${nj}"
+    start_with_room baseline uniform mulaw 1
+    for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
+    start_with_room baseline flac mulaw "${nj}"
+    join
     each_experiment score
     likelihoods
 }

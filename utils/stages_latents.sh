@@ -8,7 +8,7 @@ each_analysed() {
     local -a all=("${selected[@]}") selected=()
     local model
     for model in "${all[@]}"; do
-        [[ "${analysis_models}" != all && " ${analysis_models} " != *" ${model} "* ]] || selected+=("${model}")
+        [[ " ${skip_analysis} " == *" ${model} "* ]] || selected+=("${model}")
     done
     each_experiment "$1"
 }

@@ -46,6 +46,10 @@ elif "--job" not in arguments and program in "dump train score baseline spectra 
 """
 
 
+# In place of mini's own settings, which are for speed.
+USUAL = ["--models", "a b", "--nj", "2", "--nthreads", "0", "--analyses", "", "--probe_minutes", "10 60 all"]
+
+
 class Tree:
     """A copy of the shell side, in a path with blanks."""
 
@@ -77,7 +81,7 @@ class Tree:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            ["bash", self.recipe / "run.sh", "--models", "a b", *arguments],
+            ["bash", self.recipe / "run.sh", *USUAL, *arguments],
             cwd="/",
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
             stdout=subprocess.PIPE,
@@ -131,7 +135,9 @@ def test_all_stages_in_order(tree):
     labels = tree.recipe / "data" / "train" / "phones"
     labels.parent.mkdir(parents=True)
     labels.touch()
-    status, out, err = tree.run("--nj", "1", "--seeds", "1 2")
+    sets = ("train", "valid", "test")
+    options = ("--analysis_sets", " ".join(sets), "--probe_minutes", "all")
+    status, out, err = tree.run("--nj", "1", "--seeds", "1 2", *options)
     assert (status, err) == (0, "")
     experiments = [f"exp/train/{m}/seed{k}" for m in "ab" for k in (1, 2)]
     expected = ["synthesise.py data/corpus", "prepare.py data", "validate"]
@@ -146,7 +152,6 @@ def test_all_stages_in_order(tree):
     expected += ["likelihoods"]
     for e in experiments:
         expected += single("sample", f"{e}/samples")
-    sets = ("train", "valid", "test")
     for name in sets:
         expected += sharded("spectra", f"exp/train/spectra/latents_{name}")
     for e in experiments:
@@ -335,11 +340,23 @@ def test_selection_of_systems(tree, arguments, expected):
     assert tree.summary() == [f"train exp/train/{model}/seed1" for model in expected]
 
 
+def test_systems_that_use_few_processors_run_side_by_side(tree):
+    tree.behave("train 3")  # one that fails does not stop the others
+    status, _, err = tree.run("--stage", "3", "--stop_stage", "3", "--models", "a b c", "--nthreads", "1")
+    assert status == 1 and "stage 3 (train) failed with status 1" in err
+    assert sorted(tree.summary()) == [f"train exp/train/{model}/seed1" for model in "abc"]
+
+
+def test_some_systems_are_not_looked_at(tree):
+    assert tree.run("--stage", "6", "--stop_stage", "8", "--nj", "1", "--skip_analysis", "a")[0] == 0
+    assert {line.split("/")[2] for line in tree.summary() if "exp/train/" in line} == {"spectra", "b"}
+
+
 def test_smoke_is_kept_apart(tree):
     assert tree.run("--smoke", "true", "--stage", "3", "--stop_stage", "3", "--models", "a")[0] == 0
     [call] = tree.calls()
     assert call[call.index("--out") + 1] == "smoke/exp/train/a/seed1"
-    assert "--limits.seconds" in call
+    assert "--limits.steps" in call
 
 
 @pytest.mark.parametrize(
@@ -490,7 +507,7 @@ def test_ctrl_c_on_a_terminal(tree):
     # A terminal sends its interrupt to the whole foreground process group.
     tree.behave("train wait")
     process = subprocess.Popen(
-        ["bash", tree.recipe / "run.sh", "--models", "a b", "--stage", "3", "--stop_stage", "3"],
+        ["bash", tree.recipe / "run.sh", *USUAL, "--stage", "3", "--stop_stage", "3"],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
