@@ -8,7 +8,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 # What is different here from the defaults, and the recipe's own options.
 models="wavenet_s1 lstm_s64 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/*.yaml; all: every one of them
-sample_seconds=1         # a WaveNet draws 16 000 frames for each
+sample_seconds=0.5       # a WaveNet draws 16 000 frames a second for each
 codings="mulaw-pcm"     # bits of the PCM signal beside bits of mu-law codes
 num_samples=4           # samples of the latents that stage 6 averages over; with 100 it takes 25 times as long
 skip_analysis="wavenet_s1 lstm_s1" # at s = 1 it takes minutes to look at all frames
