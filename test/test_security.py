@@ -222,7 +222,7 @@ def test_the_loader_of_yaml_is_a_safe_one():
 # options that check_options.sh has found to be whole numbers before.
 NUMBERS = {
     "SECONDS", "b", "began", "best", "cost", "diagonal", "failed", "i", "j", "last", "needed_gb", "ngpu", "now",
-    "number", "row", "seconds", "stage", "started", "status", "stop_stage",
+    "nthreads", "number", "row", "seconds", "stage", "started", "status", "stop_stage",
 }  # fmt: skip
 SHELL_GATES = {
     "eval": r"\beval\b",

@@ -35,12 +35,11 @@ start() {
 
 # The same, when as few of those started are left as may run side by side.
 start_with_room() {
-    local processors at_once=1
+    local at_once=1
     if [ "${cmd_backend}" != local ]; then
         at_once=1000000
     elif [ "${ngpu}" -eq 0 ] && [ "${nthreads}" -gt 0 ]; then
-        processors="$(getconf _NPROCESSORS_ONLN)"
-        at_once=$((processors > nthreads ? processors / nthreads : 1))
+        at_once=$((($(getconf _NPROCESSORS_ONLN) + nthreads - 1) / nthreads))
     fi
     while ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do sleep 0.1 || true; done
     ${interrupted} || start "$@" # join tells of an interruption, when all have stopped
