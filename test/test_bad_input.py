@@ -733,11 +733,11 @@ ROWS_45 = {
     ),
     "45 weights of another size": (
         weights(lambda model: {name: value[:1] for name, value in model.items()}),
-        KEYS_DIFFER.format(19, "(1,)"),
+        KEYS_DIFFER.format(21, "(1,)"),
     ),
     "45 weights of another model": (
         weights(lambda model: {f"x.{name}": value for name, value in model.items()}),
-        KEYS_DIFFER.format(38, "absent"),
+        KEYS_DIFFER.format(42, "absent"),
     ),
     "46 truncated": (bytes_of(lambda data: data[:-100]), STALE),
     "46 bit flipped": (bytes_of(lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:]), STALE),
