@@ -33,15 +33,16 @@ start() {
     ! ${interrupted} || stop_children
 }
 
-# The same, when as few of those started are left as may run side by side.
+# The same; on this machine it waits first until there are --nthreads processors for it, or nothing else runs.
 start_with_room() {
     local at_once=1
-    if [ "${cmd_backend}" != local ]; then
-        at_once=1000000
-    elif [ "${ngpu}" -eq 0 ] && [ "${nthreads}" -gt 0 ]; then
-        at_once=$((($(getconf _NPROCESSORS_ONLN) + nthreads - 1) / nthreads))
+    if [ "${ngpu}" -eq 0 ] && [ "${nthreads}" -gt 0 ]; then
+        at_once=$(($(getconf _NPROCESSORS_ONLN) / nthreads))
+        [ "${at_once}" -ge 1 ] || at_once=1
     fi
-    while ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do sleep 0.1 || true; done
+    while [ "${cmd_backend}" = local ] && ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do
+        sleep 0.1 || true
+    done
     ${interrupted} || start "$@" # join tells of an interruption, when all have stopped
 }
 
