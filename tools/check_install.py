@@ -1,4 +1,4 @@
-"""Checks the environment that runs this file, and mends it.
+"""Checks the environment tools/venv, which must run this file, and mends it.
 
 What differs from tools/requirements.txt (missing, of another version, damaged, or not importable) is installed again
 from there, hashes required and nothing resolved; an empty environment is one where everything differs. Then reports
@@ -125,9 +125,9 @@ def failing_imports() -> dict[str, str]:
         return dict.fromkeys(MODULES, f"importing all packages ended with status {done.returncode}")
 
 
-def pip(*arguments: str) -> bool:
-    """Runs pip, whose output goes where ours does."""
-    return subprocess.run([sys.executable, "-m", "pip", "install", "--progress-bar", "off", *arguments]).returncode == 0
+def pip(*arguments: str) -> None:
+    """Runs pip, whose output goes where ours does; what it did not install is still wrong afterwards."""
+    subprocess.run([sys.executable, "-m", "pip", "install", "--progress-bar", "off", *arguments], check=False)
 
 
 def install(pins: dict[str, Pin], names: list[str]) -> None:
@@ -204,6 +204,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     python = f"python {platform.python_version()}"
+    if Path(sys.prefix).resolve() != ROOT / "tools" / "venv":
+        print(f"check_install: {sys.executable} is not of tools/venv; use tools/venv/bin/python", file=sys.stderr)
+        return 1
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         print(
             f"check_install: {python} at {sys.executable}: 3.{OLDEST[1]} to 3.{NEWEST[1]} are supported; "

@@ -162,7 +162,6 @@ def environment(tmp_path, monkeypatch):
         calls.append(Path(arguments[-1]).read_text(encoding="utf-8"))
         for name, version in re.findall(r"^([\w-]+)==(\S+)", calls[-1], re.M):
             package(site, name, version)
-        return True
 
     monkeypatch.setattr(check_install, "pip", pip)
     monkeypatch.setattr(check_install, "failing_imports", dict)
@@ -212,6 +211,13 @@ def test_what_cannot_be_imported_is_installed_again_once(environment, monkeypatc
     monkeypatch.setattr(check_install, "failing_imports", lambda: next(failures))
     assert check_install.mend(PINS) == {"two": "import two: OSError: undefined symbol"}
     assert calls == ["two==1.0 --hash=sha256:0\n"]
+
+
+def test_another_environment_is_left_alone(checkout):
+    command = [sys.executable, checkout / "tools" / "check_install.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not of tools/venv; use tools/venv/bin/python" in done.stderr
 
 
 def test_an_import_that_fails_is_reported_whatever_it_raises(monkeypatch):
