@@ -349,7 +349,7 @@ def test_selection_of_systems(tree, arguments, expected):
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor runs one system at a time")
 def test_systems_that_use_few_processors_run_side_by_side(tree):
     tree.behave("train meet")  # one that fails does not stop the others
-    status, out, err = tree.run("--stage", "3", "--stop_stage", "3", "--models", "a b c", "--nthreads", "1")
+    status, _, err = tree.run("--stage", "3", "--stop_stage", "3", "--models", "a b c", "--nthreads", "1")
     assert status == 1 and "stage 3 (train) failed with status 1" in err
     assert sorted(tree.summary()) == [f"train exp/train/{model}/seed1" for model in "abc"]
     logs = [tree.recipe / f"exp/train/{model}/seed1/logs/train.log" for model in "abc"]
