@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from speechlvm.bin import report
+from speechlvm.bin import likelihoods, report
 from speechlvm.errors import ConfigError, UserError
 
 BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
@@ -330,3 +330,15 @@ def test_experiments_on_another_disk(write_result, write_table, run, tmp_path):
     assert changed != before
     (tmp_path / "exp/train/b").symlink_to(tmp_path / "a")
     assert run() != changed
+
+
+def test_the_table_of_likelihoods_is_that_of_all_results(write_result, write_table, run, tmp_path, capsys):
+    for name, bits in (("vrnn", 12.1), ("lstm", 11.9)):
+        write_result(name, -bits * BITS, coding="mulaw", bound="elbo", steps=10, hours=1.0)
+    write_table(rows("vrnn"), unit="bits_per_frame", coding="mulaw", sets=["test"])
+    document = run()
+    capsys.readouterr()
+    likelihoods.main(["--exp", str(tmp_path / "exp/train")])
+    printed = capsys.readouterr().out
+    assert printed.startswith("## All results on `test`") and printed.strip() in document
+    assert printed.index("| lstm ") < printed.index("| vrnn ")
