@@ -83,6 +83,7 @@ mapfile -t known_models < <(yaml_names conf)
 mapfile -t known_tables < <(yaml_names conf/tables)
 check_words tables "${known_tables[@]}"
 [ "${models}" = all ] || check_words models "${known_models[@]}"
+[[ " ${given_options[*]} " != *" skip_analysis "* ]] || check_words skip_analysis "${known_models[@]}"
 check_words dumps mulaw logmel
 check_words analyses levels phones gender height durations probes
 # shellcheck disable=SC2086 # names of sets are words

@@ -48,7 +48,7 @@ def options():
     return re.findall(r"(?m)^([a-z][a-z0-9_]*)=", text)
 
 
-FREE = {"train_args", "probe_args", "datadir", "dumpdir", "expdir", "results"}  # take any text
+FREE = {"train_args", "probe_args", "skip_phones", "datadir", "dumpdir", "expdir", "results"}  # take any text
 
 
 @pytest.mark.parametrize("option", sorted(set(options()) - FREE))
@@ -62,14 +62,14 @@ def test_options_refuse_what_is_no_value_of_theirs(tree, option):
 def test_options_that_take_any_text_hand_it_on(tree):
     words = ["--models", "a", "--nj", "1", *(f"--{name}={EVERYTHING} {name}" for name in sorted(FREE))]
     given = []
-    for stage, more in (("2", []), ("3", []), ("8", ["--analyses", "probes"]), ("10", [])):
+    for stage, more in (("2", []), ("3", []), ("7", ["--analyses", "phones"]), ("8", ["--analyses", "probes"]), ("10", [])):
         status, _, error = tree.run(*words, *more, "--stage", stage, "--stop_stage", stage)
         assert status == 0, error
         given += [word for call in tree.calls() for word in call]
     assert canaries(tree) == []
     for word in EVERYTHING.split():
         assert given.count(word) >= 2  # --train_args and --probe_args are words
-    for name in ("datadir", "dumpdir", "expdir", "results"):
+    for name in ("skip_phones", "datadir", "dumpdir", "expdir", "results"):
         assert any(f"{EVERYTHING} {name}" in word for word in given), name
 
 
