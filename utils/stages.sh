@@ -41,13 +41,18 @@ read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 # Calls FUNCTION with model, seed and directory of each experiment: on a cluster all at once, on this machine as many as
 # find --nthreads processors (without it, and on GPUs, one after the other). One that fails does not stop the others.
 each_experiment() {
+    experiments start_with_room "$1"
+    join
+}
+
+# Calls COMMAND with model, seed and directory of one experiment after the other.
+experiments() {
     local model number
     for model in "${selected[@]}"; do
         for number in ${seeds}; do
-            start_with_room "$1" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
+            "$@" "${model}" "${number}" "${root}/${model}${tag:+_${tag}}/seed${number}"
         done
     done
-    join
 }
 
 dump() {
@@ -77,20 +82,25 @@ same_inputs() {
     return 1
 }
 
-score() {
-    local set coding out
+# Starts the scores of an experiment: each set over the cells of each coding.
+start_scores() {
+    local set coding
     for set in ${test_sets}; do
         for coding in "" ${codings}; do
             [ -z "${coding}" ] || same_inputs "$3" "${coding}" || continue
-            log "score $1, seed $2, on ${set}${coding:+ over the cells of ${coding}}"
-            out="score_${set}${coding:+_${coding}}"
-            [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
-            sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
-                --dump "${frames}/${set}" --out "$3/${out}" \
-                --samples "${samples}" --ngpu $((ngpu > 0)) ${coding:+--coding "${coding}"} \
-                ${max_frames:+--max_frames "${max_frames}"}
+            start_with_room score "$@" "${set}" "${coding}"
         done
     done
+}
+
+score() {
+    local out="score_$4${5:+_$5}"
+    log "score $1, seed $2, on $4${5:+ over the cells of $5}"
+    [ "${samples}" -eq 1 ] || out+="_iwae${samples}"
+    sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
+        --dump "${frames}/$4" --out "$3/${out}" \
+        --samples "${samples}" --ngpu $((ngpu > 0)) ${5:+--coding "$5"} \
+        ${max_frames:+--max_frames "${max_frames}"}
 }
 
 # All that has been scored, as a table.
@@ -167,8 +177,8 @@ stage_4() {
     start_with_room baseline uniform mulaw 1
     for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
     start_with_room baseline flac mulaw "${nj}"
+    experiments start_scores
     join
-    each_experiment score
     likelihoods
 }
 
@@ -179,7 +189,7 @@ stage_5() {
 }
 
 stage_6() {
-    [ "${material}" != pcm16 ] || spectra
+    [ "${material}" != pcm16 ] || start_with_room spectra
     each_analysed latents
 }
 

@@ -10,12 +10,12 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 models="wavenet_s1 lstm_s64 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/*.yaml; all: every one of them
 sample_seconds=0.5       # a WaveNet draws 16 000 frames a second for each
 codings="mulaw-pcm"     # bits of the PCM signal beside bits of mu-law codes
-num_samples=4           # samples of the latents that stage 6 averages over; with 100 it takes 25 times as long
+num_samples=2           # samples of the latents that stage 6 averages over; with 100 it takes 50 times as long
 skip_analysis="wavenet_s1 lstm_s1" # at s = 1 it takes minutes to look at all frames
 analyses="levels phones gender probes"
 analysis_sets="test" # sets whose utterances stage 7 looks at together; each speaker takes ten seconds a system
 probe_minutes="3"
-probe_args="--seeds 1 --steps 200 --batch_steps 800 --hidden 64 --learning_rate 0.005 --vocabulary 40" # further arguments of the probes, whose defaults are for larger corpora
+probe_args="--tasks phones frames --seeds 1 --steps 200 --batch_steps 800 --hidden 64 --learning_rate 0.005" # further arguments of the probes, whose defaults are for larger corpora
 nj=1             # more processes would load their libraries for longer than they work
 nthreads=1       # a system is trained by one processor, so that sums are made in the same order on every machine
 valid_by=speaker # how the validation set is drawn from the training set: 4 whole speakers, or utterances (utterance)

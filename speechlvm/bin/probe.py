@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"representations of the {name} set")
         parser.add_argument(f"--{name}_data", type=Path, required=True, help=f"data directory of the {name} set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--tasks", default="phones units frames", help="what to recognise, of these")
+    parser.add_argument("--tasks", nargs="+", default=list(LABELS), help="what to recognise, of these")
     parser.add_argument("--minutes", default="10 60 all", help="sizes of the labelled training data")
     parser.add_argument("--seeds", default="1 2 3", help="one training for each of these numbers")
     parser.add_argument(
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    tasks, sizes, seeds = (getattr(arguments, name).split() for name in ("tasks", "minutes", "seeds"))
-    if not tasks or not set(tasks) <= set(LABELS):
-        parser.error(f"--tasks {arguments.tasks}: expected some of {' '.join(LABELS)}")
+    tasks, sizes, seeds = arguments.tasks, arguments.minutes.split(), arguments.seeds.split()
+    if not set(tasks) <= set(LABELS):
+        parser.error(f"--tasks {' '.join(tasks)}: expected some of {' '.join(LABELS)}")
     if not sizes or not all(size == "all" or _positive(size) for size in sizes):
         parser.error(f"--minutes {arguments.minutes}: expected numbers above 0, or all")
     if not seeds or not all(seed.isdecimal() for seed in seeds):

@@ -1,7 +1,7 @@
 """Linear discriminant analysis: the directions in which classes lie apart most for the spread within them.
 
 The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
-by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004; scikit-learn's `ledoit_wolf`).
+by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
 With many items this is the usual analysis. With few for their dimensions the usual one fits chance, most of all where
 both numbers are alike, and representations of different dimensions could not be compared: of 290 phones of a speaker of
 TIMIT in 256 hidden units of an LSTM, 5 dimensions and 10 neighbours tell 34 % when left out, but 21 % without
@@ -46,7 +46,6 @@ def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
         dimensions: d; one less than there are classes at most.
     """
     from scipy.linalg import cholesky, solve_triangular, svd
-    from sklearn.covariance import ledoit_wolf
 
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not 1 <= dimensions < len(counts):
@@ -60,7 +59,7 @@ def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
     means = (np.eye(len(counts))[index].T @ centered) / counts[:, None]
     within = centered - means[index]
     scale = np.maximum(within.std(0), LEAST_RELATIVE_RANGE * ranges[varying])
-    covariance, _ = ledoit_wolf(within / scale, assume_centered=True)
+    covariance = shrunk_covariance(within / scale)
     covariance[np.diag_indices_from(covariance)] += LEAST_VARIANCE
     factor = cholesky(covariance, lower=True)
     between = solve_triangular(factor, (np.sqrt(counts)[:, None] * means / scale).T, lower=True)
@@ -68,3 +67,18 @@ def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
     axes = solve_triangular(factor, axes, lower=True, trans="T") / scale[:, None]
     directions[varying, : axes.shape[1]] = axes * np.where(means[0] @ axes > 0, -1.0, 1.0)
     return Discriminant(center, directions)
+
+
+def shrunk_covariance(items: np.ndarray) -> np.ndarray:
+    """Covariance of centred items (N, D), shrunk towards a multiple of the identity as Ledoit and Wolf derive.
+
+    The numbers are those of scikit-learn's `ledoit_wolf`, which takes ten times as long: the squares of all items'
+    covariances add up to the squared lengths of the items.
+    """
+    number, dimensions = items.shape
+    covariance = items.T @ items / number
+    mean, squares = np.trace(covariance) / dimensions, np.sum(covariance**2)
+    spread = squares - dimensions * mean**2
+    noise = (np.sum(np.sum(items**2, 1) ** 2) / number - squares) / number
+    shrinkage = min(noise / spread, 1.0) if spread > 0 else 0.0
+    return (1 - shrinkage) * covariance + shrinkage * mean * np.eye(dimensions)

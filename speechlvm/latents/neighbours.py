@@ -46,24 +46,29 @@ def leave_out(
         (N, K) bool, whether item n is classified rightly by k + 1 neighbours; and (N, d), each item in the space of the
         LDA that was fitted without it.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     right, places = np.empty((len(items), largest_k), bool), np.empty((len(items), dimensions))
     for group in np.unique(groups):
         left = groups == group
         others = labels[~left]
         found = discriminant.fit(items[~left], others, dimensions)
         places[left] = found.project(items[left])
-        search = NearestNeighbors(n_neighbors=largest_k).fit(found.project(items[~left]))
-        nearest = search.kneighbors(places[left], return_distance=False)
+        nearest = _distances(places[left], found.project(items[~left])).argsort(1, kind="stable")[:, :largest_k]
         right[left] = votes(others[nearest]) == labels[left][:, None]
     return right, places
 
 
 def fit_on_all(items: np.ndarray, labels: np.ndarray, dimensions: int, largest_k: int) -> tuple[np.ndarray, np.ndarray]:
     """One LDA fitted on all items; an item's neighbours are the others. Arguments and results as of `leave_out`."""
-    from sklearn.neighbors import NearestNeighbors
-
     places = discriminant.fit(items, labels, dimensions).project(items)
-    nearest = NearestNeighbors(n_neighbors=largest_k).fit(places).kneighbors(return_distance=False)
+    nearest = np.empty((len(items), largest_k), int)
+    for n in range(len(items)):  # all distances at once would take N^2 numbers
+        distances = _distances(places[n : n + 1], places)[0]
+        distances[n] = np.inf
+        nearest[n] = distances.argsort(kind="stable")[:largest_k]
     return votes(labels[nearest]) == labels[:, None], places
+
+
+def _distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return cdist(of, to, "sqeuclidean")

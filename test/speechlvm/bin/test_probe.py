@@ -189,7 +189,7 @@ def test_labels_that_suffice_for_no_task_end_no_run(corpus):
     done = run(corpus, "--tasks", "units", "--minutes", "all", "--optional")
     assert done.returncode == 0 and done.stdout.startswith("left out: probe 'units': no utterance of the train set has")
     assert result_of(corpus)["runs"] == [] and not list((corpus / "probes").glob("*.png"))
-    done = run(corpus, "--tasks", "units frames", "--minutes", "all", "--optional")
+    done = run(corpus, "--tasks", "units", "frames", "--minutes", "all", "--optional")
     assert done.returncode == 0 and {each["task"] for each in result_of(corpus)["runs"]} == {"frames"}
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-import sklearn.covariance
+from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from speechlvm.latents import discriminant
 from speechlvm.latents.discriminant import fit
 
 
@@ -36,7 +37,7 @@ def test_the_direction_of_two_gaussians():
 
 
 def test_scikit_learns_space_where_nothing_is_shrunk(monkeypatch):
-    monkeypatch.setattr(sklearn.covariance, "ledoit_wolf", lambda x, assume_centered: (x.T @ x / len(x), 0.0))
+    monkeypatch.setattr(discriminant, "shrunk_covariance", lambda x: x.T @ x / len(x))
     items, labels, _, _ = gaussian_classes([40, 25, 10, 60], 7, seed=1)
     found = fit(items, labels, 3).project(items)
     other = LinearDiscriminantAnalysis(n_components=3).fit_transform(items, labels)
@@ -44,6 +45,13 @@ def test_scikit_learns_space_where_nothing_is_shrunk(monkeypatch):
         assert abs(np.corrcoef(ours, theirs)[0, 1]) > 1 - 1e-9
     ratios = found.std(0) / other.std(0)  # one scale for all: versions differ in dividing by N or N - C
     np.testing.assert_allclose(ratios, ratios.mean(), rtol=2e-4)
+
+
+@pytest.mark.parametrize(("items", "features"), [(12, 30), (400, 7), (5, 1)])
+def test_the_shrunk_covariance_is_scikit_learns(items, features):
+    draws = np.random.default_rng(4).normal(size=(items, features)) * np.arange(1, features + 1)
+    expected, _ = ledoit_wolf(draws, assume_centered=True)
+    np.testing.assert_allclose(discriminant.shrunk_covariance(draws), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_units_of_features_do_not_matter():
