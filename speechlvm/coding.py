@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechlvm.errors import ConfigError
+from speechlvm.utils.errors import ConfigError
 
 PCM_VALUES = 65536
 PCM_OFFSET = 32768

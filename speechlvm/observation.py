@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from speechlvm.coding import CONTINUOUS, OBSERVATIONS, PCM_OFFSET, build_coding
-from speechlvm.data.dump import Dump, PCMDump
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.data.dumps.dump import Dump
+from speechlvm.data.dumps.pcm import PCMDump
 from speechlvm.modules.frames import frame_mask
-from speechlvm.saved import checked
-from speechlvm.settings import Settings
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.settings import Settings, checked
 
 
 @dataclass(frozen=True)

@@ -25,16 +25,17 @@ from programs import call, load
 
 from speechlvm import __version__
 from speechlvm.bin import analyse, baseline, dump, fix_data_dir, score, train, validate_data_dir
-from speechlvm.config import dump_yaml, load_experiment, validated
 from speechlvm.data.audio import write_wav
-from speechlvm.data.dump import open_dump
-from speechlvm.data.tables import FIXER
-from speechlvm.errors import ConfigError
-from speechlvm.experiment import build
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.kaldi.tables import FIXER
+from speechlvm.experiment.checkpoint import Checkpoints
+from speechlvm.experiment.config import dump_yaml, load_experiment
+from speechlvm.experiment.load import build
 from speechlvm.models import MODELS, model_class
 from speechlvm.observation import Observation
-from speechlvm.training.checkpoint import Checkpoints
 from speechlvm.training.trainer import Progress
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.settings import validated
 
 ROOT = Path(__file__).resolve().parents[1]
 SAFE = "allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
@@ -437,8 +438,8 @@ def test_rows_of_configurations(dumped, monkeypatch, old, new, message):
     assert old in CONFIG
     path.write_text(CONFIG.replace(old, new, 1))
     # nothing is allocated: neither is a dump opened nor a model built
-    monkeypatch.setattr("speechlvm.data.dump.open_dump", None)
-    monkeypatch.setattr("speechlvm.experiment.build", None)
+    monkeypatch.setattr("speechlvm.data.dumps.open_dump", None)
+    monkeypatch.setattr("speechlvm.experiment.load.build", None)
     done = call(train.main, "--config", path, "--train", dumped, "--valid", dumped, "--out", dumped.parent / "exp")
     message = message.replace("{config}", str(path)).replace("{size}", str(path.stat().st_size))
     assert (done.returncode, done.stderr) == (2, f"error: {path}{message}\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speechlvm import config
+from speechlvm.experiment import config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,13 +34,16 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 REASONS = {
     ("egs/iam_ondb/local/prepare.py", "import xml"): "expat alone, which refuses document types: no entity is read",
     ("speechlvm/bin/baseline.py", "importlib.import_module"): "of its own table of three names",
-    ("speechlvm/config.py", "yaml"): "the one loader, of plain values",
-    ("speechlvm/data/parts.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
-    ("speechlvm/data/recordings.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
-    ("speechlvm/data/unpack.py", "import tarfile"): "reads headers; every member is checked and written by itself",
-    ("speechlvm/data/unpack.py", "import zipfile"): "the same",
+    ("speechlvm/experiment/config.py", "yaml"): "the one loader, of plain values",
+    ("speechlvm/data/dumps/shards.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
+    ("speechlvm/data/kaldi/recordings.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
+    (
+        "speechlvm/data/corpora/unpack.py",
+        "import tarfile",
+    ): "reads headers; every member is checked and written by itself",
+    ("speechlvm/data/corpora/unpack.py", "import zipfile"): "the same",
     ("speechlvm/models/__init__.py", "importlib.import_module"): "of the registry's names alone",
-    ("speechlvm/training/checkpoint.py", "import zipfile"): "lists the members before torch reads them",
+    ("speechlvm/experiment/checkpoint.py", "import zipfile"): "lists the members before torch reads them",
     ("utils/jobrunner/sge.py", "import xml"): "of what qstat says, and of no file",
     ("utils/jobrunner/job.py", "importlib.import_module"): "of the table of backends",
 }
@@ -210,7 +213,7 @@ def test_the_gate_of_python_opens(source):
 def test_the_loader_of_yaml_is_a_safe_one():
     assert issubclass(config._StrictLoader, yaml.SafeLoader)
     assert config._StrictLoader.yaml_constructors == yaml.SafeLoader.yaml_constructors
-    text = (ROOT / "speechlvm/config.py").read_text(encoding="utf-8")
+    text = (ROOT / "speechlvm/experiment/config.py").read_text(encoding="utf-8")
     assert re.findall(r"yaml\.(?:\w*load\w*)\(.*", text) == [
         "yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)"
     ]

@@ -6,18 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.errors import UserError
-from speechlvm.files import (
-    SKIPPED,
-    fingerprint,
-    hash_file,
-    is_done,
-    mark_done,
-    mark_undone,
-    read_json,
-    withdraw,
-    write_json,
-)
+from speechlvm.bin.inputs import fingerprint
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import SKIPPED, hash_file, is_done, mark_done, mark_undone, read_json, withdraw, write_json
 
 # What each analysis reads of a data directory.
 FILES = {
@@ -69,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     if status is not None:
         return status
 
-    from speechlvm.latents import figures, levels
-    from speechlvm.latents.items import Unsuitable, open_sets
+    from speechlvm.latents.labelled import Unsuitable, open_sets
+    from speechlvm.reporting import latent_figures, level_figures
 
     try:
         sets = open_sets(arguments.latents, arguments.data, labelled=arguments.analysis != "levels")
@@ -89,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         **result,
     }
     mark_undone(arguments.out)
-    (levels if arguments.analysis == "levels" else figures).draw(
+    (level_figures if arguments.analysis == "levels" else latent_figures).draw(
         arguments.out, result, read_json(beside) if beside else None
     )
     write_json(arguments.out / "result.json", result)
@@ -104,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
-    from speechlvm.latents import levels, speakers, speech
+    from speechlvm.latents import levels, speakers
+    from speechlvm.latents import phones as speech
 
     if arguments.analysis == "levels":
         return levels.analyse([item.store for item in sets])

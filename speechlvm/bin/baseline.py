@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import check_done, hash_file
+from speechlvm.bin.inputs import check_done
+from speechlvm.utils.files import hash_file
 
 BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
@@ -44,7 +45,7 @@ def _build(arguments: Any) -> Any:
     from importlib import import_module
 
     from speechlvm.coding import build_coding
-    from speechlvm.data.dump import open_dump
+    from speechlvm.data.dumps import open_dump
 
     module, name = BASELINES[arguments.name]
     dump = open_dump(arguments.train)
@@ -52,9 +53,10 @@ def _build(arguments: Any) -> Any:
 
 
 def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
-    from speechlvm.accounting import UtteranceScore
-    from speechlvm.data.dump import open_dump, share_of
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dump import share_of
     from speechlvm.scoring import results
+    from speechlvm.scoring.accounting import UtteranceScore
 
     baseline, dump = _build(arguments), open_dump(arguments.dump)
     scores = (

@@ -45,9 +45,9 @@ def _load(arguments: Any) -> dict[str, Any]:
     import statistics
     import time
 
-    from speechlvm.config import load_experiment
-    from speechlvm.data.dataset import load_batches, plan_batches
-    from speechlvm.data.dump import open_dump
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dataset import load_batches, plan_batches
+    from speechlvm.experiment.config import load_experiment
 
     data, dump = load_experiment(arguments.config).data, open_dump(arguments.dump)
     frames = {utterance: record.frames for utterance, record in dump.records.items()}
@@ -70,9 +70,9 @@ def _measure(arguments: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from speechlvm.config import load_experiment
-    from speechlvm.data.dataset import Batch, Segment
-    from speechlvm.experiment import build, training_device
+    from speechlvm.data.dumps.dataset import Batch, Segment
+    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.load import build, training_device
     from speechlvm.observation import AudioObservation, Observation, Statistics
     from speechlvm.scoring.score import score_batch
     from speechlvm.training.benchmarking import (
@@ -105,7 +105,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
         def run() -> None:
             score_batch(model, observation, batch, 65_536)
     else:
-        from speechlvm.noise import Noise
+        from speechlvm.distributions.noise import Noise
 
         model.eval().requires_grad_(False)
 
@@ -136,10 +136,10 @@ def _measure(arguments: Any) -> dict[str, Any]:
 
 
 def _suite(arguments: Any) -> int:
-    from speechlvm.config import parse_yaml
-    from speechlvm.errors import ConfigError, UserError
     from speechlvm.reporting.formats import markdown_table
-    from speechlvm.text import read_text
+    from speechlvm.utils.errors import ConfigError, UserError
+    from speechlvm.utils.settings import parse_yaml
+    from speechlvm.utils.text import read_text
 
     entries = parse_yaml(read_text(arguments.suite), str(arguments.suite))
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.bin.baseline import BASELINES
-    from speechlvm.recipe import lacks
+    from speechlvm.bin.recipe import lacks
 
     status = 0
     for recipe in arguments.recipes:

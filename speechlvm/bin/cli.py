@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.files import disk_errors, is_done, mark_done, mark_undone, read_json
-from speechlvm.processes import STOP_SIGNALS
+from speechlvm.utils.errors import ConfigError, Interrupted, UserError
+from speechlvm.utils.files import disk_errors, is_done, mark_done, mark_undone, read_json
+from speechlvm.utils.processes import STOP_SIGNALS
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

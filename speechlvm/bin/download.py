@@ -15,9 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="do not remove archives after unpacking")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.config import validated
-    from speechlvm.data.download import ArchiveList, choose, download, is_complete, load_archives
-    from speechlvm.lock import locked
+    from speechlvm.data.corpora.download import ArchiveList, choose, download, is_complete, load_archives
+    from speechlvm.utils.lock import locked
+    from speechlvm.utils.settings import validated
 
     start_logging()
     listed = load_archives(arguments.archives)

@@ -31,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     add_sharding(parser)
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.directory import load_data_dir
-    from speechlvm.data.parts import damaged_parts
-    from speechlvm.errors import ConfigError, UserError
-    from speechlvm.files import bytes_in, check_space
+    from speechlvm.data.dumps.shards import damaged_parts
+    from speechlvm.data.kaldi.directory import load_data_dir
+    from speechlvm.utils.errors import ConfigError, UserError
+    from speechlvm.utils.files import bytes_in, check_space
 
     start_logging()
     if not arguments.data.is_dir():
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _bytes(kind: str, data: Any, jobs: int) -> int:
     """Of a dump with all its jobs, about; without the lengths of utterances that of an empty one."""
-    from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
+    from speechlvm.data.dumps.features import MEL_BINS, MEL_HOP_FRAMES
 
     per_frame = {"pcm16": 2, "mulaw": 4, "logmel": 4 * MEL_BINS / MEL_HOP_FRAMES, "vectors": 4 * len(data.channels)}
     frames = data.num_frames if kind == "vectors" else data.num_samples
@@ -70,7 +70,7 @@ def _bytes(kind: str, data: Any, jobs: int) -> int:
 def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:
     """Utterances with their samples in blocks."""
     from speechlvm.data.audio import BLOCK_FRAMES
-    from speechlvm.data.dump import share_of
+    from speechlvm.data.dumps.dump import share_of
 
     length = arguments.segment_frames
     for utterance in share_of(recordings.utterances, job, arguments.nj):
@@ -82,7 +82,7 @@ def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:
 
 
 def _audio_inputs(arguments: Any, recordings: Any) -> dict[str, Any]:
-    from speechlvm.files import hash_value
+    from speechlvm.utils.files import hash_value
 
     settings = {name: getattr(arguments, name) for name in ("kind", "rate_hz", "segment_frames")}
     told = _preparation(arguments.data)
@@ -91,15 +91,15 @@ def _audio_inputs(arguments: Any, recordings: Any) -> dict[str, Any]:
 
 def _preparation(data: Path) -> dict[str, Any]:
     """What the preparation of a data directory says of itself; nothing if there was nothing to say."""
-    from speechlvm.data.preparation import PREPARATION
-    from speechlvm.files import read_json
+    from speechlvm.data.corpora.preparation import PREPARATION
+    from speechlvm.utils.files import read_json
 
     return read_json(data / PREPARATION) if (data / PREPARATION).exists() else {}
 
 
 def _pcm16(arguments: Any, data: Any) -> tuple:
-    from speechlvm.data import dump
-    from speechlvm.data.recordings import Recordings
+    from speechlvm.data.dumps import dump
+    from speechlvm.data.kaldi.recordings import Recordings
 
     recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
@@ -122,8 +122,8 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
 def _features(arguments: Any, data: Any) -> tuple:
     import numpy as np
 
-    from speechlvm.data import features
-    from speechlvm.data.recordings import Recordings
+    from speechlvm.data.dumps import features
+    from speechlvm.data.kaldi.recordings import Recordings
 
     recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
@@ -138,10 +138,10 @@ def _features(arguments: Any, data: Any) -> tuple:
 
 
 def _vectors(arguments: Any, data: Any) -> tuple:
-    from speechlvm.data import vectors
-    from speechlvm.data.dump import share_of
-    from speechlvm.data.recordings import file_stamp
-    from speechlvm.files import hash_value
+    from speechlvm.data.dumps import vectors
+    from speechlvm.data.dumps.dump import share_of
+    from speechlvm.data.kaldi.recordings import file_stamp
+    from speechlvm.utils.files import hash_value
 
     stamps = [[u, place, *file_stamp(Path(place.rpartition(":")[0]))] for u, place in sorted(data.feats.items())]
     inputs = {

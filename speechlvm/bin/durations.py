@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.files import atomic_write, hash_file, is_done, mark_done, mark_undone
+from speechlvm.utils.files import atomic_write, hash_file, is_done, mark_done, mark_undone
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     if status is not None:
         return status
 
-    from speechlvm.data.directory import load_data_dir
-    from speechlvm.errors import UserError
+    from speechlvm.data.kaldi.directory import load_data_dir
     from speechlvm.reporting import durations, formats
+    from speechlvm.utils.errors import UserError
 
     directories = [load_data_dir(path) for path in arguments.data]
     for path, data in zip(arguments.data, directories, strict=True):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from speechlvm import __version__
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.errors import ConfigError
-from speechlvm.files import check_trained, hash_file
+from speechlvm.bin.inputs import check_trained
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.files import hash_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data_set", default="", help="name of the corpus, for the card: TIMIT")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.export import is_export, is_exported, write_export
+    from speechlvm.experiment.export import is_export, is_exported, write_export
 
     trained = check_trained(arguments.exp)
     if is_export(arguments.exp):
@@ -41,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arguments.out}: complete")
         return 0
 
-    from speechlvm.experiment import load_experiment
-    from speechlvm.files import read_json
+    from speechlvm.experiment.load import load_experiment
     from speechlvm.reporting.card import model_card, scores_of_model
+    from speechlvm.utils.files import read_json
 
     experiment = load_experiment(arguments.exp)
     cells = scores_of_model(arguments.exp, inputs["model"])

@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.repair import fix
+    from speechlvm.data.kaldi.fix import fix
 
     for directory in arguments.directories:
         for line in fix(directory, arguments.allow_pipes) or [f"{directory}: nothing to fix"]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.errors import UserError
-from speechlvm.files import bytes_in, check_done, check_space, check_trained, hash_file, read_json
+from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import bytes_in, check_space, hash_file, read_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,8 +78,9 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import open_dump, random_utterances, share_of
-    from speechlvm.experiment import load_experiment, training_device
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dump import random_utterances, share_of
+    from speechlvm.experiment.load import load_experiment, training_device
     from speechlvm.latents import extract, store
 
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
@@ -105,7 +107,7 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _merge(arguments: Any) -> None:
-    from speechlvm.export import name_of
+    from speechlvm.experiment.export import name_of
     from speechlvm.latents import store
 
     about = {"source": name_of(arguments.exp), "num_samples": arguments.num_samples}

@@ -13,9 +13,9 @@ def main(argv: list[str] | None = None) -> int:
     add_check(parser)
     arguments = parser.parse_args(argv)
 
-    from speechlvm.errors import UserError
-    from speechlvm.files import atomic_write, remove_leftovers_of
     from speechlvm.reporting.page import PAGE, Page
+    from speechlvm.utils.errors import UserError
+    from speechlvm.utils.files import atomic_write, remove_leftovers_of
 
     if not arguments.exp.is_dir():
         raise UserError(f"{arguments.exp}: no such directory; give that of an experiment")

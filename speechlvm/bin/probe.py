@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.errors import UserError
-from speechlvm.files import fingerprint, hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
+from speechlvm.bin.inputs import fingerprint
 from speechlvm.latents.probes import USUAL_VOCABULARY
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -106,8 +107,8 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import share_of
-    from speechlvm.experiment import training_device
+    from speechlvm.data.dumps.dump import share_of
+    from speechlvm.experiment.load import training_device
     from speechlvm.latents.probes.runs import Probing
     from speechlvm.latents.probes.training import Settings
 
@@ -143,7 +144,7 @@ def _key(inputs: dict[str, Any], run: Any) -> str:
 
 
 def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
-    from speechlvm.data.parts import remove_parts_beyond
+    from speechlvm.data.dumps.shards import remove_parts_beyond
     from speechlvm.latents.probes.runs import summarise
     from speechlvm.latents.probes.units import load_units
     from speechlvm.reporting import probes

@@ -5,7 +5,7 @@ from typing import Any
 
 from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.files import (
+from speechlvm.utils.files import (
     atomic_write,
     files_below,
     hash_file,
@@ -65,11 +65,11 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     Raises:
         UserError: some files cannot be used; what does not need them is written.
     """
-    from speechlvm.errors import UserError
     from speechlvm.reporting import figures, formats, latent_tables, render
+    from speechlvm.reporting.analysis_results import collect_findings, mean_curves
     from speechlvm.reporting.collect import collect
     from speechlvm.reporting.compare import compare
-    from speechlvm.reporting.findings import collect_findings, mean_curves
+    from speechlvm.utils.errors import UserError
 
     train_set = arguments.exp.name
     own, faults = collect(arguments.exp)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.files import check_done, check_trained, hash_file, is_done, mark_done, mark_undone, write_json
+from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, write_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _lengths(arguments: Any, rate_hz: float | None) -> tuple[int, int]:
     """Frames to generate, and frames of real data before a continuation."""
-    from speechlvm.errors import UserError
+    from speechlvm.utils.errors import UserError
 
     frames, prefix = arguments.frames, arguments.prefix_frames
     if rate_hz is None and (frames is None or prefix is None):
@@ -59,11 +60,12 @@ def _lengths(arguments: Any, rate_hz: float | None) -> tuple[int, int]:
 
 def _sample(arguments: Any) -> None:
     from speechlvm.data.audio import write_wav
-    from speechlvm.data.dump import PCMDump, open_dump
-    from speechlvm.experiment import load_experiment, training_device
-    from speechlvm.files import write_array
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.pcm import PCMDump
+    from speechlvm.experiment.load import load_experiment, training_device
     from speechlvm.reporting.pictures import channels_page, waveform_page
     from speechlvm.sampling import generate
+    from speechlvm.utils.files import write_array
 
     experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
     dump = open_dump(arguments.dump)

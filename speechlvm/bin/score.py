@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import bytes_in, check_done, check_space, check_trained, hash_file, hash_value
+from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.utils.files import bytes_in, check_space, hash_file, hash_value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,8 +53,9 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import open_dump, share_of
-    from speechlvm.experiment import load_experiment, training_device
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dump import share_of
+    from speechlvm.experiment.load import load_experiment, training_device
     from speechlvm.scoring import results
     from speechlvm.scoring.score import score_dump
 
@@ -78,7 +80,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _merge(arguments: Any) -> None:
-    from speechlvm.experiment import load_config, load_experiment
+    from speechlvm.experiment.load import load_config, load_experiment
     from speechlvm.scoring import results
 
     experiment = load_experiment(arguments.exp, coding=arguments.coding)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
-from speechlvm.files import bytes_in, check_done, check_space, hash_file
+from speechlvm.bin.inputs import check_done
+from speechlvm.utils.files import bytes_in, check_space, hash_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +36,8 @@ def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.data.dump import open_dump, random_utterances, share_of
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dump import random_utterances, share_of
     from speechlvm.latents import spectra, store
 
     dump = open_dump(arguments.dump)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
-from speechlvm.errors import UserError
-from speechlvm.files import check_done, hash_file, hash_value, is_done, mark_done, mark_undone, read_json
-from speechlvm.processes import default_signals, is_launched, stop_requests
+from speechlvm.bin.inputs import check_done
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import hash_file, hash_value, is_done, mark_done, mark_undone, read_json
+from speechlvm.utils.processes import default_signals, is_launched, stop_requests
 
 if TYPE_CHECKING:
     from speechlvm.training.distributed import OneProcess
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         return status
     processes = max(1, arguments.ngpu)
     if processes * arguments.num_nodes > 1:
-        from speechlvm.experiment import training_device
+        from speechlvm.experiment.load import training_device
         from speechlvm.training.launch import launch
 
         training_device(arguments.ngpu, processes - 1)
@@ -133,14 +134,14 @@ def _train(
 ) -> None:
     import torch
 
-    from speechlvm.config import load_experiment
-    from speechlvm.data.dump import open_dump
-    from speechlvm.errors import ConfigError
-    from speechlvm.experiment import build, training_device
-    from speechlvm.lock import locked
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.experiment.checkpoint import Checkpoints, load_weights
+    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.load import build, training_device
     from speechlvm.observation import Observation
-    from speechlvm.training.checkpoint import Checkpoints, load_weights
     from speechlvm.training.trainer import Trainer
+    from speechlvm.utils.errors import ConfigError
+    from speechlvm.utils.lock import locked
 
     if not processes.first:
         logging.disable(logging.WARNING)
@@ -185,10 +186,10 @@ def _train(
 
 def _prepare(arguments: Any, config: Any) -> None:
     """Refuse another experiment's directory, and write down what this one is."""
-    from speechlvm.config import dump_yaml
-    from speechlvm.errors import ConfigError
-    from speechlvm.experiment import load_config
-    from speechlvm.files import atomic_write, write_json
+    from speechlvm.experiment.config import dump_yaml
+    from speechlvm.experiment.load import load_config
+    from speechlvm.utils.errors import ConfigError
+    from speechlvm.utils.files import atomic_write, write_json
 
     origin_path = arguments.out / "origin.json"
     origin = {

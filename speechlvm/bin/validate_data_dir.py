@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.checks import overlaps, validate
-    from speechlvm.data.preparation import PREPARATION, Log
+    from speechlvm.data.corpora.preparation import PREPARATION
+    from speechlvm.data.kaldi.validate import overlaps, validate
+    from speechlvm.data.log import Log
 
     faulty, log = False, Log()
     for directory in arguments.directories:

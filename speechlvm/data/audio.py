@@ -28,11 +28,11 @@ from speechlvm.data.headers import (
     read_header,
     truncated,
 )
-from speechlvm.errors import UserError
-from speechlvm.files import atomic_write
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_write
 
 if TYPE_CHECKING:
-    from speechlvm.data.preparation import Log
+    from speechlvm.data.log import Log
 
 BLOCK_FRAMES = 1 << 16
 MOST_FRAMES = (2**32 - 1 - 36) // 2  # of 16-bit mono RIFF WAVE

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from speechlvm.errors import UserError
+from speechlvm.utils.errors import UserError
 
 MAX_SPHERE_HEADER_BYTES, SPHERE_HEADER_UNIT_BYTES = 1 << 20, 1024
 WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE

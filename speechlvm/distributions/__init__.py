@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from speechlvm.config import validated
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.bivariate import BernoulliBivariate
 from speechlvm.distributions.categorical import Categorical
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
-from speechlvm.errors import ConfigError
-from speechlvm.observation import Observation
-from speechlvm.settings import Settings
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.settings import Settings, validated
 
 MAX_CATEGORIES = 1024
 
@@ -113,16 +111,23 @@ def check_distribution(name: str, settings: dict[str, Any], codes: int | None) -
     return conf
 
 
-def build_distribution(name: str, settings: dict[str, Any], observation: Observation) -> Distribution:
-    """The distribution that a configuration names, of one frame of an observation.
+class Frames(Protocol):
+    """What a distribution must know of the frames that it describes; an `Observation` has it."""
+
+    edges: np.ndarray | None
+    kinds: tuple[str, ...]
+
+
+def build_distribution(name: str, settings: dict[str, Any], frames: Frames) -> Distribution:
+    """The distribution that a configuration names, of one of these frames.
 
     Raises:
         ConfigError: as `check_distribution`, or it describes frames with other channels.
     """
-    edges = observation.edges
+    edges = frames.edges
     conf = check_distribution(name, settings, None if edges is None else len(edges) - 1)
     entry = DISTRIBUTIONS[name]
-    if entry.kinds not in (None, observation.kinds):
-        found = f"{len(observation.kinds)} channels" if len(observation.kinds) > 6 else ", ".join(observation.kinds)
+    if entry.kinds not in (None, frames.kinds):
+        found = f"{len(frames.kinds)} channels" if len(frames.kinds) > 6 else ", ".join(frames.kinds)
         raise ConfigError(f"distribution: '{name}' describes {', '.join(entry.kinds)} channels; the data have {found}")
-    return entry.build(conf, edges, observation.channels)
+    return entry.build(conf, edges, len(frames.kinds))

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.errors import UserError
-from speechlvm.latents import intervals, neighbours
-from speechlvm.latents.items import Items, Unsuitable
+from speechlvm.latents import intervals
+from speechlvm.latents import knn as neighbours
+from speechlvm.latents.labelled import Items, Unsuitable
 from speechlvm.latents.store import Store
+from speechlvm.utils.errors import UserError
 
 DEFAULT_LARGEST_K = 50
 HEADLINE_PROTOCOL, HEADLINE_K = "leave_one_out", 10

@@ -22,15 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechlvm.data.dataset import Batch, consecutive_batches, load_batches
-from speechlvm.data.dump import Dump, PCMDump
+from speechlvm.data.dumps.dataset import Batch, consecutive_batches, load_batches
+from speechlvm.data.dumps.dump import Dump
+from speechlvm.data.dumps.pcm import PCMDump
 from speechlvm.distributions.latent import kl
-from speechlvm.errors import ConfigError
+from speechlvm.distributions.noise import Noise
 from speechlvm.latents.store import Representation, Values
 from speechlvm.models.base import Inference, LatentModel, Model
-from speechlvm.noise import Noise
 from speechlvm.observation import Observation
 from speechlvm.scoring.score import Part, batch_parts, most_frames, utterance_parts
+from speechlvm.utils.errors import ConfigError
 
 AUDIO_LEAST_HOP_FRAMES = 64
 """4 ms at 16 kHz, the clock of source A's lowest latents and of its mel spectrograms."""

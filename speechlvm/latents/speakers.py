@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from speechlvm.data.directory import DataDirectory
+from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.latents import comparison
-from speechlvm.latents.items import Set, Unsuitable, insist_on, of_utterances
+from speechlvm.latents.labelled import Set, Unsuitable, insist_on, of_utterances
 
 GENDER_DIMENSIONS, HEIGHT_DIMENSIONS = 1, 2
 HEIGHTS = SHORT, MEDIUM, TALL = "< 175 cm", "175-185 cm", "> 185 cm"

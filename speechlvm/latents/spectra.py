@@ -2,9 +2,9 @@
 
 mel is the mel power spectrogram, logmel its logarithm, mfcc the first coefficients of the orthonormal cosine transform
 of logmel. The paper names the first without saying whether a logarithm was taken, hence both. Hop and window are those
-of `speechlvm.data.features`: 64 and 256 frames whatever the rate, as steps of models are counted in frames too; step i
-is centred at frame 64 i, and an utterance of T frames has T // 64 + 1 steps. At 16 000 Hz bins 0 and 3 hold nothing:
-they are narrower than the spacing of the 129 frequencies.
+of `speechlvm.data.dumps.features`: 64 and 256 frames whatever the rate, as steps of models are counted in frames too;
+step i is centred at frame 64 i, and an utterance of T frames has T // 64 + 1 steps. At 16 000 Hz bins 0 and 3 hold
+nothing: they are narrower than the spacing of the 129 frequencies.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from speechlvm.data.dump import Dump, PCMDump
-from speechlvm.data.features import MEL_BINS, MEL_FLOOR, MEL_HOP_FRAMES, MEL_WINDOW_FRAMES, log_of_mel, mel_power
-from speechlvm.errors import UserError
+from speechlvm.data.dumps.dump import Dump
+from speechlvm.data.dumps.features import MEL_BINS, MEL_FLOOR, MEL_HOP_FRAMES, MEL_WINDOW_FRAMES, log_of_mel, mel_power
+from speechlvm.data.dumps.pcm import PCMDump
 from speechlvm.latents.store import Representation, Values
+from speechlvm.utils.errors import UserError
 
 PART_FRAMES = 8192 * MEL_HOP_FRAMES
 """Most frames whose spectra are made at once; no number depends on it."""

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.data.parts import remove_parts_beyond, start_part
-from speechlvm.data.tables import unsafe_id
-from speechlvm.data.vectors import extend_record, read_vectors, write_record
-from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, check_store, disk_errors, read_json, write_json
+from speechlvm.data.dumps.shards import remove_parts_beyond, start_part
+from speechlvm.data.kaldi.matrices import extend_record, read_vectors, write_record
+from speechlvm.data.kaldi.tables import unsafe_id
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_write, check_complete, disk_errors, read_json, write_json
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
@@ -200,7 +200,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        check_store(self.directory)
+        check_complete(self.directory, "no complete representations; run stage 6 (latents)")
         try:
             done, info = (read_json(self.directory / name) for name in ("done.json", "info.json"))
         except UserError as error:

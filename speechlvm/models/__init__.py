@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from speechlvm.errors import ConfigError
+from speechlvm.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from speechlvm.distributions.base import Distribution

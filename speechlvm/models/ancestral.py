@@ -7,43 +7,24 @@ is reported about a draw is its probability under the model itself, whatever the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.noise import Noise
+from speechlvm.models.base import Draws, Samples
 
 if TYPE_CHECKING:
-    from speechlvm.models.base import Model, State
+    from speechlvm.models.base import Model
+    from speechlvm.models.bound import State
 
 SAMPLED_BLOCK_FRAMES = 4096
 """Frames between two calls of the noise stream and of `log_prob` in sampling; no number depends on it."""
 
 Choose = Callable[[str, DiagonalGaussian], Tensor]
 """(level, prior of (B, D_l)) -> the level's latents (B, D_l) of the step, drawn or given."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `Model.sample` drew.
-
-    Attributes:
-        target: (B, T, E) sampled targets.
-        log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        state: to go on from.
-        latents: level name -> (B, T_l, D_l), drawn or given.
-        log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
-    """
-
-    target: Tensor
-    log_likelihood: Tensor
-    state: State
-    latents: dict[str, Tensor] = field(default_factory=dict)
-    log_prior: dict[str, Tensor] = field(default_factory=dict)
 
 
 def join_samples(parts: list[Samples], frames: int) -> Samples:
@@ -61,70 +42,6 @@ def join_samples(parts: list[Samples], frames: int) -> Samples:
         joined("latents"),
         joined("log_prior"),
     )
-
-
-class Draws:
-    """What the steps of one sample are made of: noise at a temperature, and latents that are given.
-
-    Args:
-        model: whose levels and output distribution these are.
-        frames: T.
-        noise, state, latents, temperature: of `Model.sample`.
-
-    Raises:
-        ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature that is not
-            positive.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        frames: int,
-        noise: Noise,
-        state: State | None,
-        latents: Mapping[str, Tensor],
-        temperature: float | Tensor,
-    ) -> None:
-        self.frames = frames
-        self._model, self._noise = model, noise
-        self._position = model.frames_seen(state, len(noise))
-        self._latents = {name: self._checked(name, values) for name, values in latents.items()}
-        rows = torch.as_tensor(temperature, dtype=noise.dtype, device=noise.device).expand(len(noise))
-        if not bool((rows > 0).all() and rows.isfinite().all()):
-            raise ValueError(f"temperature: expected positive numbers, found {temperature}")
-        self._temperature = rows.view(-1, 1, 1)
-
-    def _checked(self, level: str, values: Tensor) -> Tensor:
-        sizes = self._model.latent_sizes
-        if level not in sizes:
-            raise ValueError(f"latents: no level '{level}'; expected {', '.join(sizes) or 'none at all'}")
-        shape = (len(self._noise), -(-self.frames // self._model.latent_hops[level]), sizes[level])
-        if values.shape != shape:
-            raise ValueError(f"latents of {level}: expected shape {shape}, found {tuple(values.shape)}")
-        values = values.to(self._noise.device, self._noise.dtype)
-        drawn = values.isnan().flatten(1)
-        if (drawn.any(1) != drawn.all(1)).any():
-            raise ValueError(f"latents of {level}: a row is given whole, or drawn whole where it is NaN")
-        return values
-
-    def normal(self, level: str, start: int, frames: int) -> Tensor:
-        """Normal numbers (B, T_l, D_l), their deviation the temperature, for frames start .. start + frames - 1."""
-        return self._model.draw_noise(self._noise, level, self._position + start, frames) * self._temperature
-
-    def uniform(self, start: int, frames: int) -> Tensor:
-        """Uniform numbers (B, frames, .) that frames start .. start + frames - 1 are drawn with."""
-        return self._noise.uniform("x", self._position + start, frames, self._model.distribution.noise_size)
-
-    def fill(self, level: str, step: int, drawn: Tensor) -> Tensor:
-        """Latents of the steps from `step` on: `drawn` (B, n, D_l), but in rows that are given; itself if none is."""
-        if level not in self._latents:
-            return drawn
-        given = self._latents[level][:, step : step + drawn.shape[1]]
-        return torch.where(given.isnan(), drawn, given)
-
-    def target(self, parameters: Tensor, uniform: Tensor) -> Tensor:
-        """Frames (B, n, E) from their parameters (B, n, P) and uniform numbers."""
-        return self._model.distribution.sample(parameters, uniform, self._temperature)
 
 
 def sample_stepwise(

@@ -17,68 +17,10 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, kl
-from speechlvm.models.ancestral import Draws, Samples
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.bound import Bound, Features, Series, State, chunks, slice_features
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.output import OutputLayer
-from speechlvm.noise import Noise
-
-State = dict[str, Tensor]
-"""Flat name -> tensor, batch first; "frames" (B,) int64 is the number of frames already seen."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Values on a regular clock.
-
-    Attributes:
-        values: (B, T') or (B, T', D).
-        mask: (B, T') bool, True where the element covers at least one real frame.
-        hop: frames per element.
-    """
-
-    values: Tensor
-    mask: Tensor
-    hop: int
-
-    def slice(self, start: int, stop: int) -> Series:
-        """Elements of frames start .. stop - 1; `start` is a multiple of the hop."""
-        first, last = start // self.hop, -(-stop // self.hop)
-        return Series(self.values[:, first:last], self.mask[:, first:last], self.hop)
-
-    def repeat(self, samples: int) -> Series:
-        """`samples` adjacent copies of each row."""
-        return Series(self.values.repeat_interleave(samples, 0), self.mask.repeat_interleave(samples, 0), self.hop)
-
-
-Features = dict[str, Series]
-"""What looks ahead (smoothers, ladder encoders), computed over whole utterances by `Model.encode`."""
-
-
-def slice_features(features: Features, start: int, stop: int) -> Features:
-    """Features of the chunk of frames start .. stop - 1."""
-    return {name: series.slice(start, stop) for name, series in features.items()}
-
-
-def chunks(frames: int, chunk: int) -> list[tuple[int, int]]:
-    """(start, stop) of consecutive chunks; the last one may be shorter."""
-    return [(start, min(start + chunk, frames)) for start in range(0, frames, chunk)]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Terms of a log-likelihood or of a lower bound on it, in nats. Nothing here is weighted or clipped.
-
-    Attributes:
-        log_likelihood: (B, T), hop 1: log p(x_t | ...) of every frame.
-        kl: level name -> (B, T_l, D_l): analytic KL(q || p) per latent dimension. A partial last step pays in full.
-        log_ratio: level name -> (B, T_l): sampled log q(z) - log p(z), for importance-weighted bounds.
-        auxiliary: name -> (B, T_a): costs for training only.
-    """
-
-    log_likelihood: Series
-    kl: dict[str, Series] = field(default_factory=dict)
-    log_ratio: dict[str, Series] = field(default_factory=dict)
-    auxiliary: dict[str, Series] = field(default_factory=dict)
 
 
 class Model(nn.Module, ABC):
@@ -373,3 +315,86 @@ class LatentModel(Model):
         with full_precision(parameters):
             log_prob = self.distribution.log_prob(parameters, target)
         return Series(log_prob.masked_fill(~mask, 0.0), mask, 1)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `Model.sample` drew.
+
+    Attributes:
+        target: (B, T, E) sampled targets.
+        log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
+        state: to go on from.
+        latents: level name -> (B, T_l, D_l), drawn or given.
+        log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
+    """
+
+    target: Tensor
+    log_likelihood: Tensor
+    state: State
+    latents: dict[str, Tensor] = field(default_factory=dict)
+    log_prior: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Draws:
+    """What the steps of one sample are made of: noise at a temperature, and latents that are given.
+
+    Args:
+        model: whose levels and output distribution these are.
+        frames: T.
+        noise, state, latents, temperature: of `Model.sample`.
+
+    Raises:
+        ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature that is not
+            positive.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        frames: int,
+        noise: Noise,
+        state: State | None,
+        latents: Mapping[str, Tensor],
+        temperature: float | Tensor,
+    ) -> None:
+        self.frames = frames
+        self._model, self._noise = model, noise
+        self._position = model.frames_seen(state, len(noise))
+        self._latents = {name: self._checked(name, values) for name, values in latents.items()}
+        rows = torch.as_tensor(temperature, dtype=noise.dtype, device=noise.device).expand(len(noise))
+        if not bool((rows > 0).all() and rows.isfinite().all()):
+            raise ValueError(f"temperature: expected positive numbers, found {temperature}")
+        self._temperature = rows.view(-1, 1, 1)
+
+    def _checked(self, level: str, values: Tensor) -> Tensor:
+        sizes = self._model.latent_sizes
+        if level not in sizes:
+            raise ValueError(f"latents: no level '{level}'; expected {', '.join(sizes) or 'none at all'}")
+        shape = (len(self._noise), -(-self.frames // self._model.latent_hops[level]), sizes[level])
+        if values.shape != shape:
+            raise ValueError(f"latents of {level}: expected shape {shape}, found {tuple(values.shape)}")
+        values = values.to(self._noise.device, self._noise.dtype)
+        drawn = values.isnan().flatten(1)
+        if (drawn.any(1) != drawn.all(1)).any():
+            raise ValueError(f"latents of {level}: a row is given whole, or drawn whole where it is NaN")
+        return values
+
+    def normal(self, level: str, start: int, frames: int) -> Tensor:
+        """Normal numbers (B, T_l, D_l), their deviation the temperature, for frames start .. start + frames - 1."""
+        return self._model.draw_noise(self._noise, level, self._position + start, frames) * self._temperature
+
+    def uniform(self, start: int, frames: int) -> Tensor:
+        """Uniform numbers (B, frames, .) that frames start .. start + frames - 1 are drawn with."""
+        return self._noise.uniform("x", self._position + start, frames, self._model.distribution.noise_size)
+
+    def fill(self, level: str, step: int, drawn: Tensor) -> Tensor:
+        """Latents of the steps from `step` on: `drawn` (B, n, D_l), but in rows that are given; itself if none is."""
+        if level not in self._latents:
+            return drawn
+        given = self._latents[level][:, step : step + drawn.shape[1]]
+        return torch.where(given.isnan(), drawn, given)
+
+    def target(self, parameters: Tensor, uniform: Tensor) -> Tensor:
+        """Frames (B, n, E) from their parameters (B, n, P) and uniform numbers."""
+        return self._model.distribution.sample(parameters, uniform, self._temperature)

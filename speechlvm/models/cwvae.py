@@ -32,15 +32,10 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted, residual
-from speechlvm.models.ancestral import Draws, Samples, join_samples
-from speechlvm.models.base import (
-    Conditionals,
-    Features,
-    Inference,
-    LatentModel,
-    Series,
-    State,
-)
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import join_samples
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Features, Series, State
 from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.fast_chain import run_chain
@@ -48,8 +43,7 @@ from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.initialise import INITIAL_RAW_STD
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, mean_half
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 GENERATED_AT_ONCE_FRAMES = 2**18
 """Of all rows together; bounds the memory of long generation; no number depends on it."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from speechlvm.coding import PCM_OFFSET, Coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture, fit_mixture
-from speechlvm.errors import UserError
+from speechlvm.utils.errors import UserError
 
 COMPONENTS = 2
 RESTARTS = 4

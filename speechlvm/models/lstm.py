@@ -18,13 +18,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import Bound, Features, Model, Series, State
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Draws, Model, Samples
+from speechlvm.models.bound import Bound, Features, Series, State
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 
 class Config(Settings):

@@ -34,8 +34,10 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, residual
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, Series, State, chunks
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Features, Series, State, chunks
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
@@ -50,8 +52,7 @@ from speechlvm.modules.initialise import (
 from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 
 class Config(Settings):

@@ -44,15 +44,16 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, State
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Features, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
 from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 _MOST_WEIGHTS = 10**9
 _MOST_REMEMBERED = 10**8

@@ -48,22 +48,16 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import (
-    Conditionals,
-    Features,
-    Inference,
-    LatentModel,
-    Series,
-    State,
-)
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Features, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 _MOST_WEIGHTS = 10**9
 

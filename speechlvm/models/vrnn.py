@@ -30,8 +30,10 @@ from torch import Tensor
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import Conditionals, Features, Inference, LatentModel, State
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Features, State
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import stack_frames
@@ -46,8 +48,7 @@ from speechlvm.modules.initialise import (
 from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import GRUCell, dense_layers
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 
 class Config(Settings):

@@ -25,13 +25,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.models.ancestral import Draws, Samples
-from speechlvm.models.base import Bound, Features, Model, Series, State
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.base import Draws, Model, Samples
+from speechlvm.models.bound import Bound, Features, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.output import OutputLayer
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 _TAPS = 2
 _MOST_WEIGHTS = 10**9

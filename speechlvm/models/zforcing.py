@@ -49,17 +49,10 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.models.ancestral import Choose, Draws, Samples, sample_stepwise
-from speechlvm.models.base import (
-    Bound,
-    Conditionals,
-    Features,
-    Inference,
-    LatentModel,
-    Series,
-    State,
-    chunks,
-)
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.ancestral import Choose, sample_stepwise
+from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
+from speechlvm.models.bound import Bound, Features, Series, State, chunks
 from speechlvm.modules.chain import Dense, Draw, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
@@ -67,8 +60,7 @@ from speechlvm.modules.initialise import start_as_standard_normal
 from speechlvm.modules.mlp import MLP, split_input
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import LSTMCell
-from speechlvm.noise import Noise
-from speechlvm.settings import Settings
+from speechlvm.utils.settings import Settings
 
 _MINIMUM_STATE_STD = math.exp(-4)
 _MODULATION_LIMIT = 3.0

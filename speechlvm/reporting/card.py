@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from speechlvm import __version__
-from speechlvm.errors import UserError
-from speechlvm.files import hash_value, read_json
 from speechlvm.reporting.collect import Cell, scores_of
 from speechlvm.reporting.formats import markdown_table
 from speechlvm.reporting.page import SCORES, score_row
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import hash_value, read_json
 
 if TYPE_CHECKING:
-    from speechlvm.experiment import Experiment
+    from speechlvm.experiment.trained import Experiment
 
 SOURCE_A = "Towards Generative Latent Variable Models for Speech, 2022"
 PAPERS = {
@@ -34,13 +34,13 @@ PAPERS = {
 USE = {
     "pcm": """\
 from speechlvm.data.audio import write_wav
-from speechlvm.experiment import load_experiment
+from speechlvm.experiment.load import load_experiment
 from speechlvm.sampling.generate import prior_groups
 sample = prior_groups(load_experiment({folder}), count=1, frames={frames}, seed=0)[0].made[0]
 write_wav("sample.wav", sample.data, {rate_hz})""",
     "vectors": """\
 import numpy as np
-from speechlvm.experiment import load_experiment
+from speechlvm.experiment.load import load_experiment
 from speechlvm.sampling.generate import prior_groups
 sample = prior_groups(load_experiment({folder}), count=1, frames={frames}, seed=0)[0].made[0]
 np.save("sample.npy", sample.data)  # (frames, channels), in the units of the data""",

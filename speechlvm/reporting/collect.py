@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from speechlvm.errors import UserError
-from speechlvm.files import read_json
 from speechlvm.scoring.results import EXACT_BOUNDS
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import read_json
 
 
 class Preparation(BaseModel):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.recordings import Recordings
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.kaldi.recordings import Recordings
 from speechlvm.reporting.figures import save
 from speechlvm.reporting.pictures import new_figure
 

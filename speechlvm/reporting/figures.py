@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from speechlvm.reporting.analysis_results import SPECTRA, MeanCurve
 from speechlvm.reporting.collect import Cell
-from speechlvm.reporting.findings import SPECTRA, MeanCurve
 from speechlvm.reporting.pictures import new_figure, save_figure
 from speechlvm.reporting.tables import Table
 

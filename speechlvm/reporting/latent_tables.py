@@ -13,15 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE, LEAST_SAMPLES
-from speechlvm.reporting.findings import (
-    PROTOCOLS,
-    SUBJECTS,
-    Findings,
-    Value,
-    accuracy,
-    by_experiment,
-    combine,
-)
+from speechlvm.reporting.analysis_results import PROTOCOLS, SUBJECTS, Findings, Value, accuracy, by_experiment, combine
 from speechlvm.reporting.formats import Column
 
 LATENTS = "What the latents know"

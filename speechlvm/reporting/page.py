@@ -13,17 +13,17 @@ from typing import Any
 
 from speechlvm import __version__
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.errors import UserError
-from speechlvm.files import files_below, hash_file, hash_value
 from speechlvm.reporting import latent_tables
+from speechlvm.reporting.analysis_results import ANALYSES, Findings, findings_of
 from speechlvm.reporting.collect import Cell, learning_curves, scores_of
 from speechlvm.reporting.compare import output
 from speechlvm.reporting.figures import SIGNS, curves_figure
-from speechlvm.reporting.findings import ANALYSES, Findings, findings_of
 from speechlvm.reporting.formats import Column
 from speechlvm.reporting.html import Markup, data_uri, element, join, policy, table
 from speechlvm.reporting.render import LN2, number
 from speechlvm.reporting.sounds import Sample, player, read_samples
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import files_below, hash_file, hash_value
 
 PAGE = "index.html"
 PICTURES = {".png": "image/png", ".gif": "image/gif"}

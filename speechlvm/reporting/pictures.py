@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.files import write_bytes
+from speechlvm.utils.files import write_bytes
 
 DYNAMIC_RANGE_DB = 80.0
 WINDOW_FRAMES = 256

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from speechlvm.errors import UserError
-from speechlvm.files import read_json
 from speechlvm.reporting.html import Markup, data_uri, element
 from speechlvm.reporting.pictures import DYNAMIC_RANGE_DB, spectrogram_db
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import read_json
 
 WIDTH, HEIGHT = 320, 128  # pixels of a spectrogram
 STEP_DB = 2.0  # finer steps are not seen, and take more bytes

@@ -35,9 +35,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from speechlvm.coding import CONTINUOUS, OBSERVATIONS
-from speechlvm.config import load_yaml, validated
-from speechlvm.errors import ConfigError
-from speechlvm.settings import Settings
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.settings import Settings, load_yaml, validated
 
 RELATIVE_DIRECTORY = re.compile(r"(\.\./)*\w[\w.-]*(/\w[\w.-]*)*")
 

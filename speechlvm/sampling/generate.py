@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechlvm.experiment import Experiment
-from speechlvm.models.ancestral import Samples
-from speechlvm.models.base import LatentModel, slice_features
-from speechlvm.noise import Noise
+from speechlvm.distributions.noise import Noise
+from speechlvm.experiment.trained import Experiment
+from speechlvm.models.base import LatentModel, Samples
+from speechlvm.models.bound import slice_features
 
 TEMPERATURES = (0.5, 0.75)
 """Beside 1, the temperature of the prior samples."""

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, read_json, write_json
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
-    from speechlvm.accounting import UtteranceScore
+    from speechlvm.scoring.accounting import UtteranceScore
 
 EXACT_BOUNDS = ("exact", "code-length")
 
@@ -34,7 +34,7 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
         UserError: an utterance is scored twice.
     """
     # imports torch, which tables and checks of what is complete do without
-    from speechlvm.accounting import UtteranceScore, corpus_score
+    from speechlvm.scoring.accounting import UtteranceScore, corpus_score
 
     scores = [
         UtteranceScore(**score)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from speechlvm.accounting import UtteranceScore, row_terms
-from speechlvm.data.dataset import Batch, Segment, consecutive_batches, load_batches
-from speechlvm.data.dump import Dump, PCMDump
-from speechlvm.errors import UserError
-from speechlvm.models.base import Features, Model, chunks, slice_features
-from speechlvm.noise import Noise
+from speechlvm.data.dumps.dataset import Batch, Segment, consecutive_batches, load_batches
+from speechlvm.data.dumps.dump import Dump
+from speechlvm.data.dumps.pcm import PCMDump
+from speechlvm.distributions.noise import Noise
+from speechlvm.models.base import Model
+from speechlvm.models.bound import Features, chunks, slice_features
 from speechlvm.observation import Observation
+from speechlvm.scoring.accounting import UtteranceScore, row_terms
+from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000
 VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, and take a step for each frame or few

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from speechlvm.accounting import objective
-from speechlvm.data.dataset import Batch
+from speechlvm.data.dumps.dataset import Batch
+from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import Model
-from speechlvm.noise import Noise
 from speechlvm.observation import Observation
+from speechlvm.scoring.accounting import objective
 
 
 def training_step(

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from speechlvm.errors import UserError
-from speechlvm.processes import LAUNCHER, die_with
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.processes import LAUNCHER, die_with
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # of one exchange: the others may be validating or writing to a slow disk

@@ -20,12 +20,11 @@ from pathlib import Path
 
 import torch
 
-from speechlvm.config import DataSettings
-from speechlvm.data.dataset import Batch, Segment, consecutive_batches, read_batch
-from speechlvm.data.dump import Dump
-from speechlvm.errors import UserError
+from speechlvm.data.dumps.dataset import Batch, DataSettings, Segment, consecutive_batches, read_batch
+from speechlvm.data.dumps.dump import Dump
 from speechlvm.scoring.score import most_frames
 from speechlvm.training.benchmarking import peak_memory_bytes, reset_peak_memory
+from speechlvm.utils.errors import UserError
 
 PARTS = (16, 8, 4, 2, 1)
 _REFUSALS = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory", "alloc_failed")

@@ -27,9 +27,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError, RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.processes import LAUNCHER, STOP_SIGNALS
 from speechlvm.training.distributed import PeerLost
+from speechlvm.utils.errors import ConfigError, Interrupted, UserError
+from speechlvm.utils.processes import LAUNCHER, STOP_SIGNALS
 
 MEETING_SECONDS = 60
 MAX_RESTARTS = 3

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from speechlvm.files import disk_errors
+from speechlvm.utils.files import disk_errors
 
 
 class Scalars:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from speechlvm.config import AuxiliaryWeight, KLWeight, LearningRate
+from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate
 
 
 def learning_rate(settings: LearningRate, step: int, progress: float) -> float:

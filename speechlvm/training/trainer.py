@@ -20,22 +20,23 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from speechlvm.accounting import LN2, CorpusScore, objective, row_terms
-from speechlvm.config import ExperimentConfig
-from speechlvm.data.dataset import Batch, Segment, cut_utterances, keyed_generator, load_batches, plan_batches
-from speechlvm.data.dump import Dump
-from speechlvm.errors import Interrupted, UserError
-from speechlvm.files import atomic_write
+from speechlvm.data.dumps.dataset import Batch, Segment, cut_utterances, keyed_generator, load_batches, plan_batches
+from speechlvm.data.dumps.dump import Dump
+from speechlvm.distributions.noise import Noise
+from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_weights
+from speechlvm.experiment.config import ExperimentConfig
+from speechlvm.experiment.trained import Provenance
 from speechlvm.models.base import Model
-from speechlvm.noise import Noise
 from speechlvm.observation import Observation
-from speechlvm.saved import Provenance, checked
-from speechlvm.training.checkpoint import Checkpoints, check_settings, load_weights
+from speechlvm.scoring.accounting import LN2, CorpusScore, objective, row_terms
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
+from speechlvm.utils.errors import Interrupted, UserError
+from speechlvm.utils.files import atomic_write
+from speechlvm.utils.settings import checked
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)

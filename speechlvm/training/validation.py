@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from speechlvm.accounting import CorpusScore, UtteranceScore, corpus_score
-from speechlvm.data.dump import Dump
+from speechlvm.data.dumps.dump import Dump
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
+from speechlvm.scoring.accounting import CorpusScore, UtteranceScore, corpus_score
 from speechlvm.scoring.score import DEFAULT_CHUNK_FRAMES, score_batch, score_dump
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_scoring_fits

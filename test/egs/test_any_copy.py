@@ -13,7 +13,7 @@ import pytest
 from imitations import blizzard, cmu_mocap, iam_ondb, librilight, librispeech, timit, wavdir
 
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import load_data_dir
+from speechlvm.data.kaldi.directory import load_data_dir
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 

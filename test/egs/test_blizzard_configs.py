@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from speechlvm.config import load_experiment
+from speechlvm.experiment.config import load_experiment
 from speechlvm.reporting.tables import load_tables
 
 CONF = Path(__file__).resolve().parents[2] / "egs/blizzard/conf"

@@ -13,8 +13,8 @@ from imitations import blizzard
 from programs import call, load
 
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.validate import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/blizzard"

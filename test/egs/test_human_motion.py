@@ -18,16 +18,16 @@ from PIL import Image
 from programs import call
 
 from speechlvm.bin import dump as dump_program
-from speechlvm.config import load_experiment
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.download import load_archives
-from speechlvm.data.dump import open_dump
-from speechlvm.data.vectors import read_vectors
-from speechlvm.errors import UserError
-from speechlvm.experiment import build
+from speechlvm.data.corpora.download import load_archives
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.matrices import read_vectors
+from speechlvm.data.kaldi.validate import validate
+from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.load import build
 from speechlvm.observation import VectorObservation
 from speechlvm.reporting.tables import load_tables
+from speechlvm.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/human_motion"

@@ -14,12 +14,12 @@ import torch
 from imitations import iam_ondb
 from programs import call, load
 
-from speechlvm.config import load_experiment
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.vectors import read_vectors
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.matrices import read_vectors
+from speechlvm.data.kaldi.validate import validate
 from speechlvm.distributions.gaussian import Gaussian
-from speechlvm.experiment import build
+from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.load import build
 from speechlvm.observation import VectorObservation
 from speechlvm.reporting.tables import load_tables
 

@@ -9,10 +9,10 @@ import soundfile
 from imitations import librilight
 from programs import call, load
 
-from speechlvm.config import load_experiment
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.download import load_archives
+from speechlvm.data.corpora.download import load_archives
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.validate import validate
+from speechlvm.experiment.config import load_experiment
 from speechlvm.reporting.tables import load_tables
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ import torch
 from imitations import librispeech
 from programs import call, load
 
-from speechlvm.config import load_experiment
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.download import load_archives
-from speechlvm.experiment import build
+from speechlvm.data.corpora.download import load_archives
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.validate import validate
+from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.load import build
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
 

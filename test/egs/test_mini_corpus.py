@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.data.phones import CODES
-from speechlvm.data.preparation import misaligned_frames
+from speechlvm.data.corpora.preparation import misaligned_frames
+from speechlvm.data.kaldi.phones import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "egs/mini/local/synthesise.py"

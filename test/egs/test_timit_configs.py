@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from speechlvm.bin.baseline import BASELINES
-from speechlvm.config import load_experiment
-from speechlvm.experiment import build
+from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.load import build
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
 

@@ -14,9 +14,9 @@ from imitations.timit import make, sphere
 from programs import call, load
 
 from speechlvm.data.audio import write_wav
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.preparation import PREPARATION
+from speechlvm.data.corpora.preparation import PREPARATION
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.validate import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "egs/timit/local/prepare.py"

@@ -14,8 +14,8 @@ from imitations import wavdir
 
 from speechlvm.bin import validate_data_dir
 from speechlvm.data.audio import read_audio
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import load_data_dir
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.validate import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "egs/wavdir/local"

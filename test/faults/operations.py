@@ -144,7 +144,7 @@ class Checkpoint(Part):
             self._save(self.first, step, "old")
 
     def _save(self, directory: Path, step: int, age: str) -> None:
-        from speechlvm.training.checkpoint import Checkpoints
+        from speechlvm.experiment.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(directory / "exp" / "checkpoints")
         checkpoints.save(step, self._content(step, age))
@@ -162,7 +162,7 @@ class Checkpoint(Part):
 
     def faults(self, status: int) -> list[str]:
         """The loader finds the old or the new state, and two checkpoints are whole."""
-        from speechlvm.training.checkpoint import Checkpoints
+        from speechlvm.experiment.checkpoint import Checkpoints
 
         found = super().faults(status)
         checkpoints = Checkpoints(self.work / "exp" / "checkpoints")
@@ -199,7 +199,7 @@ class Dump(Part):
 
     def _data(self, name: str, recordings: int) -> None:
         from speechlvm.data.audio import write_wav
-        from speechlvm.data.directory import DataDirectory, write_data_dir
+        from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
 
         wav, lengths = {}, {}
         for number in range(recordings):
@@ -248,7 +248,7 @@ class DataDirectory(Part):
         self._write(self.first, 2)
 
     def _write(self, place: Path, utterances: int) -> None:
-        from speechlvm.data.directory import DataDirectory, write_data_dir
+        from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
 
         names = [f"u{number}" for number in range(utterances)]
         data = DataDirectory(
@@ -257,7 +257,7 @@ class DataDirectory(Part):
         write_data_dir(data, place / "data")
 
     def perform(self) -> int:
-        from speechlvm.files import mark_done, mark_undone
+        from speechlvm.utils.files import mark_done, mark_undone
 
         def main(_: list[str]) -> None:
             mark_undone(self.work)

@@ -50,7 +50,7 @@ def _step(stage: int) -> int:
 
 
 _TRAIN = "--config conf/lstm.yaml --train {dump}/train --valid {dump}/valid --out {work}/exp/train/lstm/seed1 --seed 1"
-_CHECKPOINTS = "speechlvm.training.checkpoint:Checkpoints"
+_CHECKPOINTS = "speechlvm.experiment.checkpoint:Checkpoints"
 _SPECTRA = "{work}/exp/train/spectra"
 CASES = (
     Case("train step", _step(3), "speechlvm.bin.train", _TRAIN, "speechlvm.training.trainer:Trainer._step", 5),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.files import mark_done
+from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
 from speechlvm.latents.store import Representation, merge, write_part
+from speechlvm.utils.files import mark_done
 
 RATE_HZ = 8000
 HOP_FRAMES = 64

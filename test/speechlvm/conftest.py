@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from speechlvm.data import dump as dumps
-from speechlvm.files import mark_done
+from speechlvm.data.dumps import dump as dumps
+from speechlvm.utils.files import mark_done
 
 
 def _speech_like(frames: int, seed: int) -> np.ndarray:

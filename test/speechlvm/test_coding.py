@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from speechlvm.coding import CODINGS, OUTERMOST_EDGE, PCM_OFFSET, build_coding, compand, expand
-from speechlvm.errors import ConfigError
+from speechlvm.utils.errors import ConfigError
 
 PCM = np.arange(-32768, 32768)
 

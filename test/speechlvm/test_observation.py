@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.errors import ConfigError, UserError
 from speechlvm.observation import OBSERVATIONS, AudioObservation, Observation, Statistics
+from speechlvm.utils.errors import ConfigError, UserError
 
 PCM = torch.tensor([[-32768, -1, 0, 1, 77, 32767]], dtype=torch.int16)
 LENGTHS = torch.tensor([6])

@@ -12,11 +12,11 @@ import pytest
 from imitations import wavdir
 
 from speechlvm.bin.baseline import BASELINES
+from speechlvm.bin.recipe import MADE_BY_RUNS
+from speechlvm.bin.recipe import lacks as lacks_of
 from speechlvm.data.audio import write_wav
-from speechlvm.errors import UserError
-from speechlvm.files import read_json
-from speechlvm.recipe import MADE_BY_RUNS
-from speechlvm.recipe import lacks as lacks_of
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent.name for path in (ROOT / "egs").glob("*/run.sh") if path.parent.name != "TEMPLATE")

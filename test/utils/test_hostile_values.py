@@ -62,7 +62,13 @@ def test_options_refuse_what_is_no_value_of_theirs(tree, option):
 def test_options_that_take_any_text_hand_it_on(tree):
     words = ["--models", "a", "--nj", "1", *(f"--{name}={EVERYTHING} {name}" for name in sorted(FREE))]
     given = []
-    for stage, more in (("2", []), ("3", []), ("7", ["--analyses", "phones"]), ("8", ["--analyses", "probes"]), ("10", [])):
+    for stage, more in (
+        ("2", []),
+        ("3", []),
+        ("7", ["--analyses", "phones"]),
+        ("8", ["--analyses", "probes"]),
+        ("10", []),
+    ):
         status, _, error = tree.run(*words, *more, "--stage", stage, "--stop_stage", stage)
         assert status == 0, error
         given += [word for call in tree.calls() for word in call]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import audio_info, read_audio, tell_oddities
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, corpus_files, prepare_sets, read_all, stamp
-from speechlvm.errors import UserError
+from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.log import Log
+from speechlvm.utils.errors import UserError
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000  # FILL IN: the sampling rate that all files have
@@ -41,7 +42,7 @@ def find_utterances(corpus: Path, files: list[Path], log: Log) -> list[Utterance
     """All utterances of the corpus, given its files.
 
     FILL IN: what your corpus's folders and files are called, and which set each utterance is in. A division that others
-    use is a list in conf/; one of your own is drawn with `speechlvm.data.preparation.shuffled`.
+    use is a list in conf/; one of your own is drawn with `speechlvm.data.corpora.preparation.shuffled`.
     """
     found = []
     for use in SETS:
@@ -61,7 +62,7 @@ def read_utterance(utterance: Utterance) -> Log:
     """Reads all of an utterance's audio, so that what is wrong with it is known before anything is trained."""
     log = Log()
     try:
-        # what is not 16-bit mono goes through speechlvm.data.convert.convert_audio first
+        # what is not 16-bit mono goes through speechlvm.data.corpora.convert.convert_audio first
         utterance.num_samples = len(read_audio(utterance.path, RATE_HZ))
         tell_oddities(audio_info(utterance.path), log)
     except UserError as error:

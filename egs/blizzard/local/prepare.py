@@ -18,21 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.convert import Converted, convert_audio
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import (
-    Log,
-    add_max_bad,
-    corpus_files,
-    prepare_sets,
-    read_all,
-    shuffled,
-    stamp,
-    warn,
-)
-from speechlvm.data.unpack import unpack
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import existing_parent, files_below, is_done, mark_done, remove_leftovers, version_of
+from speechlvm.data.corpora.convert import Converted, convert_audio
+from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, shuffled, stamp
+from speechlvm.data.corpora.unpack import unpack
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.log import Log, warn
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import existing_parent, files_below, is_done, mark_done, remove_leftovers, version_of
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000

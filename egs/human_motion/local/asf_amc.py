@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from skeleton import Joint, Motion, Skeleton, continuous, rotation
 
-from speechlvm.errors import UserError
-from speechlvm.text import read_text
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.text import read_text
 
 COMMENT = re.compile(r"(^|\s)#.*")
 BLANKS = str.maketrans("(),", "   ")

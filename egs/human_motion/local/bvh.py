@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from skeleton import Joint, Motion, Skeleton, continuous, rotation
 
-from speechlvm.errors import UserError
-from speechlvm.text import read_text
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.text import read_text
 
 ROOT_CHANNELS = ["xp", "xr", "yp", "yr", "zp", "zr"]
 CHANNEL = re.compile(r"([xyz])(rotation|position)")

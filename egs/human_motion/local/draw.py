@@ -18,11 +18,11 @@ from motion_features import decode
 from skeleton import Joint, Motion, Skeleton, joint_positions, rotation
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.dump import open_dump
-from speechlvm.errors import UserError
-from speechlvm.files import hash_file, is_done, mark_done, mark_undone, read_json
+from speechlvm.data.dumps import open_dump
 from speechlvm.reporting.figures import save
 from speechlvm.reporting.pictures import new_figure
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, read_json
 
 FIGURES = 12
 CONTINUED, PRIOR = 2, 3

@@ -30,11 +30,12 @@ from motion_features import ROOT, encode
 from skeleton import Skeleton
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, corpus_files, prepare_sets, shuffled, stamp
-from speechlvm.data.vectors import write_vectors
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import hash_file, mark_undone, write_array, write_json
+from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.kaldi.matrices import write_vectors
+from speechlvm.data.log import Log
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import hash_file, mark_undone, write_array, write_json
 
 SETS = ("train", "valid", "test")
 MANY_SUBJECTS = 10

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.dump import open_dump
-from speechlvm.files import check_done, hash_file, is_done, mark_done, mark_undone, read_json
+from speechlvm.bin.inputs import check_done
+from speechlvm.data.dumps import open_dump
+from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, read_json
 
 SHOWN = ("prior", "continuation", "reconstruction")
 LINES = 6

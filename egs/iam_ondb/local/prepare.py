@@ -26,11 +26,12 @@ from xml.parsers import expat
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, corpus_files, prepare_sets, shuffled, stamp
-from speechlvm.data.vectors import write_vectors
-from speechlvm.errors import UserError
-from speechlvm.text import read_lines, read_text
+from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.kaldi.matrices import write_vectors
+from speechlvm.data.log import Log
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.text import read_lines, read_text
 
 CHANNELS = {"pen": "binary", "dx": "real", "dy": "real"}
 LISTS = ("trainset", "testset_v", "testset_t", "testset_f")

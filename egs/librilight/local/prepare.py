@@ -12,9 +12,17 @@ import sys
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import FOLDERS_ABOVE, Log, add_max_bad, corpus_files, find_places, prepare_sets, stamp
-from speechlvm.errors import UserError
+from speechlvm.data.corpora.preparation import (
+    FOLDERS_ABOVE,
+    add_max_bad,
+    corpus_files,
+    find_places,
+    prepare_sets,
+    stamp,
+)
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.log import Log
+from speechlvm.utils.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "librispeech/local"))
 import libri_corpus as libri

@@ -12,22 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from speechlvm.data.audio import audio_info, check_format
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.headers import COPY_AGAIN
-from speechlvm.data.preparation import (
+from speechlvm.data.corpora.preparation import (
     FOLDERS_ABOVE,
     LOSSY,
-    Log,
     child,
     corpus_files,
     find_places,
     lossy,
     read_all,
     shuffled,
-    warn,
 )
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.text import read_lines
+from speechlvm.data.headers import COPY_AGAIN
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.log import Log, warn
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.text import read_lines
 
 RATE_HZ = 16000
 NUMBER_OF_UTTERANCES = {

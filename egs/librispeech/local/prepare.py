@@ -25,9 +25,10 @@ from libri_corpus import (
 )
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, stamp
-from speechlvm.text import read_lines
+from speechlvm.data.corpora.preparation import add_max_bad, prepare_sets, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.log import Log
+from speechlvm.utils.text import read_lines
 
 VALID_SPEAKERS = Path(__file__).with_name("valid_speakers.txt")
 MINI_VALID_SPEAKERS = 2

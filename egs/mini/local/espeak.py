@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.errors import UserError
+from speechlvm.utils.errors import UserError
 
 # Constants of the library's public header, speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS = 2

@@ -34,8 +34,8 @@ import scipy
 from scipy.signal import lfilter, resample_poly
 
 from speechlvm.bin.cli import run_main
-from speechlvm.errors import UserError
-from speechlvm.files import disk_errors, hash_file, is_done, mark_done
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import disk_errors, hash_file, is_done, mark_done
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import espeak

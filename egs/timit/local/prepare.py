@@ -21,12 +21,9 @@ import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import audio_info, read_audio, tell_oddities
-from speechlvm.data.directory import DataDirectory, Segment
-from speechlvm.data.phones import CODES
-from speechlvm.data.preparation import (
+from speechlvm.data.corpora.preparation import (
     FOLDERS_ABOVE,
     LOSSY,
-    Log,
     add_max_bad,
     child,
     corpus_files,
@@ -35,13 +32,14 @@ from speechlvm.data.preparation import (
     misaligned_frames,
     prepare_sets,
     read_all,
-    shown,
     shuffled,
     stamp,
-    warn,
 )
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.text import read_lines, read_text
+from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.phones import CODES
+from speechlvm.data.log import Log, shown, warn
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.text import read_lines, read_text
 
 RATE_HZ = 16000
 FULL_CORPUS = (4620, 1680)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, tell_oddities
-from speechlvm.data.convert import check_container, convert_audio
+from speechlvm.data.corpora.convert import check_container, convert_audio
+from speechlvm.data.corpora.preparation import misaligned_frames, read_all
 from speechlvm.data.headers import by_ffmpeg, open_regular
-from speechlvm.data.preparation import Log, examples, misaligned_frames, read_all, shown
-from speechlvm.errors import UserError
-from speechlvm.files import files_below
+from speechlvm.data.log import Log, examples, shown
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import files_below
 
 # fmt: off
 READ = (".wav", ".wave", ".flac", ".sph", ".nist", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au",

@@ -22,10 +22,11 @@ from pathlib import Path
 from folder import JOBS, File, Options, counted, find_files, read_headers, read_samples, short_hash, without_copies
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory, load_data_dir
-from speechlvm.data.preparation import Log, add_max_bad, prepare_sets, read_all, shown, shuffled, stamp
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import is_done, mark_undone, remove_leftovers
+from speechlvm.data.corpora.preparation import add_max_bad, prepare_sets, read_all, shuffled, stamp
+from speechlvm.data.kaldi.directory import DataDirectory, load_data_dir
+from speechlvm.data.log import Log, shown
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import is_done, mark_undone, remove_leftovers
 
 SETS = ("train", "valid", "test")
 LONGEST_ID, LONGEST_SPEAKER = 120, 40

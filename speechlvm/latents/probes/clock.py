@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from speechlvm.errors import UserError
 from speechlvm.latents.store import Representation, Store
+from speechlvm.utils.errors import UserError
 
 CLOCK_HZ = 62.5
 MOST_STACKED = 4

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from speechlvm.data.directory import load_data_dir
-from speechlvm.errors import UserError
-from speechlvm.files import atomic_write, hash_value
-from speechlvm.latents.items import Unsuitable
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes.clock import Features, clock_hop
 from speechlvm.latents.probes.tasks import SETS, Task, build_task
 from speechlvm.latents.probes.training import Settings, train_probe
 from speechlvm.latents.probes.units import train_units
 from speechlvm.latents.store import Store
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_write, hash_value
 
 ALL = "all"
 NEARLY_ALL = 0.9

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
-from speechlvm.data.directory import DataDirectory, Segment
-from speechlvm.data.phones import fold
-from speechlvm.latents.items import Unsuitable
+from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.phones import fold
+from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes.clock import clock_steps
 from speechlvm.latents.probes.networks import LinearClassifier, Recogniser, recogniser_steps
 from speechlvm.latents.probes.units import load_units, units_of, words_from

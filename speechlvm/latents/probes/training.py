@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechlvm.config import LearningRate
-from speechlvm.errors import UserError
+from speechlvm.experiment.config import LearningRate
 from speechlvm.latents.probes.clock import Features
 from speechlvm.latents.probes.tasks import Task
 from speechlvm.training.schedules import learning_rate
+from speechlvm.utils.errors import UserError
 
 VALIDATIONS = 10
 WARMUP_SHARE = 0.1

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import sentencepiece
 
-from speechlvm.errors import ConfigError
-from speechlvm.latents.items import Unsuitable
+from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes import USUAL_VOCABULARY
+from speechlvm.utils.errors import ConfigError
 
 UNKNOWN = 1  # the one piece that no text needs
 LONGEST_BYTES = 1 << 20  # longer lines would be left out of the training

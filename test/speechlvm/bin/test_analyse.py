@@ -62,7 +62,7 @@ def test_results_beside_those_of_the_spectra(tmp_path, monkeypatch, analysis, cl
     spectra = write(tmp_path / "s", source="spectra", representations=("mel",), kind="spectrum")
     options = ["--speaker", "c", "--speakers", "2"] if analysis == "phones" else []
     with monkeypatch.context() as patch:
-        patch.setattr("speechlvm.latents.figures.draw", lambda *_: None)
+        patch.setattr("speechlvm.reporting.latent_figures.draw", lambda *_: None)
         assert run(analysis, [spectra], tmp_path / "beside" / analysis, *options).returncode == 0
     out = tmp_path / "out"
     done = run(analysis, [own], out, "--beside", tmp_path / "beside", *options)
@@ -83,7 +83,7 @@ def test_results_beside_those_of_the_spectra(tmp_path, monkeypatch, analysis, cl
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures take most of the time, and are tested above."""
-    monkeypatch.setattr("speechlvm.latents.figures.draw", lambda *_: None)
+    monkeypatch.setattr("speechlvm.reporting.latent_figures.draw", lambda *_: None)
 
 
 def test_nothing_is_done_twice_and_changes_are_noticed(tmp_path, undrawn):
@@ -116,7 +116,7 @@ def test_a_run_that_failed_is_not_complete(tmp_path, monkeypatch, undrawn):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("speechlvm.latents.figures.draw", full)
+    monkeypatch.setattr("speechlvm.reporting.latent_figures.draw", full)
     assert run("gender", [own], out, "--largest_k", "3").returncode == 1
     assert not (out / "done.json").exists()
 
@@ -206,7 +206,7 @@ def test_spectra_of_other_items(tmp_path, monkeypatch):
         tmp_path / "s", source="spectra", representations=("mel",), gender={s: "fm"[s in "ab"] for s in SPEAKERS}
     )
     with monkeypatch.context() as patch:
-        patch.setattr("speechlvm.latents.figures.draw", lambda *_: None)
+        patch.setattr("speechlvm.reporting.latent_figures.draw", lambda *_: None)
         assert run("gender", [spectra], tmp_path / "beside/gender").returncode == 0
     stopped = run("gender", [own], tmp_path / "out", "--beside", tmp_path / "beside")
     assert stopped.returncode == 1 and "are of different items; run both with the same data" in stopped.stderr

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from speechlvm.bin import benchmark
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.utils.errors import ConfigError, UserError
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import torch
 from speechlvm.bin import baseline, score, train
 from speechlvm.bin import dump as dump_program
 from speechlvm.data.audio import read_audio, write_wav
-from speechlvm.data.dataset import Batch, Segment
-from speechlvm.data.directory import DataDirectory, write_data_dir
-from speechlvm.experiment import load_experiment
-from speechlvm.files import write_json
+from speechlvm.data.dumps.dataset import Batch, Segment
+from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
+from speechlvm.experiment.load import load_experiment
 from speechlvm.models.flac import FLAC
 from speechlvm.scoring.score import score_batch
+from speechlvm.utils.files import write_json
 
 LSTM = "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}"
 SYSTEMS = {

@@ -6,8 +6,8 @@ import pytest
 
 from speechlvm.bin import dump, latents, score, spectra, train
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import DataDirectory, write_data_dir
-from speechlvm.errors import UserError
+from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
+from speechlvm.utils.errors import UserError
 
 LENGTHS = [6000, 4000]
 

@@ -7,11 +7,11 @@ import pytest
 from speechlvm.bin import dump as program
 from speechlvm.coding import build_coding
 from speechlvm.data.audio import write_wav
-from speechlvm.data.checks import validate
-from speechlvm.data.directory import DataDirectory, load_data_dir, write_data_dir
-from speechlvm.data.dump import open_dump
-from speechlvm.data.features import MEL_BINS, MEL_HOP_FRAMES
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.features import MEL_BINS, MEL_HOP_FRAMES
+from speechlvm.data.kaldi.directory import DataDirectory, load_data_dir, write_data_dir
+from speechlvm.data.kaldi.validate import validate
+from speechlvm.utils.errors import ConfigError, UserError
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_log_mel(data, tmp_path):
         assert features[name].shape == (len(samples) // MEL_HOP_FRAMES + 1, MEL_BINS)
         assert counts[name] == str(len(features[name])) and np.isfinite(features[name]).all()
     tone = np.round(8000 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)).astype(np.int16)
-    from speechlvm.data.features import log_mel
+    from speechlvm.data.dumps.features import log_mel
 
     # 1 kHz lies a third of the way up the mel scale to 8 kHz
     assert 20 <= log_mel(16000)(tone)[100].argmax() <= 32

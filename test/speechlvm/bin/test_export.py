@@ -13,12 +13,12 @@ import yaml
 from safetensors.torch import load_file
 
 from speechlvm.bin import export, latents, sample, score, train
-from speechlvm.data.dump import open_dump
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.experiment import load_experiment
-from speechlvm.files import mark_done, read_json, write_json
+from speechlvm.data.dumps import open_dump
+from speechlvm.experiment.load import load_experiment
 from speechlvm.models import MODELS
 from speechlvm.reporting.card import PAPERS
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import mark_done, read_json, write_json
 
 VRNN = (
     "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}",
@@ -164,7 +164,7 @@ def test_complete_or_not_at_all(trained, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         write_json(path, value)
 
-    monkeypatch.setattr("speechlvm.export.write_json", failing)
+    monkeypatch.setattr("speechlvm.experiment.export.write_json", failing)
     for fail_at in (1, 2, 3):  # noqa: B007 (read by failing)
         count = 0
         with pytest.raises(UserError, match="No space left on device while writing"):

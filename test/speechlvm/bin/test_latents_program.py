@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from speechlvm.bin import latents, spectra, train
-from speechlvm.data.dump import open_dump, random_utterances
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.dump import random_utterances
 from speechlvm.latents.store import Store
+from speechlvm.utils.errors import ConfigError, UserError
 
 VRNN = (
     "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}",

@@ -10,10 +10,10 @@ import pytest
 from programs import call
 
 from speechlvm.bin import probe
-from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.files import mark_done
+from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
 from speechlvm.latents.probes.units import load_units
 from speechlvm.latents.store import Representation, merge, write_part
+from speechlvm.utils.files import mark_done
 
 Z = [Representation("z1", "latent", 128, 64.0, 3), Representation("z2", "latent", 512, 256.0, 2)]
 SHORT = [

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from speechlvm.bin import baseline, report, sample, score, train
-from speechlvm.data.dump import open_dump
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.data.dumps import open_dump
+from speechlvm.utils.errors import ConfigError, UserError
 
 PROGRAMS = sorted(
     path.stem for path in Path(sample.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cli")
@@ -269,7 +269,7 @@ def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path)
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
         "from speechlvm.bin.cli import run_main\n"
-        "from speechlvm.files import atomic_write\n"
+        "from speechlvm.utils.files import atomic_write\n"
         "def main():\n"
         "    if sys.argv[1] == 'missing':\n"
         "        open('/nowhere/file')\n"

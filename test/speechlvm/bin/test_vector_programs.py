@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from speechlvm.bin import dump, export, sample, score, train
-from speechlvm.data.directory import DataDirectory, write_data_dir
-from speechlvm.data.dump import open_dump
-from speechlvm.data.vectors import write_vectors
-from speechlvm.errors import UserError
-from speechlvm.experiment import load_experiment
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
+from speechlvm.data.kaldi.matrices import write_vectors
+from speechlvm.experiment.load import load_experiment
 from speechlvm.scoring import score as scoring
+from speechlvm.utils.errors import UserError
 
 CHANNELS = {"contact": "binary", "x": "real", "y": "real"}
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from speechlvm.data.audio import audio_info, check_format, read_audio, write_wav
-from speechlvm.errors import UserError
+from speechlvm.utils.errors import UserError
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32768, 4800).astype(np.int16)
 

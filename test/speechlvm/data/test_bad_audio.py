@@ -22,9 +22,9 @@ import soundfile
 from speechlvm.bin import dump as dump_program
 from speechlvm.bin import validate_data_dir
 from speechlvm.data.audio import read_audio, write_wav
-from speechlvm.data.directory import load_data_dir
-from speechlvm.data.dump import open_dump
-from speechlvm.data.recordings import VALIDATE
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.kaldi.directory import load_data_dir
+from speechlvm.data.kaldi.recordings import VALIDATE
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCAL = ROOT / "egs/wavdir/local"

@@ -32,9 +32,9 @@ import hashlib, json, resource, sys
 from pathlib import Path
 import numpy, soundfile, soxr
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.data.convert import convert_audio
-from speechlvm.data.preparation import Log
-from speechlvm.errors import UserError
+from speechlvm.data.corpora.convert import convert_audio
+from speechlvm.data.corpora.preparation import Log
+from speechlvm.utils.errors import UserError
 
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 

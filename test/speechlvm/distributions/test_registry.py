@@ -3,8 +3,8 @@
 import pytest
 
 from speechlvm.distributions import DISTRIBUTIONS, build_distribution
-from speechlvm.errors import ConfigError
 from speechlvm.observation import CONTINUOUS, AudioObservation, Statistics, VectorObservation
+from speechlvm.utils.errors import ConfigError
 
 
 def of_audio(coding):

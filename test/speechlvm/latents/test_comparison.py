@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from imitations.representations import make
 
-from speechlvm.errors import UserError
 from speechlvm.latents import comparison
 from speechlvm.latents.intervals import over_speakers, wilson
-from speechlvm.latents.items import Items, Unsuitable, open_sets
+from speechlvm.latents.labelled import Items, Unsuitable, open_sets
+from speechlvm.latents.phones import analyse as analyse_phones
+from speechlvm.latents.phones import chosen_speakers
 from speechlvm.latents.speakers import analyse_gender, analyse_height, height_class
-from speechlvm.latents.speech import analyse as analyse_phones
-from speechlvm.latents.speech import chosen_speakers
+from speechlvm.utils.errors import UserError
 
 STEPS = 4
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.data.dataset import Segment, read_batch
-from speechlvm.data.dump import open_dump
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.dataset import Segment, read_batch
 from speechlvm.distributions import build_distribution
 from speechlvm.distributions.latent import kl
-from speechlvm.errors import ConfigError
+from speechlvm.distributions.noise import Noise
 from speechlvm.latents import extract
 from speechlvm.models import build_model
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics
+from speechlvm.utils.errors import ConfigError
 
 S = 4
 SYSTEMS = {

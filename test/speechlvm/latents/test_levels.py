@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from speechlvm.files import mark_done
 from speechlvm.latents import levels
 from speechlvm.latents.store import Representation, Store, merge, write_part
+from speechlvm.reporting import level_figures
+from speechlvm.utils.files import mark_done
 
 
 def make_store(directory, items, representations, *, rate_hz=16_000, source="m", name="test", num_samples=100):
@@ -115,7 +116,7 @@ def test_variance_of_few_samples_says_nothing(tmp_path):
     store = make_store(tmp_path, items, [latent("z1", 64, 2, "kl")], num_samples=10)
     level = levels.analyse([store])["representations"]["z1"]
     assert level["active_units"] is None and level["collapsed"] is True
-    levels.draw(tmp_path, {"source": "m", "set": ["test"], "representations": {"z1": level}})
+    level_figures.draw(tmp_path, {"source": "m", "set": ["test"], "representations": {"z1": level}})
     assert (tmp_path / "levels.png").exists()
 
 
@@ -189,7 +190,7 @@ def test_the_picture_names_the_collapsed_level(tmp_path, drawn, rate_hz):
     noise = np.random.default_rng(0).standard_normal((40, 2))
     spectra = make_store(tmp_path / "m", [("u0", {"logmel": {"mean": noise}})], [spectrum], rate_hz=rate_hz)
     beside = levels.analyse([spectra])
-    levels.draw(tmp_path, {**result, "source": "m", "set": ["test"]}, beside)
+    level_figures.draw(tmp_path, {**result, "source": "m", "set": ["test"]}, beside)
     assert (tmp_path / "levels.png").stat().st_size > 10_000 and (tmp_path / "levels.pdf").exists()
     found = texts(drawn[0])
     assert len(drawn[0].axes) == 4
@@ -197,5 +198,5 @@ def test_the_picture_names_the_collapsed_level(tmp_path, drawn, rate_hz):
     nats = "127 nats/s = 184 bits/s" if rate_hz else "0.509 nats/step"
     assert f"{nats}\n1 of 3 units active (2 by variance)" in found
     assert any(text.startswith("logmel: ") and text.endswith(" ms" if rate_hz else " steps") for text in found)
-    levels.draw(tmp_path / "spectra", {**beside, "source": "spectra", "set": ["test"]})
+    level_figures.draw(tmp_path / "spectra", {**beside, "source": "spectra", "set": ["test"]})
     assert len(drawn[1].axes) == 1

@@ -10,12 +10,11 @@ import torchaudio
 from scipy.fft import dct
 
 from speechlvm.bin import spectra as program
-from speechlvm.data import vectors
-from speechlvm.data.dump import open_dump
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import mark_done
+from speechlvm.data.dumps import open_dump, vectors
 from speechlvm.latents.spectra import COEFFICIENTS, REPRESENTATIONS, of_dump, spectra
 from speechlvm.latents.store import Store
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import mark_done
 
 
 def theirs(rate_hz):

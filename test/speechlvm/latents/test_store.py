@@ -4,9 +4,9 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from speechlvm.errors import UserError
-from speechlvm.files import mark_done
 from speechlvm.latents.store import Representation, Store, merge, write_part
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import mark_done
 
 Z1 = Representation("z1", "latent", 64, 32.0, 3, ("mean", "kl"))
 H = Representation("h", "hidden", 256, 128.0, 2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
 from speechlvm.models.base import Model
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Observation, Statistics, VectorObservation
 
 STACK = 4

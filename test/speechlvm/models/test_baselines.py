@@ -8,10 +8,10 @@ import torch
 
 from speechlvm.coding import build_coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
-from speechlvm.errors import UserError
 from speechlvm.models.dmol_optimal import DMoLOptimal
 from speechlvm.models.flac import FLAC
 from speechlvm.models.uniform import Uniform
+from speechlvm.utils.errors import UserError
 
 
 def logistic_pcm(frames=40_000, seed=0):

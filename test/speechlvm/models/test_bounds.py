@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.accounting import objective
-from speechlvm.data.dataset import Batch, Segment
+from speechlvm.data.dumps.dataset import Batch, Segment
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import MODELS, model_class
 from speechlvm.models.base import LatentModel
-from speechlvm.noise import Noise
 from speechlvm.observation import Observation
+from speechlvm.scoring.accounting import objective
 from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {  # model, settings, frames

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from speechlvm.data.dataset import Batch, Segment
+from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.scoring.score import score_batch
 
 LENGTHS = [1, 5, 300, 300, 300, 300]

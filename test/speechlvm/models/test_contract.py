@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.accounting import objective, row_terms
-from speechlvm.data.dataset import Batch, Segment
+from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import MODELS, build_model
-from speechlvm.models.base import LatentModel, slice_features
-from speechlvm.noise import Noise
+from speechlvm.models.base import LatentModel
+from speechlvm.models.bound import slice_features
 from speechlvm.observation import AudioObservation, Statistics
+from speechlvm.scoring.accounting import objective, row_terms
 from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from speechlvm.coding import build_coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
-from speechlvm.models.base import slice_features
+from speechlvm.models.bound import slice_features
 from speechlvm.modules.frames import frame_mask
-from speechlvm.noise import Noise
 
 WIDTH = 5
 POSTERIORS = ("plain", "residual", "precision")

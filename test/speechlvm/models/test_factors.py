@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributions as td
 
-from speechlvm.models.base import slice_features
+from speechlvm.models.bound import slice_features
 
 FRAMES = 41  # the last step is a partial one
 EXACTLY = {"rtol": 1e-9, "atol": 1e-9}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics
 
 FRAMES = 41  # the last step is a partial one

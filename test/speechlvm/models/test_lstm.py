@@ -5,9 +5,9 @@ import torch
 from pydantic import ValidationError
 
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
 from speechlvm.modules.frames import stack_frames
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics
 
 OBSERVATION = AudioObservation("mulaw8", Statistics(0.0, 0.1))

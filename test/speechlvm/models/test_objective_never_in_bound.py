@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from speechlvm.accounting import corpus_score, objective, row_terms
 from speechlvm.bin import train
-from speechlvm.data.dataset import Batch, Segment
-from speechlvm.data.dump import open_dump
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions.latent import kl
-from speechlvm.experiment import load_experiment
-from speechlvm.noise import Noise
+from speechlvm.distributions.noise import Noise
+from speechlvm.experiment.load import load_experiment
+from speechlvm.scoring.accounting import corpus_score, objective, row_terms
 from speechlvm.scoring.score import score_batch, score_dump
 
 LENGTHS = [41, 22]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from speechlvm.data.dump import open_dump, share_of
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.dump import share_of
 from speechlvm.scoring.score import score_dump
 
 LENGTHS = [61, 33, 16, 90, 1, 47]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.accounting import objective
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics, VectorObservation
+from speechlvm.scoring.accounting import objective
 
 ROWS, FRAMES = 4, 96
 LSTM = ("lstm", {"stack": 4, "hidden": 6, "layers": 2, "mlp_layers": 1})

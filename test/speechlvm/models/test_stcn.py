@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from speechlvm.distributions import build_distribution
 from speechlvm.distributions.latent import MINIMUM_STD
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model, model_class
 from speechlvm.models.stcn import STCN, Config
 from speechlvm.modules.initialise import cosine_transform
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics
 
 OBSERVATION = AudioObservation("mulaw8", Statistics(0.0, 0.1))

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from speechlvm.distributions.gaussian import Gaussian
 from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
-from speechlvm.models.base import slice_features
+from speechlvm.models.bound import slice_features
 from speechlvm.models.stochastic_wavenet import Config
-from speechlvm.noise import Noise
 
 STACK = 2
 SHAPES = [(1, 1), (3, 3), (4, 2), (3, 1)]  # layers, stochastic layers

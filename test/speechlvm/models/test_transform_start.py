@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from speechlvm.distributions import build_distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
-from speechlvm.models.base import slice_features
+from speechlvm.models.bound import slice_features
 from speechlvm.modules.initialise import cosine_transform
-from speechlvm.noise import Noise
 from speechlvm.observation import AudioObservation, Statistics
 
 SYSTEMS = {

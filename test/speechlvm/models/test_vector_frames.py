@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechlvm.data.dataset import Batch, Segment
+from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.models.base import LatentModel
 from speechlvm.scoring.score import score_batch
 

@@ -4,9 +4,9 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from speechlvm.distributions.base import Distribution
+from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model, model_class
 from speechlvm.models.wavenet import Config, Stepper, WaveNet
-from speechlvm.noise import Noise
 
 
 class Normal(Distribution):

@@ -8,16 +8,16 @@ import torch
 from torch import distributions as td
 from torch.nn import functional as F
 
-from speechlvm.accounting import objective, row_terms
 from speechlvm.bin import train
-from speechlvm.config import load_experiment
-from speechlvm.data.dataset import Batch, Segment
+from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions.latent import kl
-from speechlvm.errors import ConfigError
-from speechlvm.models.base import slice_features
+from speechlvm.distributions.noise import Noise
+from speechlvm.experiment.config import load_experiment
+from speechlvm.models.bound import slice_features
 from speechlvm.models.zforcing import LatentLSTM
-from speechlvm.noise import Noise
+from speechlvm.scoring.accounting import objective, row_terms
 from speechlvm.scoring.score import score_batch
+from speechlvm.utils.errors import ConfigError
 
 STACK, FRAMES = 4, 30  # the last step is a partial one
 LENGTHS = torch.tensor([FRAMES, 17])

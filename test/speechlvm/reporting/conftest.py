@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from speechlvm.data.audio import write_wav
-from speechlvm.files import write_json
 from speechlvm.reporting.pictures import new_figure
+from speechlvm.utils.files import write_json
 
 RATE_HZ = 16000
 

@@ -8,8 +8,8 @@ import pytest
 
 from speechlvm.bin import durations
 from speechlvm.data.audio import write_wav
-from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.errors import UserError
+from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.utils.errors import UserError
 
 RATE_HZ = 8000
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from speechlvm.reporting import figures
+from speechlvm.reporting.analysis_results import MeanCurve
 from speechlvm.reporting.collect import collect
 from speechlvm.reporting.compare import compare, sweep
-from speechlvm.reporting.findings import MeanCurve
 from speechlvm.reporting.tables import load_tables
 
 BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's

@@ -12,9 +12,9 @@ import soundfile
 
 from speechlvm.bin import page
 from speechlvm.data.audio import read_audio
-from speechlvm.errors import UserError
 from speechlvm.reporting.formats import Column
 from speechlvm.reporting.html import Markup, element, table
+from speechlvm.utils.errors import UserError
 
 VOID = {"meta", "img", "link"}
 

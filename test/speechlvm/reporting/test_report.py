@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from speechlvm.bin import likelihoods, report
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.utils.errors import ConfigError, UserError
 
 BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
 

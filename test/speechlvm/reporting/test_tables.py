@@ -10,11 +10,11 @@ import torch
 from speechlvm.bin import report
 from speechlvm.distributions import DISTRIBUTIONS
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
-from speechlvm.errors import ConfigError
 from speechlvm.reporting.collect import collect
 from speechlvm.reporting.compare import compare, sweep
 from speechlvm.reporting.render import bits_overview, published_table
 from speechlvm.reporting.tables import Row, choose, load_tables
+from speechlvm.utils.errors import ConfigError
 
 EGS = Path(__file__).resolve().parents[3] / "egs"
 TIMIT_TABLES = EGS / "timit/conf/tables"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speechlvm.distributions import build_distribution
-from speechlvm.experiment import Experiment
+from speechlvm.experiment.trained import Experiment
 from speechlvm.models import build_model
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.sampling import generate

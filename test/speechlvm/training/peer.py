@@ -13,10 +13,10 @@ import torch
 
 from speechlvm.bin import train as program
 from speechlvm.bin.cli import run_main
-from speechlvm.errors import UserError
-from speechlvm.training import checkpoint as checkpoint_module
+from speechlvm.experiment import checkpoint as checkpoint_module
 from speechlvm.training import trainer as trainer_module
 from speechlvm.training import validation as validation_module
+from speechlvm.utils.errors import UserError
 
 
 def _before_step(number, act):

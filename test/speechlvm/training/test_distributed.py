@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from speechlvm.bin import train as program
-from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.experiment.checkpoint import Checkpoints
 from speechlvm.training.distributed import PeerLost
 
 LSTM = """

@@ -6,18 +6,17 @@ import re
 import pytest
 import torch
 
-from speechlvm.accounting import objective
 from speechlvm.bin import train
-from speechlvm.config import DataSettings
-from speechlvm.data.dataset import plan_batches
-from speechlvm.data.dump import open_dump
+from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps.dataset import DataSettings, plan_batches
 from speechlvm.distributions import build_distribution
-from speechlvm.errors import ConfigError, UserError
+from speechlvm.experiment.checkpoint import Checkpoints
 from speechlvm.models import build_model
 from speechlvm.observation import AudioObservation, Statistics
+from speechlvm.scoring.accounting import objective
 from speechlvm.scoring.score import score_batch
 from speechlvm.training import dry_run, trainer
-from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.utils.errors import ConfigError, UserError
 
 LENGTHS = [30000, 52000, 21000, 50000]
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from speechlvm.bin import train as program
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.experiment.checkpoint import Checkpoints
+from speechlvm.utils.errors import ConfigError, UserError
 
 TIMEOUT_SECONDS = 180
 IMPORTS = "import sys; from speechlvm.bin.cli import run_main; from speechlvm.training import launch; "

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from speechlvm.config import AuxiliaryWeight, KLWeight, LearningRate
+from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 
 

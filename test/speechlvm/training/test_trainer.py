@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from speechlvm.bin import train as program
-from speechlvm.errors import ConfigError, Interrupted, UserError
-from speechlvm.experiment import load_experiment
+from speechlvm.experiment.checkpoint import Checkpoints
+from speechlvm.experiment.load import load_experiment
 from speechlvm.training import trainer as trainer_module
-from speechlvm.training.checkpoint import Checkpoints
+from speechlvm.utils.errors import ConfigError, Interrupted, UserError
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_with_names(tiny_config, dumps, tmp_path
 
 
 def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
-    from speechlvm.lock import locked
+    from speechlvm.utils.lock import locked
 
     with locked(tmp_path / "exp"), pytest.raises(UserError, match=r"in use by .* process \d+ since"):
         _train(tiny_config(), dumps, tmp_path / "exp")
@@ -266,7 +266,7 @@ def test_usage(tiny_config, dumps, tmp_path, words, capsys):
 
 
 def test_the_saved_configuration_holds_every_default(tiny_config, dumps, tmp_path):
-    from speechlvm.experiment import load_config
+    from speechlvm.experiment.load import load_config
     from speechlvm.models import model_class
 
     _train(tiny_config(), dumps, tmp_path / "exp")

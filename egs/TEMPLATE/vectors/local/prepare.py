@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.directory import DataDirectory
-from speechlvm.data.preparation import Log, add_max_bad, corpus_files, prepare_sets, stamp
-from speechlvm.data.vectors import write_vectors
-from speechlvm.text import read_lines
+from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
+from speechlvm.data.kaldi.matrices import write_vectors
+from speechlvm.data.log import Log
+from speechlvm.utils.text import read_lines
 
 SETS = ("train", "valid", "test")
 # FILL IN: the channels in the order of the columns: "real" ones are normalised, "binary" ones stay 0 or 1.
@@ -26,7 +27,7 @@ def find_sequences(corpus: Path, use: str, files: list[Path], log: Log) -> dict[
     """The sequences of a set: ids, made of [A-Za-z0-9_.-] and beginning with the subject's; given its files.
 
     FILL IN: what your corpus's folders and files are called, and which set each sequence is in. A division that others
-    use is a list in conf/; one of your own is drawn with `speechlvm.data.preparation.shuffled`.
+    use is a list in conf/; one of your own is drawn with `speechlvm.data.corpora.preparation.shuffled`.
     """
     found: dict[str, Path] = {}
     if not (corpus / use).is_dir():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from speechlvm.data.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.files import mark_done
+from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
 from speechlvm.latents.store import Representation, merge, write_part
+from speechlvm.utils.files import mark_done
 
 PHONES = ("aa", "b", "d", "iy", "k", "s")
 WORDS = {"aa": "an", "b": "bee", "d": "do", "iy": "ear", "k": "key", "s": "see"}

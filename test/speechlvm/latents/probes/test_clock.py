@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from speechlvm.errors import UserError
 from speechlvm.latents.probes.clock import Features, clock_hop, clock_steps, on_clock, stacked
 from speechlvm.latents.store import Representation, Store
+from speechlvm.utils.errors import UserError
 
 
 def representation(hop, centre=None, dimensions=2):

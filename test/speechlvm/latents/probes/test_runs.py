@@ -3,9 +3,9 @@ import statistics
 
 import pytest
 
-from speechlvm.errors import ConfigError, UserError
-from speechlvm.files import mark_done
 from speechlvm.latents.probes.runs import Probing, Run, summarise
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import mark_done
 
 
 @pytest.fixture

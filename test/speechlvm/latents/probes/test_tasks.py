@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from speechlvm.data.directory import DataDirectory, Segment
-from speechlvm.errors import UserError
+from speechlvm.data.kaldi.directory import DataDirectory, Segment
 from speechlvm.latents.probes.tasks import SETS, build_task, error_rate, phones_at_steps, phones_in_order
 from speechlvm.latents.probes.units import train_units
+from speechlvm.utils.errors import UserError
 
 
 def segments(text):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.data.directory import Segment, load_data_dir
-from speechlvm.errors import UserError
+from speechlvm.data.kaldi.directory import Segment, load_data_dir
 from speechlvm.latents.probes.networks import Recogniser
 from speechlvm.latents.probes.runs import Probing, Run
 from speechlvm.latents.probes.training import Settings
+from speechlvm.utils.errors import UserError
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(steps=180, batch_steps=300, hidden=32, learning_rate=0.01)

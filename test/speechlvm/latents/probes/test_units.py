@@ -1,7 +1,7 @@
 import pytest
 
-from speechlvm.errors import ConfigError, UserError
 from speechlvm.latents.probes.units import load_units, train_units, units_of, words_from, words_of
+from speechlvm.utils.errors import ConfigError, UserError
 
 TEXT = ["Don't ask me to carry an oily rag like that.", "She had your dark suit in greasy wash water all year!"] * 3
 

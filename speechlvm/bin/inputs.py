@@ -1,0 +1,40 @@
+"""What programs check before they begin: dumps, stores and models that earlier stages made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import DONE, check_complete, hash_file
+
+
+def check_done(*directories: Path) -> None:
+    """Insist that dumps are complete.
+
+    Raises:
+        UserError: one is not, for instance because writing it again was interrupted.
+    """
+    for directory in directories:
+        check_complete(directory, "not a complete dump; run stage 2 (dumps)")
+
+
+def fingerprint(store: Path) -> list[str]:
+    """What changes when a store of representations is written again.
+
+    Raises:
+        UserError: it is not complete.
+    """
+    check_complete(store, "no complete representations; run stage 6 (latents)")
+    return [hash_file(Path(store) / name) for name in ("info.json", DONE)]
+
+
+def check_trained(directory: Path) -> Path:
+    """Insist that an experiment, or an export, has a trained model; returns the file that changes with it.
+
+    Raises:
+        UserError: it has none.
+    """
+    for path in (Path(directory) / "checkpoints" / "best.json", Path(directory) / "manifest.json"):
+        if path.exists():
+            return path
+    raise UserError(f"{directory}: no trained model; run stage 3 (train)")

@@ -1,0 +1,1 @@
+"""Getting corpora: download, unpacking, conversion, and what preparing them reports."""

@@ -1,0 +1,242 @@
+"""What the preparations of all corpora share: faults and warnings, entries in any case, draws, and writing the sets."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
+from speechlvm.data.log import Log, shown
+from speechlvm.utils.files import (
+    atomic_write,
+    files_below,
+    hash_value,
+    is_done,
+    mark_done,
+    mark_undone,
+    version_of,
+    write_json,
+)
+from speechlvm.utils.lock import locked
+
+FOLDERS_ABOVE = 8  # in which a copy of a corpus may lie, as in timit/data/lisa/data/timit/raw/TIMIT
+LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
+PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
+ALIGNMENT_BLOCK = 400
+NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
+Item = TypeVar("Item")
+
+
+def add_max_bad(parser: argparse.ArgumentParser) -> None:
+    """The option of preparations that read audio."""
+    parser.add_argument(
+        "--max_bad", type=_count, default=0, help="audio files that may be rejected; they are listed in rejected.tsv"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': a whole number is expected")
+    return int(text)
+
+
+def child(directory: Path, name: str) -> Path | None:
+    """An entry of a directory by its name in capitals, whatever its case."""
+    matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
+    return matches[0] if matches else None
+
+
+def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
+    """Directories that are what is looked for: `given` or else the nearest below it; the one above a part of it.
+
+    Args:
+        given: where to look.
+        is_it: whether a directory is the one.
+        parts: names in capitals of directories in it, one of which may have been given in its place.
+    """
+    if given.name.upper() in parts and is_it(given.parent):
+        return [given.parent]
+    level, seen = [given], set()
+    for _ in range(FOLDERS_ABOVE):
+        if found := [place for place in level if is_it(place)]:
+            return found
+        # stage 0 unpacks in "archives": what an interrupted one left there is not complete
+        below = [path for place in level for path in sorted(place.iterdir()) if path.name != "archives"]
+        unseen = {path.resolve(): path for path in below if path.is_dir() and path.resolve() not in seen}
+        seen |= unseen.keys()
+        level = list(unseen.values())
+    return []
+
+
+def lossy(path: Path) -> str:
+    """Why a recording in such a file cannot be used, where a corpus has recordings without loss."""
+    return (
+        f"{path}: compressed with loss, so that its samples are not the corpus's; expected WAV or FLAC; copy it again "
+        "from the corpus, or convert the corpus's own file to FLAC"
+    )
+
+
+def corpus_files(log: Log, *roots: Path) -> list[Path]:
+    """The files of a corpus at and below some paths: what it is read from, and what its `stamp` is made of.
+
+    Raises:
+        UserError: a directory cannot be searched.
+    """
+
+    def again(folder: Path) -> None:
+        log.tolerate("links lead to folders that are searched anyway", shown(folder))
+
+    there = [root for root in roots if root.exists()]
+    return [path for root in there for path in (files_below(root, again) if root.is_dir() else [root])]
+
+
+def stamp(files: Iterable[Path]) -> str:
+    """Hash of the names and versions (`version_of`) of files, or of names alone where links lead nowhere."""
+    versions = []
+    for file in files:
+        try:
+            versions.append([str(file), *version_of(file)])
+        except OSError:
+            versions.append([str(file)])
+    return hash_value(versions)
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """The same order for a seed on every machine, in which a name's place depends on no other name."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+
+
+def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log: Log) -> list[Item]:
+    """Calls `read` on each item in `jobs` threads (decoders work outside Python's lock) and adds up their logs.
+
+    Returns:
+        The items in whose logs nothing is rejected.
+    """
+    items, kept = list(items), []
+    with ThreadPoolExecutor(jobs) as pool:
+        for item, part in zip(items, pool.map(read, items), strict=True):
+            log.add(part)
+            if not part.rejected:
+                kept.append(item)
+    return kept
+
+
+def misaligned_frames(samples: np.ndarray) -> int:
+    """Counts samples in stretches that are shifted by one byte: noise at full scale, but speech once shifted back.
+
+    A transfer in text mode that turned CR LF into LF does this to files of any length. No header shows it.
+
+    Args:
+        samples: int16 (num_samples,).
+
+    Returns:
+        number of samples in blocks whose total variation is that of noise and at least four times that of the same
+        bytes read one byte later.
+    """
+    blocks = len(samples) // ALIGNMENT_BLOCK
+    if not blocks:
+        return 0
+    data = samples[: blocks * ALIGNMENT_BLOCK].astype("<i2", copy=False).tobytes()
+    later = np.frombuffer(data[1:] + b"\0", "<i2")
+    variations = [
+        np.abs(np.diff(x.reshape(blocks, ALIGNMENT_BLOCK)[:, :-1].astype(np.int32), axis=1)).mean(axis=1)
+        for x in (samples[: blocks * ALIGNMENT_BLOCK], later)
+    ]
+    shifted = (variations[0] > NOISE_VARIATION) & (variations[0] > 4 * variations[1])
+    return int(shifted.sum()) * ALIGNMENT_BLOCK
+
+
+def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:
+    """One line on a set: its size, and, where speakers are known, how many of them the training set has as well.
+
+    Args:
+        name: of the set.
+        data: the set.
+        train: the training set.
+        rate_hz: frames per second; None for sequences that are not sampled at a rate, as strokes.
+    """
+    lengths, count, speakers = data.num_samples or data.num_frames, len(data.utt2spk), set(data.utt2spk.values())
+    frames = sum(lengths.values())
+    line = f"{name}: {count} utterances, "
+    if rate_hz:
+        line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s"
+    else:
+        line += f"{frames} frames, mean length {frames / count:.1f} frames"
+    if speakers == set(data.utt2spk):  # each utterance stands for a speaker, so nobody knows who speaks
+        return line
+    line += f", {len(speakers)} speakers"
+    if data.spk2gender:
+        sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
+        line += f" ({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"
+    shared = len(speakers & set(train.utt2spk.values()))
+    return line if data is train else f"{line}, {shared} of them also in train"
+
+
+def _is_there(directory: Path) -> bool:
+    """Whether a data directory is there, and the archives that it names."""
+    feats = directory / "feats.scp"
+    lines = feats.read_text(encoding="utf-8").splitlines() if feats.exists() else []
+    archives = {line.partition(" ")[2].rpartition(":")[0] for line in lines}
+    return (directory / "utt2spk").exists() and all(Path(archive).exists() for archive in archives)
+
+
+def prepare_sets(
+    out: Path,
+    inputs: dict[str, Any],
+    names: Iterable[str],
+    make: Callable[[Log], dict[str, DataDirectory]],
+    rate_hz: float | None,
+    max_bad: int = 0,
+) -> None:
+    """Makes the data directories of a corpus, unless they are complete; all of them, or none if anything is wrong.
+
+    Args:
+        out: where a directory for each set is written.
+        inputs: what the sets are a function of: options, and the `stamp` of the files that `make` reads.
+        names: of the sets.
+        make: reads and checks the corpus and divides it; the first set is the training set.
+        rate_hz: frames per second, or None; for the description only.
+        max_bad: number of audio files that may be rejected; they and the reasons are written to <out>/rejected.tsv, and
+            how many there were, with all else that was tolerated, to <out>/<set>/preparation.json.
+
+    Raises:
+        UserError: there are faults (each is printed), too many rejected files, a set is empty, or another preparation
+            is at work in `out`.
+    """
+    if is_done(out, inputs) and all(_is_there(out / name) for name in names):
+        print(f"{out}: complete")
+        return
+    with locked(out):
+        mark_undone(out)
+        log = Log(max_bad)
+        sets = make(log)
+        for name, data in sets.items():
+            if not data.utt2spk and not log.failed:
+                log.fault(f"{name}: no utterances are left for this set; give more data, or a division that fills it")
+        log.report()
+        train = next(iter(sets.values()))
+        for name, data in sets.items():
+            write_data_dir(data, out / name)
+            if told := _told(log):
+                write_json(out / name / PREPARATION, told)
+            print(describe(name, data, train, rate_hz))
+        if log.rejected:
+            with atomic_write(out / REJECTED) as stream:
+                stream.writelines(f"{path}\t{reason}\n" for path, reason in sorted(log.rejected.items()))
+        else:
+            (out / REJECTED).unlink(missing_ok=True)
+        mark_done(out, inputs)
+
+
+def _told(log: Log) -> dict[str, Any]:
+    """What results must say of their data: counts of files of the whole corpus, not of one set."""
+    tolerated = {kind: len(names) for kind, names in log.tolerated.items()}
+    counts = {"rejected": len(log.rejected), "converted": dict(log.converted), "tolerated": tolerated}
+    return {name: count for name, count in counts.items() if count}

@@ -1,0 +1,74 @@
+"""Mu-law code archives and log-mel features, for analyses and for other toolkits; models do not read them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.data.dumps.shards import merge_parts, start_part, write_kaldi_record, write_part_file
+from speechlvm.utils.files import atomic_write
+
+MEL_HOP_FRAMES = 64
+MEL_WINDOW_FRAMES = 256
+MEL_BINS = 80
+MEL_FLOOR = 1e-10
+
+
+def mulaw_codes(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,) -> int32 (T,) 16-bit mu-law codes."""
+    from speechlvm.coding import PCM_OFFSET, build_coding
+
+    codes = build_coding("mulaw").codes
+    return lambda samples: codes[samples.astype(np.int32) + PCM_OFFSET]
+
+
+def mel_power(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): mel power spectrogram of samples in -1 .. 1 (source A, 3.2).
+
+    Step i is centred at frame 64 i; before the first frame and after the last there is silence, so that utterances
+    shorter than a window have a spectrum too.
+    """
+    import torch
+    import torchaudio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bins narrower than the spacing of frequencies, which hold nothing
+        transform = torchaudio.transforms.MelSpectrogram(
+            sample_rate=rate_hz,
+            n_fft=MEL_WINDOW_FRAMES,
+            hop_length=MEL_HOP_FRAMES,
+            n_mels=MEL_BINS,
+            pad_mode="constant",
+        )
+    return lambda samples: transform(torch.from_numpy(samples.astype(np.float32) / 32768.0)).T.contiguous().numpy()
+
+
+def log_of_mel(power: np.ndarray) -> np.ndarray:
+    """Natural logarithm of mel power, which is floored at `MEL_FLOOR`."""
+    return np.log(np.maximum(power, np.float32(MEL_FLOOR)))
+
+
+def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
+    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): logarithm of `mel_power`."""
+    power = mel_power(rate_hz)
+    return lambda samples: log_of_mel(power(samples))
+
+
+TRANSFORMS = {"mulaw": mulaw_codes, "logmel": log_mel}
+
+
+def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]], inputs: dict) -> None:
+    """Write one job's feats.<job>.ark and, last, part.<job>.json."""
+    archive = directory / f"feats.{job}.ark"
+    start_part(directory, job, archive)
+    with atomic_write(archive, "wb") as stream:
+        entries = [[u, write_kaldi_record(stream, u, values), len(values)] for u, values in items]
+    write_part_file(directory, job, archive, entries, inputs)
+
+
+def merge(directory: Path, jobs: int) -> None:
+    """Join the parts into feats.scp and utt2num_frames."""
+    merge_parts(directory, jobs, "feats", "utt2num_frames")

@@ -1,0 +1,146 @@
+"""The dump of audio: 16-bit mono PCM as RIFF records in archives, with a histogram of their values."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.data.audio import MOST_FRAMES, wav_header
+from speechlvm.data.dumps.dump import Dump, Record, make_again
+from speechlvm.data.dumps.shards import merge_parts, remove_parts_beyond, start_part, write_part_file
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_write, hash_value, read_json, write_array, write_json
+
+RIFF_HEADER_BYTES = 44
+
+SAMPLE_BYTES = 2
+
+
+def write_part(
+    directory: Path, job: int, audio: Iterable[tuple[str, Iterable[np.ndarray]]], rate_hz: int, inputs: dict
+) -> None:
+    """Write one job's archive, histogram and, last, its JSON; only a block of samples is held at once.
+
+    Args:
+        directory: of the dump.
+        job: number of this part, from 1.
+        audio: (utterance, blocks of int16 samples), sorted.
+        rate_hz: sampling rate in the headers.
+        inputs: what the part was made from, kept in it.
+
+    Raises:
+        UserError: an utterance is too long for a record.
+    """
+    archive = directory / f"pcm.{job}.ark"
+    start_part(directory, job, archive)
+    histogram = np.zeros(65536, dtype=np.int64)
+    entries = []
+    with atomic_write(archive, "wb") as stream:
+        for utterance, blocks in audio:
+            stream.write(utterance.encode() + b" ")
+            offset, frames, digest = stream.tell(), 0, hashlib.sha256()
+            stream.write(wav_header(0, rate_hz))
+            for samples in blocks:
+                frames += len(samples)
+                if frames > MOST_FRAMES:
+                    raise UserError(
+                        f"{utterance}: more than {MOST_FRAMES} frames, which a record holds; dump it in pieces, by "
+                        "--segment_frames"
+                    )
+                data = samples.astype("<i2", copy=False).tobytes()
+                stream.write(data)
+                digest.update(data)
+                histogram += np.bincount(samples.astype(np.int32) + 32768, minlength=65536)
+            stream.seek(offset)
+            stream.write(wav_header(frames, rate_hz))
+            stream.seek(0, os.SEEK_END)
+            entries.append([utterance, offset, frames, digest.hexdigest()])
+    write_array(directory / f"histogram.{job}.npy", histogram)
+    write_part_file(directory, job, archive, entries, inputs, rate_hz=rate_hz)
+
+
+def merge(directory: Path, jobs: int, source: str, preparation: dict | None = None) -> dict:
+    """Join the parts into scp, utt2num_samples and histogram; returns what info.json says.
+
+    Args:
+        directory: of the dump.
+        jobs: number of parts.
+        source: the data directory.
+        preparation: what was rejected, converted and tolerated when that was made.
+
+    Raises:
+        UserError: a part is missing.
+    """
+    lines = merge_parts(directory, jobs, "pcm", "utt2num_samples")
+    histogram = sum(load_histogram(directory / f"histogram.{job}.npy") for job in range(1, jobs + 1))
+    write_array(directory / "histogram.npy", histogram)
+    info = {
+        "kind": "pcm16",
+        "source": source,
+        "rate_hz": read_json(directory / "part.1.json")["rate_hz"],
+        "preparation": preparation or {},
+        "utterances": len(lines),
+        "frames": int(sum(frames for _, _, _, frames, _ in lines)),
+        "data_hash": hash_value([[utterance, digest] for utterance, _, _, _, digest in lines]),
+    }
+    write_json(directory / "info.json", info)
+    remove_parts_beyond(directory, jobs, "histogram")
+    return info
+
+
+def load_histogram(path: Path) -> np.ndarray:
+    """(65536,) int64 counts of PCM value v at index v + 32768.
+
+    Raises:
+        UserError: missing or not such a table.
+    """
+    try:
+        histogram = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; {make_again(path.parent)}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not a histogram of PCM values; {make_again(path.parent)}") from error
+    if histogram.shape != (65536,) or histogram.dtype != np.int64:
+        found = f"{histogram.dtype}{histogram.shape}"
+        raise UserError(f"{path}: holds {found}; expected int64(65536,); {make_again(path.parent)}")
+    return histogram
+
+
+class PCMDump(Dump):
+    """Random access to the int16 samples of a dump of audio."""
+
+    index, counts = "pcm.scp", "utt2num_samples"
+    header_bytes, frame_bytes = RIFF_HEADER_BYTES, SAMPLE_BYTES
+
+    @property
+    def histogram(self) -> np.ndarray:
+        """(65536,) int64 counts of the set's PCM values."""
+        return load_histogram(self.directory / "histogram.npy")
+
+    def marginal(self) -> np.ndarray:
+        """The histogram: exact."""
+        return self.histogram
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
+
+    def _check_header(self, record: Record, descriptor: int) -> None:
+        header = os.pread(descriptor, RIFF_HEADER_BYTES, record.offset)
+        if len(header) != RIFF_HEADER_BYTES:
+            raise self._mismatch(record, f"no record of {record.utterance}")
+        riff, _, wave, fmt, _, tag, channels, rate, _, _, bits, data_tag, size = struct.unpack(
+            "<4sI4s4sIHHIIHH4sI", header
+        )
+        if (riff, wave, fmt, data_tag, tag, channels, bits) != (b"RIFF", b"WAVE", b"fmt ", b"data", 1, 1, 16):
+            raise self._mismatch(record, "no 16-bit mono RIFF header")
+        if rate != self.rate_hz or size != record.frames * SAMPLE_BYTES:
+            raise self._mismatch(
+                record,
+                f"header says {size // SAMPLE_BYTES} frames at {rate} Hz, "
+                f"the index {record.frames} at {self.rate_hz} Hz",
+            )

@@ -1,0 +1,1 @@
+"""Kaldi data directories and matrices: reading, writing, validation, fixing."""

@@ -1,0 +1,95 @@
+"""Entries of wav.scp and segments: files, commands whose output is audio, parts of recordings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from speechlvm.data.headers import COPY_AGAIN
+from speechlvm.data.kaldi.tables import TO_THE_END, is_pipe
+from speechlvm.utils.errors import UserError
+
+ALLOW = "give --allow_pipes if you trust every command in it, or write the path of an audio file"
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A command of wav.scp, with the '|' at its end; nothing runs it but `local_file`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def command(self) -> str:
+        """What bash is given."""
+        return self.text.rstrip("|").strip()
+
+
+def entry(text: str) -> Path | Pipe:
+    """The second column of wav.scp."""
+    return Pipe(text) if is_pipe(text) else Path(text)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A line of segments: an utterance is the part [start_seconds, end_seconds) of a recording; None: to its end."""
+
+    recording: str
+    start_seconds: Decimal
+    end_seconds: Decimal | None
+
+    @classmethod
+    def parse(cls, text: str) -> Excerpt:
+        """From the columns after the utterance."""
+        recording, start, end = text.split()
+        return cls(recording, Decimal(start), None if end == TO_THE_END else Decimal(end))
+
+    def __str__(self) -> str:
+        end = TO_THE_END if self.end_seconds is None else format(self.end_seconds, "f")
+        return f"{self.recording} {format(self.start_seconds, 'f')} {end}"
+
+    def bounds(self, rate_hz: int, num_samples: int) -> tuple[int, int]:
+        """First sample and the one after the last, rounded, of a recording of `num_samples`."""
+        stop = num_samples if self.end_seconds is None else round(self.end_seconds * rate_hz)
+        return round(self.start_seconds * rate_hz), stop
+
+
+@contextmanager
+def local_file(source: Path | Pipe) -> Iterator[Path]:
+    """The audio file of an entry of wav.scp; of a command, its output once the command has ended well.
+
+    Raises:
+        UserError: the command fails. What is raised in the block names the command and not the temporary file.
+    """
+    if isinstance(source, Path):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="speechlvm.") as directory:
+        path = Path(directory) / "audio"
+        with open(path, "wb") as output:
+            done = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", source.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            reason = f", saying: {said[-1]}" if said else ""
+            raise UserError(f"'{source}' ended with status {done.returncode}{reason}; its output is not used; mend it")
+        try:
+            yield path
+        except UserError as error:
+            # what could be done with a file cannot be done with a command's output
+            said = re.sub("convert it, for example with: .*", "let the command convert it", str(error))
+            said = said.replace(COPY_AGAIN, "mend the command").replace(str(path), f"output of '{source}'")
+            raise type(error)(said) from error

@@ -1,0 +1,295 @@
+"""The files of a Kaldi data directory: what each line holds, and reading them with every fault named.
+
+The files that make up a directory (see `TABLES`), one entry a line, sorted by bytes as LC_ALL=C sorts:
+
+    wav.scp          utterance path        one blank, then the rest of the line (paths may contain blanks); or
+                     utterance command |   whose output is the audio; run only where that is asked for
+    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then has recordings
+    utt2spk          utterance speaker     the utterance id begins with the speaker id
+    spk2utt          speaker utterance...
+    utt2num_samples  utterance count
+    feats.scp utt2num_frames               in place of wav.scp and utt2num_samples where the data are vectors
+    text             utterance word...
+    spk2gender       speaker m|f
+    spk2height       speaker centimetres
+    spk2dialect      speaker region
+    phones words     utterance start_sample end_sample label     several lines an utterance, sorted by start
+
+A fault is a string ``file:line: reason; what to do``.
+"""
+
+import contextlib
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speechlvm.utils.errors import utility
+from speechlvm.utils.text import unmarked
+
+SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
+ALLOWED = "[A-Za-z0-9_.-], not starting with '-'"
+BLANKS = " \t"
+FIXER = f"run {utility('fix_data_dir.sh')}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the lines of one file hold.
+
+    Attributes:
+        key: "utterance" or "speaker": what the first column names.
+        columns: number of columns with the key, or None for two and more.
+        pattern: what the second column must match (for `segments`: unused).
+        meaning: the second column in words.
+        segments: several lines a key: start, end, label.
+        shape: the columns in words, where they are not "<key> value".
+    """
+
+    key: str
+    columns: int | None
+    pattern: str = r".*"
+    meaning: str = ""
+    segments: bool = False
+    shape: str = ""
+
+
+SAMPLE_NUMBER = re.compile(r"[0-9]{1,15}")
+COUNT = {"columns": 2, "pattern": r"[1-9][0-9]{0,14}", "meaning": "a positive number"}
+STRETCH = {"columns": 4, "segments": True, "shape": "utterance start_sample end_sample label"}
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
+TO_THE_END = "-1"
+TABLES = {
+    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"),
+    "spk2utt": Table("speaker", None),
+    "wav.scp": Table("utterance", None, shape="utterance path"),
+    "segments": Table("utterance", 4, shape="utterance recording start end"),
+    "utt2num_samples": Table("utterance", **COUNT),
+    "feats.scp": Table("utterance", None),
+    "utt2num_frames": Table("utterance", **COUNT),
+    "text": Table("utterance", None),
+    "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
+    "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
+    "spk2dialect": Table("speaker", 2),
+    "phones": Table("utterance", **STRETCH),
+    "words": Table("utterance", **STRETCH),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its number from 1, its first column, and the rest (for segments: ``start end label``)."""
+
+    number: int
+    key: str
+    rest: str
+
+    @property
+    def text(self) -> str:
+        """The line as it is written."""
+        return f"{self.key} {self.rest}"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns after the key; other blanks of Unicode are part of words."""
+        return re.split(f"[{BLANKS}]+", self.rest)
+
+    def sort_key(self, table: Table) -> tuple:
+        """Bytes of the key; for segments then the start, if it is a number."""
+        start = self.columns[0] if table.segments else ""
+        return self.key.encode(), int(start) if SAMPLE_NUMBER.fullmatch(start) else 0
+
+
+@dataclass
+class Contents:
+    """The readable lines of one file, and every fault found on the way.
+
+    Attributes:
+        path: the file.
+        lines: those that could be read.
+        faults: all.
+        cosmetic: those that reading has mended already.
+        malformed: those that only the file's owner can mend.
+        misshapen: the lines that these are about.
+        unreadable: whether some bytes are no text.
+    """
+
+    path: Path
+    lines: list[Line] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    cosmetic: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+    misshapen: set[Line] = field(default_factory=set)
+    unreadable: bool = False
+
+    def fault(self, line: int, reason: str) -> None:
+        """Records a fault of a line."""
+        self.faults.append(f"{self.path}:{line}: {reason}")
+
+    def mended(self, line: int, reason: str) -> None:
+        """Records a fault that reading mends."""
+        self.cosmetic.append(f"{self.path}:{line}: {reason}")
+        self.faults.append(f"{self.cosmetic[-1]}; {FIXER}")
+
+    def by_key(self) -> dict[str, Line]:
+        """First line of each key."""
+        result: dict[str, Line] = {}
+        for line in self.lines:
+            result.setdefault(line.key, line)
+        return result
+
+
+def read_table(path: Path) -> Contents:
+    """Reads one file of a data directory, listing what is wrong with its bytes, its lines and their order."""
+    table, contents = TABLES[path.name], Contents(path)
+    for number, text in _split_lines(contents):
+        stripped = text.strip(BLANKS)
+        if not stripped:
+            contents.mended(number, "blank line")
+            continue
+        if text != stripped:
+            contents.mended(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line")
+        key, rest = [*re.split(f"[{BLANKS}]+", stripped, maxsplit=1), ""][:2]
+        line = Line(number, key, rest)
+        contents.lines.append(line)
+        reason = _line_fault(path.name, table, line)
+        if reason:
+            contents.fault(number, reason)
+            contents.malformed.append(contents.faults[-1])
+            contents.misshapen.add(line)
+        elif path.name == "wav.scp" and stripped != f"{key} {rest}":
+            contents.mended(number, "more than one blank after the utterance id")
+    if not contents.lines and not contents.faults:
+        contents.fault(1, "empty file; remove it, or prepare the data again")
+    _check_order(contents, table)
+    return contents
+
+
+def _split_lines(contents: Contents) -> list[tuple[int, str]]:
+    """Numbered lines without line ends; faults of encoding and line ends are recorded."""
+    data = contents.path.read_bytes()
+    with contextlib.suppress(UnicodeDecodeError):  # not what its mark says: found below
+        data, encoding = unmarked(data)
+        if encoding:
+            contents.mended(1, f"{encoding.upper()} byte order mark")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.find(b"\0")) + 1
+        contents.fault(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
+        contents.unreadable = True
+        return []
+    if data and not data.endswith(b"\n"):
+        contents.mended(data.count(b"\n") + 1, "no newline at the end of the file")
+        data += b"\n"
+    result, crlf = [], []
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
+        if raw.endswith(b"\r"):
+            crlf.append(number)
+            raw = raw[:-1]
+        try:
+            result.append((number, raw.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            contents.fault(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
+            contents.unreadable = True
+    if crlf:
+        contents.mended(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
+    return result
+
+
+def unsafe_id(name: str) -> str | None:
+    """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
+    if SAFE_ID.fullmatch(name):
+        return None
+    # letters that look like others, as composed and decomposed ones do, are told apart by their numbers only
+    spelt = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
+    return f"unsafe id '{name}'{spelt}; allowed are {ALLOWED}; rename it"
+
+
+def _line_fault(name: str, table: Table, line: Line) -> str | None:
+    control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
+    if control:
+        return f"control character {control.group()!r}; remove it"
+    columns = 1 + len(line.columns) if line.rest else 1
+    if columns < 2 or table.columns not in (None, columns):
+        expected = table.columns or "at least 2"
+        return f"{columns} column{'s' if columns > 1 else ''}; expected {expected} ({_shape(table)})"
+    reason = unsafe_id(line.key)
+    if reason:
+        return reason
+    if name == "wav.scp":
+        return _path_fault(line.rest)
+    if name == "segments":
+        return _excerpt_fault(line)
+    if table.segments:
+        start, end, _ = line.columns
+        if not (SAMPLE_NUMBER.fullmatch(start) and SAMPLE_NUMBER.fullmatch(end)):
+            return f"{line.key}: times '{start}' and '{end}'; expected whole sample numbers"
+        if int(end) <= int(start):
+            return f"{line.key}: ends at {end}, not after its start at {start}"
+    elif table.columns == 2 and not re.fullmatch(table.pattern, line.rest):
+        return f"'{line.rest}'; expected {table.meaning}"
+    return None
+
+
+def _shape(table: Table) -> str:
+    return table.shape or f"{table.key} {'value' if table.columns == 2 else 'value...'}"
+
+
+def _path_fault(path: str) -> str | None:
+    if path.startswith("|"):
+        return f"'{path}' starts with '|'; a command that audio is read from ends with it; write the path of a file"
+    if path.startswith("~"):
+        return f"path '{path}' starts with '~', which is not expanded; write the full path"
+    return None
+
+
+def is_pipe(path: str) -> bool:
+    """Whether an entry of wav.scp is a command."""
+    return path.endswith("|")
+
+
+def _excerpt_fault(line: Line) -> str | None:
+    recording, start, end = line.columns
+    if unsafe_id(recording):
+        return unsafe_id(recording)
+    if not SECONDS.fullmatch(start) or not (SECONDS.fullmatch(end) or end == TO_THE_END):
+        return f"{line.key}: times '{start}' and '{end}'; expected seconds from 0 (end -1: the recording's end)"
+    if end != TO_THE_END and float(end) <= float(start):
+        return f"{line.key}: ends at {end} s, not after its start at {start} s; correct the times"
+    return None
+
+
+def _check_order(contents: Contents, table: Table) -> None:
+    seen: dict[str, Line] = {}
+    previous, unsorted = None, False
+    for line in contents.lines:
+        identity = unicodedata.normalize("NFC", line.text if table.segments else line.key)
+        if identity in seen:
+            first = seen[identity]
+            same = line.text == first.text
+            kind = "duplicate line" if same else f"duplicate {table.key} with another value"
+            if line.key != first.key:
+                kind = f"duplicate {table.key} in another Unicode form (NFC, NFD)"
+            remedy = FIXER if same else "remove one of the two"
+            contents.fault(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
+        seen.setdefault(identity, line)
+        if line in contents.misshapen:
+            continue
+        if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
+            unsorted = True
+            contents.fault(
+                line.number, f"not sorted as LC_ALL=C sorts: '{line.key}' comes after '{previous.key}'; {FIXER}"
+            )
+        elif (
+            previous
+            and contents.path.name == "phones"
+            and line.key == previous.key
+            and line.text != previous.text
+            and _overlap(previous, line)
+        ):
+            contents.fault(line.number, f"{line.key}: starts before line {previous.number} ends; correct the times")
+        previous = line
+
+
+def _overlap(first: Line, second: Line) -> bool:
+    end, start = "".join(first.columns[1:2]), second.columns[0]
+    return bool(SAMPLE_NUMBER.fullmatch(end) and SAMPLE_NUMBER.fullmatch(start)) and int(start) < int(end)

@@ -1,0 +1,101 @@
+"""Errors and warnings about data: errors stop a preparation, warnings are counted and shown with examples."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from speechlvm.utils.errors import UserError
+
+NAMED = 5
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+
+
+class Log:
+    """Faults, which stop the preparation, and things tolerated, which are counted and told with some examples.
+
+    Args:
+        max_bad: number of audio files that may be rejected; if there are more, all of these are faults.
+
+    Attributes:
+        faults: messages.
+        tolerated: names by kind.
+        rejected: the reason for each audio file that cannot be used.
+        converted: number of recordings that were not used as they are, by what they were.
+    """
+
+    def __init__(self, max_bad: int = 0) -> None:
+        self.max_bad = max_bad
+        self.faults: list[str] = []
+        self.tolerated: dict[str, list[str]] = {}
+        self.rejected: dict[str, str] = {}
+        self.converted: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing may be written."""
+        return bool(self.faults) or len(self.rejected) > self.max_bad
+
+    def fault(self, message: str) -> None:
+        """Records something wrong."""
+        self.faults.append(message)
+
+    def reject(self, path: Path, reason: UserError | str) -> None:
+        """Records an audio file that cannot be used; the caller leaves it out."""
+        self.rejected[shown(path)] = shown(str(reason))
+
+    def tolerate(self, kind: str, name: str) -> None:
+        """Counts something that is left as it is; `kind` is what warnings say after the count."""
+        self.tolerated.setdefault(kind, []).append(name)
+
+    def add(self, other: Log) -> None:
+        """Takes over what another log holds."""
+        self.faults += other.faults
+        self.rejected.update(other.rejected)
+        self.converted.update(other.converted)
+        for kind, names in other.tolerated.items():
+            self.tolerated.setdefault(kind, []).extend(names)
+
+    def report(self) -> None:
+        """Prints warnings, each once, then faults.
+
+        Raises:
+            UserError: there are faults, or too many audio files were rejected.
+        """
+        for kind, names in sorted(self.tolerated.items()):
+            if new := names[self._told[kind] :]:
+                warn(f"{len(new)} {kind}: {examples(new)}")
+            self._told[kind] = len(names)
+        if not self.failed:
+            if self.rejected:
+                kind = f"audio files cannot be used and were left out (at most {self.max_bad} may be, by --max_bad)"
+                warn(f"{len(self.rejected)} {kind}: {examples(list(self.rejected))}")
+            return
+        faults = [*self.faults, *self.rejected.values()]
+        for fault in faults[:-1]:
+            print(f"error: {fault}", file=sys.stderr)
+        more = f" ({len(faults)} faults in all; nothing was written)" if len(faults) > 1 else ""
+        if self.max_bad and self.rejected:
+            more += f" ({len(self.rejected)} bad audio files, of which --max_bad allows {self.max_bad})"
+        raise UserError(faults[-1] + more)
+
+
+def examples(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def shown(path: Path | str) -> str:
+    """A path (or a message with one) as UTF-8 on one line, whatever the path is made of."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
+
+
+def warn(message: str) -> None:
+    """Prints one line on standard error."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Experiments on disk: configuration, checkpoints, exports, and loading a trained model."""

@@ -1,0 +1,196 @@
+"""Experiment configuration: one YAML file, read safely, checked whole before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from speechlvm.data.dumps.dataset import DataSettings
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.settings import _EXPONENTS, Settings, _StrictLoader, load_yaml, parse_yaml, validated
+
+
+class LearningRate(Settings):
+    """Learning rate over a run: linear warm-up, then constant, cosine to `final`, or exponential decay.
+
+    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest).
+    """
+
+    peak: float = Field(gt=0, le=10)
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final: float = Field(default=0.0, ge=0, le=10)
+    decay_steps: int | None = Field(default=None, gt=0)
+    decay_rate: float = Field(default=1.0, gt=0, le=1, description="factor per decay_steps (exponential)")
+
+    @model_validator(mode="after")
+    def _schedule_has_what_it_needs(self) -> LearningRate:
+        if self.schedule == "exponential" and (self.decay_steps is None or self.decay_rate == 1):
+            raise ValueError(
+                "schedule exponential needs decay_steps, the steps after which decay_rate (below 1) applies once"
+            )
+        if self.schedule != "exponential" and self.decay_rate != 1:
+            raise ValueError(f"decay_rate {self.decay_rate} means nothing with schedule {self.schedule}; expected 1")
+        if self.schedule == "constant" and self.decay_steps is not None:
+            raise ValueError("decay_steps means nothing with schedule constant; expected null")
+        if self.final > self.peak:
+            raise ValueError(f"final {self.final} exceeds peak {self.peak}; a learning rate falls")
+        return self
+
+
+class KLWeight(Settings):
+    """Weight of the KL terms in the objective; never in a reported bound. `cosine` is source B's 1 - cos(alpha)."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (linear, cosine)")
+    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
+
+    @model_validator(mode="after")
+    def _schedule_has_its_steps(self) -> KLWeight:
+        if self.schedule == "constant" and (self.initial != 0 or self.steps != 1):
+            raise ValueError("initial and steps mean nothing with schedule constant; give schedule linear or cosine")
+        if self.schedule != "constant" and self.steps == 1:
+            raise ValueError(f"schedule {self.schedule} needs steps, the steps until the weight is 1 (at least 2)")
+        return self
+
+
+class AuxiliaryWeight(Settings):
+    """Weight of a cost that only training has, never a bound: from `initial` to `final`, linear over `steps`."""
+
+    initial: float = Field(ge=0, le=1000, description="weight at step 0")
+    final: float = Field(ge=0, le=1000)
+    steps: int = Field(gt=0, description="steps until the weight is final")
+
+
+class TrainingSettings(Settings):
+    """The optimiser and the objective."""
+
+    learning_rate: LearningRate
+    gradient_clip: float | None = Field(default=None, gt=0, description="norm of the gradient of nats per frame")
+    accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    kl_weight: KLWeight = KLWeight()
+    free_nats: float = Field(
+        default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
+    )
+    auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
+    initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
+
+
+class ValidationSettings(Settings):
+    """Scoring of the validation set during training."""
+
+    every_steps: int = Field(gt=0)
+    utterances: int | None = Field(default=None, gt=0, description="score a fixed subset of this size; null: all")
+    patience: int | None = Field(default=None, gt=0, description="stop after this many validations without a new best")
+
+
+class Limits(Settings):
+    """When a run ends: whichever comes first. Raising one continues a finished run."""
+
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, description="time in training steps, validation excluded")
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Limits:
+        if self.steps is None and self.epochs is None and self.seconds is None:
+            raise ValueError("give at least one of steps, epochs, seconds")
+        return self
+
+
+class ExperimentConfig(Settings):
+    """Everything that defines an experiment; the resolved copy beside the checkpoints is all that later stages read."""
+
+    model: str
+    model_conf: dict[str, Any] = {}
+    coding: str
+    distribution: str
+    distribution_conf: dict[str, Any] = {}
+    data: DataSettings
+    training: TrainingSettings
+    validation: ValidationSettings
+    limits: Limits
+
+    def frozen(self) -> dict[str, Any]:
+        """The settings that may not change under an existing experiment: all but limits and loader workers."""
+        value = self.model_dump()
+        del value["limits"], value["data"]["workers"]
+        # what is empty or null, and its absence, are the same experiment
+        if not value["training"]["auxiliary"]:
+            del value["training"]["auxiliary"]
+        if value["data"]["max_frames"] is None:
+            del value["data"]["max_frames"]
+        return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `_StrictLoader` would take for numbers."""
+
+
+for _each in (_StrictLoader, _Dumper):
+    for _tag, _pattern in _EXPONENTS.items():
+        _each.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+
+
+def apply_overrides(value: dict[str, Any], overrides: list[tuple[str, str]]) -> dict[str, Any]:
+    """Settings with dotted overrides such as ("limits.seconds", "60"), whose values are read as YAML."""
+    value = {key: dict(item) if isinstance(item, dict) else item for key, item in value.items()}
+    for dotted, text in overrides:
+        *parents, last = dotted.replace("-", "_").split(".")
+        node = value
+        for parent in parents:
+            child = node.get(parent) or {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"--{dotted}: '{parent}' is not a section")
+            node[parent] = dict(child)
+            node = node[parent]
+        node[last] = parse_yaml(text, f"--{dotted}")
+    return value
+
+
+def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
+    """A checked experiment configuration; model and distribution settings are checked by their own classes.
+
+    Raises:
+        ConfigError: anything that is wrong, in one line with the file and the key.
+    """
+    config = validated(ExperimentConfig, apply_overrides(load_yaml(path), list(overrides)), str(path))
+    return resolved(config, str(path))
+
+
+def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
+    """The configuration with the defaults of its model and distribution written out, so that it stays what it is.
+
+    Raises:
+        ConfigError: settings that their classes refuse, a distribution that does not fit the coding, or the weight of
+            an auxiliary cost that the model does not have (those it has: `auxiliary_costs` of its settings, if any).
+    """
+    from speechlvm.coding import build_coding
+    from speechlvm.distributions import check_distribution
+    from speechlvm.models import model_class
+    from speechlvm.observation import CONTINUOUS
+
+    try:
+        settings = model_class(config.model).Config
+        codes = None if config.coding == CONTINUOUS else build_coding(config.coding).size
+        distribution_conf = check_distribution(config.distribution, config.distribution_conf, codes)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
+    costs = getattr(model_conf, "auxiliary_costs", ())
+    for name in config.training.auxiliary:
+        if name not in costs:
+            allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
+            raise ConfigError(f"{source}: training.auxiliary: '{name}' is no cost of this {config.model}; {allowed}")
+    return config.model_copy(
+        update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}
+    )
+
+
+def dump_yaml(config: ExperimentConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False)

@@ -1,0 +1,201 @@
+"""Exported models: a folder that is enough to rebuild a model, and from which nothing can be run.
+
+    model.safetensors     weights
+    config.yaml           resolved configuration, as an experiment has it
+    observation.json      coding and statistics of the training set, as `Observation.to_dict` gives them
+    results/<set>.json    result.json of each score
+    README.md             model card, for people; the one file that may be edited
+    manifest.json         format, origin of the weights, and the SHA-256 of every other file
+
+`speechlvm.experiment.load.load_experiment` reads such a folder as it reads an experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import StringConstraints
+
+from speechlvm import __version__
+from speechlvm.experiment.config import dump_yaml, load_experiment
+from speechlvm.experiment.trained import Provenance, Saved
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import atomic_directory, atomic_write, hash_file, read_json, write_json
+from speechlvm.utils.settings import Settings, check_format, checked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from speechlvm.experiment.trained import Experiment
+
+FORMAT = 1
+MANIFEST, CARD = "manifest.json", "README.md"
+WEIGHTS, CONFIG, OBSERVATION = "model.safetensors", "config.yaml", "observation.json"
+
+_Name = Annotated[str, StringConstraints(pattern=rf"^({WEIGHTS}|{CONFIG}|{OBSERVATION}|results/[^/]+\.json)$")]
+_Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(Settings):
+    """What manifest.json says.
+
+    Attributes:
+        format: of the folder.
+        speechlvm: version that wrote it.
+        name: of the experiment.
+        train_set: name of the training set.
+        provenance: of the weights.
+        files: name -> SHA-256, of all files but the card and the manifest itself.
+        inputs: what the folder is a function of.
+    """
+
+    format: int
+    speechlvm: str
+    name: str
+    train_set: str
+    provenance: Provenance
+    files: dict[_Name, _Checksum]
+    inputs: dict[str, Any]
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a directory is an export, and not an experiment."""
+    return (Path(folder) / MANIFEST).exists()
+
+
+def name_of(directory: Path) -> str:
+    """Name of an experiment, or of the one that an export is of."""
+    return read_manifest(directory).name if is_export(directory) else Path(directory).absolute().parent.name
+
+
+def is_exported(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a folder is the whole export of exactly these inputs."""
+    if not is_export(folder):
+        return False
+    try:
+        manifest = read_manifest(folder)
+        return manifest.inputs == json.loads(json.dumps(inputs)) and (Path(folder) / CARD).exists()
+    except UserError:
+        return False
+
+
+def write_export(
+    folder: Path, experiment: Experiment, results: Mapping[str, Any], card: str, inputs: Mapping[str, Any]
+) -> None:
+    """Write an export, complete or not at all.
+
+    Args:
+        folder: that does not exist yet.
+        experiment: with the model.
+        results: name -> contents of a result.json.
+        card: Markdown.
+        inputs: what all this is a function of.
+
+    Raises:
+        UserError: the folder exists, or cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    weights = experiment.model.state_dict()
+    own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+    with atomic_directory(Path(folder)) as target:
+        with atomic_write(target / WEIGHTS, "wb") as stream:
+            stream.write(save(own, {"format": "pt"}))
+        with atomic_write(target / CONFIG) as stream:
+            stream.write(dump_yaml(experiment.config))
+        with atomic_write(target / CARD) as stream:
+            stream.write(card)
+        write_json(target / OBSERVATION, experiment.observation.to_dict())
+        for name, result in results.items():
+            write_json(target / "results" / f"{name}.json", result)
+        names = [WEIGHTS, CONFIG, OBSERVATION, *(f"results/{name}.json" for name in results)]
+        manifest = Manifest(
+            format=FORMAT,
+            speechlvm=__version__,
+            name=experiment.name,
+            train_set=experiment.train_set,
+            provenance=experiment.provenance,
+            files={name: hash_file(target / name) for name in names},
+            inputs=dict(inputs),
+        )
+        write_json(target / MANIFEST, manifest.model_dump())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an export, all of whose files are what it says.
+
+    Raises:
+        UserError: it is not one, is of a newer format, or a file is missing or altered.
+    """
+    path = Path(folder) / MANIFEST
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(value).__name__}; export the model again")
+    check_format(value, FORMAT, str(path))
+    manifest = checked(Manifest, value, str(path))
+    for name in (WEIGHTS, CONFIG, OBSERVATION):
+        if name not in manifest.files:
+            raise UserError(f"{path}: does not name {name}; export the model again")
+    for name, checksum in manifest.files.items():
+        if hash_file(path.parent / name) != checksum:
+            raise UserError(f"{path.parent / name}: not the file that {MANIFEST} names (cut or altered); copy it again")
+    return manifest
+
+
+def read_export(folder: Path) -> Saved:
+    """The model of an export.
+
+    Raises:
+        UserError: any of its files is missing, altered, malformed, or of a newer format.
+    """
+    from speechlvm.observation import Observation
+
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    return Saved(
+        manifest.name,
+        manifest.train_set,
+        load_experiment(folder / CONFIG),
+        read_weights(folder / WEIGHTS),
+        Observation.from_dict(read_json(folder / OBSERVATION), source=str(folder / OBSERVATION)),
+        manifest.provenance,
+        str(folder / WEIGHTS),
+    )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        UserError: missing, damaged, or with one name twice.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = Path(path).read_bytes()
+        weights = load(content)
+        _names_once(content)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; copy the exported folder again") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a safetensors file ({error}); nothing was loaded; copy it again") from error
+    return weights
+
+
+def _names_once(content: bytes) -> None:
+    """The library takes the last of two tensors of one name; other readers, the first."""
+
+    def insist(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"'{twice[0]}' is in its header twice")
+        return dict(pairs)
+
+    (size,) = struct.unpack("<Q", content[:8])
+    json.loads(content[8 : 8 + size], object_pairs_hook=insist)

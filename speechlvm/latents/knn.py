@@ -1,0 +1,74 @@
+"""Classification by the k nearest neighbours in the space of an LDA, for all k at once, of items left out.
+
+A class wins by the number of its members among the k nearest; of classes with equal numbers, the one whose member is
+nearest. Where items are left out, LDA and neighbours come from the others alone, so that nothing of what is classified
+has been seen; `fit_on_all`, where the LDA has seen all items and their classes, is there to show what that is worth.
+Of two classes of equal size each item left out makes its own the smaller one, so that accuracy falls below chance
+where k comes near the number of items and there is nothing to be told.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from speechlvm.latents import lda as discriminant
+
+
+def votes(neighbours: np.ndarray) -> np.ndarray:
+    """The winners among the first 1 .. K neighbours.
+
+    Args:
+        neighbours: (n, K) classes 0 .. C - 1 of the neighbours of n items, the nearest first.
+
+    Returns:
+        (n, K) classes.
+    """
+    counts = np.cumsum(np.eye(neighbours.max() + 1, dtype=np.int32)[neighbours], axis=1)  # (n, K, C)
+    leading = counts == counts.max(2, keepdims=True)
+    candidates = np.broadcast_to(neighbours[:, None, :], (*neighbours.shape, neighbours.shape[1]))
+    nearest_leader = np.take_along_axis(leading, candidates, axis=2).argmax(2)
+    return np.take_along_axis(neighbours, nearest_leader, axis=1)
+
+
+def leave_out(
+    items: np.ndarray, labels: np.ndarray, groups: np.ndarray, dimensions: int, largest_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leave out one group of items after the other; fit the LDA and find neighbours without it.
+
+    Args:
+        items: (N, D) float64.
+        labels: (N,) classes 0 .. C - 1.
+        groups: (N,) items of equal groups are left out together: item numbers, or speakers.
+        dimensions: of the LDA.
+        largest_k: K, no larger than the number of items that the largest group leaves.
+
+    Returns:
+        (N, K) bool, whether item n is classified rightly by k + 1 neighbours; and (N, d), each item in the space of the
+        LDA that was fitted without it.
+    """
+    right, places = np.empty((len(items), largest_k), bool), np.empty((len(items), dimensions))
+    for group in np.unique(groups):
+        left = groups == group
+        others = labels[~left]
+        found = discriminant.fit(items[~left], others, dimensions)
+        places[left] = found.project(items[left])
+        nearest = _distances(places[left], found.project(items[~left])).argsort(1, kind="stable")[:, :largest_k]
+        right[left] = votes(others[nearest]) == labels[left][:, None]
+    return right, places
+
+
+def fit_on_all(items: np.ndarray, labels: np.ndarray, dimensions: int, largest_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """One LDA fitted on all items; an item's neighbours are the others. Arguments and results as of `leave_out`."""
+    places = discriminant.fit(items, labels, dimensions).project(items)
+    nearest = np.empty((len(items), largest_k), int)
+    for n in range(len(items)):  # all distances at once would take N^2 numbers
+        distances = _distances(places[n : n + 1], places)[0]
+        distances[n] = np.inf
+        nearest[n] = distances.argsort(kind="stable")[:largest_k]
+    return votes(labels[nearest]) == labels[:, None], places
+
+
+def _distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return cdist(of, to, "sqeuclidean")

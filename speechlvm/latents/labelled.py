@@ -1,0 +1,174 @@
+"""What analyses compare: averages of representations over phones, or over whole utterances, with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.latents.store import Store
+from speechlvm.utils.errors import UserError
+
+
+class Unsuitable(UserError):
+    """The data do not support an analysis: labels are missing, or there is nothing to be told apart."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """N labelled vectors of each representation.
+
+    Attributes:
+        features: (N, D) float64 by name of the representation.
+        labels: (N,) str.
+        speakers: (N,) str.
+    """
+
+    features: dict[str, np.ndarray]
+    labels: np.ndarray
+    speakers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, chosen: np.ndarray) -> Items:
+        """Those where `chosen`, (N,) bool, is true."""
+        features = {name: values[chosen] for name, values in self.features.items()}
+        return Items(features, self.labels[chosen], self.speakers[chosen])
+
+
+@dataclass(frozen=True)
+class Set:
+    """Representations of a set, and what is known of its utterances."""
+
+    store: Store
+    directory: Path
+    data: DataDirectory
+
+
+def insist_on(sets: Sequence[Set], **files: str) -> None:
+    """Raise `Unsuitable` if a data directory lacks one of the files: attribute of its contents = name of the file."""
+    for item in sets:
+        for attribute, name in files.items():
+            if not getattr(item.data, attribute):
+                raise Unsuitable(f"{item.directory / name}: no such file, and this analysis needs it")
+
+
+def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: bool = True) -> list[Set]:
+    """Stores beside the data directories of the same sets.
+
+    Args:
+        stores, directories: of the sets.
+        labelled: whether the labels of the data are needed, and so the same utterances.
+
+    Raises:
+        Unsuitable: labels are needed, and the representations are of pieces that recordings were cut into.
+        UserError: a store and its data directory have different utterances, stores are of different models, or an
+            utterance is in two sets.
+    """
+    from speechlvm.data.kaldi.directory import load_data_dir
+
+    sets = [Set(Store(store), Path(path), load_data_dir(path)) for store, path in zip(stores, directories, strict=True)]
+    first, seen = sets[0].store, {}
+    for item in sets:
+        store = item.store
+        missing = sorted(set(item.data.utterances) ^ set(store.utterances)) if labelled else []
+        if missing and store.info.get("segment_frames"):
+            raise Unsuitable(
+                f"{store.directory}: of pieces of {store.info['segment_frames']} frames that recordings were cut into; "
+                "labels are of whole recordings"
+            )
+        if missing:
+            which, other = item.directory, store.directory
+            if missing[0] in set(store.utterances):
+                which, other = other, which
+            raise UserError(
+                f"{store.directory}: not of {item.directory}: {missing[0]} is in {which} and not in {other} "
+                f"({len(missing)} such utterances); give the data directory that the latents are of, or run stage 6 "
+                "(latents) again"
+            )
+        if _identity(store) != _identity(first):
+            raise UserError(
+                f"{store.directory}: {_describe(store)}; {first.directory}: {_describe(first)}; "
+                "only sets of one model can be analysed together"
+            )
+        store.insist_made_like(first)
+        for utterance in store.utterances:
+            if seen.setdefault(utterance, item) is not item:
+                raise UserError(
+                    f"{store.directory}: {utterance} is in {seen[utterance].store.directory}, too; "
+                    "give each utterance once"
+                )
+    return sets
+
+
+def _identity(store: Store) -> tuple:
+    """What is the same in all sets of a model; which statistics there are may differ."""
+    described = [replace(representation, statistics=()) for representation in store.representations.values()]
+    return store.source, store.rate_hz, described
+
+
+def _describe(store: Store) -> str:
+    named = [f"{r.name} (D={r.dimensions}, hop {r.hop_frames} frames)" for r in store.representations.values()]
+    return f"{store.source}, {store.rate_hz} Hz, {', '.join(named)}"
+
+
+def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | None]) -> Items:
+    """Averages over the duration of each phone of a speaker, in order of time.
+
+    Args:
+        sets: with `phones`.
+        speaker: whose.
+        fold: label -> class, or None for what is left out.
+    """
+
+    def pieces(data: DataDirectory, utterance: str) -> list[Piece]:
+        segments = data.phones.get(utterance, []) if data.utt2spk[utterance] == speaker else []
+        return [(segment, name) for segment in segments if (name := fold(segment.label)) is not None]
+
+    return _averages(sets, pieces)
+
+
+def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str | None]) -> Items:
+    """Averages over whole utterances.
+
+    Args:
+        sets: of speech.
+        label: (data, speaker) -> class, or None for who is left out.
+    """
+
+    def pieces(data: DataDirectory, utterance: str) -> list[Piece]:
+        name = label(data, data.utt2spk[utterance])
+        return [] if name is None else [(None, name)]
+
+    return _averages(sets, pieces)
+
+
+Piece = tuple[Segment | None, str]
+"""A stretch of an utterance, or None for all of it, and its class."""
+
+
+def _averages(sets: Sequence[Set], pieces: Callable[[DataDirectory, str], list[Piece]]) -> Items:
+    representations = sets[0].store.representations
+    features: dict[str, list[np.ndarray]] = {name: [] for name in representations}
+    labels, speakers = [], []
+    for item in sets:
+        for utterance in item.data.utterances:
+            found = pieces(item.data, utterance)
+            labels += [label for _, label in found]
+            speakers += [item.data.utt2spk[utterance]] * len(found)
+            for name, representation in representations.items() if found else ():
+                values = item.store.read(name, utterance).astype(np.float64)
+                for segment, _ in found:
+                    steps = slice(None)
+                    if segment is not None:
+                        steps = representation.steps_within(segment.start_sample, segment.end_sample, len(values))
+                    features[name].append(values[steps].mean(0))
+    arrays = {
+        name: np.array(features[name]).reshape(-1, representation.dimensions)
+        for name, representation in representations.items()
+    }
+    return Items(arrays, np.array(labels, str), np.array(speakers, str))

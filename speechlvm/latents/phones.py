@@ -1,0 +1,91 @@
+"""Phones: do averages over their durations lie apart by phone, for one speaker at a time? (source A, figure 3)"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from speechlvm.data.kaldi.phones import fold
+from speechlvm.latents import comparison
+from speechlvm.latents.labelled import Set, Unsuitable, insist_on, of_phones
+
+DIMENSIONS = 5
+
+
+def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
+    """`speaker` and others, spread evenly over all that have phones; `count` in all, or as many as there are.
+
+    Args:
+        sets: with phones.
+        speaker: the first of the result; the first of all if nobody is called so.
+        count: at least 1.
+    """
+    everybody = sorted({item.data.utt2spk[utterance] for item in sets for utterance in item.data.phones})
+    first = speaker if speaker in everybody else everybody[0]
+    others = [name for name in everybody if name != first]
+    count = min(count - 1, len(others))
+    return [first, *(others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count))]
+
+
+def analyse(
+    sets: Sequence[Set],
+    speaker: str,
+    speakers: int,
+    classes: int,
+    largest_k: int | None,
+    skipped: Collection[str] = (),
+) -> dict[str, Any]:
+    """Compare representations by the phones of some speakers; who has too few is left out with a note.
+
+    Args:
+        sets: of one model.
+        speaker: who is shown in pictures, "" for the first.
+        speakers: how many are analysed.
+        classes: 61 or 39.
+        largest_k: of neighbours; None: 50 or as many as there are.
+        skipped: labels of the data that are left out, before folding.
+
+    Returns:
+        A comparison whose curves are means over speakers, with "speaker" and, under "speakers", each one's own.
+
+    Raises:
+        Unsuitable: data without phones, or nobody with two phones to be told apart.
+    """
+    insist_on(sets, phones="phones")
+    names = chosen_speakers(sets, speaker, speakers)
+    notes = [f"speaker {speaker} has no phones"] if speaker not in ("", names[0]) else []
+    known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}
+    if unknown := sorted(set(skipped) - known):
+        notes.append(f"no phone to be left out is labelled {' '.join(unknown)}")
+    each: dict[str, comparison.Comparison] = {}
+    for name in names:
+        items = of_phones(sets, name, lambda label: None if label in skipped else fold(label, classes))
+        what = f"phones of speaker {name}"
+        try:
+            each[name] = comparison.compare(items, sets[0].store, DIMENSIONS, largest_k, by_speaker=False, what=what)
+        except Unsuitable as error:
+            notes.append(str(error))
+    if not each:
+        raise Unsuitable("; ".join(notes))
+    shown, *others = each
+    if speaker not in ("", shown):
+        notes.append(f"shown: speaker {shown}")
+    totals: Counter[str] = Counter()
+    for one in each.values():
+        totals.update(one["classes"])
+    for name in others:  # pictures are of the one that is shown
+        for found in each[name]["representations"].values():
+            del found["places"]
+    return {
+        "folding": classes,
+        "skipped": sorted(skipped),
+        "speaker": shown,
+        "items": sum(one["items"] for one in each.values()),
+        "classes": dict(sorted(totals.items())),
+        "left_out": sorted({label for one in each.values() for label in one["left_out"]}),
+        "chance": sum(one["chance"] for one in each.values()) / len(each),
+        "representations": comparison.mean_over_speakers(each),
+        "speakers": each,
+        "notes": notes + [note for one in each.values() for note in one.pop("notes")],
+    }

@@ -1,0 +1,149 @@
+"""The one place where terms of a bound are weighed (for training) or added up (for scores), for every system.
+
+objective   mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs: what is minimised
+score       log p(x|z) - KL, or its importance-weighted form, summed exactly: what is reported
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechlvm.models.bound import Bound, Series
+
+LN2 = math.log(2.0)
+
+
+def _row_sums(series: Series) -> Tensor:
+    """(B,) float64 sums over the elements that are real."""
+    values = series.values.detach().double()
+    mask = series.mask if values.dim() == 2 else series.mask.unsqueeze(-1)
+    return (values * mask).flatten(1).sum(1)
+
+
+def row_terms(bound: Bound) -> dict[str, Tensor]:
+    """Each row's totals in nats, float64 (B,): "log_likelihood", "kl_<level>", "log_ratio_<level>"."""
+    terms = {"log_likelihood": _row_sums(bound.log_likelihood)}
+    terms.update({f"kl_{level}": _row_sums(series) for level, series in bound.kl.items()})
+    terms.update({f"log_ratio_{level}": _row_sums(series) for level, series in bound.log_ratio.items()})
+    return terms
+
+
+def objective(
+    bound: Bound,
+    frames: int,
+    kl_weight: float = 1.0,
+    free_nats: float = 0.0,
+    auxiliary_weights: Mapping[str, float] = {},
+) -> Tensor:
+    """What training minimises, in nats per frame.
+
+    Args:
+        bound: of a batch.
+        frames: real frames that the optimiser step sees in all (more than this batch's under accumulation).
+        kl_weight: factor of all KL terms.
+        free_nats: nats per latent step and level that are not punished: max(KL of the step, free_nats).
+        auxiliary_weights: factor of each auxiliary cost; those not named are left out.
+    """
+    loss = -_masked_sum(bound.log_likelihood)
+    for series in bound.kl.values():
+        steps = Series(series.values.sum(-1), series.mask, series.hop)
+        if free_nats > 0:
+            steps = Series(steps.values.clamp(min=free_nats), steps.mask, steps.hop)
+        loss = loss + kl_weight * _masked_sum(steps)
+    for name, weight in auxiliary_weights.items():
+        loss = loss + weight * _masked_sum(bound.auxiliary[name])
+    return loss / frames
+
+
+def _masked_sum(series: Series) -> Tensor:
+    return torch.where(series.mask, series.values, 0.0).sum()
+
+
+@dataclass(frozen=True)
+class UtteranceScore:
+    """Totals of one utterance.
+
+    Attributes:
+        utterance: its id.
+        frames: its true length.
+        nats: log-likelihood or lower bound, nats.
+        terms: parts of it in nats ("log_likelihood", "kl_z1", ...).
+    """
+
+    utterance: str
+    frames: int
+    nats: float
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """Totals of a set, from float64 sums over utterances in sorted order, divided once by true lengths.
+
+    Attributes:
+        nats_per_frame: log-likelihood per frame (negative of the cost).
+        bits_per_frame: source A, eq. (11): total cost in bits over total frames.
+        nats_per_utterance: mean over utterances.
+        mean_utterance_bits_per_frame: mean of the utterances' own bits per frame (source A, Table 3's caption).
+        interval: 95 % bootstrap interval of bits_per_frame over utterances.
+    """
+
+    utterances: int
+    frames: int
+    nats_per_frame: float
+    bits_per_frame: float
+    nats_per_utterance: float
+    mean_utterance_bits_per_frame: float
+    interval: tuple[float, float]
+    terms_nats_per_frame: dict[str, float]
+
+
+def corpus_score(scores: Iterable[UtteranceScore], resamples: int = 1000, seed: int = 0) -> CorpusScore:
+    """Add up utterances; the order in which they come does not matter.
+
+    Raises:
+        ValueError: no utterances, or a total that is not finite (named).
+    """
+    scores = sorted(scores, key=lambda score: score.utterance)
+    if not scores:
+        raise ValueError("no utterances to add up")
+    for score in scores:
+        if not math.isfinite(score.nats):
+            raise ValueError(f"{score.utterance}: log-likelihood is {score.nats}")
+    frames = sum(score.frames for score in scores)
+    nats = math.fsum(score.nats for score in scores)
+    names = sorted({name for score in scores for name in score.terms})
+    return CorpusScore(
+        utterances=len(scores),
+        frames=frames,
+        nats_per_frame=nats / frames,
+        bits_per_frame=-nats / frames / LN2,
+        nats_per_utterance=nats / len(scores),
+        mean_utterance_bits_per_frame=math.fsum(-s.nats / s.frames / LN2 for s in scores) / len(scores),
+        interval=bootstrap_interval(
+            np.array([-s.nats / LN2 for s in scores]), np.array([s.frames for s in scores]), resamples, seed
+        ),
+        terms_nats_per_frame={name: math.fsum(s.terms.get(name, 0.0) for s in scores) / frames for name in names},
+    )
+
+
+def bootstrap_interval(
+    bits: np.ndarray, frames: np.ndarray, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of sum(bits) / sum(frames) when utterances are drawn with replacement.
+
+    Paired differences between two systems: pass the difference of their bits per utterance.
+    """
+    generator = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
+    for i in range(resamples):  # all counts at once would take 8 kB for each utterance
+        counts = generator.multinomial(len(bits), np.full(len(bits), 1.0 / len(bits)))
+        ratios[i] = (counts @ bits) / (counts @ frames)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,60 @@
+"""One run at a time in a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from speechlvm.utils.errors import UserError
+from speechlvm.utils.files import disk_errors
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory; the kernel releases the lock of a process that dies, so none is ever stale.
+
+    `<directory>/lock` names the holder. It names nobody when the last holder has ended by itself. Where it names one on
+    another host, and the lock is free all the same, that run was killed, or the file system keeps locks to each host:
+    a warning says so.
+
+    Raises:
+        UserError: another run holds it (host, process and start are named), or the file system has no locks.
+    """
+    path = Path(directory) / "lock"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # without a buffer, whose bytes closing would try to write again where the disk is full
+        stream = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed below; closing releases the lock)
+    with stream:
+        stream.seek(0)
+        owner = stream.read().decode("utf-8", "replace").strip() or "an unknown process"
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{directory}: in use by {owner}; wait for it or stop it") from error
+        except OSError as error:  # as NFS without its lock daemon, or Lustre mounted without flock
+            raise UserError(
+                f"{path}: this file system has no locks ({error.strerror}), so two runs could write here at once; "
+                "mount it with locks, or choose a directory on another one"
+            ) from error
+        host = socket.gethostname()
+        if " process " in owner and not owner.startswith(f"{host} "):
+            print(f"warning: {directory}: {owner} did not end by itself; if it still runs, stop it", file=sys.stderr)
+        with disk_errors(path):
+            _write(stream, f"{host} process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _write(stream, "")
+
+
+def _write(stream, text: str) -> None:
+    stream.truncate(0)
+    stream.write(text.encode())

@@ -1,0 +1,209 @@
+"""The base of all settings: strict, closed classes checked by pydantic."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import stat
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from speechlvm import __version__
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.text import read_text
+
+
+class Settings(BaseModel):
+    """Settings without unknown keys, implicit conversions, infinite numbers or changes after construction."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+MAX_CONFIG_BYTES = 1 << 20
+
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+_DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*|[0-9]*\.[0-9]*)([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
+
+# What YAML 1.1 takes for text, and all else for a number. 1e5 is whole, as settings that count must be.
+_EXPONENTS = {
+    _INT: re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}$"),
+    _FLOAT: re.compile(r"[-+]?([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)[eE][-+]?[0-9]+$"),
+}
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys, tags, aliases (alias bombs), and numbers that are not decimal."""
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.events.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not allowed")
+        if event.tag is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: tags are not allowed, found {event.tag!a}")
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node):
+        # YAML 1.1 reads 010 as 8 and 1:30 as 90
+        if node.tag in (_INT, _FLOAT) and not _DECIMAL.fullmatch(node.value):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value[:99]!r} is no decimal number")
+        text = super().construct_scalar(node)
+        return format(Decimal(text), "f") if node.tag == _INT else text
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key {key!r} is not text")
+            if key in seen:
+                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values of a YAML text.
+
+    Raises:
+        ConfigError: malformed, duplicate keys, tags, aliases.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: missing, too large, malformed, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device never end
+            raise ConfigError(f"{path}: cannot be read (not a regular file); give an existing YAML file")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
+    value = parse_yaml(read_text(path), str(path))
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
+    return value
+
+
+def validated(settings: type[Settings], value: dict[str, Any], source: str) -> Any:
+    """Build settings from plain values; the first thing wrong becomes one line.
+
+    Raises:
+        ConfigError: unknown key, wrong type, out of range.
+    """
+    try:
+        return settings(**value)
+    except ValidationError as error:
+        # a misspelt key, which says why another is missing, first
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        raise ConfigError("; ".join(_explain(settings, item, source) for item in items[:3])) from error
+    except TypeError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        known = list(_fields_at(settings, item["loc"][:-1]))
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+        return f"{source}: {key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{source}: {key}: missing; it has no default"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
+        return f"{source}: {key}: {message}"
+    return (
+        f"{source}: {key}: {message}; found {_shown(item['input'])} ({type(item['input']).__name__}){_as_number(item)}"
+    )
+
+
+def _as_number(item: dict[str, Any]) -> str:
+    """What to write in place of text that was meant as a number."""
+    if not item["type"].startswith(("int_", "float_")) or not isinstance(item["input"], str):
+        return ""
+    try:
+        number = float(item["input"])
+    except ValueError:
+        return ""
+    written = f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:f}".rstrip("0")
+    return f"; write {written if float(written) == number else repr(number)}, without quotation marks"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # of a number with thousands of digits
+        return "more digits than can be shown"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:
+    for part in location:
+        if get_origin(settings) is dict:
+            settings = get_args(settings)[1]
+            continue
+        field = getattr(settings, "model_fields", {}).get(part)
+        if field is None:
+            return {}
+        settings = field.annotation
+    return getattr(settings, "model_fields", {})
+
+
+class NewerFormat(UserError):
+    """A file that a newer version of this project wrote: whole, but not for this one."""
+
+
+def checked(settings: type[Settings], value: Any, source: str) -> Any:
+    """Values read from a file as `settings`.
+
+    Raises:
+        UserError: not a mapping, an unknown or missing key, another type, or out of range.
+    """
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{source}: expected a mapping of names, found {type(value).__name__}; the file is damaged")
+    try:
+        return validated(settings, value, source)
+    except ConfigError as error:
+        raise UserError(f"{error}; the file is damaged") from error
+
+
+def check_format(value: dict[str, Any], newest: int, source: str) -> None:
+    """Insist that a file is of a format that this version reads.
+
+    Args:
+        value: with "format", and "speechlvm", the version that wrote it.
+        newest: format that this version writes.
+        source: the file.
+
+    Raises:
+        NewerFormat: it has a newer one; the version to install is named.
+        UserError: it has no format number.
+    """
+    number = value.get("format")
+    if type(number) is not int or number < 1:
+        raise UserError(f"{source}: not a file of this project (no format number); nothing was loaded")
+    if number > newest:
+        writer = value.get("speechlvm")
+        known = isinstance(writer, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+-]{0,30}", writer)
+        needed = f"speechlvm >= {writer}" if known else "a newer speechlvm"
+        raise NewerFormat(f"{source}: format {number}; speechlvm {__version__} reads up to {newest}; needs {needed}")

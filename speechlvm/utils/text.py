@@ -1,0 +1,59 @@
+"""Text files of other people's: whatever editor wrote them, and on whatever system."""
+
+import codecs
+from pathlib import Path
+
+from speechlvm.utils.errors import UserError
+
+# UTF-32's mark begins with UTF-16's
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def unmarked(data: bytes) -> tuple[bytes, str]:
+    """What a byte order mark says of some text.
+
+    Returns:
+        The text in UTF-8 without its mark, and the encoding that the mark named; text without a mark as it is, and "".
+
+    Raises:
+        UnicodeDecodeError: it is not in the encoding of its mark.
+    """
+    for mark, encoding in MARKS.items():
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding).encode(), encoding
+    return data, ""
+
+
+def read_text(path: Path) -> str:
+    r"""A text file with lines that end in "\n": in the encoding of its byte order mark, in UTF-8, or else in Latin-1.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        data, _ = unmarked(Path(path).read_bytes())
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: its byte order mark says {error.encoding}, but byte {error.start} is not ({error.reason}); "
+            "copy it again, or save it as UTF-8"
+        ) from None
+    except OSError as error:
+        remedy = "check the path" if isinstance(error, FileNotFoundError) else "check its permissions"
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, as `read_text` reads it; other separators than ends of lines are part of them."""
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []

@@ -1,0 +1,68 @@
+"""Keyed noise: no number depends on who else asks, or in what pieces."""
+
+import math
+
+import pytest
+import torch
+
+from speechlvm.distributions.noise import Noise
+
+KEYS = [(0, 1, "utt-a", 0), (0, 1, "utt-b", 0), (0, 1, "utt-a", 16000)]
+
+
+@pytest.mark.parametrize("draw", ["uniform", "normal"])
+@pytest.mark.parametrize("dim", [1, 2, 3, 7])
+def test_chunks_join_to_the_whole(draw, dim):
+    noise = Noise(KEYS)
+    whole = getattr(noise, draw)("z", 5, 40, dim)
+    pieces = [getattr(noise, draw)("z", start, steps, dim) for start, steps in ((5, 1), (6, 17), (23, 22))]
+    assert whole.shape == (3, 40, dim)
+    assert torch.equal(whole, torch.cat(pieces, 1))
+
+
+def test_batch_does_not_matter():
+    noise = Noise(KEYS)
+    whole = noise.normal("z", 3, 20, 4)
+    for row in range(3):
+        assert torch.equal(whole[row], Noise([KEYS[row]]).normal("z", 3, 20, 4)[0])
+    assert torch.equal(noise.select([2, 0]).normal("z", 3, 20, 4), whole[[2, 0]])
+
+
+def test_repeat_keeps_the_row_itself_first_and_draws_anew_for_the_others():
+    noise = Noise(KEYS[:2])
+    single, three = noise.uniform("z", 0, 50, 1), noise.repeat(3).uniform("z", 0, 50, 1)
+    assert torch.equal(three[[0, 3]], single)
+    assert len({tuple(row.flatten().tolist()) for row in three}) == 6
+
+
+def test_moments():
+    normal = Noise([("a",)], dtype=torch.float64).normal("z", 0, 200_000, 1).flatten()
+    assert abs(normal.mean()) < 5 / math.sqrt(200_000)
+    assert abs(normal.var() - 1) < 5 * math.sqrt(2 / 200_000)
+    assert abs((normal**4).mean() - 3) < 5 * math.sqrt(96 / 200_000)
+    uniform = Noise([("a",)], dtype=torch.float64).uniform("x", 0, 200_000, 1).flatten()
+    assert 0 < uniform.min() and uniform.max() < 1
+    counts = torch.histc(uniform, 50, 0, 1)
+    chi_square = ((counts - 4000) ** 2 / 4000).sum()
+    assert 20 < chi_square < 95  # 49 degrees of freedom: both limits are beyond 1e-4
+
+
+def test_streams_rows_steps_and_dimensions_are_independent():
+    noise = Noise(KEYS, dtype=torch.float64)
+    z1, z2 = noise.normal("z1", 0, 20_000, 2), noise.normal("z2", 0, 20_000, 2)
+    series = torch.cat([z1, z2], -1).transpose(1, 2).reshape(12, 20_000)
+    series = torch.cat([series[:, :-1], series[:1, 1:]])  # and one series a step later
+    correlation = torch.corrcoef(series) - torch.eye(13)
+    assert correlation.abs().max() < 5 / math.sqrt(20_000)
+
+
+def test_float32_uniforms_stay_inside_the_open_interval():
+    noise = Noise([("a",)])
+    noise._draw = lambda *_: torch.tensor([[[2.0**-54], [1 - 2.0**-54]]], dtype=torch.float64).numpy()
+    low, high = noise.uniform("x", 0, 2, 1).flatten()
+    assert low.dtype == torch.float32 and torch.isfinite(torch.logit(low)) and torch.isfinite(torch.logit(high))
+
+
+def test_dtype_changes_rounding_only():
+    single, double = (Noise(KEYS, dtype=dtype).normal("z", 0, 10, 2) for dtype in (torch.float32, torch.float64))
+    assert torch.equal(single, double.float())

@@ -1,0 +1,140 @@
+import re
+
+import pytest
+import yaml
+
+from speechlvm.experiment import config
+from speechlvm.utils.errors import ConfigError
+
+CLIP = "  gradient_clip: 1.0"
+
+
+def _auxiliary(name, settings):
+    return f"\n  auxiliary: {{{name}: {{{settings}}}}}"
+
+
+def _refused(path, overrides=()):
+    with pytest.raises(ConfigError) as error:
+        config.load_experiment(path, list(overrides))
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_and_overrides(tiny_config):
+    experiment = config.load_experiment(tiny_config(), [("limits.steps", "7"), ("training.learning-rate.peak", "0.1")])
+    assert experiment.limits.steps == 7 and experiment.training.learning_rate.peak == 0.1
+    assert experiment.data.segment_frames == 1024 and experiment.training.precision == "float32"
+
+
+def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
+    experiment = config.load_experiment(tiny_config())
+    path = tmp_path / "resolved.yaml"
+    path.write_text(config.dump_yaml(experiment))
+    assert config.load_experiment(path) == experiment
+
+
+def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
+    frozen = config.load_experiment(tiny_config()).frozen()
+    assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]
+    cut = config.load_experiment(tiny_config(), [("data.max_frames", "2000")])
+    assert cut.frozen()["data"]["max_frames"] == 2000
+
+
+def test_limits_and_workers_are_not_frozen(tiny_config):
+    one = config.load_experiment(tiny_config())
+    two = config.load_experiment(tiny_config(), [("limits.steps", "70"), ("data.workers", "1")])
+    three = config.load_experiment(tiny_config(), [("data.batch_frames", "2048")])
+    assert one.frozen() == two.frozen() != three.frozen()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  gradient_clip", "  gradient_clp", r"training.gradient_clp: unknown key; did you mean 'gradient_clip'\?"),
+        ("hidden: 12", "hiden: 12", r"model_conf: hiden: unknown key; did you mean 'hidden'\?"),
+        ("peak: 0.005", "peak: '5e-3'", r"learning_rate.peak: .*valid number.*found '5e-3' \(str\)"),
+        ("peak: 0.005", "peak: .nan", r"learning_rate.peak: .*nan"),
+        ("batch_frames: 4096", 'batch_frames: "4096"', r"data.batch_frames: .*integer.*found '4096' \(str\)"),
+        ("batch_frames: 4096", "batch_frames: 0", r"data.batch_frames: .*greater than 0; found 0"),
+        ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
+        ("batch_frames: 4096", "batch_frames: 4096, max_frames: 9", r"data: segment_frames 1024 exceeds max_frames 9"),
+        ("stack: 16", "stack: 0", r"model_conf: stack: .*greater than"),
+        ("hidden: 12", "hidden: 1000000000", r"model_conf: hidden: .*less than"),
+        ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
+        ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
+        ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),
+        ("components: 3", "components: -3", r"components"),
+        ("coding: mulaw", "coding: normalised", r"dmol"),
+        ("limits: {steps: 12}", "limits: {}", r"limits: give at least one of steps, epochs, seconds"),
+        ("limits: {steps: 12}", "limits: [12]", r"limits: .*found \[12\]"),
+        ("limits: {steps: 12}", "limits: {steps: 12, steps: 13}", r"line \d+: key .steps. is given twice"),
+        ("model: lstm", "model: !!python/object:os.system lstm", r"not valid YAML"),
+        ("model: lstm", "a: &a [1]\nb: *a\nmodel: lstm", r"aliases are not allowed"),
+        ("model: lstm", "model: [lstm", r"tiny.yaml:\d+: not valid YAML"),
+        ("schedule: cosine", "schedule: exponential", r"exponential needs decay_steps"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"), r"training.auxiliary: 'a' .*lstm; it has"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
+        (CLIP, CLIP + _auxiliary("a", "initial: -1.0, final: 0.0, steps: 5"), r"auxiliary.a.initial: .*greater than"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):
+    assert re.search(expected, message := _refused(tiny_config((old, new)))), message
+
+
+def test_missing_directory_and_huge_files(tmp_path):
+    assert "cannot be read" in _refused(tmp_path / "none.yaml")
+    assert "cannot be read" in _refused(tmp_path)
+    big = tmp_path / "big.yaml"
+    big.write_text("#" * (config.MAX_CONFIG_BYTES + 1))
+    assert "at most" in _refused(big)
+    listing = tmp_path / "list.yaml"
+    listing.write_text("- a\n")
+    assert "expected a mapping" in _refused(listing)
+
+
+def test_an_override_of_a_section_that_is_none(tiny_config):
+    assert "'coding' is not a section" in _refused(tiny_config(), [("coding.x", "1")])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e-3", 0.001), ("1E-3", 0.001), ("+1e-3", 0.001), (".5e-3", 0.0005), ("5.e-4", 0.0005), ("1.0e-3", 0.001)],
+)
+def test_exponents_are_numbers(tiny_config, text, number):
+    assert yaml.safe_load("1e-3") == "1e-3"  # not so in YAML 1.1
+    found = config.load_experiment(tiny_config(), [("training.learning_rate.peak", text)])
+    assert found.training.learning_rate.peak == number
+    assert config.parse_yaml(f"peak: {text}", "") == {"peak": number}
+
+
+def test_whole_numbers_with_exponents_count(tiny_config):
+    found = config.load_experiment(tiny_config(), [("limits.steps", "1e3"), ("data.batch_frames", "+2E4")])
+    assert (found.limits.steps, found.data.batch_frames) == (1000, 20000)
+    assert "input should be a valid integer; found 0.1 (float)" in _refused(tiny_config(), [("limits.steps", "1e-1")])
+    assert "input should be a finite number" in _refused(tiny_config(), [("training.gradient_clip", "1e999")])
+    assert "'1e-3000' is no decimal number" in _refused(tiny_config(), [("training.gradient_clip", "1e-3000")])
+
+
+def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
+    found = config.load_experiment(tiny_config(), [("training.initialise_from", "'1e3'")])
+    assert config.parse_yaml(config.dump_yaml(found), "")["training"]["initialise_from"] == "1e3"
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ("kl_weight", {"initial": 0.2, "steps": 500}, "mean nothing with schedule constant"),
+        ("kl_weight", {"schedule": "linear", "initial": 0.2}, "schedule linear needs steps"),
+        ("learning_rate", {"peak": 0.1, "schedule": "exponential", "decay_steps": 10}, "needs decay_steps"),
+        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 means nothing"),
+        ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps means nothing with schedule constant"),
+        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
+    ],
+)
+def test_schedules_that_cannot_be_meant_are_refused(section, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        config.validated(
+            {"kl_weight": config.KLWeight, "learning_rate": config.LearningRate}[section], settings, "a.yaml"
+        )
