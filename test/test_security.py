@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speechlvm.experiment import config
+from speechlvm.utils import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +34,7 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 REASONS = {
     ("egs/iam_ondb/local/prepare.py", "import xml"): "expat alone, which refuses document types: no entity is read",
     ("speechlvm/bin/baseline.py", "importlib.import_module"): "of its own table of three names",
-    ("speechlvm/experiment/config.py", "yaml"): "the one loader, of plain values",
+    ("speechlvm/utils/settings.py", "yaml"): "the one loader, of plain values",
     ("speechlvm/data/dumps/shards.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
     ("speechlvm/data/kaldi/recordings.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
     (
@@ -211,9 +211,9 @@ def test_the_gate_of_python_opens(source):
 
 
 def test_the_loader_of_yaml_is_a_safe_one():
-    assert issubclass(config._StrictLoader, yaml.SafeLoader)
-    assert config._StrictLoader.yaml_constructors == yaml.SafeLoader.yaml_constructors
-    text = (ROOT / "speechlvm/experiment/config.py").read_text(encoding="utf-8")
+    assert issubclass(settings._StrictLoader, yaml.SafeLoader)
+    assert settings._StrictLoader.yaml_constructors == yaml.SafeLoader.yaml_constructors
+    text = (ROOT / "speechlvm/utils/settings.py").read_text(encoding="utf-8")
     assert re.findall(r"yaml\.(?:\w*load\w*)\(.*", text) == [
         "yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)"
     ]

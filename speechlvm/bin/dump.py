@@ -98,17 +98,17 @@ def _preparation(data: Path) -> dict[str, Any]:
 
 
 def _pcm16(arguments: Any, data: Any) -> tuple:
-    from speechlvm.data.dumps import dump
+    from speechlvm.data.dumps import pcm
     from speechlvm.data.kaldi.recordings import Recordings
 
     recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
     def write_part(job: int, inputs: dict) -> None:
         rate_hz = arguments.rate_hz or recordings.rate_hz()
-        dump.write_part(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
+        pcm.write_part(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
 
     def merge() -> None:
-        info = dump.merge(arguments.out, arguments.nj, str(arguments.data), _preparation(arguments.data))
+        info = pcm.merge(arguments.out, arguments.nj, str(arguments.data), _preparation(arguments.data))
         if arguments.segment_frames:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
@@ -140,6 +140,7 @@ def _features(arguments: Any, data: Any) -> tuple:
 def _vectors(arguments: Any, data: Any) -> tuple:
     from speechlvm.data.dumps import vectors
     from speechlvm.data.dumps.dump import share_of
+    from speechlvm.data.kaldi import matrices
     from speechlvm.data.kaldi.recordings import file_stamp
     from speechlvm.utils.files import hash_value
 
@@ -153,7 +154,7 @@ def _vectors(arguments: Any, data: Any) -> tuple:
 
     def write_part(job: int, inputs: dict) -> None:
         share = share_of(sorted(data.feats), job, arguments.nj)
-        sequences = ((utterance, vectors.read_vectors(data.feats[utterance], utterance)) for utterance in share)
+        sequences = ((utterance, matrices.read_vectors(data.feats[utterance], utterance)) for utterance in share)
         vectors.write_part(arguments.out, job, sequences, data.channels, inputs)
 
     def merge() -> None:

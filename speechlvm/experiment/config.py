@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from speechlvm.data.dumps.dataset import DataSettings
 from speechlvm.utils.errors import ConfigError
-from speechlvm.utils.settings import _EXPONENTS, Settings, _StrictLoader, load_yaml, parse_yaml, validated
+from speechlvm.utils.settings import Settings, format_yaml, load_yaml, parse_yaml, validated
 
 
 class LearningRate(Settings):
@@ -127,15 +126,6 @@ class ExperimentConfig(Settings):
         return value
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes texts that `_StrictLoader` would take for numbers."""
-
-
-for _each in (_StrictLoader, _Dumper):
-    for _tag, _pattern in _EXPONENTS.items():
-        _each.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
-
-
 def apply_overrides(value: dict[str, Any], overrides: list[tuple[str, str]]) -> dict[str, Any]:
     """Settings with dotted overrides such as ("limits.seconds", "60"), whose values are read as YAML."""
     value = {key: dict(item) if isinstance(item, dict) else item for key, item in value.items()}
@@ -193,4 +183,4 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
 
 def dump_yaml(config: ExperimentConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False)
+    return format_yaml(config.model_dump())

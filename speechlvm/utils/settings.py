@@ -66,6 +66,15 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `_StrictLoader` would take for numbers."""
+
+
+for _each in (_StrictLoader, _Dumper):
+    for _tag, _pattern in _EXPONENTS.items():
+        _each.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Plain values of a YAML text.
 
@@ -81,6 +90,11 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: not valid YAML: nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def format_yaml(value: Any) -> str:
+    """Plain values as a YAML text that `parse_yaml` reads."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

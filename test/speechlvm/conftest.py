@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from speechlvm.data.dumps import dump as dumps
+from speechlvm.data.dumps import pcm
+from speechlvm.data.dumps.dump import share_of
 from speechlvm.utils.files import mark_done
 
 
@@ -22,8 +23,8 @@ def write_dump(directory, lengths, seed=0, jobs=1):
     """A dump of len(lengths) utterances u00, u01, ..."""
     items = [(f"u{i:02d}", [_speech_like(length, seed + i)]) for i, length in enumerate(lengths)]
     for job in range(1, jobs + 1):
-        dumps.write_part(directory, job, dumps.share_of(items, job, jobs), 16000, {"made": "here"})
-    dumps.merge(directory, jobs, "data")
+        pcm.write_part(directory, job, share_of(items, job, jobs), 16000, {"made": "here"})
+    pcm.merge(directory, jobs, "data")
     mark_done(directory, {"made": "here"})
     return directory
 

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from speechlvm.experiment import config
+from speechlvm.utils import settings
 from speechlvm.utils.errors import ConfigError
 
 CLIP = "  gradient_clip: 1.0"
@@ -87,7 +88,7 @@ def test_missing_directory_and_huge_files(tmp_path):
     assert "cannot be read" in _refused(tmp_path / "none.yaml")
     assert "cannot be read" in _refused(tmp_path)
     big = tmp_path / "big.yaml"
-    big.write_text("#" * (config.MAX_CONFIG_BYTES + 1))
+    big.write_text("#" * (settings.MAX_CONFIG_BYTES + 1))
     assert "at most" in _refused(big)
     listing = tmp_path / "list.yaml"
     listing.write_text("- a\n")
@@ -106,7 +107,7 @@ def test_exponents_are_numbers(tiny_config, text, number):
     assert yaml.safe_load("1e-3") == "1e-3"  # not so in YAML 1.1
     found = config.load_experiment(tiny_config(), [("training.learning_rate.peak", text)])
     assert found.training.learning_rate.peak == number
-    assert config.parse_yaml(f"peak: {text}", "") == {"peak": number}
+    assert settings.parse_yaml(f"peak: {text}", "") == {"peak": number}
 
 
 def test_whole_numbers_with_exponents_count(tiny_config):
@@ -119,7 +120,7 @@ def test_whole_numbers_with_exponents_count(tiny_config):
 
 def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
     found = config.load_experiment(tiny_config(), [("training.initialise_from", "'1e3'")])
-    assert config.parse_yaml(config.dump_yaml(found), "")["training"]["initialise_from"] == "1e3"
+    assert settings.parse_yaml(config.dump_yaml(found), "")["training"]["initialise_from"] == "1e3"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,6 @@ def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
 )
 def test_schedules_that_cannot_be_meant_are_refused(section, settings, message):
     with pytest.raises(ConfigError, match=message):
-        config.validated(
+        settings.validated(
             {"kl_weight": config.KLWeight, "learning_rate": config.LearningRate}[section], settings, "a.yaml"
         )

@@ -828,7 +828,7 @@ def test_killed_in_the_middle_of_a_transfer(place, number, exit_status):
 
 
 KILL_AT = """
-import os, signal, speechlvm.data.{module} as module
+import os, signal, speechlvm.data.corpora.{module} as module
 real = module.{name}
 def dying(*arguments, **options):
     if {when} == "after":

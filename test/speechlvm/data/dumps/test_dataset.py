@@ -94,8 +94,8 @@ def test_batches_are_padded_with_zeros_and_read_in_order(make_dump, workers):
 
 def test_processes_read_ahead_though_the_path_of_the_temporary_folder_is_long(make_dump, tmp_path):
     script = (
-        "import sys\nfrom speechlvm.data import dataset, dump\nplan = [[dataset.Segment('u00', 0, 50)]]\n"
-        "print([batch.frames for batch in dataset.load_batches(dump.open_dump(sys.argv[1]), plan, 1)])"
+        "import sys\nfrom speechlvm.data.dumps import dataset, open_dump\nplan = [[dataset.Segment('u00', 0, 50)]]\n"
+        "print([batch.frames for batch in dataset.load_batches(open_dump(sys.argv[1]), plan, 1)])"
     )
     (folder := tmp_path / ("x" * 100)).mkdir()
     command = [sys.executable, "-c", script, make_dump("train", [50])]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from speechlvm.data.dumps import dump as dumps
-from speechlvm.data.dumps import open_dump
+from speechlvm.data.dumps import open_dump, pcm
 from speechlvm.utils.errors import UserError
 
 
@@ -155,8 +155,8 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
     assert "pcm.1.ark" in result.stdout and "bytes are free" in result.stdout, result.stderr
     assert (directory / "pcm.1.ark").read_bytes() == before
     assert not list(directory.glob(".*.tmp"))
-    dumps.write_part(directory, 1, [("u00", [np.ones(9000, np.int16)])], 16000, {})
-    dumps.merge(directory, 1, "data")
+    pcm.write_part(directory, 1, [("u00", [np.ones(9000, np.int16)])], 16000, {})
+    pcm.merge(directory, 1, "data")
     assert open_dump(directory).frames == 9000
 
 
@@ -164,7 +164,7 @@ def test_merge_needs_every_part(make_dump):
     directory = make_dump("train", [100, 100], jobs=2)
     (directory / "part.2.json").unlink()
     with pytest.raises(UserError, match=r"part\.2\.json"):
-        dumps.merge(directory, 2, "data")
+        pcm.merge(directory, 2, "data")
 
 
 def test_parts_of_a_run_with_more_jobs_are_removed(make_dump):

@@ -11,6 +11,7 @@ import torch
 from speechlvm.data.dumps import features, open_dump, vectors
 from speechlvm.data.dumps.dataset import Segment, read_batch
 from speechlvm.data.dumps.dump import share_of
+from speechlvm.data.kaldi import matrices
 from speechlvm.data.kaldi.directory import DataDirectory, load_data_dir, write_data_dir
 from speechlvm.data.kaldi.validate import validate
 from speechlvm.observation import Observation
@@ -36,19 +37,19 @@ def dump_of(directory, items=ITEMS, jobs=1, rate_hz=None, channels=CHANNELS):
 
 
 def test_archives_are_those_of_kaldi(tmp_path):
-    feats, num_frames = vectors.write_vectors(tmp_path / "with blank", "train", ITEMS.items())
+    feats, num_frames = matrices.write_vectors(tmp_path / "with blank", "train", ITEMS.items())
     assert num_frames == {"u0": 7, "u1": 50, "u2": 1, "u3": 30}
     for name, values in ITEMS.items():
         np.testing.assert_array_equal(kaldiio.load_mat(feats[name]), values)
-        np.testing.assert_array_equal(vectors.read_vectors(feats[name]), values)
+        np.testing.assert_array_equal(matrices.read_vectors(feats[name]), values)
     kaldiio.save_ark(str(tmp_path / "theirs.ark"), ITEMS, scp=str(tmp_path / "theirs.scp"))
     for line in (tmp_path / "theirs.scp").read_text().splitlines():
         name, place = line.split(" ", 1)
-        np.testing.assert_array_equal(vectors.read_vectors(place), ITEMS[name])
+        np.testing.assert_array_equal(matrices.read_vectors(place), ITEMS[name])
 
 
 def test_a_data_directory_keeps_channels_and_rate(tmp_path):
-    feats, num_frames = vectors.write_vectors(tmp_path, "train", ITEMS.items())
+    feats, num_frames = matrices.write_vectors(tmp_path, "train", ITEMS.items())
     for rate_hz in (120.0, 29.97003, None):
         data = DataDirectory(dict.fromkeys(ITEMS, "u"), feats=feats, num_frames=num_frames, channels=CHANNELS)
         data.rate_hz = rate_hz
@@ -63,7 +64,7 @@ def test_a_data_directory_keeps_channels_and_rate(tmp_path):
 
 
 def test_a_data_directory_is_checked_against_its_archive(tmp_path):
-    feats, num_frames = vectors.write_vectors(tmp_path, "train", ITEMS.items())
+    feats, num_frames = matrices.write_vectors(tmp_path, "train", ITEMS.items())
     swapped = {**feats, "u1": feats["u3"], "u3": feats["u1"]}
     data = DataDirectory(
         dict.fromkeys(ITEMS, "u"), feats=swapped, num_frames={**num_frames, "u0": 8}, channels=CHANNELS
@@ -73,8 +74,8 @@ def test_a_data_directory_is_checked_against_its_archive(tmp_path):
     assert f"feats.scp:2: u1: {feats['u3']}: no record of u1; prepare" in first and "no record of u3" in second
     assert third.endswith("utt2num_frames:1: u0: 8 frames, but the archive has 7; prepare the data again")
     with pytest.raises(UserError, match="no record of u1"):
-        vectors.read_vectors(swapped["u1"], "u1")
-    np.testing.assert_array_equal(vectors.read_vectors(feats["u1"], "u1"), ITEMS["u1"])
+        matrices.read_vectors(swapped["u1"], "u1")
+    np.testing.assert_array_equal(matrices.read_vectors(feats["u1"], "u1"), ITEMS["u1"])
 
 
 def test_frames_are_read_where_they_lie(tmp_path):
@@ -180,12 +181,12 @@ def test_an_archive_of_something_else_is_noticed(tmp_path):
         with pytest.raises(UserError, match=message):
             open_dump(tmp_path / "dump").read("u3")
     with pytest.raises(UserError, match=r"expected path\.ark:offset"):
-        vectors.read_vectors("nowhere")
+        matrices.read_vectors("nowhere")
     with pytest.raises(UserError, match="no float32 matrix"):
-        vectors.read_vectors(f"{archive}:0")
+        matrices.read_vectors(f"{archive}:0")
     archive.write_bytes(b"u0 \0BFM \x04" + struct.pack("<ibi", 2**31 - 1, 4, 2**31 - 1))
     with pytest.raises(UserError, match="ends after 0 of 18446744056529682436 bytes"):
-        vectors.read_vectors(f"{archive}:3")
+        matrices.read_vectors(f"{archive}:3")
 
 
 @pytest.mark.parametrize(
