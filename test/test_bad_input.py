@@ -538,10 +538,10 @@ def test_row_51_an_archive_that_is_not_what_its_index_says(place, damage):
     where = 4 if message.startswith("A_2") else whole[1].index(b"B_1 RIFF") + 4
     done = call(baseline.main, "--name", "flac", "--dump", dumped, "--train", dumped, "--out", place / "flac")
     belongs = (
-        f"the archive does not belong to {dumped}/pcm.scp; remove {dumped}/part.2.json and run stage 2 (dumps) again"
+        f"the archive does not belong to {dumped}/pcm.scp; remove {dumped}/shard.2.json and run stage 2 (dumps) again"
     )
     assert (done.returncode, done.stderr) == (1, f"error: {dumped}/pcm.2.ark:{where}: {message}; {belongs}\n")
-    (dumped / "part.2.json").unlink()
+    (dumped / "shard.2.json").unlink()
     before = (dumped / "pcm.1.ark").stat().st_mtime_ns
     assert call(dump.main, *words).returncode == 0
     assert (dumped / "pcm.1.ark").stat().st_mtime_ns == before  # the stage has redone that job alone

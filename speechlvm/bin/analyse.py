@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
+from speechlvm.bin.cli import add_check, make_parser, positive, run_main, status_if_decided
 from speechlvm.bin.inputs import fingerprint
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import SKIPPED, hash_file, is_done, mark_done, mark_undone, read_json, withdraw, write_json
@@ -29,10 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--beside", type=Path, help="analyses of the spectra, shown in the same figures")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--speaker", default="", help="whose phones are shown; default: the first")
-    parser.add_argument("--speakers", type=int, default=10, help="whose phones are analysed: that one and others")
+    parser.add_argument(
+        "--speakers", type=positive(int), default=10, help="whose phones are analysed: that one and others"
+    )
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="of phones; 39: folded")
-    parser.add_argument("--skip_phones", default="", help="labels that are left out of them, as 'h# pau epi'")
-    parser.add_argument("--largest_k", type=int, help="of neighbours; default: 50, or as many as there are")
+    parser.add_argument("--skip_phones", nargs="*", default=[], help="labels that are left out of them, as h# pau epi")
+    parser.add_argument("--largest_k", type=positive(int), help="of neighbours; default: 50, or as many as there are")
     parser.add_argument(
         "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
     )
@@ -40,21 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if len(arguments.latents) != len(arguments.data):
         parser.error(f"--latents has {len(arguments.latents)} directories and --data {len(arguments.data)}")
-    if arguments.speakers < 1 or (arguments.largest_k is not None and arguments.largest_k < 1):
-        parser.error("--speakers and --largest_k are at least 1")
-
-    files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
-    beside = arguments.beside / arguments.analysis / "result.json" if arguments.beside else None
-    inputs = {
-        "latents": [fingerprint(store) for store in arguments.latents],
-        "data": [hash_file(path) if path.exists() else "missing" for path in files],
-        # where the spectra's analysis was skipped, this one will be
-        "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
-        **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
-    }
-    if arguments.analysis == "phones":
-        inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
-        inputs["skip_phones"] = sorted(set(arguments.skip_phones.split()))
+    inputs = _inputs(arguments)
     complete = is_done(arguments.out, inputs) or (arguments.optional and is_done(arguments.out, inputs, SKIPPED))
     status = status_if_decided(arguments, arguments.out, complete)
     if status is not None:
@@ -80,18 +68,42 @@ def main(argv: list[str] | None = None) -> int:
         **result,
     }
     mark_undone(arguments.out)
-    (level_figures if arguments.analysis == "levels" else latent_figures).draw(
-        arguments.out, result, read_json(beside) if beside else None
-    )
+    figures = level_figures if arguments.analysis == "levels" else latent_figures
+    figures.draw(arguments.out, result, read_json(_beside(arguments)) if arguments.beside else None)
     write_json(arguments.out / "result.json", result)
     mark_done(arguments.out, inputs)
-    notes = result.get("notes", [])
+    _print_notes(result.get("notes", []), arguments.out)
+    return 0
+
+
+def _beside(arguments: Any) -> Path | None:
+    """The same analysis of the spectra."""
+    return arguments.beside and arguments.beside / arguments.analysis / "result.json"
+
+
+def _inputs(arguments: Any) -> dict[str, Any]:
+    """What the results are a function of."""
+    files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
+    beside = _beside(arguments)
+    inputs = {
+        "latents": [fingerprint(store) for store in arguments.latents],
+        "data": [hash_file(path) if path.exists() else "missing" for path in files],
+        # where the spectra's analysis was skipped, this one will be
+        "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
+        **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
+    }
+    if arguments.analysis == "phones":
+        inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
+        inputs["skip_phones"] = sorted(set(arguments.skip_phones))
+    return inputs
+
+
+def _print_notes(notes: list[str], out: Path) -> None:
     for line in notes[:SHOWN_NOTES]:
         print(line)
     if len(notes) > SHOWN_NOTES:
-        print(f"and {len(notes) - SHOWN_NOTES} more: see {arguments.out / 'result.json'}")
-    print(f"written: {arguments.out}")
-    return 0
+        print(f"and {len(notes) - SHOWN_NOTES} more: see {out / 'result.json'}")
+    print(f"written: {out}")
 
 
 def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
             arguments.speakers,
             arguments.classes,
             arguments.largest_k,
-            set(arguments.skip_phones.split()),
+            set(arguments.skip_phones),
         )
     analyse = speakers.analyse_gender if arguments.analysis == "gender" else speakers.analyse_height
     return analyse(sets, arguments.largest_k)

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments,
         arguments.out,
         inputs,
-        write_part=lambda job, inputs: _score(arguments, job, inputs),
+        write=lambda job, inputs: _score(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 
@@ -63,14 +63,14 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         UtteranceScore(utterance, dump.records[utterance].frames, baseline.nats(dump.read(utterance)))
         for utterance in share_of(sorted(dump.records), job, arguments.nj)
     )
-    results.write_part(arguments.out, job, scores, inputs)
+    results.write(arguments.out, job, scores, inputs)
 
 
 def _merge(arguments: Any) -> None:
     from speechlvm.scoring import results
 
     baseline = _build(arguments)
-    result = results.merge_parts(
+    result = results.merge(
         arguments.out,
         arguments.nj,
         {

@@ -3,15 +3,17 @@
 import argparse
 import json
 import logging
+import math
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from speechlvm.utils.errors import ConfigError, Interrupted, UserError
 from speechlvm.utils.files import disk_errors, is_done, mark_done, mark_undone, read_json
 from speechlvm.utils.processes import STOP_SIGNALS
+from speechlvm.utils.shards import damaged_shards
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -45,6 +47,24 @@ def _underscored(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
+def positive(kind: type) -> Callable[[str], Any]:
+    """The `type` of an option that is a finite number above 0, int or float."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"'{text}': expected {_NUMBERS[kind]} above 0")
+        return value
+
+    return parse
+
+
+_NUMBERS = {int: "a whole number", float: "a number"}
+
+
 def add_check(parser: Any) -> None:
     """The option by which stages find out, without a job, that there is nothing to do."""
     parser.add_argument("--check", action="store_true", help="exit 0 if the results are complete, else 1; do nothing")
@@ -73,9 +93,8 @@ def run_sharded(
     out: Path,
     inputs: dict[str, Any],
     *,
-    write_part: Callable[[int, dict[str, Any]], None],
+    write: Callable[[int, dict[str, Any]], None],
     merge: Callable[[], None],
-    damaged: Callable[[Path], Collection[int]] = lambda out: (),
 ) -> int:
     """Do one job, or merge, or (with neither option) all of it; nothing that is complete is done again.
 
@@ -83,24 +102,23 @@ def run_sharded(
         arguments: with the options of `add_sharding`.
         out: directory of the results.
         inputs: what the results are a function of; recorded in done.json.
-        write_part: (job, inputs) does a job; the last thing it writes is <out>/part.<job>.json with these inputs in it.
-        merge: joins all parts.
-        damaged: (out) jobs whose part is there but no longer what they wrote; they are done again.
+        write: (job, inputs) does a job, as `write_shard` writes it.
+        merge: joins all shards.
     """
     if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
         raise ConfigError(f"--nj {arguments.nj} --job {arguments.job}: expected 1 <= job <= nj")
-    lost = damaged(out)
-    status = status_if_decided(arguments, out, is_done(out, inputs) and not lost)
+    damaged = damaged_shards(out)
+    status = status_if_decided(arguments, out, is_done(out, inputs) and not damaged)
     if status is not None:
         return status
     mark_undone(out)
-    part_inputs = json.loads(json.dumps({**inputs, "jobs": arguments.nj}))
+    shard_inputs = json.loads(json.dumps({**inputs, "jobs": arguments.nj}))
     for job in [arguments.job] if arguments.job else range(1, arguments.nj + 1):
-        part = out / f"part.{job}.json"
-        if job in lost or not part.exists() or read_json(part).get("inputs") != part_inputs:
+        shard = out / f"shard.{job}.json"
+        if job in damaged or not shard.exists() or read_json(shard).get("inputs") != shard_inputs:
             if arguments.merge:
                 raise UserError(f"{out}: job {job} of {arguments.nj} has not been done; run it first")
-            write_part(job, part_inputs)
+            write(job, shard_inputs)
     if not arguments.job:
         merge()
         mark_done(out, inputs)

@@ -31,7 +31,6 @@ def main(argv: list[str] | None = None) -> int:
     add_sharding(parser)
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.dumps.shards import damaged_parts
     from speechlvm.data.kaldi.directory import load_data_dir
     from speechlvm.utils.errors import ConfigError, UserError
     from speechlvm.utils.files import bytes_in, check_space
@@ -46,15 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.segment_frames is not None and (arguments.segment_frames < 1 or data.channels):
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
-    inputs, write_part, merge = prepare(arguments, data)
+    inputs, write, merge = prepare(arguments, data)
 
     def write_where_it_fits(job: int, inputs: dict) -> None:
         check_space(arguments.out, _bytes(arguments.kind, data, arguments.nj), "a dump", bytes_in(arguments.out))
-        write_part(job, inputs)
+        write(job, inputs)
 
-    return run_sharded(
-        arguments, arguments.out, inputs, write_part=write_where_it_fits, merge=merge, damaged=damaged_parts
-    )
+    return run_sharded(arguments, arguments.out, inputs, write=write_where_it_fits, merge=merge)
 
 
 def _bytes(kind: str, data: Any, jobs: int) -> int:
@@ -103,9 +100,9 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
 
     recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
-    def write_part(job: int, inputs: dict) -> None:
+    def write(job: int, inputs: dict) -> None:
         rate_hz = arguments.rate_hz or recordings.rate_hz()
-        pcm.write_part(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
+        pcm.write(arguments.out, job, _audio(arguments, recordings, rate_hz, job), rate_hz, inputs)
 
     def merge() -> None:
         info = pcm.merge(arguments.out, arguments.nj, str(arguments.data), _preparation(arguments.data))
@@ -116,7 +113,7 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
                 f"frames, {shorter} of them shorter, where a recording ends"
             )
 
-    return _audio_inputs(arguments, recordings), write_part, merge
+    return _audio_inputs(arguments, recordings), write, merge
 
 
 def _features(arguments: Any, data: Any) -> tuple:
@@ -127,14 +124,14 @@ def _features(arguments: Any, data: Any) -> tuple:
 
     recordings = Recordings(data, arguments.data, arguments.allow_pipes)
 
-    def write_part(job: int, inputs: dict) -> None:
+    def write(job: int, inputs: dict) -> None:
         rate_hz = arguments.rate_hz or recordings.rate_hz()
         transform = features.TRANSFORMS[arguments.kind](rate_hz)
         audio = _audio(arguments, recordings, rate_hz, job)
         items = ((utterance, transform(np.concatenate(list(blocks)))) for utterance, blocks in audio)
-        features.write_part(arguments.out, job, items, inputs)
+        features.write(arguments.out, job, items, inputs)
 
-    return _audio_inputs(arguments, recordings), write_part, lambda: features.merge(arguments.out, arguments.nj)
+    return _audio_inputs(arguments, recordings), write, lambda: features.merge(arguments.out, arguments.nj)
 
 
 def _vectors(arguments: Any, data: Any) -> tuple:
@@ -152,15 +149,15 @@ def _vectors(arguments: Any, data: Any) -> tuple:
         "rate_hz": data.rate_hz,
     }
 
-    def write_part(job: int, inputs: dict) -> None:
+    def write(job: int, inputs: dict) -> None:
         share = share_of(sorted(data.feats), job, arguments.nj)
         sequences = ((utterance, matrices.read_vectors(data.feats[utterance], utterance)) for utterance in share)
-        vectors.write_part(arguments.out, job, sequences, data.channels, inputs)
+        vectors.write(arguments.out, job, sequences, data.channels, inputs)
 
     def merge() -> None:
         vectors.merge(arguments.out, arguments.nj, str(arguments.data), data.channels, data.rate_hz)
 
-    return inputs, write_part, merge
+    return inputs, write, merge
 
 
 if __name__ == "__main__":

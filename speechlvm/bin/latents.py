@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments,
         arguments.out,
         inputs,
-        write_part=lambda job, inputs: _extract(arguments, job, inputs),
+        write=lambda job, inputs: _extract(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 
@@ -103,7 +103,7 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         max_frames=arguments.max_frames,
     )
     bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
-    store.write_part(arguments.out, job, bar, described, inputs)
+    store.write(arguments.out, job, bar, described, inputs)
 
 
 def _merge(arguments: Any) -> None:

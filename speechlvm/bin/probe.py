@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
+from speechlvm.bin.cli import add_sharding, make_parser, positive, run_main, run_sharded
 from speechlvm.bin.inputs import fingerprint
 from speechlvm.latents.probes import USUAL_VOCABULARY
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
 
 SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
@@ -22,75 +23,65 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"representations of the {name} set")
         parser.add_argument(f"--{name}_data", type=Path, required=True, help=f"data directory of the {name} set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--tasks", nargs="+", default=list(LABELS), help="what to recognise, of these")
-    parser.add_argument("--minutes", default="10 60 all", help="sizes of the labelled training data")
-    parser.add_argument("--seeds", default="1 2 3", help="one training for each of these numbers")
+    parser.add_argument("--tasks", nargs="+", choices=LABELS, default=list(LABELS), help="what to recognise")
+    parser.add_argument("--minutes", nargs="+", type=_size, default=["10", "60", "all"], help="labelled training data")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="one training for each")
     parser.add_argument(
-        "--vocabulary", type=int, help="sentencepiece units of transcripts; default: 100, or the nearest they support"
+        "--vocabulary",
+        type=positive(int),
+        help="sentencepiece units of transcripts; default: 100, or the nearest they support",
     )
-    parser.add_argument("--steps", type=int, default=5000, help="optimiser steps of each probe")
-    parser.add_argument("--batch_steps", type=int, default=4000, help="steps of 16 ms in a batch")
-    parser.add_argument("--hidden", type=int, default=256, help="units of recognisers, in each direction")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="at its peak")
+    parser.add_argument("--steps", type=positive(int), default=5000, help="optimiser steps of each probe")
+    parser.add_argument("--batch_steps", type=positive(int), default=4000, help="steps of 16 ms in a batch")
+    parser.add_argument("--hidden", type=positive(int), default=256, help="units of recognisers, in each direction")
+    parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="at its peak")
     parser.add_argument("--beside", type=Path, help="results of other probes, of spectra say, to draw beside")
     parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    tasks, sizes, seeds = arguments.tasks, arguments.minutes.split(), arguments.seeds.split()
-    if not set(tasks) <= set(LABELS):
-        parser.error(f"--tasks {' '.join(tasks)}: expected some of {' '.join(LABELS)}")
-    if not sizes or not all(size == "all" or _positive(size) for size in sizes):
-        parser.error(f"--minutes {arguments.minutes}: expected numbers above 0, or all")
-    if not seeds or not all(seed.isdecimal() for seed in seeds):
-        parser.error(f"--seeds {arguments.seeds}: expected whole numbers from 0 on")
-    counts = [getattr(arguments, name) for name in ("steps", "batch_steps", "hidden", "vocabulary")]
-    if any(count is not None and count < 1 for count in counts):
-        parser.error("--steps, --batch_steps, --hidden and --vocabulary are at least 1")
-    if not 0 < arguments.learning_rate <= 1:
-        parser.error(f"--learning_rate {arguments.learning_rate}: expected more than 0, at most 1")
-    numbers = [size if size == "all" else float(size) for size in sizes]
-    for name, words in (("tasks", tasks), ("minutes", numbers), ("seeds", list(map(int, seeds)))):
-        if len(set(words)) < len(words):
-            parser.error(f"--{name} {getattr(arguments, name)}: each once")
-
-    tasks = _with_labels(arguments, tasks)
+    tasks = _with_labels(arguments)
     if not tasks:  # said above, and said again by each call, since nothing is written
         if not arguments.check:
             withdraw(arguments.out)
         return 1 if arguments.check else 0
+    inputs = _inputs(arguments, tasks)
+    return run_sharded(
+        arguments,
+        arguments.out,
+        inputs,
+        write=lambda job, inputs: _probe(arguments, job, inputs),
+        merge=lambda: _merge(arguments, inputs),
+    )
+
+
+def _size(text: str) -> str:
+    """Minutes, or all of them."""
+    if text != "all":
+        positive(float)(text)
+    return text
+
+
+def _inputs(arguments: Any, tasks: list[str]) -> dict[str, Any]:
+    """What the results are a function of."""
     files = {LABELS[task] for task in tasks} | {LENGTHS}
     beside = arguments.beside and arguments.beside / "result.json"
-    inputs = {
+    return {
         "tasks": tasks,
-        "minutes": sizes,
-        "seeds": [int(seed) for seed in seeds],
+        "minutes": list(dict.fromkeys(arguments.minutes)),
+        "seeds": list(dict.fromkeys(arguments.seeds)),
         "stores": {s: fingerprint(getattr(arguments, s)) for s in SETS},
         "data": {name: {s: hash_file(getattr(arguments, f"{s}_data") / name) for s in SETS} for name in sorted(files)},
         "settings": {name: getattr(arguments, name) for name in SETTINGS},
         "vocabulary": (arguments.vocabulary or USUAL_VOCABULARY) if "units" in tasks else None,
         "beside": hash_file(beside) if beside and beside.exists() else None,
     }
-    return run_sharded(
-        arguments,
-        arguments.out,
-        inputs,
-        write_part=lambda job, inputs: _probe(arguments, job, inputs),
-        merge=lambda: _merge(arguments, inputs),
-    )
 
 
-def _positive(size: str) -> bool:
-    try:
-        return 0 < float(size) < float("inf")
-    except ValueError:
-        return False
-
-
-def _with_labels(arguments: Any, tasks: list[str]) -> list[str]:
+def _with_labels(arguments: Any) -> list[str]:
     """Tasks whose label files are there; with --optional those of others are named and left out."""
     kept = []
-    for task in tasks:
+    for task in dict.fromkeys(arguments.tasks):
         files = [getattr(arguments, f"{s}_data") / name for s in SETS for name in (LENGTHS, LABELS[task])]
         missing = next((path for path in files if not path.exists()), None)
         if missing is None:
@@ -127,7 +118,8 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         results.append(known["result"])
     probing.write_units(arguments.out / "units.model")
     about = probing.describe(inputs["minutes"])
-    write_json(arguments.out / f"part.{job}.json", {"inputs": inputs, "about": about, "runs": results})
+    with write_shard(arguments.out, job, inputs) as shard:
+        shard.about |= {"about": about, "runs": results}
 
 
 def _key(inputs: dict[str, Any], run: Any) -> str:
@@ -144,26 +136,25 @@ def _key(inputs: dict[str, Any], run: Any) -> str:
 
 
 def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
-    from speechlvm.data.dumps.shards import remove_parts_beyond
     from speechlvm.latents.probes.runs import summarise
     from speechlvm.latents.probes.units import load_units
     from speechlvm.reporting import probes
 
-    parts = [read_json(arguments.out / f"part.{job}.json") for job in range(1, arguments.nj + 1)]
-    runs = [run for part in parts for run in part["runs"]]
+    shards = read_shards(arguments.out, arguments.nj)
+    runs = [run for shard in shards for run in shard["runs"]]
     settings = {**inputs["settings"], "vocabulary": inputs["vocabulary"]}
-    for reason in parts[0]["about"]["left_out"].values():
+    for reason in shards[0]["about"]["left_out"].values():
         print(f"left out: {reason}")
-    if "units" in parts[0]["about"]["tasks"]:
+    if "units" in shards[0]["about"]["tasks"]:
         settings["vocabulary"] = load_units((arguments.out / "units.model").read_bytes()).get_piece_size()
         if settings["vocabulary"] != inputs["vocabulary"]:
             print(
                 f"units: {settings['vocabulary']} sentencepiece units, the number nearest to the usual "
                 f"{inputs['vocabulary']} that the transcripts of the training set support"
             )
-    result = {**parts[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}
+    result = {**shards[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}
     write_json(arguments.out / "result.json", result)
-    remove_parts_beyond(arguments.out, arguments.nj, "part")
+    remove_shards_beyond(arguments.out, arguments.nj)
     remove_leftovers(arguments.out)
     if not runs:
         return

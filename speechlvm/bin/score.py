@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments,
         arguments.out,
         inputs,
-        write_part=lambda job, inputs: _score(arguments, job, inputs),
+        write=lambda job, inputs: _score(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 
@@ -76,7 +76,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         samples=1 if model.bound == "exact" else arguments.samples,
     )
     bar = tqdm(scores, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
-    results.write_part(arguments.out, job, bar, inputs)
+    results.write(arguments.out, job, bar, inputs)
 
 
 def _merge(arguments: Any) -> None:
@@ -86,7 +86,7 @@ def _merge(arguments: Any) -> None:
     experiment = load_experiment(arguments.exp, coding=arguments.coding)
     model, provenance = experiment.model, experiment.provenance
     bound = model.bound if arguments.samples == 1 or model.bound == "exact" else f"iwae-{arguments.samples}"
-    result = results.merge_parts(
+    result = results.merge(
         arguments.out,
         arguments.nj,
         {

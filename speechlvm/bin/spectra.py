@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments,
         arguments.out,
         {"dump": hash_file(arguments.dump / "info.json"), "minutes": arguments.minutes, **SETTINGS},
-        write_part=lambda job, inputs: _write(arguments, job, inputs),
+        write=lambda job, inputs: _write(arguments, job, inputs),
         merge=lambda: _merge(arguments),
     )
 
@@ -47,7 +47,7 @@ def _write(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     check_space(arguments.out, needed, "spectra", bytes_in(arguments.out))
     items = spectra.of_dump(dump, utterances)
     bar = tqdm(items, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
-    store.write_part(arguments.out, job, bar, spectra.REPRESENTATIONS, inputs)
+    store.write(arguments.out, job, bar, spectra.REPRESENTATIONS, inputs)
 
 
 def _merge(arguments: Any) -> None:

@@ -56,7 +56,7 @@ def spectra(rate_hz: int) -> Callable[[np.ndarray], Values]:
 
 
 def of_dump(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Values]]:
-    """(utterance, its values) for `store.write_part`; long ones in parts.
+    """(utterance, its values) for `store.write`; long ones in parts.
 
     Raises:
         UserError: the dump does not hold audio.

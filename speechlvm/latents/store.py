@@ -2,7 +2,7 @@
 
     <store>/<name>_<statistic>.<job>.ark    Kaldi float32 matrices (steps, dimensions), one for each utterance
     <store>/<name>_<statistic>.scp          of the whole set: "<utt> <archive>:<offset>"
-    <store>/part.<job>.json                 what job <job> wrote
+    <store>/shard.<job>.json                what job <job> wrote
     <store>/info.json done.json             of the whole set
 
 A statistic is "mean" (posterior means of latents; the values themselves of hidden states and spectra), "std" (posterior
@@ -12,7 +12,6 @@ the package's own reader: nothing that is read can run code.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.data.dumps.shards import remove_parts_beyond, start_part
 from speechlvm.data.kaldi.matrices import extend_record, read_vectors, write_record
 from speechlvm.data.kaldi.tables import unsafe_id
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import atomic_write, check_complete, disk_errors, read_json, write_json
+from speechlvm.utils.files import check_complete, disk_errors, read_json, write_json
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
@@ -73,7 +72,7 @@ Values = Mapping[str, Mapping[str, np.ndarray]]
 """Of one utterance: name -> statistic -> (steps, D) float32."""
 
 
-def write_part(
+def write(
     directory: Path,
     job: int,
     items: Iterable[tuple[str, Values]],
@@ -84,24 +83,19 @@ def write_part(
 
     Args:
         directory: of the store.
-        job: number of this part, from 1.
+        job: number of the shard, from 1.
         items: (utterance, its values), in any order; those of long ones may come in consecutive parts.
         representations: what each utterance has.
-        inputs: what the part was made from, kept in it.
+        inputs: what the shard is made from; kept in it.
 
     Raises:
         UserError: a value is not finite, or not what the representation says.
     """
     described = list(representations)
     stems = [(r, statistic, f"{r.name}_{statistic}") for r in described for statistic in r.statistics]
-    entries: dict[str, list] = {stem: [] for _, _, stem in stems}
     last, rows = None, {}
-    with contextlib.ExitStack() as stack:
-        streams = {}
-        for _, _, stem in stems:
-            archive = directory / f"{stem}.{job}.ark"
-            start_part(directory, job, archive)
-            streams[stem] = stack.enter_context(atomic_write(archive, "wb"))
+    with write_shard(directory, job, inputs, [stem for _, _, stem in stems]) as shard:
+        shard.about["representations"] = [asdict(r) for r in described]
         for utterance, values in items:
             for r, statistic, stem in stems:
                 with np.errstate(over="ignore"):  # what becomes infinite is refused below
@@ -113,15 +107,11 @@ def write_part(
                     raise UserError(f"{utterance}: {stem} is not finite; the model is broken for this utterance")
                 if utterance == last:
                     rows[stem] += len(array)
-                    extend_record(streams[stem], entries[stem][-1][1], array, rows[stem])
+                    extend_record(shard.streams[stem], shard.entries[stem][-1][1], array, rows[stem])
                 else:
                     rows[stem] = len(array)
-                    entries[stem].append([utterance, write_record(streams[stem], utterance, array)])
+                    shard.entries[stem].append([utterance, write_record(shard.streams[stem], utterance, array)])
             last = utterance
-    write_json(
-        directory / f"part.{job}.json",
-        {"inputs": inputs, "representations": [asdict(r) for r in described], "archives": entries},
-    )
 
 
 def expected_bytes(described: Iterable[Representation], lengths: Collection[int]) -> int:
@@ -134,29 +124,21 @@ def expected_bytes(described: Iterable[Representation], lengths: Collection[int]
 
 
 def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the parts into scp files; returns what info.json says.
+    """Join the shards into scp files; returns what info.json says.
 
     Args:
         directory: of the store.
-        jobs: number of parts.
+        jobs: number of shards.
         info: what `about_dump` says, and "source" (the experiment's name, or "spectra"); of latents "num_samples".
     """
-    parts = [read_json(directory / f"part.{job}.json") for job in range(1, jobs + 1)]
-    described = next((part["representations"] for part in parts if part["representations"]), [])
-    root, utterances = directory.absolute(), 0
+    shards, utterances = read_shards(directory, jobs), 0
+    described = next((shard["representations"] for shard in shards if shard["representations"]), [])
     stems = [f"{r['name']}_{statistic}" for r in described for statistic in r["statistics"]]
     for stem in stems:
-        lines = sorted(
-            (utterance, job, offset)
-            for job, part in enumerate(parts, start=1)
-            for utterance, offset in part["archives"].get(stem, [])
-        )
-        utterances = len(lines)
-        with atomic_write(directory / f"{stem}.scp") as stream:
-            stream.writelines(f"{utterance} {root / stem}.{job}.ark:{offset}\n" for utterance, job, offset in lines)
+        utterances = len(write_index(directory, shards, stem))
     info = {**info, "kind": "representations", "utterances": utterances, "representations": described}
     write_json(directory / "info.json", info)
-    remove_parts_beyond(directory, jobs, "part", *stems)
+    remove_shards_beyond(directory, jobs, *stems)
     _remove_others(directory, stems)
     return info
 

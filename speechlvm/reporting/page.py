@@ -87,7 +87,7 @@ class Page:
         files = [
             (str(path.relative_to(self.exp)), path)
             for path in files_below(self.exp)
-            if path.suffix in INPUTS and not path.name.startswith((".", "part."))
+            if path.suffix in INPUTS and not path.name.startswith((".", "shard."))
         ]
         hashes = {
             name: hash_file(path) for name, path in sorted(files) if path.is_file() and not name.startswith(NOT_SHOWN)

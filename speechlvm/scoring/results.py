@@ -1,4 +1,4 @@
-"""Results on disk: parts of a scored set, utt2nats and result.json."""
+"""Results on disk: shards of a scored set, utt2nats and result.json."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, read_json, write_json
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
 
 if TYPE_CHECKING:
     from speechlvm.scoring.accounting import UtteranceScore
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 EXACT_BOUNDS = ("exact", "code-length")
 
 
-def write_part(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
+def write(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
     """One job's utterances, exactly (JSON keeps all digits of a float64)."""
-    value = {"inputs": inputs, "scores": [asdict(score) for score in scores]}
-    write_json(directory / f"part.{job}.json", value)
+    with write_shard(directory, job, inputs) as shard:
+        shard.about["scores"] = [asdict(score) for score in scores]
 
 
-def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, Any]:
-    """Join the parts into utt2nats and result.json.
+def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, Any]:
+    """Join the shards into utt2nats and result.json.
 
     Args:
         directory: of the score.
-        jobs: number of parts.
+        jobs: number of shards.
         description: fields of result.json that are not sums: model, set, coding, unit ("pmf" or "density"), bound, ...
 
     Raises:
@@ -36,14 +37,10 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
     # imports torch, which tables and checks of what is complete do without
     from speechlvm.scoring.accounting import UtteranceScore, corpus_score
 
-    scores = [
-        UtteranceScore(**score)
-        for job in range(1, jobs + 1)
-        for score in read_json(directory / f"part.{job}.json")["scores"]
-    ]
+    scores = [UtteranceScore(**score) for shard in read_shards(directory, jobs) for score in shard["scores"]]
     names = {score.utterance for score in scores}
     if len(names) != len(scores):
-        raise UserError(f"{directory}: an utterance is in two parts; remove {directory} and score again")
+        raise UserError(f"{directory}: an utterance is in two shards; remove {directory} and score again")
     with atomic_write(directory / "utt2nats") as stream:
         stream.writelines(f"{s.utterance} {s.nats!r}\n" for s in sorted(scores, key=lambda s: s.utterance))
     total = corpus_score(scores)
@@ -60,6 +57,7 @@ def merge_parts(directory: Path, jobs: int, description: dict[str, Any]) -> dict
         "utterances": total.utterances,
     }
     write_json(directory / "result.json", result)
+    remove_shards_beyond(directory, jobs)
     return result
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.latents.store import Representation, merge, write_part
+from speechlvm.latents.store import Representation, merge
+from speechlvm.latents.store import write as write_store
 from speechlvm.utils.files import mark_done
 
 RATE_HZ = 8000
@@ -44,7 +45,7 @@ def make(
         (utterance, {key: {"mean": array.astype(np.float32)} for key, array in of.items()})
         for utterance, of in values.items()
     )
-    write_part(store, 1, items, described, {})
+    write_store(store, 1, items, described, {})
     merge(store, 1, {"source": source, "set": name, "rate_hz": RATE_HZ, "data_hash": name, "num_samples": 100})
     mark_done(store, {"made": "here"})
     lengths = {utterance: len(next(iter(of.values()))) * HOP_FRAMES for utterance, of in values.items()}

@@ -23,7 +23,7 @@ def write_dump(directory, lengths, seed=0, jobs=1):
     """A dump of len(lengths) utterances u00, u01, ..."""
     items = [(f"u{i:02d}", [_speech_like(length, seed + i)]) for i, length in enumerate(lengths)]
     for job in range(1, jobs + 1):
-        pcm.write_part(directory, job, share_of(items, job, jobs), 16000, {"made": "here"})
+        pcm.write(directory, job, share_of(items, job, jobs), 16000, {"made": "here"})
     pcm.merge(directory, jobs, "data")
     mark_done(directory, {"made": "here"})
     return directory

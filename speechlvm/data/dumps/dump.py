@@ -1,7 +1,7 @@
 """Dumps: every utterance's int16 PCM once, as RIFF records in ark + scp, and the exact histogram of PCM values.
 
     <dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
-    <dump>/part.<job>.json      what job <job> wrote: the archive's length; offsets, frames and a hash of each utterance
+    <dump>/shard.<job>.json     what job <job> wrote: the archive's length; offsets, frames and a hash of each utterance
     <dump>/histogram.<job>.npy  int64 counts of the 65 536 PCM values
     <dump>/pcm.scp utt2num_samples histogram.npy info.json      of the whole set, written by `merge`
 
@@ -175,11 +175,11 @@ class Dump(ABC):
 
     def _check_digest(self, record: Record, descriptor: int) -> None:
         if not self._digests:
-            parts = sorted(self.directory.glob("part.*.json"))
-            entries = sorted(entry for path in parts for entry in read_json(path)["utterances"])
+            shards = sorted(self.directory.glob("shard.*.json"))
+            entries = sorted(entry for path in shards for entry in read_json(path)["entries"][Path(self.index).stem])
             if hash_value([[entry[0], entry[3]] for entry in entries]) != self.info["data_hash"]:
                 raise UserError(
-                    f"{self.directory}/info.json: not of what part.*.json beside it say; {make_again(self.directory)}"
+                    f"{self.directory}/info.json: not of what shard.*.json beside it say; {make_again(self.directory)}"
                 )
             self._digests = {entry[0]: entry[3] for entry in entries}
         found, position = hashlib.sha256(), record.offset + self.header_bytes
@@ -203,9 +203,9 @@ class Dump(ABC):
         return self._descriptors[record.archive]
 
     def _mismatch(self, record: Record, reason: str) -> UserError:
-        """That a record is not what the index says; a job is done again where its part is missing."""
-        part = self.directory / f"part.{record.archive.name.split('.')[1]}.json"
-        remedy = f"remove {part} and run stage 2 (dumps) again" if part.exists() else make_again(self.directory)
+        """That a record is not what the index says; a job is done again where its shard is missing."""
+        shard = self.directory / f"shard.{record.archive.name.split('.')[1]}.json"
+        remedy = f"remove {shard} and run stage 2 (dumps) again" if shard.exists() else make_again(self.directory)
         return UserError(
             f"{record.archive}:{record.offset}: {record.utterance}: {reason}; "
             f"the archive does not belong to {self.directory / self.index}; {remedy}"

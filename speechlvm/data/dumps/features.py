@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from speechlvm.data.dumps.shards import merge_parts, start_part, write_kaldi_record, write_part_file
-from speechlvm.utils.files import atomic_write
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 MEL_HOP_FRAMES = 64
 MEL_WINDOW_FRAMES = 256
@@ -60,15 +60,23 @@ def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
 TRANSFORMS = {"mulaw": mulaw_codes, "logmel": log_mel}
 
 
-def write_part(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]], inputs: dict) -> None:
-    """Write one job's feats.<job>.ark and, last, part.<job>.json."""
-    archive = directory / f"feats.{job}.ark"
-    start_part(directory, job, archive)
-    with atomic_write(archive, "wb") as stream:
-        entries = [[u, write_kaldi_record(stream, u, values), len(values)] for u, values in items]
-    write_part_file(directory, job, archive, entries, inputs)
+def write(directory: Path, job: int, items: Iterable[tuple[str, np.ndarray]], inputs: dict) -> None:
+    """Write one job's feats.<job>.ark and, last, shard.<job>.json."""
+    with write_shard(directory, job, inputs, ["feats"]) as shard:
+        stream = shard.streams["feats"]
+        shard.entries["feats"] = [[u, _write_record(stream, u, values), len(values)] for u, values in items]
+
+
+def _write_record(stream: IO[bytes], utterance: str, value: np.ndarray) -> int:
+    """Append a record as kaldiio writes arrays; returns its offset, as in scp files."""
+    import kaldiio
+
+    offset = stream.tell() + len(utterance.encode()) + 1
+    kaldiio.save_ark(stream, {utterance: value})
+    return offset
 
 
 def merge(directory: Path, jobs: int) -> None:
-    """Join the parts into feats.scp and utt2num_frames."""
-    merge_parts(directory, jobs, "feats", "utt2num_frames")
+    """Join the shards into feats.scp and utt2num_frames."""
+    write_index(directory, read_shards(directory, jobs), "feats", "utt2num_frames")
+    remove_shards_beyond(directory, jobs, "feats")

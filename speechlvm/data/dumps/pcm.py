@@ -12,35 +12,32 @@ import numpy as np
 
 from speechlvm.data.audio import MOST_FRAMES, wav_header
 from speechlvm.data.dumps.dump import Dump, Record, make_again
-from speechlvm.data.dumps.shards import merge_parts, remove_parts_beyond, start_part, write_part_file
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import atomic_write, hash_value, read_json, write_array, write_json
+from speechlvm.utils.files import hash_value, write_array, write_json
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 RIFF_HEADER_BYTES = 44
-
 SAMPLE_BYTES = 2
 
 
-def write_part(
+def write(
     directory: Path, job: int, audio: Iterable[tuple[str, Iterable[np.ndarray]]], rate_hz: int, inputs: dict
 ) -> None:
     """Write one job's archive, histogram and, last, its JSON; only a block of samples is held at once.
 
     Args:
         directory: of the dump.
-        job: number of this part, from 1.
+        job: number of the shard, from 1.
         audio: (utterance, blocks of int16 samples), sorted.
         rate_hz: sampling rate in the headers.
-        inputs: what the part was made from, kept in it.
+        inputs: what the shard is made from; kept in it.
 
     Raises:
         UserError: an utterance is too long for a record.
     """
-    archive = directory / f"pcm.{job}.ark"
-    start_part(directory, job, archive)
     histogram = np.zeros(65536, dtype=np.int64)
-    entries = []
-    with atomic_write(archive, "wb") as stream:
+    with write_shard(directory, job, inputs, ["pcm"]) as shard:
+        stream = shard.streams["pcm"]
         for utterance, blocks in audio:
             stream.write(utterance.encode() + b" ")
             offset, frames, digest = stream.tell(), 0, hashlib.sha256()
@@ -59,37 +56,38 @@ def write_part(
             stream.seek(offset)
             stream.write(wav_header(frames, rate_hz))
             stream.seek(0, os.SEEK_END)
-            entries.append([utterance, offset, frames, digest.hexdigest()])
-    write_array(directory / f"histogram.{job}.npy", histogram)
-    write_part_file(directory, job, archive, entries, inputs, rate_hz=rate_hz)
+            shard.entries["pcm"].append([utterance, offset, frames, digest.hexdigest()])
+        write_array(directory / f"histogram.{job}.npy", histogram)
+        shard.about["rate_hz"] = rate_hz
 
 
 def merge(directory: Path, jobs: int, source: str, preparation: dict | None = None) -> dict:
-    """Join the parts into scp, utt2num_samples and histogram; returns what info.json says.
+    """Join the shards into scp, utt2num_samples and histogram; returns what info.json says.
 
     Args:
         directory: of the dump.
-        jobs: number of parts.
+        jobs: number of shards.
         source: the data directory.
         preparation: what was rejected, converted and tolerated when that was made.
 
     Raises:
-        UserError: a part is missing.
+        UserError: a shard is missing.
     """
-    lines = merge_parts(directory, jobs, "pcm", "utt2num_samples")
+    shards = read_shards(directory, jobs)
+    lines = write_index(directory, shards, "pcm", "utt2num_samples")
     histogram = sum(load_histogram(directory / f"histogram.{job}.npy") for job in range(1, jobs + 1))
     write_array(directory / "histogram.npy", histogram)
     info = {
         "kind": "pcm16",
         "source": source,
-        "rate_hz": read_json(directory / "part.1.json")["rate_hz"],
+        "rate_hz": shards[0]["rate_hz"],
         "preparation": preparation or {},
         "utterances": len(lines),
         "frames": int(sum(frames for _, _, _, frames, _ in lines)),
         "data_hash": hash_value([[utterance, digest] for utterance, _, _, _, digest in lines]),
     }
     write_json(directory / "info.json", info)
-    remove_parts_beyond(directory, jobs, "histogram")
+    remove_shards_beyond(directory, jobs, "pcm", "histogram")
     return info
 
 

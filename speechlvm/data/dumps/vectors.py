@@ -1,20 +1,11 @@
-"""Sequences of real vectors (pen points, joint angles): Kaldi float32 matrices in archives, their channels, their dump.
+"""The dump of sequences of real vectors (pen points, joint angles).
 
-    <archive>.ark   records "<utt> \\0BFM <rows><columns><float32 values>", as Kaldi and kaldiio write them
-
-A data directory of such sequences has, beside feats.scp and utt2num_frames, two files of its own:
-
-    channels        name real|binary    a line for each column of the matrices, in their order
-    rate_hz         frames per second, one number; absent where frames are not spaced in time, as strokes
-
-Real channels are normalised with mean and deviation of the training set before a model sees them; binary ones stay 0
-or 1. The dump of a set:
-
-    <dump>/feats.<job>.ark      what job <job> wrote
-    <dump>/part.<job>.json      offsets, frames, moments and a hash of each utterance
+    <dump>/feats.<job>.ark      what job <job> wrote, as `speechlvm.data.kaldi.matrices` writes it
+    <dump>/shard.<job>.json     offsets, frames, moments and a hash of each utterance
     <dump>/feats.scp utt2num_frames info.json      of the whole set, written by `merge`
 
-The reader opens archives only as headers followed by float32 values: nothing that is read can run code.
+Real channels are normalised with mean and deviation of the training set before a model sees them; binary ones stay 0
+or 1.
 """
 
 from __future__ import annotations
@@ -27,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.data.dumps.dump import Dump, Record
-from speechlvm.data.dumps.shards import merge_parts, start_part, write_part_file
 from speechlvm.data.kaldi.matrices import HEADER_BYTES, VALUE_BYTES, _parse_header, write_record
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import atomic_write, hash_value, write_json
+from speechlvm.utils.files import hash_value, write_json
+from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 MARGINAL_FRAMES = 16_384
 """Most frames from which the marginal distribution is fitted."""
@@ -39,10 +30,7 @@ MARGINAL_FRAMES = 16_384
 # --- The files `channels` and `rate_hz` of a data directory -----------------------------------------------------------
 
 
-# --- The dump ---------------------------------------------------------------------------------------------------------
-
-
-def write_part(
+def write(
     directory: Path, job: int, sequences: Iterable[tuple[str, np.ndarray]], channels: dict[str, str], inputs: dict
 ) -> None:
     """Write one job's archive and, last, its JSON.
@@ -51,19 +39,16 @@ def write_part(
         UserError: a sequence with another number of channels, a value that is not finite, or one of a binary channel
             that is not 0 or 1.
     """
-    archive = directory / f"feats.{job}.ark"
-    start_part(directory, job, archive)
-    entries = []
-    with atomic_write(archive, "wb") as stream:
+    with write_shard(directory, job, inputs, ["feats"]) as shard:
         for utterance, values in sequences:
             _check_values(utterance, values, channels)
-            offset = write_record(stream, utterance, values)
+            offset = write_record(shard.streams["feats"], utterance, values)
             wide = values.astype(np.float64)
             mean = wide.mean(0)
             squares = ((wide - mean) ** 2).sum(0)
             digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
-            entries.append([utterance, offset, len(values), digest, mean.tolist(), squares.tolist()])
-    write_part_file(directory, job, archive, entries, inputs)
+            entry = [utterance, offset, len(values), digest, mean.tolist(), squares.tolist()]
+            shard.entries["feats"].append(entry)
 
 
 def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) -> None:
@@ -83,8 +68,8 @@ def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) 
 
 
 def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rate_hz: float | None) -> dict:
-    """Join the parts; returns what info.json says. Moments do not depend on how many parts there were."""
-    lines = merge_parts(directory, jobs, "feats", "utt2num_frames")
+    """Join the shards; returns what info.json says. Moments do not depend on how many shards there were."""
+    lines = write_index(directory, read_shards(directory, jobs), "feats", "utt2num_frames")
     frames, mean, squares = 0, np.zeros(len(channels)), np.zeros(len(channels))
     for _, _, _, count, _, own_mean, own_squares in lines:
         # pairwise update of mean and squared deviations: nothing cancels, however large the mean
@@ -105,6 +90,7 @@ def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rat
         "data_hash": hash_value([[line[0], line[4]] for line in lines]),
     }
     write_json(directory / "info.json", info)
+    remove_shards_beyond(directory, jobs, "feats")
     return info
 
 

@@ -1,4 +1,14 @@
-"""Kaldi float32 matrices in archives, and the channels of a data directory of vectors."""
+"""Sequences of real vectors (pen points, joint angles) in data directories: matrices in archives, and their channels.
+
+    <archive>.ark   records "<utt> \\0BFM <rows><columns><float32 values>", as Kaldi and kaldiio write them
+
+A data directory of such sequences has, beside feats.scp and utt2num_frames, two files of its own:
+
+    channels        name real|binary    a line for each column of the matrices, in their order
+    rate_hz         frames per second, one number; absent where frames are not spaced in time, as strokes
+
+Archives are read only as headers followed by float32 values: nothing that is read can run code.
+"""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_nothing_is_done_twice_and_changes_are_noticed(tmp_path, undrawn):
 def test_other_phones_left_out_are_another_analysis(tmp_path, undrawn):
     own, out = write(tmp_path), tmp_path / "out"
     for skipped, said in (("", "written"), ("pcl h#", "written"), ("h# pcl h#", "complete"), ("h#", "written")):
-        assert said in run("phones", [own], out, "--speakers", "1", "--skip_phones", skipped).stdout
+        assert said in run("phones", [own], out, "--speakers", "1", "--skip_phones", *skipped.split()).stdout
         result = json.loads((out / "result.json").read_text())
         assert not set(result["classes"]) & set(skipped.split()) and result["skipped"] == sorted(set(skipped.split()))
 

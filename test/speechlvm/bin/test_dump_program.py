@@ -54,8 +54,8 @@ def test_a_damaged_part_is_done_again_and_no_other(data, tmp_path, kind):
     for damage in (
         lambda: archives[1].write_bytes(archives[1].read_bytes()[:-1]),  # of a job that was killed, or cut by a copy
         archives[1].unlink,
-        (out / "part.2.json").unlink,
-        lambda: (out / "part.2.json").write_text("{"),
+        (out / "shard.2.json").unlink,
+        lambda: (out / "shard.2.json").write_text("{"),
     ):
         before = [archive.stat().st_mtime_ns for archive in archives]
         content = archives[1].read_bytes()

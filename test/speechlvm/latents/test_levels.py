@@ -8,13 +8,14 @@ import pytest
 from scipy.signal import lfilter
 
 from speechlvm.latents import levels
-from speechlvm.latents.store import Representation, Store, merge, write_part
+from speechlvm.latents.store import Representation, Store, merge
+from speechlvm.latents.store import write as write_store
 from speechlvm.reporting import level_figures
 from speechlvm.utils.files import mark_done
 
 
 def make_store(directory, items, representations, *, rate_hz=16_000, source="m", name="test", num_samples=100):
-    write_part(directory, 1, items, representations, {})
+    write_store(directory, 1, items, representations, {})
     merge(
         directory, 1, {"source": source, "set": name, "rate_hz": rate_hz, "data_hash": "0", "num_samples": num_samples}
     )

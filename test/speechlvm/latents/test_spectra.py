@@ -125,7 +125,7 @@ def test_what_spectra_cannot_be_made_of_is_said(make_dump, tmp_path):
     with pytest.raises(ConfigError, match="1 <= job <= nj"):
         run("--dump", make_dump("test", [700]), "--out", tmp_path / "out", "--nj", 2, "--job", 3)
     pen = tmp_path / "dump/pen"
-    vectors.write_part(pen, 1, [("a", np.ones((4, 1), dtype=np.float32))], {"x": "real"}, {})
+    vectors.write(pen, 1, [("a", np.ones((4, 1), dtype=np.float32))], {"x": "real"}, {})
     vectors.merge(pen, 1, "data", {"x": "real"}, None)
     mark_done(pen, {})
     with pytest.raises(UserError, match=r"pen: holds vectors; spectra are made of audio only"):

@@ -4,7 +4,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from speechlvm.latents.store import Representation, Store, merge, write_part
+from speechlvm.latents.store import Representation, Store, merge
+from speechlvm.latents.store import write as write_store
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
 
@@ -29,8 +30,8 @@ def edit(path, before, after):
 
 @pytest.fixture
 def store(tmp_path):
-    write_part(tmp_path / "s", 1, [("b", values(1)), ("a", values(0))], [Z1, H], {"jobs": 2})
-    write_part(tmp_path / "s", 2, [("c", values(2))], [Z1, H], {"jobs": 2})
+    write_store(tmp_path / "s", 1, [("b", values(1)), ("a", values(0))], [Z1, H], {"jobs": 2})
+    write_store(tmp_path / "s", 2, [("c", values(2))], [Z1, H], {"jobs": 2})
     merge(tmp_path / "s", 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
     mark_done(tmp_path / "s", {})
     return tmp_path / "s"
@@ -56,7 +57,7 @@ def test_parts_of_an_utterance_are_joined(store):
     ]
     for i, (_, part) in enumerate(parts):
         part["h"]["mean"] = whole["h"]["mean"][2 * i : 2 * i + 2]
-    write_part(store, 1, [("a", values(0)), *parts, ("d", values(3))], [Z1, H], {"jobs": 2})
+    write_store(store, 1, [("a", values(0)), *parts, ("d", values(3))], [Z1, H], {"jobs": 2})
     merge(store, 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
     opened = Store(store)
     for utterance, expected in (("a", values(0)), ("b", whole), ("c", values(2)), ("d", values(3))):
@@ -73,7 +74,7 @@ def test_a_moved_store_reads_its_own_archives(store, tmp_path):
 
 def test_fewer_jobs_leave_nothing_of_more(store):
     items = [("a", values(0)), ("b", values(1)), ("c", values(2))]
-    write_part(store, 1, items, [Z1, H], {"jobs": 1})
+    write_store(store, 1, items, [Z1, H], {"jobs": 1})
     merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
     assert not list(store.glob("*.2.*"))
     np.testing.assert_array_equal(Store(store).read("h", "c"), values(2)["h"]["mean"])
@@ -83,15 +84,15 @@ def test_fewer_representations_leave_nothing_of_the_others(store):
     for name in ("pcm.1.ark", "notes_mean"):  # not of a store
         (store / name).touch()
     z1 = Representation("z1", "latent", 64, 32.0, 3)
-    write_part(store, 1, [("a", values(0))], [z1], {"jobs": 1})
+    write_store(store, 1, [("a", values(0))], [z1], {"jobs": 1})
     merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
-    kept = {"z1_mean.1.ark", "z1_mean.scp", "part.1.json", "info.json", "done.json", "pcm.1.ark", "notes_mean"}
+    kept = {"z1_mean.1.ark", "z1_mean.scp", "shard.1.json", "info.json", "done.json", "pcm.1.ark", "notes_mean"}
     assert {path.name for path in store.iterdir()} == kept
 
 
 def test_a_job_without_utterances_is_no_fault(tmp_path):
-    write_part(tmp_path, 1, [], [Z1], {})
-    write_part(tmp_path, 2, [("a", values(0))], [Z1], {})
+    write_store(tmp_path, 1, [], [Z1], {})
+    write_store(tmp_path, 2, [("a", values(0))], [Z1], {})
     assert merge(tmp_path, 2, {"source": "m", "set": "s", "rate_hz": None, "data_hash": ""})["utterances"] == 1
 
 
@@ -167,7 +168,7 @@ def test_what_is_not_there_is_named(store):
 )
 def test_what_cannot_be_stored_is_refused(tmp_path, array, message):
     with pytest.raises(UserError, match=message):
-        write_part(tmp_path, 1, [("a", {"z1": {"mean": array, "kl": array}})], [Z1], {})
+        write_store(tmp_path, 1, [("a", {"z1": {"mean": array, "kl": array}})], [Z1], {})
     assert not list(tmp_path.glob("*.json"))
 
 

@@ -95,7 +95,7 @@ def test_an_archive_that_does_not_match_its_index_is_refused(make_dump, damage):
     utterance, message = damage(directory)
     with pytest.raises(UserError, match=message) as error:
         open_dump(directory).read(utterance)
-    part = directory / "part.1.json"
+    part = directory / "shard.1.json"
     assert f"remove {part} and run stage 2 (dumps) again" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -108,8 +108,8 @@ def test_the_archive_of_another_dump_is_refused(make_dump):
 
 def test_parts_that_are_not_of_this_dump_are_no_proof(make_dump):
     directory, other = make_dump("train", [100, 100]), make_dump("other", [100, 100], seed=3)
-    shutil.copy(other / "part.1.json", directory)
-    with pytest.raises(UserError, match=f"{directory}/info.json: not of what part.* say; remove {directory} and"):
+    shutil.copy(other / "shard.1.json", directory)
+    with pytest.raises(UserError, match=f"{directory}/info.json: not of what shard.* say; remove {directory} and"):
         open_dump(directory).read("u00")
 
 
@@ -141,13 +141,13 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
     script = (
         "import resource, sys, signal\n"
         "from pathlib import Path\n"
-        "from speechlvm.data.dumps.dump import write_part\n"
+        "from speechlvm.data.dumps.pcm import write\n"
         "from speechlvm.utils.errors import UserError\n"
         "import numpy as np\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "try:\n"
-        "    write_part(Path(sys.argv[1]), 1, [('u00', [np.ones(9000, np.int16)])], 16000, {})\n"
+        "    write(Path(sys.argv[1]), 1, [('u00', [np.ones(9000, np.int16)])], 16000, {})\n"
         "except UserError as error:\n"
         "    print(error)\n"
     )
@@ -155,15 +155,15 @@ def test_full_disk_leaves_the_previous_dump_and_a_rerun_finishes(make_dump, spee
     assert "pcm.1.ark" in result.stdout and "bytes are free" in result.stdout, result.stderr
     assert (directory / "pcm.1.ark").read_bytes() == before
     assert not list(directory.glob(".*.tmp"))
-    pcm.write_part(directory, 1, [("u00", [np.ones(9000, np.int16)])], 16000, {})
+    pcm.write(directory, 1, [("u00", [np.ones(9000, np.int16)])], 16000, {})
     pcm.merge(directory, 1, "data")
     assert open_dump(directory).frames == 9000
 
 
 def test_merge_needs_every_part(make_dump):
     directory = make_dump("train", [100, 100], jobs=2)
-    (directory / "part.2.json").unlink()
-    with pytest.raises(UserError, match=r"part\.2\.json"):
+    (directory / "shard.2.json").unlink()
+    with pytest.raises(UserError, match=r"shard\.2\.json"):
         pcm.merge(directory, 2, "data")
 
 

@@ -31,7 +31,7 @@ ITEMS = {f"u{i}": strokes(frames, i) for i, frames in enumerate((7, 50, 1, 30))}
 
 def dump_of(directory, items=ITEMS, jobs=1, rate_hz=None, channels=CHANNELS):
     for job in range(1, jobs + 1):
-        vectors.write_part(directory, job, share_of(sorted(items.items()), job, jobs), channels, {})
+        vectors.write(directory, job, share_of(sorted(items.items()), job, jobs), channels, {})
     vectors.merge(directory, jobs, "data", channels, rate_hz)
     return open_dump(directory)
 
@@ -103,9 +103,9 @@ def test_what_earlier_runs_left_behind_is_removed(tmp_path, kind):
         for job in range(1, jobs + 1):
             share = share_of(sorted(ITEMS.items()), job, jobs)
             if kind is vectors:
-                vectors.write_part(tmp_path, job, share, CHANNELS, {})
+                vectors.write(tmp_path, job, share, CHANNELS, {})
             else:
-                features.write_part(tmp_path, job, share, {})
+                features.write(tmp_path, job, share, {})
         if kind is vectors:
             vectors.merge(tmp_path, jobs, "data", CHANNELS, None)
         else:

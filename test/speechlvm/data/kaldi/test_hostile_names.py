@@ -9,7 +9,8 @@ import pytest
 from speechlvm.bin.cli import run_main
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.kaldi.matrices import read_vectors
-from speechlvm.latents.store import Representation, Store, merge, write_part
+from speechlvm.latents.store import Representation, Store, merge
+from speechlvm.latents.store import write as write_store
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
 
@@ -45,7 +46,7 @@ def test_utterances_of_dumps(make_dump, name):
 def test_representations_of_stores(tmp_path, name):
     store = tmp_path / "store"
     z = Representation("z", "latent", 4, 2.0, 1)
-    write_part(store, 1, [("u", {"z": {"mean": np.zeros((2, 1), "f4")}})], [z], {})
+    write_store(store, 1, [("u", {"z": {"mean": np.zeros((2, 1), "f4")}})], [z], {})
     merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
     mark_done(store, {})
     assert Store(store).utterances == ["u"]
