@@ -51,17 +51,30 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         UserError: the directory would still not be valid; nothing was changed.
     """
     path = Path(path)
-    contents, original_faults = examine(path)
-    for name, table in contents.items():
-        blocking = table.faults if table.unreadable else [] if name in COMPUTED_FILES else table.malformed
-        if blocking:
-            raise UserError(f"{blocking[0]} ({UNCHANGED})")
-    if not allow_pipes and pipe_faults(contents):
-        raise UserError(f"{pipe_faults(contents)[0]} ({UNCHANGED})")
+    contents, faults = examine(path)
+    _refuse_guesses(contents, allow_pipes)
     done: list[str] = []
     for name, table in contents.items():
         _fix_lines(name, table, done)
     _fix_keys(path, contents, done)
+    lengths = _lengths(contents, allow_pipes, done)
+    _regenerate(path, contents, lengths, done)
+    _replace(path, contents, faults, done)
+    return done
+
+
+def _refuse_guesses(contents: dict[str, Contents], allow_pipes: bool) -> None:
+    """Raise an error about the first line that cannot be repaired without a guess."""
+    for name, table in contents.items():
+        blocking = table.faults if table.unreadable else [] if name in COMPUTED_FILES else table.malformed
+        if blocking:
+            raise UserError(f"{blocking[0]} ({UNCHANGED})")
+    if not allow_pipes and (pipes := pipe_faults(contents)):
+        raise UserError(f"{pipes[0]} ({UNCHANGED})")
+
+
+def _lengths(contents: dict[str, Contents], allow_pipes: bool, done: list[str]) -> dict[str, int]:
+    """Samples of each utterance, after ends that are late were cut; empty for vectors."""
     if of_vectors(contents):
         lengths, faults = {}, vector_faults(contents)
     else:
@@ -71,14 +84,17 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         faults += impossible
     if faults:
         raise _refusal(faults)
-    _regenerate(path, contents, lengths, done)
+    return lengths
 
+
+def _replace(path: Path, contents: dict[str, Contents], original_faults: list[str], done: list[str]) -> None:
+    """Write the repaired directory beside the old one, check it, and put its files in place."""
     temporary = path.resolve().with_name(f".{path.resolve().name}.{os.getpid()}.tmp")
+    kept = {name: table for name, table in contents.items() if table.lines}
+    done += [f"{path / name}: removed, as no line was left" for name in contents if name not in kept]
     with disk_errors(path):
         temporary.mkdir()
     try:
-        kept = {name: table for name, table in contents.items() if table.lines}
-        done += [f"{path / name}: removed, as no line was left" for name in contents if name not in kept]
         for name, table in kept.items():
             write_lines(temporary / name, [line.text for line in table.lines])
         for name in OF_VECTORS:
@@ -88,16 +104,13 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         if remaining:
             # The line numbers of the user's own file are of more use than those of the one that was to replace it.
             raise _refusal([fault for fault in original_faults if not fault.endswith(FIXER)] or remaining)
-        if not done:
-            return []
-        for name in contents:
+        for name in contents if done else ():
             if name in kept:
                 os.replace(temporary / name, path / name)
             else:
                 (path / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return done
 
 
 def _refusal(faults: list[str]) -> UserError:
