@@ -68,7 +68,7 @@ def _pcm_values() -> np.ndarray:
 
 
 def _close(edges: np.ndarray) -> np.ndarray:
-    """Put the outermost edges far beyond all data, round once to float32, and insist on a partition."""
+    """Put the outermost edges far beyond all data, round once to float32, and check that they are a partition."""
     edges = edges.copy()
     edges[0], edges[-1] = -OUTERMOST_EDGE, OUTERMOST_EDGE
     edges = edges.astype(np.float32)

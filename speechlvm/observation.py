@@ -142,7 +142,7 @@ class Observation(ABC):
         return AudioObservation(audio.coding, Statistics(audio.mean, audio.std), device, audio.rate_hz)
 
     def check(self, dump: Dump) -> None:
-        """Insist that a dump holds what this is an observation of.
+        """Check that a dump holds what this is an observation of.
 
         Raises:
             UserError: it holds audio in place of vectors, other channels, or frames at another rate.

@@ -178,7 +178,7 @@ def test_rows_of_data_directories(place, name, content, faults, mended):
 def test_row_38_a_command_that_fails_is_never_an_empty_signal(place):
     path = place / "data" / "wav.scp"
     path.write_text(path.read_text().replace(f"A_1 {place}/A_1.wav", "A_1 cat A_1.wav; exit 7 |"))
-    ended = "'cat A_1.wav; exit 7 |' ended with status 7; its output is not used; mend it"
+    ended = "'cat A_1.wav; exit 7 |' ended with status 7; its output is not used; fix the command"
     done = call(validate_data_dir.main, "--allow_pipes", path.parent)
     assert (done.returncode, done.stderr) == (1, f"error: {path}:1: A_1: {ended}\n")
     done = call(dump.main, "--data", path.parent, "--out", place / "dump", "--allow_pipes")
@@ -464,8 +464,8 @@ def test_row_42_all_sizes_of_all_systems_have_bounds():
 # --- Options of recipes -----------------------------------------------------------------------------------------------
 
 ROWS_44 = [
-    (("--stage", "9", "--stop_stage", "3"), "--stage 9 --stop_stage 3: nothing lies between them"),
-    (("--stage", "9", "--stop-stage=3"), "--stage 9 --stop_stage 3: nothing lies between them"),
+    (("--stage", "9", "--stop_stage", "3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
+    (("--stage", "9", "--stop-stage=3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
     (("--stage", "x"), "--stage 'x': a whole number from 0 to 10 is expected"),
     (("--stage", "11"), "--stage '11': a whole number from 0 to 10 is expected"),
     (("--stage", ""), "--stage '': a whole number from 0 to 10 is expected"),

@@ -1,4 +1,4 @@
-"""Checks the environment tools/venv, which must run this file, and mends it.
+"""Checks the environment tools/venv, which must run this file, and repairs it.
 
 What differs from tools/requirements.txt (missing, of another version, damaged, or not importable) is installed again
 from there, hashes required and nothing resolved; an empty environment is one where everything differs. Then reports
@@ -35,7 +35,7 @@ MODULES = {
     "playwright": "playwright",
 }  # fmt: skip
 
-# Run in a process of its own, since a library that failed to load cannot be loaded again after it was mended.
+# Run in a process of its own, since a library that failed to load cannot be loaded again after it was repaired.
 TRY_IMPORTS = """
 import importlib, json, sys
 failed = {}
@@ -143,17 +143,17 @@ def install(pins: dict[str, Pin], names: list[str]) -> None:
     importlib.invalidate_caches()
 
 
-def mend(pins: dict[str, Pin]) -> dict[str, str]:
+def repair(pins: dict[str, Pin]) -> dict[str, str]:
     """Installs what differs from the lock or cannot be imported; returns what is still wrong."""
     wrong = differences(pins)
     if wrong:
         for name, what in wrong.items():
-            print(f"mending  {name}: {what}", flush=True)
+            print(f"installing  {name}: {what}", flush=True)
         install(pins, list(wrong))
         wrong = differences(pins)
     if not wrong and (wrong := failing_imports()):
         for name, what in wrong.items():
-            print(f"mending  {name}: {what}", flush=True)
+            print(f"installing  {name}: {what}", flush=True)
         install(pins, list(wrong))
         wrong = differences(pins) | failing_imports()
     return wrong
@@ -169,7 +169,7 @@ def place_of_project() -> Path | None:
 def check_project() -> str | None:
     """The package itself is importable, and from this checkout; installs it so where it is not."""
     if place_of_project() != ROOT:
-        print(f"mending  speechlvm: not installed from {ROOT}", flush=True)
+        print(f"installing  speechlvm: not installed from {ROOT}", flush=True)
         pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
     place = place_of_project()
     return None if place == ROOT else f"speechlvm is imported from {place}, not from {ROOT}; unset PYTHONPATH"
@@ -200,7 +200,7 @@ def check_disk() -> str | None:
 
 
 def main() -> int:
-    """Checks, mends, and returns the exit status."""
+    """Checks, repairs, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     python = f"python {platform.python_version()}"
@@ -214,7 +214,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    wrong = [f"{name}: {what}" for name, what in mend(read_lock()).items()]
+    wrong = [f"{name}: {what}" for name, what in repair(read_lock()).items()]
     if not wrong:
         wrong = [problem for problem in (check_project(), check_disk()) if problem]
     for problem in wrong:

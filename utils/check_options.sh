@@ -29,7 +29,7 @@ visible_gpus() {
 [ $# -eq 0 ] || usage "unexpected argument '$1'"
 check_number stage 0 10
 check_number stop_stage 0 999999999
-[ "${stage}" -le "${stop_stage}" ] || usage "--stage ${stage} --stop_stage ${stop_stage}: nothing lies between them"
+[ "${stage}" -le "${stop_stage}" ] || usage "--stage ${stage} --stop_stage ${stop_stage}: stop_stage precedes stage"
 check_number nj 1 100000
 check_number nthreads 0 100000
 [ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # of other people's nodes, too

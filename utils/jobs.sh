@@ -17,9 +17,9 @@ say_failure() {
     trap '' PIPE # the status counts, whoever still listens
     [ "$1" -ne 0 ] && [ -n "${current}" ] || return 0
     if [ "$1" -eq 75 ]; then
-        printf '%s: %s: interrupted; run the same command again to go on\n' "${0##*/}" "${current}" >&2 || true
+        printf '%s: %s: interrupted; run the same command again to resume\n' "${0##*/}" "${current}" >&2 || true
     else
-        printf '%s: %s failed with status %d; mend what it says above and run the same command again\n' \
+        printf '%s: %s failed with status %d; fix the error above and run the same command again\n' \
             "${0##*/}" "${current}" "$1" >&2 || true
     fi
 }

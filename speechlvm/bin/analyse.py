@@ -8,7 +8,7 @@ from typing import Any
 from speechlvm.bin.cli import add_check, make_parser, positive, run_main, status_if_decided
 from speechlvm.bin.inputs import fingerprint
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import SKIPPED, hash_file, is_done, mark_done, mark_undone, read_json, withdraw, write_json
+from speechlvm.utils.files import SKIPPED, hash_file, invalidate, is_done, mark_done, mark_undone, read_json, write_json
 
 # What each analysis reads of a data directory.
 FILES = {
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments.optional:
             raise UserError(str(error)) from error
         print(f"analysis '{arguments.analysis}' is skipped: {error}")
-        withdraw(arguments.out)
+        invalidate(arguments.out)
         mark_done(arguments.out, inputs, SKIPPED)
         return 0
     result = {

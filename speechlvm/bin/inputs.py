@@ -9,7 +9,7 @@ from speechlvm.utils.files import DONE, check_complete, hash_file
 
 
 def check_done(*directories: Path) -> None:
-    """Insist that dumps are complete.
+    """Check that dumps are complete.
 
     Raises:
         UserError: one is not, for instance because writing it again was interrupted.
@@ -29,7 +29,7 @@ def fingerprint(store: Path) -> list[str]:
 
 
 def check_trained(directory: Path) -> Path:
-    """Insist that an experiment, or an export, has a trained model; returns the file that changes with it.
+    """Check that an experiment, or an export, has a trained model; returns the file that changes with it.
 
     Raises:
         UserError: it has none.

@@ -7,7 +7,7 @@ from speechlvm.bin.cli import add_sharding, make_parser, positive, run_main, run
 from speechlvm.bin.inputs import fingerprint
 from speechlvm.latents.probes import USUAL_VOCABULARY
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import hash_file, hash_value, read_json, remove_leftovers, withdraw, write_json
+from speechlvm.utils.files import hash_file, hash_value, invalidate, read_json, remove_leftovers, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
 
 SETS = ("train", "valid", "test")
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     tasks = _with_labels(arguments)
     if not tasks:  # said above, and said again by each call, since nothing is written
         if not arguments.check:
-            withdraw(arguments.out)
+            invalidate(arguments.out)
         return 1 if arguments.check else 0
     inputs = _inputs(arguments, tasks)
     return run_sharded(

@@ -1,4 +1,4 @@
-"""Stage 3: train one system with one seed; run again after any interruption, it goes on where it was.
+"""Stage 3: train one system with one seed; run again after any interruption, it resumes.
 
 Any setting of the configuration can be given as --section.key value, for instance --limits.seconds 60.
 

@@ -3,7 +3,7 @@
 The format is taken from the first bytes of the file (behind an ID3v2 tag, if it has one), never from its name (TIMIT's
 ``.WAV`` files are SPHERE on the LDC's disc and RIFF in many copies). Nothing is allocated from a header.
 
-Headers are read here rather than by libsndfile, because libsndfile mends those of truncated files silently. What
+Headers are read here rather than by libsndfile, because libsndfile silently repairs those of truncated files. What
 programs write against the rules and every other program reads is read here, too, and told as an oddity of the file:
 bytes behind the data, no pad byte, a size that is off by less than a header. A file is refused where audio is missing,
 or would be left out.

@@ -71,7 +71,7 @@ class Checkpoints:
         self.directory = Path(directory)
 
     def check_space(self, model: torch.nn.Module) -> None:
-        """Insist on space for the checkpoints of a run: weights and two moments of each, of all that are ever there.
+        """Require space for the checkpoints of a run: weights and two moments of each, of all that are ever there.
 
         Raises:
             UserError: it is not free.
@@ -218,7 +218,7 @@ def _insist_plain_archive(path: Path) -> None:
 
 
 def check_settings(content: dict[str, Any], config: ExperimentConfig, source: str) -> None:
-    """Insist that a checkpoint is whole, and was trained with the settings of the configuration beside it.
+    """Check that a checkpoint is whole, and was trained with the settings of the configuration beside it.
 
     Raises:
         UserError: what is missing, or the first section that differs.

@@ -175,7 +175,7 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     for name in config.training.auxiliary:
         if name not in costs:
             allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
-            raise ConfigError(f"{source}: training.auxiliary: '{name}' is no cost of this {config.model}; {allowed}")
+            raise ConfigError(f"{source}: training.auxiliary: unknown loss '{name}' for {config.model}; {allowed}")
     return config.model_copy(
         update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}
     )

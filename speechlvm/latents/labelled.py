@@ -49,7 +49,7 @@ class Set:
     data: DataDirectory
 
 
-def insist_on(sets: Sequence[Set], **files: str) -> None:
+def require_labels(sets: Sequence[Set], **files: str) -> None:
     """Raise `Unsuitable` if a data directory lacks one of the files: attribute of its contents = name of the file."""
     for item in sets:
         for attribute, name in files.items():
@@ -95,7 +95,7 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: boo
                 f"{store.directory}: {_describe(store)}; {first.directory}: {_describe(first)}; "
                 "only sets of one model can be analysed together"
             )
-        store.insist_made_like(first)
+        store.check_compatible(first)
         for utterance in store.utterances:
             if seen.setdefault(utterance, item) is not item:
                 raise UserError(

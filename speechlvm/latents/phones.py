@@ -8,7 +8,7 @@ from typing import Any
 
 from speechlvm.data.kaldi.phones import fold
 from speechlvm.latents import comparison
-from speechlvm.latents.labelled import Set, Unsuitable, insist_on, of_phones
+from speechlvm.latents.labelled import Set, Unsuitable, of_phones, require_labels
 
 DIMENSIONS = 5
 
@@ -52,7 +52,7 @@ def analyse(
     Raises:
         Unsuitable: data without phones, or nobody with two phones to be told apart.
     """
-    insist_on(sets, phones="phones")
+    require_labels(sets, phones="phones")
     names = chosen_speakers(sets, speaker, speakers)
     notes = [f"speaker {speaker} has no phones"] if speaker not in ("", names[0]) else []
     known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}

@@ -7,7 +7,7 @@ from typing import Any
 
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.latents import comparison
-from speechlvm.latents.labelled import Set, Unsuitable, insist_on, of_utterances
+from speechlvm.latents.labelled import Set, Unsuitable, of_utterances, require_labels
 
 GENDER_DIMENSIONS, HEIGHT_DIMENSIONS = 1, 2
 HEIGHTS = SHORT, MEDIUM, TALL = "< 175 cm", "175-185 cm", "> 185 cm"
@@ -25,7 +25,7 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
     Raises:
         Unsuitable: data without genders, a speaker without one, or data of one gender.
     """
-    insist_on(sets, spk2gender="spk2gender")
+    require_labels(sets, spk2gender="spk2gender")
     for item in sets:
         if lacking := sorted(set(item.data.spk2utt) - set(item.data.spk2gender)):
             raise Unsuitable(
@@ -47,7 +47,7 @@ def analyse_height(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
     Raises:
         Unsuitable: data without heights or genders, or nothing to be told apart in either group.
     """
-    insist_on(sets, spk2height_cm="spk2height", spk2gender="spk2gender")
+    require_labels(sets, spk2height_cm="spk2height", spk2gender="spk2gender")
     groups, notes = {}, _unknown(sets, "height", "spk2height_cm") + _unknown(sets, "gender", "spk2gender")
     for gender, name in GENDERS.items():
         items = of_utterances(sets, lambda data, speaker, gender=gender: _height_of(data, speaker, gender))

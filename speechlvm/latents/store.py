@@ -244,8 +244,8 @@ class Store:
             )
         return values.copy()  # writable
 
-    def insist_made_like(self, other: Store) -> None:
-        """Insist that another set's representations are of the same training, drawn in the same way.
+    def check_compatible(self, other: Store) -> None:
+        """Check that another set's representations are of the same training, drawn in the same way.
 
         Raises:
             UserError: they are not, for instance because stage 6 was interrupted after the model had been trained anew.

@@ -167,7 +167,7 @@ class Model(nn.Module, ABC):
                 layer.start_at(parameters, units, gain)
 
     def start(self, state: State | None, batch: int) -> State:
-        """The state to go on from.
+        """The state to continue from.
 
         Raises:
             ValueError: it lies within a step; only the last chunk may end there.
@@ -324,7 +324,7 @@ class Samples:
     Attributes:
         target: (B, T, E) sampled targets.
         log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        state: to go on from.
+        state: to continue from.
         latents: level name -> (B, T_l, D_l), drawn or given.
         log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
     """

@@ -28,7 +28,7 @@ Differences from the published implementation, which is silent or mistaken in pl
 - It clips standard deviations to [0.001, 5]; ours are smooth and have the lower bound only. Mean and standard deviation
   share the two hidden layers, which are leaky.
 - Before the first step there is a learned d_l[0] in place of the layers' response to a step of zeros; the first step
-  is paid for like all others.
+  is scored like all others.
 - Layers whose input has another size than their output (the first of the encoder and of the output network) are a
   1x1 map followed by an ordinary layer; the 1x1 maps inside of layers have no bias (`modules.causal_conv` says why).
 """

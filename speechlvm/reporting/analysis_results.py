@@ -1,4 +1,4 @@
-"""What the latents know: analyses (stage 7) and probes (stage 8) of experiments and of spectra, found on disk.
+"""Latent space analysis: analyses (stage 7) and probes (stage 8) of experiments and of spectra, found on disk.
 
 No torch in here: it works in seconds, from result.json files alone.
 """

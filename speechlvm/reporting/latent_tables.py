@@ -1,4 +1,4 @@
-"""What the latents know, and what probes of them reach: tables for RESULTS.md and for an experiment's page.
+"""Latent space analysis, and what probes of them reach: tables for RESULTS.md and for an experiment's page.
 
 exp/<train_set>/tables/levels.{csv,tex}         information, units and time scale of each representation
 exp/<train_set>/tables/neighbours.{csv,tex}     accuracies of k nearest neighbours
@@ -16,7 +16,7 @@ from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE, LEAST_SAMPLES
 from speechlvm.reporting.analysis_results import PROTOCOLS, SUBJECTS, Findings, Value, accuracy, by_experiment, combine
 from speechlvm.reporting.formats import Column
 
-LATENTS = "What the latents know"
+LATENTS = "Latent space analysis"
 PROBES = "probes"
 
 

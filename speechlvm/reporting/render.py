@@ -3,7 +3,7 @@
 RESULTS.md                       everything, for people
 exp/<train_set>/tables/*.tex     each of the papers' tables as a LaTeX tabular
 exp/<train_set>/tables/*.csv     the same with all digits, a line for each row and set
-What the latents know is in files of the same kinds; see latent_tables.
+Latent space analysis is in files of the same kinds; see latent_tables.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def _other_data(cells: list[Cell]) -> list[str]:
         most = max(found, key=lambda data: len(found[data]))
         others = sorted({experiment for data in found if data != most for experiment in found[data]})
         if others:
-            lines.append(f"`{name}` was other data when these were scored: {', '.join(others)}; score them again.")
+            lines.append(f"`{name}` changed since these were scored: {', '.join(others)}; score them again.")
     return lines
 
 

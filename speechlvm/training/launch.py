@@ -78,8 +78,8 @@ class _Agent(LocalElasticAgent):
         if decided or not result.is_failed():
             return min(decided, default=0)
         if self._request:
-            raise Interrupted(f"stopped by {signal.Signals(self._request).name}; run the same command to go on")
-        raise UserError(f"{_accident(result)}, after {MAX_RESTARTS} restarts; run the same command to go on")
+            raise Interrupted(f"stopped by {signal.Signals(self._request).name}; run the same command again to resume")
+        raise UserError(f"{_accident(result)}, after {MAX_RESTARTS} restarts; run the same command again to resume")
 
 
 def launch(arguments: list[str], processes: int, nodes: int) -> int:

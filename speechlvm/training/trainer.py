@@ -197,7 +197,7 @@ class Trainer:
         self._save()
         name = signal.Signals(int(request)).name
         raise self.processes.said_once(
-            Interrupted(f"stopped by {name} after step {self.progress.step}; run the same command to go on")
+            Interrupted(f"stopped by {name} after step {self.progress.step}; run the same command again to resume")
         )
 
     def _request(self) -> int:
@@ -392,7 +392,7 @@ class Trainer:
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 
     def _newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint, if there is one, insisting that it belongs here."""
+        """The newest checkpoint, if there is one, checked to belong here."""
         content = self.checkpoints.load_latest()
         if content is None:
             return None

@@ -87,14 +87,14 @@ def remove_leftovers_of(path: Path) -> None:
 def _remove_left(paths: Iterable[Path]) -> None:
     for path in paths:
         process = path.name.split(".")[-2]
-        if process.isdecimal() and not _lives(int(process)):
+        if process.isdecimal() and not _is_alive(int(process)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -145,7 +145,7 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
 
 
 def check_space(path: Path, needed: int, what: str = "", present: int = 0) -> None:
-    """Insist on free space before something long is begun.
+    """Require free space before something long is begun.
 
     Args:
         path: where it will be written.
@@ -313,7 +313,7 @@ def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None
     write_json(Path(directory) / mark, inputs)
 
 
-def withdraw(directory: Path) -> None:
+def invalidate(directory: Path) -> None:
     """Results in `directory` are of data that no longer support them."""
     for name in (DONE, "result.json"):
         (Path(directory) / name).unlink(missing_ok=True)

@@ -202,7 +202,7 @@ def checked(settings: type[Settings], value: Any, source: str) -> Any:
 
 
 def check_format(value: dict[str, Any], newest: int, source: str) -> None:
-    """Insist that a file is of a format that this version reads.
+    """Check that a file is of a format that this version reads.
 
     Args:
         value: with "format", and "speechlvm", the version that wrote it.

@@ -198,9 +198,9 @@ def test_what_differs_from_the_lock_is_installed_from_it(environment, capsys, fa
         (info / "RECORD").unlink()
     elif fault == "no metadata":
         (info / "METADATA").unlink()
-    assert check_install.mend(PINS) == {}
+    assert check_install.repair(PINS) == {}
     assert calls == ["two==1.0 --hash=sha256:0\n"]
-    assert "mending  two: " in capsys.readouterr().out
+    assert "installing  two: " in capsys.readouterr().out
 
 
 def test_what_cannot_be_imported_is_installed_again_once(environment, monkeypatch):
@@ -209,7 +209,7 @@ def test_what_cannot_be_imported_is_installed_again_once(environment, monkeypatc
         package(site, name, "1.0")
     failures = iter([{"two": "import two: OSError: undefined symbol"}] * 2)
     monkeypatch.setattr(check_install, "failing_imports", lambda: next(failures))
-    assert check_install.mend(PINS) == {"two": "import two: OSError: undefined symbol"}
+    assert check_install.repair(PINS) == {"two": "import two: OSError: undefined symbol"}
     assert calls == ["two==1.0 --hash=sha256:0\n"]
 
 

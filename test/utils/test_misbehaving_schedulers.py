@@ -175,7 +175,7 @@ def jobs_that_cannot_be_cancelled_are_not_run_beside_themselves(on):
     wait_for(lambda: running(on.log()))
     process.send_signal(signal.SIGTERM)
     status, err = end(process)
-    assert status == 75 and "see to it by hand" in err
+    assert status == 75 and "cancel it manually" in err
     status, err = on.call("x.log", "echo", "second", faults={"deaf": 10**6})
     assert (status, len(on.scheduler.jobs())) == (1, 1) and "still runs; cancel it first" in err
     assert on.call("x.log", "echo", "second")[0] == 0

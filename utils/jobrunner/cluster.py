@@ -312,7 +312,7 @@ class Runner:
             except SchedulerError as error:
                 self.silence.say(f"the scheduler does not answer: {error}")
             time.sleep(0.5)
-        say(f"{self.backend.name} job {submitted} has not ended; see to it by hand")
+        say(f"{self.backend.name} job {submitted} has not ended; cancel it manually")
         return False
 
     def recover(self, left: Path) -> None:

@@ -123,7 +123,7 @@ def _add_file(path: Path, found: list[Path], log: Log) -> None:
         status = path.stat()
     except OSError as error:
         reason = "dangling symbolic link" if isinstance(error, FileNotFoundError) else error.strerror
-        log.reject(path, f"{path}: {reason}; mend it, or move it away")
+        log.reject(path, f"{path}: {reason}; fix it, or move it away")
         return
     if stat.S_ISREG(status.st_mode):
         found.append(path)

@@ -180,7 +180,7 @@ def _too_long(source: Path, rate_hz: int) -> UserError:
 
 
 def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log) -> AudioInfo | None:
-    """Compares sizes that libsndfile would mend silently; what the header says, where this package reads it.
+    """Compares sizes that libsndfile would silently repair; what the header says, where this package reads it.
 
     Raises:
         UserError: empty, truncated, or of a kind that is not read.

@@ -63,7 +63,7 @@ def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) 
             expected = "0 or 1" if kind == "binary" else "a finite number"
             raise UserError(
                 f"{utterance}: frame {frame}: {name} is {values[frame, column]}; expected {expected}; "
-                "mend or leave out the sequence and prepare the data again"
+                "fix or leave out the sequence and prepare the data again"
             )
 
 

@@ -1,1 +1,1 @@
-"""Kaldi data directories and matrices: reading, writing, validation, fixing."""
+"""Kaldi data directories and matrices: reading, writing, validation, repair."""

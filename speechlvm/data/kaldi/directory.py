@@ -1,4 +1,4 @@
-"""Kaldi data directories: reading and writing them (files: `tables`; what may be wrong: `checks`; mending: `repair`).
+"""Kaldi data directories: reading and writing them (files: `tables`; checks: `validate`; repairs: `fix`).
 
 Relative paths in ``wav.scp`` are relative to the current directory, which is the recipe's; what this package writes
 itself has absolute paths.

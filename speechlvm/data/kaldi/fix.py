@@ -1,4 +1,4 @@
-"""Mending data directories by removing or sorting lines, and by cutting ends that are a little late."""
+"""Fixing data directories by removing or sorting lines, and by cutting ends that are a little late."""
 
 from __future__ import annotations
 

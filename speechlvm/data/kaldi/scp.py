@@ -85,11 +85,12 @@ def local_file(source: Path | Pipe) -> Iterator[Path]:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             reason = f", saying: {said[-1]}" if said else ""
-            raise UserError(f"'{source}' ended with status {done.returncode}{reason}; its output is not used; mend it")
+            failed = f"'{source}' ended with status {done.returncode}{reason}"
+            raise UserError(f"{failed}; its output is not used; fix the command")
         try:
             yield path
         except UserError as error:
             # what could be done with a file cannot be done with a command's output
             said = re.sub("convert it, for example with: .*", "let the command convert it", str(error))
-            said = said.replace(COPY_AGAIN, "mend the command").replace(str(path), f"output of '{source}'")
+            said = said.replace(COPY_AGAIN, "fix the command").replace(str(path), f"output of '{source}'")
             raise type(error)(said) from error

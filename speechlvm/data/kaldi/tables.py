@@ -108,8 +108,8 @@ class Contents:
         path: the file.
         lines: those that could be read.
         faults: all.
-        cosmetic: those that reading has mended already.
-        malformed: those that only the file's owner can mend.
+        cosmetic: those that reading has repaired already.
+        malformed: those that only the file's owner can fix.
         misshapen: the lines that these are about.
         unreadable: whether some bytes are no text.
     """
@@ -126,8 +126,8 @@ class Contents:
         """Records a fault of a line."""
         self.faults.append(f"{self.path}:{line}: {reason}")
 
-    def mended(self, line: int, reason: str) -> None:
-        """Records a fault that reading mends."""
+    def repaired(self, line: int, reason: str) -> None:
+        """Records an error that reading repairs."""
         self.cosmetic.append(f"{self.path}:{line}: {reason}")
         self.faults.append(f"{self.cosmetic[-1]}; {FIXER}")
 
@@ -145,10 +145,10 @@ def read_table(path: Path) -> Contents:
     for number, text in _split_lines(contents):
         stripped = text.strip(BLANKS)
         if not stripped:
-            contents.mended(number, "blank line")
+            contents.repaired(number, "blank line")
             continue
         if text != stripped:
-            contents.mended(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line")
+            contents.repaired(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line")
         key, rest = [*re.split(f"[{BLANKS}]+", stripped, maxsplit=1), ""][:2]
         line = Line(number, key, rest)
         contents.lines.append(line)
@@ -158,7 +158,7 @@ def read_table(path: Path) -> Contents:
             contents.malformed.append(contents.faults[-1])
             contents.misshapen.add(line)
         elif path.name == "wav.scp" and stripped != f"{key} {rest}":
-            contents.mended(number, "more than one blank after the utterance id")
+            contents.repaired(number, "more than one blank after the utterance id")
     if not contents.lines and not contents.faults:
         contents.fault(1, "empty file; remove it, or prepare the data again")
     _check_order(contents, table)
@@ -171,14 +171,14 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
     with contextlib.suppress(UnicodeDecodeError):  # not what its mark says: found below
         data, encoding = unmarked(data)
         if encoding:
-            contents.mended(1, f"{encoding.upper()} byte order mark")
+            contents.repaired(1, f"{encoding.upper()} byte order mark")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.find(b"\0")) + 1
         contents.fault(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
         contents.unreadable = True
         return []
     if data and not data.endswith(b"\n"):
-        contents.mended(data.count(b"\n") + 1, "no newline at the end of the file")
+        contents.repaired(data.count(b"\n") + 1, "no newline at the end of the file")
         data += b"\n"
     result, crlf = [], []
     for number, raw in enumerate(data.split(b"\n")[:-1], 1):
@@ -191,7 +191,7 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
             contents.fault(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
             contents.unreadable = True
     if crlf:
-        contents.mended(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
+        contents.repaired(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
     return result
 
 

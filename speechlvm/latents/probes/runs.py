@@ -114,7 +114,7 @@ class Probing:
                         f"{other.directory}: representations that {what} {b}, but those in {one.directory} {what} {a}; "
                         "give stores of one experiment"
                     )
-            other.insist_made_like(one)
+            other.check_compatible(one)
             shared = sorted(set(one.utterances) & set(other.utterances))
             if shared:
                 raise UserError(

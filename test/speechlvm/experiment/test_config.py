@@ -74,7 +74,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("model: lstm", "a: &a [1]\nb: *a\nmodel: lstm", r"aliases are not allowed"),
         ("model: lstm", "model: [lstm", r"tiny.yaml:\d+: not valid YAML"),
         ("schedule: cosine", "schedule: exponential", r"exponential needs decay_steps"),
-        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"), r"training.auxiliary: 'a' .*lstm; it has"),
+        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"), r"training.auxiliary: unknown loss 'a' for lstm; it has"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
         (CLIP, CLIP + _auxiliary("a", "initial: -1.0, final: 0.0, steps: 5"), r"auxiliary.a.initial: .*greater than"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from imitations.representations import make
 
-from speechlvm.latents.labelled import Unsuitable, insist_on, of_phones, of_utterances, open_sets
+from speechlvm.latents.labelled import Unsuitable, of_phones, of_utterances, open_sets, require_labels
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
 
@@ -48,9 +48,9 @@ def test_sums_of_float32_values_do_not_lose_digits(tmp_path):
 
 def test_a_missing_file_is_named(tmp_path):
     sets = open_sets(*zip(make(tmp_path, "test", {"a_1": {"z1": RAMP}}, gender={"a": "f"}), strict=True))
-    insist_on(sets, spk2gender="spk2gender")
+    require_labels(sets, spk2gender="spk2gender")
     with pytest.raises(Unsuitable, match="test/data/spk2height: no such file"):
-        insist_on(sets, spk2gender="spk2gender", spk2height_cm="spk2height")
+        require_labels(sets, spk2gender="spk2gender", spk2height_cm="spk2height")
 
 
 @pytest.mark.parametrize(

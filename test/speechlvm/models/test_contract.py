@@ -174,7 +174,7 @@ def test_likelihood_of_a_step_does_not_see_it_or_what_follows(system, audio):
 
 
 def test_score_depends_on_each_frame(system, audio):
-    # every frame is paid for, the first and the last included
+    # every frame is scored, the first and the last included
     model, observation = system
     base = _nats(model, observation, audio, [0])["u0"]
     for frame in (0, 1299):

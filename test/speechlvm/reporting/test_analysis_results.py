@@ -48,8 +48,8 @@ def section(text, title):
     return text.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
-LEVELS = "What the latents know: information, units in use, time scale"
-NEIGHBOURS = "What the latents know: phones and speakers"
+LEVELS = "Latent space analysis: information, units in use, time scale"
+NEIGHBOURS = "Latent space analysis: phones and speakers"
 
 
 def test_one_seed_has_intervals(root, run, write_findings):

@@ -193,7 +193,7 @@ def test_scores_of_other_data_are_named(write_result, write_table, run):
     for name in ("a", "b", "c"):
         write_result(name, 10.0, data_hash="new" if name != "b" else "old")
     write_table(rows("a"))
-    assert "\n\n`test` was other data when these were scored: b; score them again.\n\n" in run()
+    assert "\n\n`test` changed since these were scored: b; score them again.\n\n" in run()
 
 
 # --- Any state of completion ------------------------------------------------------------------------------------------

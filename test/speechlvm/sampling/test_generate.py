@@ -150,7 +150,7 @@ def test_resyntheses_and_interpolations_are_of_the_posteriors(recorded, original
 
 
 def test_posteriors_are_drawn_with_one_noise(recorded, originals):
-    """Two equal sequences have equal latents, whatever their names, so that nothing lies between them."""
+    """Two equal sequences have equal latents, whatever their names, so that stop_stage precedes stage."""
     if not recorded.levels:
         pytest.skip("no latents")
     generate.utterance_groups(recorded.experiment, {"x": originals["a"], "y": originals["a"]}, seed=4)

@@ -85,7 +85,8 @@ def test_killed_processes_start_again_and_a_signal_stops_all(words, start, train
     output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 75, output
     assert output.count("with SIGKILL") == 1 and "resuming after step" in output and "Traceback" not in output
-    step = int(re.search(r"error: stopped by SIGUSR2 after step (\d+); run the same command to go on", output)[1])
+    stopped = re.search(r"error: stopped by SIGUSR2 after step (\d+); run the same command again to resume", output)
+    step = int(stopped[1])
     assert output.count("error: ") == 1
     assert Checkpoints(tmp_path / "killed" / "checkpoints").steps()[-1] == step
     limit = ("--limits.steps", str(step + 20))  # the learning rate is constant

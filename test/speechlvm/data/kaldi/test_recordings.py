@@ -192,12 +192,12 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
             "' ended with status 1, saying: cat: /dev/null/gone: Not a directory; its",
         ),
         ("head -c 1000 {file} |", "output of 'head -c 1000 "),
-        ("true |", "output of 'true |': empty file; mend the command\n"),
+        ("true |", "output of 'true |': empty file; fix the command\n"),
         (
             "echo '<html>' |",
             "expected NIST SPHERE, RIFF WAVE or FLAC; if it is audio, let the command convert it\n",
         ),
-        ("kill -9 $$ |", "' ended with status -9; its output is not used; mend it"),
+        ("kill -9 $$ |", "' ended with status -9; its output is not used; fix the command"),
     ],
 )
 def test_a_command_that_fails_is_a_fault(piped, tmp_path, command, message):
