@@ -16,7 +16,7 @@ from speechlvm.data.dumps import open_dump
 from speechlvm.utils.errors import ConfigError, UserError
 
 PROGRAMS = sorted(
-    path.stem for path in Path(sample.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cli")
+    path.stem for path in Path(sample.__file__).parent.glob("*.py") if path.stem not in ("__init__", "cli", "inputs")
 )
 
 

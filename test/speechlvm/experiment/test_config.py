@@ -74,7 +74,11 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("model: lstm", "a: &a [1]\nb: *a\nmodel: lstm", r"aliases are not allowed"),
         ("model: lstm", "model: [lstm", r"tiny.yaml:\d+: not valid YAML"),
         ("schedule: cosine", "schedule: exponential", r"exponential needs decay_steps"),
-        (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"), r"training.auxiliary: unknown loss 'a' for lstm; it has"),
+        (
+            CLIP,
+            CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"),
+            r"training.auxiliary: unknown loss 'a' for lstm; it has",
+        ),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
         (CLIP, CLIP + _auxiliary("a", "initial: -1.0, final: 0.0, steps: 5"), r"auxiliary.a.initial: .*greater than"),
@@ -124,7 +128,7 @@ def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
 
 
 @pytest.mark.parametrize(
-    ("section", "settings", "message"),
+    ("section", "values", "message"),
     [
         ("kl_weight", {"initial": 0.2, "steps": 500}, "mean nothing with schedule constant"),
         ("kl_weight", {"schedule": "linear", "initial": 0.2}, "schedule linear needs steps"),
@@ -134,8 +138,8 @@ def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
     ],
 )
-def test_schedules_that_cannot_be_meant_are_refused(section, settings, message):
+def test_schedules_that_cannot_be_meant_are_refused(section, values, message):
     with pytest.raises(ConfigError, match=message):
         settings.validated(
-            {"kl_weight": config.KLWeight, "learning_rate": config.LearningRate}[section], settings, "a.yaml"
+            {"kl_weight": config.KLWeight, "learning_rate": config.LearningRate}[section], values, "a.yaml"
         )
