@@ -1,8 +1,8 @@
 """What bad input does, row by row of a table of it: exit status and message of the programs that people call.
 
 Rows that need more than this are elsewhere: 1 to 21 (audio) in speechlvm/data/test_bad_audio.py, 49 (archives) in
-speechlvm/data/test_unpack.py, 50 (downloads) in speechlvm/data/test_download.py, 53 (XML) in egs/test_iam_ondb.py; what
-checkpoints may hold, beyond rows 45 to 48, in speechlvm/training/test_checkpoint_attacks.py.
+speechlvm/data/corpora/test_unpack.py, 50 (downloads) in test_download.py beside it, 53 (XML) in egs/test_iam_ondb.py;
+what checkpoints may hold, beyond rows 45 to 48, in speechlvm/experiment/test_checkpoint_attacks.py.
 """
 
 import errno

@@ -12,10 +12,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of archives, blank separated; empty: all of the list")
     parser.add_argument("--to", type=Path, required=True, help="directory to unpack into")
     parser.add_argument("--mirror", default="", help="URL that takes the place of the list's base; empty: as listed")
-    parser.add_argument("--keep", action="store_true", help="do not remove archives after unpacking")
     arguments = parser.parse_args(argv)
 
-    from speechlvm.data.corpora.download import ArchiveList, choose, download, is_complete, load_archives
+    from speechlvm.data.corpora.download import ArchiveList, choose, download, load_archives
     from speechlvm.utils.lock import locked
     from speechlvm.utils.settings import validated
 
@@ -25,13 +24,13 @@ def main(argv: list[str] | None = None) -> int:
         listed = validated(ArchiveList, {**listed.model_dump(), "base": arguments.mirror}, "--mirror")
     missing = []
     for archive in choose(listed, arguments.only.split(), str(arguments.archives)):
-        if is_complete(archive, arguments.to):
+        if (arguments.to / archive.content).exists():
             print(f"{arguments.to}: {archive.name}: complete")
         else:
             missing.append(archive)
     if missing:
         with locked(arguments.to / "archives"):
-            download(listed, missing, arguments.to, arguments.keep)
+            download(listed, missing, arguments.to)
     return 0
 
 

@@ -714,7 +714,7 @@ def test_the_archive_is_well_described():
     [archive] = listed.archives
     assert f"{listed.base}{archive.path}" == "https://mocap.cs.cmu.edu/allasfamc.zip"
     default = (RECIPE / "db.sh").read_text(encoding="utf-8")
-    assert f'MOCAP="${{MOCAP:-downloads/{archive.contents[0]}}}"' in default
+    assert f'MOCAP="${{MOCAP:-downloads/{archive.content}}}"' in default
 
 
 @pytest.fixture(scope="module")

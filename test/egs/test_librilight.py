@@ -161,7 +161,7 @@ def test_both_recipes_show_the_same_table():
 
 def test_the_archive_is_that_of_the_subset():
     [archive] = load_archives(RECIPE / "local/archives.yaml").archives
-    assert archive.file == prepare.ARCHIVE and archive.contents == ["librispeech_finetuning"]
+    assert archive.file == prepare.ARCHIVE and archive.content == "librispeech_finetuning"
 
 
 def test_download_of_what_is_there_is_a_no_op(original):

@@ -24,7 +24,7 @@ from speechlvm.data.corpora.unpack import unpack
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log, warn
 from speechlvm.utils.errors import ConfigError, UserError
-from speechlvm.utils.files import existing_parent, files_below, is_done, mark_done, remove_leftovers, version_of
+from speechlvm.utils.files import atomic_directory, files_below, is_done, mark_done, remove_leftovers, version_of
 
 SETS = ("train", "valid", "test")
 RATE_HZ = 16000
@@ -36,7 +36,6 @@ ENDINGS = (".wav", ".flac", ".aiff", ".aif", ".sph", ".ogg", ".opus", ".mp3", ".
 ARCHIVES = re.compile(r"\.(tar\.bz2|tar\.gz|tgz|zip)$", re.IGNORECASE)
 UNSEGMENTED, UNPACKED = "unsegmented", ".unpacked"
 SENTENCE = re.compile(r"(CB-[A-Z]+-[0-9]+)-[0-9]+", re.IGNORECASE)  # book and chapter in names of sentences
-MOST_MEMBERS = 1_000_000
 
 
 @dataclass
@@ -104,15 +103,13 @@ def unpack_once(archive: Path, target: Path) -> None:
     inputs = {"archive": [str(archive), *version_of(archive)]}
     if is_done(target, inputs):
         return
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
-    unpack(archive, temporary, shutil.disk_usage(existing_parent(temporary)).free, MOST_MEMBERS)
-    for inner in archives_among(sorted(files_below(temporary))):
-        unpack_once(inner, inner.with_name(ARCHIVES.sub("", inner.name) + UNPACKED))
-        inner.unlink()
-    mark_done(temporary, inputs)
-    temporary.rename(target)
+    with atomic_directory(target) as unpacked:
+        unpack(archive, unpacked, shutil.disk_usage(unpacked).free)
+        for inner in archives_among(sorted(files_below(unpacked))):
+            unpack_once(inner, inner.with_name(ARCHIVES.sub("", inner.name) + UNPACKED))
+            inner.unlink()
+        mark_done(unpacked, inputs)
 
 
 def archives_among(files: Iterable[Path]) -> list[Path]:

@@ -30,9 +30,7 @@ direct=
 elsewhere=
 for set in ${sets//_/-}; do
     if [ -d "${corpus}/${set}" ]; then direct+="${direct:+ }${set}"; else elsewhere+="${elsewhere:+ }${set}"; fi
-    [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] ||
-        [ -d "${to}/archives/${set}/unpacked" ] || # interrupted when part of it was in its place
-        continue
+    [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] || continue
     missing+="${missing:+ }${set}"
 done
 # In one place they are a corpus; what would be downloaded comes to another one than what is there.

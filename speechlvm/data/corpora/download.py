@@ -7,87 +7,65 @@ A recipe lists its archives in ``local/archives.yaml``::
     archives:
       - name: dev-clean                  # what --only calls it
         path: 12/dev-clean.tar.gz        # below base; .tar.gz, .tgz or .zip; its last part is the file's name
-        bytes: 337926286                 # exact size of the archive; left out: what the server says
+        bytes: 337926286                 # size of the archive; left out: unknown
         checksum: md5:42e2234ba48799c1f50f24a7926300a1   # or sha256:..., or unpublished
-        contents: [LibriSpeech/dev-clean]   # files or directories that this archive alone brings
+        content: LibriSpeech/dev-clean   # directory that this archive alone brings
         max_unpacked_bytes: 370000000    # upper limit of the sum of its files' bytes, and the space asked for
-        max_members: 3000                # upper limit of the number of its files and directories
 
-``contents`` are paths as they are in the archive and, unpacked, below the directory that is downloaded to. They appear
-there complete, each by one rename. Files of the archive outside of them are shared with other archives, as the
-LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with other bytes
-is named in a warning.
+``content`` is a path in the archive and, unpacked, below the directory DIR that is downloaded to. It appears there by
+one rename, after everything else has been done: where it is, it is complete. Files outside of it are shared with other
+archives, as the LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with
+other bytes is named in a warning.
 
-``checksum: unpublished`` is for archives of which nobody publishes one. They are then fetched by https only, and every
-member's CRC must be right. The SHA-256 of what came is shown, and recorded: later downloads to the same place must
-bring the same.
+``checksum: unpublished`` is for archives of which nobody publishes one. They are fetched by https only, and their
+SHA-256 is shown.
 
-Below the directory DIR that is downloaded to, ``DIR/archives`` holds what is in transfer (``<file>.part``), archives
-that came complete (``<file>``, until unpacked; files put there by hand are verified and used), and for each name the
-marker ``<name>/done.json`` with size and checksum.
+Until then ``DIR/archives`` holds what is in transfer (``<file>.part``; ``<file>.part.version`` is what the server calls
+this version of it), archives that came complete (``<file>``; those put there by hand are verified and used), and what
+has been unpacked (``<name>``). Proxies are those of the environment (http_proxy, https_proxy, no_proxy).
 """
 
 from __future__ import annotations
 
+import filecmp
+import http.client
 import logging
 import os
-import re
 import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints
+from tqdm import tqdm
 
-from speechlvm.data.corpora.transfer import Unavailable, discard, transfer
-from speechlvm.data.corpora.unpack import move_into, unpack
+from speechlvm import __version__
+from speechlvm.data.corpora.unpack import unpack
 from speechlvm.utils.errors import ConfigError, UserError
-from speechlvm.utils.files import check_space, hash_file, mark_done, read_json, sync_directory
+from speechlvm.utils.files import atomic_directory, atomic_write, check_space, disk_errors, hash_file
 from speechlvm.utils.settings import Settings, load_yaml, validated
 
 log = logging.getLogger(__name__)
 
-UNPUBLISHED = "unpublished"
-DIGITS = {"md5": 32, "sha256": 64}
+STALL_S = 60  # without a byte
+WAITS_S = (1, 2, 4, 8, 16)  # before trying again; from the first one again when more bytes have come
+TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)  # 416: what was there is removed, so that it starts again
+LOG_EVERY_S = 10
+BLOCK_BYTES = 1 << 18
 
 
 class Archive(Settings):
     """One archive; the docstring of this module says what the settings mean."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    path: Annotated[
-        str, StringConstraints(pattern=r"^([A-Za-z0-9~%+_-][A-Za-z0-9.~%+_-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*$")
-    ]
-    bytes: int | None = Field(default=None, gt=0, le=10**13)
-    checksum: str
-    contents: list[str] = Field(min_length=1)
-    max_unpacked_bytes: int = Field(gt=0, le=10**13)
-    max_members: int = Field(gt=0, le=10**8)
-
-    @field_validator("path")
-    @classmethod
-    def _can_be_unpacked(cls, path: str) -> str:
-        if not path.endswith((".tar.gz", ".tgz", ".zip")):
-            raise ValueError("expected a name that ends in .tar.gz, .tgz or .zip")
-        return path
-
-    @field_validator("checksum")
-    @classmethod
-    def _is_a_checksum(cls, checksum: str) -> str:
-        algorithm, _, digits = checksum.partition(":")
-        if checksum != UNPUBLISHED and not (
-            algorithm in DIGITS and re.fullmatch(rf"[0-9a-f]{{{DIGITS[algorithm]}}}", digits)
-        ):
-            raise ValueError(f"expected md5: and 32, or sha256: and 64 digits 0-9 a-f, or {UNPUBLISHED}")
-        return checksum
-
-    @field_validator("contents")
-    @classmethod
-    def _lie_below(cls, contents: list[str]) -> list[str]:
-        for name in contents:
-            parts = name.split("/")
-            if "" in parts or "." in parts or ".." in parts or parts[0] == "archives":
-                raise ValueError(f"'{name}': expected a path of names with single slashes, not below archives")
-        return contents
+    name: str
+    path: Annotated[str, StringConstraints(pattern=r"\.(tar\.gz|tgz|zip)$")]
+    bytes: int | None = None
+    checksum: Annotated[str, StringConstraints(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|unpublished)$")]
+    content: str
+    max_unpacked_bytes: int
 
     @property
     def file(self) -> str:
@@ -98,22 +76,9 @@ class Archive(Settings):
 class ArchiveList(Settings):
     """Archives of one place and licence."""
 
-    licence: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\n]+$")]
-    base: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+    licence: str
+    base: Annotated[str, StringConstraints(pattern=r"^https?://")]
     archives: list[Archive] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _nothing_twice(self) -> ArchiveList:
-        for what in ("name", "file"):
-            values = [getattr(archive, what).lower() for archive in self.archives]
-            for value in values:
-                if values.count(value) > 1:
-                    raise ValueError(f"two archives have the {what} '{value}'")
-        owned = sorted(PurePosixPath(name).parts for archive in self.archives for name in archive.contents)
-        for one, other in zip(owned, owned[1:], strict=False):
-            if other[: len(one)] == one:
-                raise ValueError(f"contents '{'/'.join(one)}' and '{'/'.join(other)}' lie in each other")
-        return self
 
 
 def load_archives(path: Path) -> ArchiveList:
@@ -138,145 +103,177 @@ def choose(listed: ArchiveList, names: list[str], source: str) -> list[Archive]:
     return [archive for archive in listed.archives if not names or archive.name in names]
 
 
-def is_complete(archive: Archive, to: Path) -> bool:
-    """Whether what the archive contains is there, from this archive, and nothing is left to do."""
-    places = _Places(archive, to)
-    there = all((to / name).exists() for name in archive.contents)
-    return there and _record(archive, places.marker) is not None and not (places.staging / "done.json").exists()
-
-
-def download(listed: ArchiveList, archives: list[Archive], to: Path, keep: bool) -> None:
+def download(listed: ArchiveList, archives: list[Archive], to: Path) -> None:
     """Fetches, verifies and unpacks archives; interrupted at any moment, the same call finishes it.
 
     Args:
         listed: the list that they are of.
-        archives: those to have; none of them complete.
+        archives: those to have; none of their contents is there.
         to: the directory below which their contents will be.
-        keep: whether the archives stay when they have been unpacked.
 
     Raises:
-        UserError: an archive cannot be had or is not what was promised, something is in the way, or there is no space;
-            the archives before it are complete.
+        UserError: an archive cannot be had or is not what was promised, or there is no space; the archives before it
+            are complete.
     """
-    missing = [archive for archive in archives if _record(archive, _Places(archive, to).staging) is None]
-    for archive in missing:
-        for name in archive.contents:
-            if os.path.lexists(to / name):
-                raise UserError(
-                    f"{to / name}: is in the way of {archive.name}, which is not marked as complete; move it away to "
-                    "have it downloaded, or leave the download out if you know it to be complete"
-                )
     log.info("%s: %s", " ".join(archive.name for archive in archives), listed.licence)
-    transfers = [_Places(archive, to).bytes_to_come(archive) for archive in missing]
-    packed = sum(transfers) if keep else max(transfers, default=0)
-    check_space(to, packed + sum(archive.max_unpacked_bytes for archive in missing))
+    packed = [archive for archive in archives if not (to / "archives" / archive.name / archive.content).exists()]
+    to_come = [(archive.bytes or 0) - _size(to / "archives" / f"{archive.file}.part") for archive in packed]
+    check_space(to, sum(archive.max_unpacked_bytes for archive in packed) + max([0, *to_come]))
     for archive in archives:
-        _get(archive, f"{listed.base.rstrip('/')}/{archive.path}", to, keep)
+        file, tree = to / "archives" / archive.file, to / "archives" / archive.name
+        if archive in packed:
+            _fetch(archive, f"{listed.base.rstrip('/')}/{archive.path}", file)
+            log.info("%s: unpacking", file)
+            shutil.rmtree(tree, ignore_errors=True)
+            with atomic_directory(tree) as unpacked:
+                unpack(file, unpacked, archive.max_unpacked_bytes)
+                if not (unpacked / archive.content).is_dir():
+                    raise UserError(f"{file}: there is no {archive.content} in it; correct the list of archives")
+        file.unlink(missing_ok=True)
+        _place(tree, to, archive.content)
+        log.info("%s: complete", archive.name)
 
 
-class _Places:
-    """Where an archive and what is known about it are."""
-
-    def __init__(self, archive: Archive, to: Path) -> None:
-        self.file = to / "archives" / archive.file
-        self.part = self.file.with_name(f"{archive.file}.part")
-        self.marker = to / "archives" / archive.name
-        self.staging = self.marker / "unpacked"
-
-    def bytes_to_come(self, archive: Archive) -> int:
-        if self.file.exists() or archive.bytes is None:
-            return 0
-        return max(0, archive.bytes - (self.part.stat().st_size if self.part.exists() else 0))
-
-
-def _record(archive: Archive, directory: Path) -> dict[str, Any] | None:
-    """What `directory` is marked as complete with, if that is this archive."""
-    if not (directory / "done.json").exists():
-        return None
-    record = read_json(directory / "done.json")
-    same = archive.bytes in (None, record["bytes"]) and archive.checksum in (UNPUBLISHED, record["checksum"])
-    return record if same else None
+def _place(tree: Path, to: Path, content: str) -> None:
+    """Moves what was unpacked below `to`, `content` last."""
+    (to / content).parent.mkdir(parents=True, exist_ok=True)
+    for path in sorted(path for path in tree.rglob("*") if path.is_file() and tree / content not in path.parents):
+        target = to / path.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            path.rename(target)
+        elif not filecmp.cmp(path, target, shallow=False):
+            log.warning("%s: has other bytes in %s; the one that is there stays", target, tree.name)
+    (tree / content).rename(to / content)
+    shutil.rmtree(tree)
 
 
-def _get(archive: Archive, url: str, to: Path, keep: bool) -> None:
-    places = _Places(archive, to)
-    record, tree = _record(archive, places.staging), places.staging / "files"
-    if record is None:
-        record = _have(archive, url, places)
-        log.info("%s: unpacking", places.file)
-        shutil.rmtree(places.staging, ignore_errors=True)
-        try:
-            unpack(places.file, tree, archive.max_unpacked_bytes, archive.max_members)
-            for name in archive.contents:
-                if not (tree / name).exists():
-                    raise UserError(f"{places.file}: there is no {name} in it; correct the list of archives")
-            mark_done(places.staging, record)
-        except BaseException:  # an interrupt too
-            shutil.rmtree(places.staging, ignore_errors=True)
-            raise
-    for name in move_into(tree, to, archive.contents):
-        log.warning("%s: has other bytes in %s; the one that is there stays", to / name, archive.file)
-    if not keep:
-        places.file.unlink(missing_ok=True)
-    # the mark of staging goes last: with none of the two, the contents would seem to be somebody else's
-    shutil.rmtree(tree, ignore_errors=True)
-    mark_done(places.marker, record)
-    shutil.rmtree(places.staging)
-    log.info("%s: complete", archive.name)
-
-
-def _have(archive: Archive, url: str, places: _Places) -> dict[str, Any]:
-    """The record of the archive's file, which is there and right on return, fetched if need be."""
-    if places.file.exists():
-        try:
-            return _verify(archive, places.file, places)
-        except _Wrong as error:
-            raise UserError(f"{error}; remove it to have it downloaded") from error
-    by_hand = f"fetch {url} by hand, put it at {places.file} and run the same command again"
-    if archive.checksum == UNPUBLISHED and not url.startswith("https:"):
-        raise UserError(f"{url}: without a published checksum only https is good enough; give --mirror, or {by_hand}")
+def _fetch(archive: Archive, url: str, file: Path) -> None:
+    """Has the archive at `file`, verified."""
+    if file.exists():
+        wrong = _difference(archive, file)
+        if wrong:
+            raise UserError(f"{file}: {wrong}; remove it to have it downloaded")
+        return
+    part = file.with_name(f"{file.name}.part")
     log.info("%s: fetching", url)
-    while True:
-        resumed = places.part.exists()
+    _transfer(archive, url, part)
+    wrong = _difference(archive, part)
+    if wrong:
+        _discard(part)
+        raise _unavailable(url, part, f"{wrong}; removed")
+    os.replace(part, file)
+    _discard(part)
+
+
+def _difference(archive: Archive, file: Path) -> str:
+    """What is wrong with a file that should be the archive; empty: nothing."""
+    if archive.bytes not in (None, _size(file)):
+        return f"{_size(file)} bytes, expected {archive.bytes}"
+    log.info("%s: verifying %d bytes", file, _size(file))
+    if archive.checksum == "unpublished":
+        log.warning("%s: nobody publishes its checksum; its SHA-256 is %s", file, hash_file(file))
+        return ""
+    algorithm = archive.checksum.partition(":")[0]
+    found = f"{algorithm}:{hash_file(file, algorithm)}"
+    return "" if found == archive.checksum else f"{found}, expected {archive.checksum}"
+
+
+def _transfer(archive: Archive, url: str, part: Path) -> None:
+    """All bytes of `url` in `part`; what came stays there if an error is raised."""
+    failures = 0
+    while archive.bytes is None or _size(part) != archive.bytes:
+        before = _size(part)
         try:
-            transfer(url, places.part, archive.bytes, archive.checksum != UNPUBLISHED)
-            record = _verify(archive, places.part, places)
-        except Unavailable as error:
-            raise UserError(f"{error}; try another --mirror, or {by_hand}") from error
-        except _Wrong as error:
-            discard(places.part)
-            if not resumed:
-                raise UserError(f"{error}; removed; try another --mirror, or {by_hand}") from error
-            log.warning("%s; removed; starting again, as it was put together from several runs", error)
-        else:
-            os.replace(places.part, places.file)
-            sync_directory(places.file.parent)
-            discard(places.part)
-            return record
+            return _attempt(archive, url, part)
+        except (OSError, http.client.HTTPException) as error:
+            failures = 1 if _size(part) > before else failures + 1
+            if failures > len(WAITS_S):
+                raise _unavailable(url, part, f"{error} (tried {failures} times)") from error
+            wait_s = WAITS_S[failures - 1]
+            log.warning("%s: %s; %d bytes are here; trying again in %g s", url, error, _size(part), wait_s)
+            time.sleep(wait_s)
 
 
-class _Wrong(UserError):
-    """A file is not the archive it should be."""
-
-
-def _verify(archive: Archive, file: Path, places: _Places) -> dict[str, Any]:
-    """The record of a file that is the archive.
+def _attempt(archive: Archive, url: str, part: Path) -> None:
+    """One request: for all bytes or, if the server still has the version that the part is of, for those after it.
 
     Raises:
-        _Wrong: it is not.
+        OSError: among others, and HTTPException: it may go better in a moment.
+        UserError: it will not.
     """
-    size, expected, source = file.stat().st_size, archive.checksum, "published"
-    if archive.bytes not in (None, size):
-        raise _Wrong(f"{file}: {size} bytes, expected {archive.bytes}")
-    if expected == UNPUBLISHED:
-        earlier = _record(archive, places.marker)
-        expected = earlier["checksum"] if earlier else None
-        source = f"of an earlier download, recorded in {places.marker / 'done.json'}"
-    algorithm = expected.partition(":")[0] if expected else "sha256"
-    log.info("%s: verifying %d bytes", file, size)
-    found = f"{algorithm}:{hash_file(file, algorithm)}"
-    if expected is None:
-        log.warning("%s: nobody publishes its checksum; it is %s, which is recorded", file, found)
-    elif found != expected:
-        raise _Wrong(f"{file}: {found}, expected {expected} ({source})")
-    return {"bytes": size, "checksum": found}
+    version = _version(part).read_text(encoding="utf-8") if _version(part).exists() else ""
+    have = _size(part) if version else 0
+    headers = {"User-Agent": f"speechlvm/{__version__}"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with _open(url, headers, part) as response:
+        start = have if response.status == 206 else 0
+        size = archive.bytes if response.length is None else start + response.length
+        if archive.checksum == "unpublished" and not response.url.startswith("https:"):
+            raise _unavailable(url, part, f"comes from {response.url}; without a published checksum it has to be https")
+        if archive.bytes not in (None, size):
+            raise _unavailable(url, part, f"the server offers {size} bytes, expected {archive.bytes}")
+        if not start:
+            _start_again(response, part)
+        _receive(response, part, size)
+
+
+def _open(url: str, headers: dict[str, str], part: Path) -> http.client.HTTPResponse:
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=STALL_S)
+    except urllib.error.HTTPError as error:
+        if error.code not in TEMPORARY:
+            raise _unavailable(url, part, str(error)) from error
+        if error.code == 416:
+            _discard(part)
+        raise
+
+
+def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
+    """An empty part, and what the server calls the version that will be in it, if it does."""
+    if _size(part):
+        log.warning("%s: %d bytes cannot be gone on with; starting again", part, _size(part))
+    _discard(part)
+    tag = response.headers.get("ETag", "W/")
+    # weak tags (W/"...") do not vouch for every byte
+    version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
+    if version:
+        with atomic_write(_version(part)) as stream:
+            stream.write(version)
+
+
+def _receive(response: http.client.HTTPResponse, part: Path, size: int | None) -> None:
+    """Appends what comes to `part`, which should have `size` bytes then."""
+    name, quiet, due = part.stem, not sys.stderr.isatty(), time.monotonic() + LOG_EVERY_S
+    with (
+        disk_errors(part),
+        open(part, "ab") as stream,
+        tqdm(total=size, initial=stream.tell(), unit="B", unit_scale=True, desc=name, disable=quiet) as bar,
+    ):
+        while block := response.read1(BLOCK_BYTES):
+            stream.write(block)
+            bar.update(len(block))
+            if quiet and time.monotonic() >= due:
+                due += LOG_EVERY_S
+                log.info("%s: %.1f of %.1f MB", name, stream.tell() / 1e6, (size or 0) / 1e6)
+    if size is not None and _size(part) < size:
+        raise ConnectionError(f"the connection ended after {_size(part)} of {size} bytes")
+
+
+def _unavailable(url: str, part: Path, reason: str) -> UserError:
+    by_hand = f"fetch it by hand, put it at {part.with_suffix('')} and run the same command again"
+    return UserError(f"{url}: {reason}; try another --mirror, or {by_hand}")
+
+
+def _version(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version(part).unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
