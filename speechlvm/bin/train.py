@@ -2,9 +2,9 @@
 
 Any setting of the configuration can be given as --section.key value, for instance --limits.seconds 60.
 
-With several GPUs or nodes this program, started once on each node, starts a process for each GPU (on processors: one on
-each node). What a job of several nodes must have in its environment is MASTER_ADDR and MASTER_PORT, where they meet.
-`torchrun --nproc_per_node N -m speechlvm.bin.train ...` does as well.
+With several GPUs or nodes this program, started once on each node, runs torchrun with one process per GPU (on CPUs: one
+per node). Several nodes need SLURM_NODEID, MASTER_ADDR and MASTER_PORT in their environment, set by Slurm and the
+runner. `torchrun --nproc_per_node N -m speechlvm.bin.train ...` works, too.
 """
 
 import logging
@@ -20,7 +20,7 @@ from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, s
 from speechlvm.bin.inputs import check_done
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_file, hash_value, is_done, mark_done, mark_undone, read_json
-from speechlvm.utils.processes import default_signals, is_launched, stop_requests
+from speechlvm.utils.processes import default_signals, die_with, is_launched, stop_requests
 
 if TYPE_CHECKING:
     from speechlvm.training.distributed import OneProcess
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     complete = is_done(arguments.out, inputs) and _best_is_there(arguments.out / "checkpoints")
     if is_launched():
-        _train_with_others(arguments, overrides, inputs, complete)
+        _train_as_rank(arguments, overrides, inputs, complete)
     status = status_if_decided(arguments, arguments.out, complete)
     if status is not None:
         return status
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 def _best_is_there(directory: Path) -> bool:
     try:
         return (directory / f"step-{int(read_json(directory / 'best.json')['step']):08d}.pt").exists()
-    except (UserError, LookupError, TypeError, ValueError):  # what is wrong, the training says
+    except (UserError, LookupError, TypeError, ValueError):  # training reports what is wrong
         return False
 
 
@@ -95,18 +95,19 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _train_with_others(
+def _train_as_rank(
     arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any], complete: bool
 ) -> NoReturn:
-    """Train as one of several processes, and end this one."""
+    """Train as one of several processes; ends this process."""
+    die_with(os.getppid())
     from speechlvm.training.distributed import PeerFailed, PeerLost, ProcessGroup
 
     def train() -> int:
         try:
-            with default_signals():  # until they have met there is nothing to save: a signal ends the process at once
+            with default_signals():  # nothing to save until all have joined: a signal ends the process at once
                 processes = ProcessGroup(arguments.ngpu)
                 with stop_requests() as requests:
-                    if not processes.agree(complete)[0][0]:  # what the first one has found
+                    if not processes.all_gather(complete)[0][0]:  # rank 0 decides
                         _train(arguments, overrides, inputs, processes, requests)
         except (PeerFailed, PeerLost) as error:
             return error.exit_status
@@ -121,7 +122,7 @@ def _train_with_others(
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    # without destructors: the group's wait for its threads, which may be waiting for the interpreter
+    # no destructors: that of the process group waits for its threads, which may be waiting for the interpreter
     os._exit(status)
 
 
@@ -143,16 +144,16 @@ def _train(
     from speechlvm.utils.errors import ConfigError
     from speechlvm.utils.lock import locked
 
-    if not processes.first:
+    if not processes.is_rank0:
         logging.disable(logging.WARNING)
     with ExitStack() as held:
-        with processes.together():
+        with processes.raise_on_all():
             config = load_experiment(arguments.config, overrides)
             device = training_device(arguments.ngpu, processes.local_rank)
             train, valid = open_dump(arguments.train), open_dump(arguments.valid)
             observation = Observation.of_dump(config.coding, train)
             observation.check(valid)
-            if processes.first:
+            if processes.is_rank0:
                 held.enter_context(locked(arguments.out))
                 _prepare(arguments, config)
             model = build(config, observation, arguments.seed)
@@ -167,10 +168,10 @@ def _train(
             observation = Observation.from_dict(observation.to_dict(), device)
         data = [_data_hash(arguments.train), _data_hash(arguments.valid)]
         what = [config.model_dump(mode="json"), arguments.seed, data, __version__, torch.__version__]
-        mine = int(hash_value(what)[:12], 16)  # exact as a float
-        if len({number for (number,) in processes.agree(mine)}) > 1:
-            raise processes.said_once(
-                ConfigError("the nodes have other settings, data or versions; start the same command on each of them")
+        fingerprint = int(hash_value(what)[:12], 16)  # exact as a float
+        if len({number for (number,) in processes.all_gather(fingerprint)}) > 1:
+            raise processes.log_once(
+                ConfigError("settings, data or versions differ between nodes; start the same command on each of them")
             )
         log.info(
             "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
@@ -179,13 +180,13 @@ def _train(
             len(train.records), _amount(train), len(valid.records),
         )  # fmt: skip
         Trainer(config, model, observation, train, valid, arguments.out, arguments.seed, processes, requests).run()
-        if processes.first:
+        if processes.is_rank0:
             mark_done(arguments.out, inputs)
             log.info("finished: %s", arguments.out)
 
 
 def _prepare(arguments: Any, config: Any) -> None:
-    """Refuse another experiment's directory, and write down what this one is."""
+    """Refuse the directory of another experiment, and record what this one is."""
     from speechlvm.experiment.config import dump_yaml
     from speechlvm.experiment.load import load_config
     from speechlvm.utils.errors import ConfigError
@@ -219,7 +220,7 @@ def _prepare(arguments: Any, config: Any) -> None:
 
 
 def _data_hash(dump: Path) -> str:
-    """Of all frames of a dump and what they mean, wherever it lies."""
+    """Hash of all frames of a dump and their meaning, independent of its path."""
     info = read_json(dump / "info.json")
     return hash_value([info.get(key) for key in ("data_hash", "channels", "rate_hz")])
 

@@ -1,1 +1,1 @@
-"""Training: schedules, the trainer, checkpoints."""
+"""Training: the trainer, its schedules, validation, and training in several processes."""

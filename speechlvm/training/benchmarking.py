@@ -1,13 +1,11 @@
-"""What benchmarks need: one optimiser step as the trainer does it, the machine's GEMM rate, peak memory."""
+"""Parts of benchmarks: an optimiser step as the trainer takes it, the machine's GEMM rate, peak memory."""
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +20,7 @@ from speechlvm.scoring.accounting import objective
 def training_step(
     model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None
 ) -> Callable[[], None]:
-    """A function that does one Adam step on the batch, lookup of codes, drawing of noise and all costs included."""
+    """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary costs."""
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
 
@@ -66,13 +64,13 @@ def product_gflop(run: Callable[[], None]) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU's queue."""
+    """Wait until a GPU has done all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def gemm_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """Rate of a square matrix product in 1e9 floating-point operations per second: the yardstick of a step."""
+    """Rate of a square matrix product in 1e9 floating-point operations per second, the reference for steps."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     rates = []
     for _ in range(4):
@@ -81,15 +79,6 @@ def gemm_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
         synchronise(device)
         rates.append(2 * size**3 / (time.perf_counter() - started) / 1e9)
     return max(rates[1:])
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_bytes` start from what is in use now, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

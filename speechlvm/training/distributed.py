@@ -1,12 +1,12 @@
-"""The processes that train one model together: one for each GPU, or on processors one for each node.
+"""Data-parallel training: one process per GPU, or on CPUs one per node.
 
-All go through the same optimiser steps: the global batches are a function of (seed, epoch), and process r of N has rows
-r, r + N, ... of each. Noise is keyed by utterance and the loss is divided by the frames of all, so N processes compute
-what one would, up to rounding. Gradients are reduced by DistributedDataParallel (gloo on processors, nccl on GPUs);
-numbers are exchanged as tensors over gloo. Only the first process writes.
+All processes take the same optimiser steps: the global batches are a function of (seed, epoch), and rank r of N has
+rows r, r + N, ... of each. Noise is keyed by utterance and the loss is divided by the frames of all ranks, so N
+processes compute what one would, up to rounding. Gradients are reduced by DistributedDataParallel (gloo on CPUs, nccl
+on GPUs); numbers are exchanged as tensors over gloo. Only rank 0 writes files.
 
-What fails on one process fails on all of them at the end of the step: there with its own error, elsewhere with its exit
-status and without a word, so that it is said once. A process that vanishes is noticed by the others' next exchange.
+An error on one rank is raised on all of them at the end of the step: there as it is, elsewhere as a silent `PeerFailed`
+with the same exit status, so that it is reported once. The others notice a lost process at their next exchange.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.processes import LAUNCHER, die_with
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=30)  # of one exchange: the others may be validating or writing to a slow disk
+TIMEOUT = timedelta(minutes=30)  # of one exchange: other ranks may be validating or writing to a slow disk
 
 
 class PeerFailed(UserError):
-    """Another process has failed, and says so itself; this one ends with the same exit status."""
+    """Another process has failed and reports why; this one ends with the same exit status."""
 
     def __init__(self, exit_status: int) -> None:
         super().__init__("another process of the training has failed")
@@ -37,7 +36,7 @@ class PeerFailed(UserError):
 
 
 class PeerLost(UserError):
-    """Another process has vanished (killed, or its machine is gone); all can start again from the last checkpoint."""
+    """Another process is gone (killed, or its machine is down); training can resume from the last checkpoint."""
 
     exit_status = 69
 
@@ -46,65 +45,63 @@ class OneProcess:
     """The only process of a training.
 
     Attributes:
-        rank: number of this process, from 0.
+        rank: of this process, from 0.
         size: number of processes.
-        local_rank: number of this process among those of its node; None if there are no others anywhere.
-        local_size: number of processes of this node.
+        local_rank: rank of this process on its node; None if it is the only process.
     """
 
     rank = 0
     size = 1
     local_rank: int | None = None
-    local_size = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes."""
+    def is_rank0(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part: items rank, rank + size, ...; none if there are fewer items than processes."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """Items rank, rank + size, ...: those of this process, possibly none."""
         return items[self.rank :: self.size]
 
     def replicate(self, model: nn.Module) -> None:
-        """From here on all processes have the first one's weights, and `backward` is of this model."""
+        """Copy the weights of rank 0 to all ranks; from here on `backward` is of this model."""
 
     def backward(self, loss: Callable[[], Tensor] | None, last: bool) -> None:
-        """Add the gradient of this process's part of the loss; with `last`, that of all processes is in the weights.
+        """Accumulate the gradients of this process's part of the loss; with `last`, sum them over all processes.
 
         Args:
-            loss: computes it; None if this process has no rows. What it raises is kept for `agree`.
-            last: of the batches of an optimiser step.
+            loss: computes it; None if this process has no rows. What it raises is kept for `all_gather`.
+            last: whether this is the last batch of an optimiser step.
         """
         loss().backward()
 
-    def gather(self, values: Tensor) -> Tensor:
-        """(size, ...) of each process's tensor on the CPU, all of one shape."""
+    def all_gather_tensor(self, values: Tensor) -> Tensor:
+        """(size, ...): the tensors of all processes, on the CPU and of one shape."""
         return values.unsqueeze(0)
 
-    def agree(self, *values: float) -> list[list[float]]:
-        """Each process's numbers; raises here or elsewhere what `backward` has kept."""
+    def all_gather(self, *values: float) -> list[list[float]]:
+        """The numbers of all processes; raises on all of them what `backward` has kept on one."""
         return [list(values)]
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """What fails within on one process fails on all. There is no exchange within."""
+    def raise_on_all(self) -> Iterator[None]:
+        """Raise an exception of one process on all of them. The block must not exchange anything itself."""
         yield
 
-    def of_first(self, make: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
-        """Tensors and plain values that the first process makes, for all."""
+    def broadcast_from_rank0(self, make: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+        """Tensors and plain values that `make` returns on rank 0."""
         return make()
 
-    def said_once(self, error: UserError) -> UserError:
-        """What this process is to raise when all have come to the same error."""
+    def log_once(self, error: UserError) -> UserError:
+        """What to raise where all processes find the same error: that error on rank 0, `PeerFailed` on the others."""
         return error
 
 
-class _Reduced(nn.Module):
-    """A model as DistributedDataParallel wants it: `forward` gives the loss, and every weight is part of every graph.
+class _LossModule(nn.Module):
+    """A model for DistributedDataParallel: `forward` returns the loss, and every weight is part of every graph.
 
-    A process without rows, or whose own computation has failed, and weights that the objective does not use, would
-    leave the others waiting for their gradients; zero times all weights takes part in their place.
+    A process without rows, or whose loss has failed, and weights that the objective does not use would leave the others
+    waiting for gradients; therefore zero times all weights is part of the loss.
     """
 
     def __init__(self, model: nn.Module, size: int) -> None:
@@ -124,21 +121,20 @@ class _Reduced(nn.Module):
 
 
 class ProcessGroup(OneProcess):
-    """One of several processes, started by torchrun or `launch`.
+    """One of several processes, started by torchrun.
 
     Raises:
-        PeerLost: from any method, if another process has vanished.
+        PeerLost: from any method, if another process is gone.
     """
 
     def __init__(self, ngpu: int) -> None:
         import torch.distributed as dist
 
-        die_with(int(os.environ.get(LAUNCHER, os.getppid())))
-        with _contact():
+        with _peer_errors():
             dist.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.local_rank, self.local_size = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-        self._reduced: _Reduced | None = None
+        self.local_rank = int(os.environ["LOCAL_RANK"])
+        self._module: _LossModule | None = None
 
     def replicate(self, model: nn.Module) -> None:
         """See `OneProcess`."""
@@ -146,17 +142,17 @@ class ProcessGroup(OneProcess):
 
         device = next(model.parameters()).device
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # of the group's own tensors
-        self._reduced = _Reduced(model, self.size)
-        with _contact():
+            torch.cuda.set_device(device)  # for nccl's own tensors
+        self._module = _LossModule(model, self.size)
+        with _peer_errors():
             self._parallel = DistributedDataParallel(
-                self._reduced,
+                self._module,
                 device_ids=None if device.type == "cpu" else [device],
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-            # it lays its buckets out anew after the first step. An empty step makes that happen now, so that with three
-            # or more processes sums do not depend on how many steps ago a run was resumed
+            # It rebuilds its buckets after the first step. An empty step does that now, so that with three or more
+            # processes sums do not depend on how many steps ago a run was resumed.
             for _ in range(2):
                 self.backward(None, last=True)
         for weight in model.parameters():
@@ -164,69 +160,69 @@ class ProcessGroup(OneProcess):
 
     def backward(self, loss: Callable[[], Tensor] | None, last: bool) -> None:
         """See `OneProcess`."""
-        with _contact(), contextlib.nullcontext() if last else self._parallel.no_sync():
+        with _peer_errors(), contextlib.nullcontext() if last else self._parallel.no_sync():
             self._parallel(loss).backward()
 
-    def gather(self, values: Tensor) -> Tensor:
+    def all_gather_tensor(self, values: Tensor) -> Tensor:
         """See `OneProcess`."""
         import torch.distributed as dist
 
         all_values = [torch.empty_like(values) for _ in range(self.size)]
-        with _contact():
+        with _peer_errors():
             dist.all_gather(all_values, values)
         return torch.stack(all_values)
 
-    def agree(self, *values: float) -> list[list[float]]:
+    def all_gather(self, *values: float) -> list[list[float]]:
         """See `OneProcess`."""
-        return self._agree(self._reduced and self._reduced.error, *values)
+        return self._all_gather(self._module and self._module.error, *values)
 
-    def _agree(self, error: BaseException | None, *values: float) -> list[list[float]]:
+    def _all_gather(self, error: BaseException | None, *values: float) -> list[list[float]]:
         status = 0 if error is None else getattr(error, "exit_status", 1)
-        everyone = self.gather(torch.tensor([status, *values], dtype=torch.float64)).tolist()
-        failed = [(rank, int(row[0])) for rank, row in enumerate(everyone) if row[0]]
+        rows = self.all_gather_tensor(torch.tensor([status, *values], dtype=torch.float64)).tolist()
+        failed = [(rank, int(row[0])) for rank, row in enumerate(rows) if row[0]]
         if failed:
             rank, status = failed[0]
             raise error if rank == self.rank else PeerFailed(status)
-        return [row[1:] for row in everyone]
+        return [row[1:] for row in rows]
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_on_all(self) -> Iterator[None]:
         """See `OneProcess`."""
         error = None
         try:
             yield
         except Exception as failure:
             error = failure
-        self._agree(error)
+        self._all_gather(error)
 
-    def of_first(self, make: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    def broadcast_from_rank0(self, make: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
         """See `OneProcess`."""
         import torch.distributed as dist
 
         stream = io.BytesIO()
-        with self.together():
-            content = make() if self.first else None
+        with self.raise_on_all():
+            content = make() if self.is_rank0 else None
             if content is not None:
                 torch.save(content, stream)
         size = torch.tensor([stream.tell()])
-        with _contact():
+        with _peer_errors():
             dist.broadcast(size, 0)
-            payload = torch.frombuffer(stream.getbuffer(), dtype=torch.uint8) if size and self.first else None
+            payload = torch.frombuffer(stream.getbuffer(), dtype=torch.uint8) if size and self.is_rank0 else None
             payload = torch.empty(int(size), dtype=torch.uint8) if payload is None else payload
             if size:
                 dist.broadcast(payload, 0)
-        if self.first or not size:
+        if self.is_rank0 or not size:
             return content
         return torch.load(io.BytesIO(payload.numpy().tobytes()), map_location="cpu", weights_only=True)
 
-    def said_once(self, error: UserError) -> UserError:
+    def log_once(self, error: UserError) -> UserError:
         """See `OneProcess`."""
-        return error if self.first else PeerFailed(error.exit_status)
+        return error if self.is_rank0 else PeerFailed(error.exit_status)
 
 
 @contextlib.contextmanager
-def _contact() -> Iterator[None]:
-    """Errors of an exchange mean that another process is gone."""
+def _peer_errors() -> Iterator[None]:
+    """Errors of an exchange become `PeerLost`."""
     from torch.distributed import DistError
 
     try:

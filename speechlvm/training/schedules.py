@@ -1,4 +1,4 @@
-"""Schedules over a run: the learning rate, and the weights of the KL terms and of auxiliary costs."""
+"""Schedules of the learning rate, of the weight of the KL terms and of the weights of auxiliary costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
     Args:
         settings: of the schedule.
         step: optimiser steps taken.
-        progress: share of the run's limit that is used up, 0 to 1; cosine follows it unless `decay_steps` is set.
+        progress: fraction of the run's limit, 0 to 1; the cosine follows it unless `decay_steps` is set.
     """
     rate = settings.peak
     if settings.schedule == "cosine":

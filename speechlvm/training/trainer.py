@@ -1,6 +1,6 @@
-"""The trainer: the same for every system. Killed at any moment, the same command finishes with the same numbers.
+"""The trainer of all systems. After a kill at any moment, the same command finishes with the same numbers.
 
-(Up to a limit in steps or epochs. One in seconds, and a cosine over it, depend on the clock.)
+(With a limit in steps or epochs. A limit in seconds, and a cosine schedule over it, depend on the clock.)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Where a run is; saved with every checkpoint.
+    """Position of a run; saved with every checkpoint.
 
     Attributes:
         step: optimiser steps taken.
@@ -52,8 +52,8 @@ class Progress:
         group: optimiser steps taken within the epoch.
         seconds: spent in training steps, validation and checkpoints excluded.
         best: highest validation log-likelihood, nats per frame.
-        best_step: where it was reached.
-        stale: validations since then.
+        best_step: step at which it was reached.
+        stale: number of validations since then.
         history: one entry per validation.
     """
 
@@ -68,18 +68,18 @@ class Progress:
 
 
 class Trainer:
-    """Trains one model, as one of the processes that do so together.
+    """Trains one model, in one or several processes.
 
     Args:
         config: of the experiment.
         model: on its device, with initial weights.
         observation: on the same device.
         train: training dump.
-        valid: validation dump; it alone selects the best checkpoint.
+        valid: validation dump; selects the best checkpoint.
         directory: of the experiment.
         seed: of data order, segments and noise.
-        processes: that train together.
-        requests: signals that asked to stop, as `stop_requests` collects them.
+        processes: that train this model; default: only this one.
+        requests: stop signals received, as `stop_requests` collects them.
     """
 
     def __init__(
@@ -128,19 +128,19 @@ class Trainer:
         """Train until a limit is reached.
 
         Raises:
-            Interrupted: a signal asked to stop; everything is saved.
+            Interrupted: stopped by a signal, after saving a checkpoint.
             UserError: the loss or a gradient is not finite.
         """
-        torch.manual_seed(self.seed)  # nothing of ours draws from this generator, but checkpoints hold its state
+        torch.manual_seed(self.seed)  # nothing here draws from this generator, but checkpoints hold its state
         self._resume()
-        with self.processes.together():
-            self._check_beforehand()
+        with self.processes.raise_on_all():
+            self._check_before_training()
         self.processes.replicate(self.model)
-        with self.processes.together():
-            if self.processes.first:
+        with self.processes.raise_on_all():
+            if self.processes.is_rank0:
                 self._write_history()
                 self.scalars = Scalars(self.directory / "tb", self.progress.step)
-        hidden = not (self.processes.first and sys.stderr.isatty())
+        hidden = not (self.processes.is_rank0 and sys.stderr.isatty())
         bar = tqdm(total=100.0, unit="%", disable=hidden, bar_format="{l_bar}{bar}| {postfix}")
         try:
             self._steps(bar)
@@ -149,8 +149,8 @@ class Trainer:
             if self.scalars is not None:
                 self.scalars.close()
 
-    def _check_beforehand(self) -> None:
-        """What would stop the run later stops it now."""
+    def _check_before_training(self) -> None:
+        """Fail now for want of disk space or memory, not hours later."""
         if self._finished():
             return
         if cut := cut_utterances(self.frames, self.config.data):
@@ -159,12 +159,12 @@ class Trainer:
                 cut, len(self.frames), self.config.data.row_frames,
             )  # fmt: skip
         self.checkpoints.check_space(self.model)
-        shares = [self.processes.share(rows) for batches in self._groups(self.progress.epoch) for rows in batches]
-        shares = [rows for rows in shares if rows]
-        if shares:
+        shards = [self.processes.shard(rows) for batches in self._groups(self.progress.epoch) for rows in batches]
+        shards = [rows for rows in shards if rows]
+        if shards:
             check_step_fits(
                 lambda batch: self._loss(batch, batch.frames, []).backward(),
-                self.optimizer, self.train_dump, shares, self.config.data, self.processes.local_size,
+                self.optimizer, self.train_dump, shards, self.config.data,
             )  # fmt: skip
 
     def _steps(self, bar: tqdm) -> None:
@@ -178,41 +178,42 @@ class Trainer:
             nats = self._step(batches)
             seconds = time.monotonic() - started
             overdue = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            facts = list(zip(*self.processes.agree(nats, seconds, overdue, self._request()), strict=True))
-            nats_per_frame = sum(facts[0]) / _frames(batches)
+            everywhere = self.processes.all_gather(nats, seconds, overdue, self._request())
+            all_nats, all_seconds, all_overdue, requests = zip(*everywhere, strict=True)
+            nats_per_frame = sum(all_nats) / _frames(batches)
             self._log_scalars({"train/nats_per_frame": nats_per_frame})
-            progress.seconds += max(facts[1])
+            progress.seconds += max(all_seconds)
             progress.step += 1
             progress.group += 1
             if ends_epoch:
                 progress.epoch, progress.group = progress.epoch + 1, 0
             self._show(bar, nats_per_frame)
-            if request := max(facts[3]):
+            if request := max(requests):
                 self._stop(request)
             saved = self._validate_if_due()
-            if any(facts[2]) and not saved:
+            if any(all_overdue) and not saved:
                 self._save()
 
     def _stop(self, request: float) -> None:
         self._save()
         name = signal.Signals(int(request)).name
-        raise self.processes.said_once(
+        raise self.processes.log_once(
             Interrupted(f"stopped by {name} after step {self.progress.step}; run the same command again to resume")
         )
 
     def _request(self) -> int:
-        """The first signal that asked to stop; 0: none."""
+        """The first stop signal received; 0: none."""
         return self.requests[0] if self.requests else 0
 
     def _plan(self) -> Iterator[tuple[list[list[Segment]], bool]]:
-        """The batches of each optimiser step from here on, and whether it is its epoch's last one.
+        """Yields the batches of each optimiser step from here on, and whether it is the last step of its epoch.
 
-        `_reader` gives this process's rows of them, in order.
+        Meanwhile `_reader` yields this process's rows of these batches, in order.
         """
         while True:
             groups = self._groups(self.progress.epoch)[self.progress.group :]
-            shares = [self.processes.share(rows) for batches in groups for rows in batches]
-            self._reader = load_batches(self.train_dump, [rows for rows in shares if rows], self.config.data.workers)
+            shards = [self.processes.shard(rows) for batches in groups for rows in batches]
+            self._reader = load_batches(self.train_dump, [rows for rows in shards if rows], self.config.data.workers)
             yield from ((batches, batches is groups[-1]) for batches in groups)
 
     def _groups(self, epoch: int) -> list[list[list[Segment]]]:
@@ -221,18 +222,18 @@ class Trainer:
         size = self.config.training.accumulate
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
-    def _used(self) -> float:
-        """Share of the nearest limit that is used up."""
+    def _fraction_done(self) -> float:
+        """Of the limit that is nearest, 0 to 1."""
         limits, progress = self.config.limits, self.progress
-        shares = [0.0]
+        fractions = [0.0]
         if limits.steps is not None:
-            shares.append(progress.step / limits.steps)
+            fractions.append(progress.step / limits.steps)
         if limits.epochs is not None:
-            # within the epoch too, so that a cosine over epochs is smooth
-            shares.append((progress.epoch + progress.group / self._groups_per_epoch) / limits.epochs)
+            # fractions of epochs count, so that a cosine over epochs is smooth
+            fractions.append((progress.epoch + progress.group / self._groups_per_epoch) / limits.epochs)
         if limits.seconds is not None:
-            shares.append(progress.seconds / limits.seconds)
-        return min(1.0, max(shares))
+            fractions.append(progress.seconds / limits.seconds)
+        return min(1.0, max(fractions))
 
     def _finished(self) -> bool:
         patience = self.config.validation.patience
@@ -245,22 +246,21 @@ class Trainer:
         )
 
     def _step(self, batches: list[list[Segment]]) -> float:
-        """One optimiser step; returns the bound of this process's rows in nats."""
+        """Take one optimiser step; returns the bound of this process's rows in nats."""
         training, progress = self.config.training, self.progress
-        rate = learning_rate(training.learning_rate, progress.step, self._used())
+        rate = learning_rate(training.learning_rate, progress.step, self._fraction_done())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         frames = _frames(batches)
         nats: list[float] = []
         for position, rows in enumerate(batches):
-            share = self.processes.share(rows)
-            loss = partial(self._next_loss, frames, nats) if share else None
+            loss = partial(self._next_loss, frames, nats) if self.processes.shard(rows) else None
             self.processes.backward(loss, last=position == len(batches) - 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
         if not torch.isfinite(norm):
             rows = [segment for batch in batches for segment in batch]
-            raise self.processes.said_once(self._failure("the gradient's norm", float(norm), rows))
+            raise self.processes.log_once(self._failure("the gradient's norm", float(norm), rows))
         self.optimizer.step()
         self._log_scalars({"train/gradient_norm": float(norm), "train/rate": rate})
         return sum(nats)
@@ -269,9 +269,9 @@ class Trainer:
         return self._loss(next(self._reader), frames, nats)
 
     def _loss(self, batch: Batch, frames: int, nats: list[float]) -> torch.Tensor:
-        """The objective of this process's rows of a batch: a sum over them, divided by all frames of the step.
+        """The objective of this process's rows of a batch, divided by the frames of the whole step.
 
-        The bound of these rows in nats is appended to `nats`.
+        Appends the bound of these rows, in nats, to `nats`.
         """
         training, progress = self.config.training, self.progress
         data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
@@ -301,14 +301,14 @@ class Trainer:
     # -- validation, logs, checkpoints ------------------------------------------------------------------------------
 
     def _validate_if_due(self) -> bool:
-        """Validate and save at the beginning, at the end and every so many steps, unless this has been done."""
+        """Validate and save at the beginning, at the end and every `every_steps`; returns whether it did."""
         progress = self.progress
         due = progress.step % self.config.validation.every_steps == 0 or self._finished() or not progress.history
         if not due or (progress.history and progress.history[-1]["step"] == progress.step):
             return False
         score = self.validation.score(self.model)
-        if score is None:  # run again, it is done first
-            self._stop(max(request for (request,) in self.processes.agree(self._request())))
+        if score is None:  # the resumed run validates first
+            self._stop(max(request for (request,) in self.processes.all_gather(self._request())))
         self._record(score)
         return True
 
@@ -341,8 +341,8 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
-        with self.processes.together():
-            if self.processes.first:
+        with self.processes.raise_on_all():
+            if self.processes.is_rank0:
                 self._write_checkpoint()
                 self._write_history()
         self._saved_at = time.monotonic()
@@ -376,23 +376,27 @@ class Trainer:
             self.checkpoints.mark_best(progress.best_step, progress.best)
 
     def _resume(self) -> None:
-        content = self.processes.of_first(self._newest)
+        content = self.processes.broadcast_from_rank0(self._load_latest)
         if content is None:
             return
-        with self.processes.together():
+        with self.processes.raise_on_all():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
             try:
                 self.optimizer.load_state_dict(content["optimizer"])
                 torch.set_rng_state(content["generator"])
                 self.progress = Progress(**content["progress"])
             except (LookupError, TypeError, ValueError, RuntimeError) as error:
-                raise self._unfit(error) from error
-            if self.processes.first:
-                self._mark_best()  # a kill between a checkpoint and its mark
+                raise self._mismatch(error) from error
+            if self.processes.is_rank0:
+                self._mark_best()  # the run may have been killed between saving a checkpoint and marking it
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 
-    def _newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint, if there is one, checked to belong here."""
+    def _load_latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint, None without any.
+
+        Raises:
+            UserError: it is of another training.
+        """
         content = self.checkpoints.load_latest()
         if content is None:
             return None
@@ -408,16 +412,14 @@ class Trainer:
                 )
         progress = content["progress"]
         try:
-            if (
-                progress["best_step"] not in self.checkpoints.steps()
-            ):  # lost or damaged: the next validation is the best
+            if progress["best_step"] not in self.checkpoints.steps():  # lost: the next validation is the best
                 progress["best"], progress["best_step"] = -math.inf, -1
                 progress["history"] = [entry for entry in progress["history"] if entry["step"] < progress["step"]]
         except (LookupError, TypeError) as error:
-            raise self._unfit(error) from error
+            raise self._mismatch(error) from error
         return content
 
-    def _unfit(self, error: Exception) -> UserError:
+    def _mismatch(self, error: Exception) -> UserError:
         return UserError(
             f"{self.checkpoints.directory}: the newest checkpoint is not one of this training "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); remove it, to go on from the one before"
@@ -434,12 +436,12 @@ class Trainer:
     def _show(self, bar: tqdm, train_nats: float) -> None:
         progress = self.progress
         shown = f"{train_nats:.3f} nats/frame" if self.observation.continuous else f"{-train_nats / LN2:.3f} bits/frame"
-        bar.n = round(100 * self._used(), 1)
+        bar.n = round(100 * self._fraction_done(), 1)
         bar.set_postfix_str(f"step {progress.step}, epoch {progress.epoch}, {progress.seconds:.0f} s, train {shown}")
         if progress.step % 50 == 0:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
 
 
 def _frames(batches: list[list[Segment]]) -> int:
-    """Real frames of an optimiser step, those of all processes."""
+    """Frames of an optimiser step over all processes, without padding."""
     return sum(segment.frames for rows in batches for segment in rows)

@@ -1,4 +1,4 @@
-"""Scores of the validation set while training, shared out over the processes that train."""
+"""Scores the validation set during training, distributed over the training processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from speechlvm.training.dry_run import check_scoring_fits
 
 
 class Validation:
-    """Scores of some utterances; the first time within the memory that is available.
+    """Scores some utterances; tries the largest batch first.
 
     Args:
         dump: of the validation set.
         utterances: of it, sorted.
         observation: on the model's device.
-        max_frames: read together at most; None: as many as `score_dump` chooses.
-        processes: that share them.
+        max_frames: per batch; None: the default of `score_dump`.
+        processes: that share the work.
         requests: signals that ask to stop.
     """
 
@@ -39,18 +39,18 @@ class Validation:
         self.dump, self.utterances, self.observation, self.max_frames = dump, utterances, observation, max_frames
         self.processes, self.requests = processes, requests
         self.frames = {utterance: dump.records[utterance].frames for utterance in utterances}
-        # by length, so that shares take equally long
-        self.share = processes.share(sorted(utterances, key=lambda utterance: (-self.frames[utterance], utterance)))
+        # sorted by length, so that shards take equally long
+        self.shard = processes.shard(sorted(utterances, key=lambda utterance: (-self.frames[utterance], utterance)))
         self._tried = False
 
     def score(self, model: Model) -> CorpusScore | None:
-        """The score of the whole set, on every process; to be left alone if a signal came meanwhile."""
+        """The score of the whole set, on every process; None if a signal interrupted it."""
         places = {utterance: place for place, utterance in enumerate(self.utterances)}
         names = ["log_likelihood", *(f"kl_{level}" for level in model.latent_hops)]
         most = -(-len(self.utterances) // self.processes.size)
         rows = torch.full((most, 2 + len(names)), -1.0, dtype=torch.float64)  # place, nats, terms
         model.eval()
-        with self.processes.together():
+        with self.processes.raise_on_all():
             for row, score in zip(rows, self._scores(model), strict=False):
                 terms = [score.terms[name] for name in names]
                 row[:] = torch.tensor([places[score.utterance], score.nats, *terms], dtype=torch.float64)
@@ -58,20 +58,20 @@ class Validation:
                     break
         model.train()
         scores = []
-        for place, nats, *terms in self.processes.gather(rows).flatten(0, 1).tolist():
+        for place, nats, *terms in self.processes.all_gather_tensor(rows).flatten(0, 1).tolist():
             if place >= 0:
                 name = self.utterances[int(place)]
                 scores.append(UtteranceScore(name, self.frames[name], nats, dict(zip(names, terms, strict=True))))
         return corpus_score(scores, resamples=2) if len(scores) == len(self.utterances) else None
 
     def _scores(self, model: Model) -> Iterator[UtteranceScore]:
-        if not self.share:
+        if not self.shard:
             return
         if not self._tried:
             chunk = DEFAULT_CHUNK_FRAMES
             check_scoring_fits(
                 lambda batch: score_batch(model, self.observation, batch, chunk),
-                self.dump, self.share, next(model.parameters()).device, self.max_frames, self.processes.local_size,
+                self.dump, self.shard, self.max_frames,
             )  # fmt: skip
             self._tried = True
-        yield from score_dump(model, self.observation, self.dump, self.share, max_frames=self.max_frames)
+        yield from score_dump(model, self.observation, self.dump, self.shard, max_frames=self.max_frames)

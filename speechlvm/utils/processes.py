@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-LAUNCHER = "SPEECHLVM_LAUNCHER"  # in the environment of training processes: the process that has started them
 # The socket by which a process hands tensors over, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder, may have a
 # path of 107 bytes; with a longer one the process hands nothing over, and who waits for it waits for ever.
 SOCKET_FOLDER_BYTES = 75
@@ -68,5 +67,5 @@ def default_signals() -> Iterator[None]:
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes that torchrun, or our own launcher, has started."""
+    """Whether this is one of several processes that torchrun has started."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1

@@ -1,8 +1,6 @@
 """The program of stage 8 on phones whose features are known."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +69,6 @@ def run(root, *options, out="probes", train="train", short=SHORT):
 
 def result_of(root, out="probes"):
     return json.loads((root / out / "result.json").read_text())
-
-
-def test_help():
-    done = subprocess.run([sys.executable, "-m", "speechlvm.bin.probe", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "--vocabulary" in done.stdout and "'60'," in done.stdout
 
 
 def test_results_and_figures(corpus):

@@ -1,14 +1,14 @@
-import os
-import pickle
+import json
 import re
+import resource
 import subprocess
-import sys
+import types
 
 import pytest
 import torch
 
 from speechlvm.experiment import checkpoint as module
-from speechlvm.experiment.checkpoint import Checkpoints, load_tensors, load_weights
+from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_tensors, load_weights
 from speechlvm.utils.errors import UserError
 
 
@@ -94,27 +94,6 @@ def test_without_manifest_there_is_no_checkpoint(checkpoints):
     assert checkpoints.steps() == [10, 20]
 
 
-class _Payload:
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.canary}",)
-
-
-@pytest.mark.parametrize("form", ["torch", "pickle", "inside"])
-def test_a_payload_is_not_run(tmp_path, form):
-    canary, path = tmp_path / "canary", tmp_path / "evil.pt"
-    if form == "pickle":
-        path.write_bytes(pickle.dumps(_Payload(canary)))
-    else:
-        payload = _Payload(canary)
-        torch.save(payload if form == "torch" else {"format": 1, "model": {"w": payload}}, path)
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
-        load_tensors(path)
-    assert not canary.exists()
-
-
 def test_other_files_and_formats(tmp_path):
     path = tmp_path / "x.pt"
     path.write_text("hello")
@@ -145,23 +124,94 @@ def test_weights_of_another_model_are_named_and_nothing_is_loaded():
 
 
 def test_full_disk_leaves_the_previous_checkpoint(checkpoints):
-    script = (
-        "import resource, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from speechlvm.utils.errors import UserError\n"
-        "from speechlvm.experiment.checkpoint import Checkpoints\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-        "try:\n"
-        "    Checkpoints(Path(sys.argv[1])).save(40, {'model': {'w': torch.zeros(9000)}})\n"
-        "except UserError as error:\n"
-        "    print(error)\n"
-    )
-    command = [sys.executable, "-c", script, str(checkpoints.directory)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert "step-00000040.pt" in result.stdout and "bytes are free" in result.stdout, result.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"step-00000040\.pt.*bytes are free"):
+            checkpoints.save(40, {"model": {"w": torch.zeros(9000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoints.steps() == [10, 20, 30]
     assert not list(checkpoints.directory.glob(".*.tmp"))
     assert checkpoints.load_latest()["progress"] == {"step": 30}
     checkpoints.save(40, {"model": {}})
     assert checkpoints.steps()[-1] == 40
+
+
+def test_cut_files_and_flipped_bits_are_noticed_even_without_checksum(checkpoints, tmp_path):
+    whole, path = checkpoints.path(30).read_bytes(), tmp_path / "x.pt"
+    for number in range(16):
+        path.write_bytes(whole[: len(whole) * number // 16])
+        with pytest.raises(UserError, match="^[^\n]*x.pt: not a checkpoint of this project[^\n]*$"):
+            load_tensors(path)
+        flipped = bytearray(whole)
+        flipped[len(whole) * number // 16] ^= 4
+        checkpoints.path(30).write_bytes(flipped)
+        with pytest.raises(UserError, match=r"step-00000030\.pt: does not match its manifest"):
+            checkpoints.load(30)
+        path.write_bytes(flipped)
+        try:
+            assert load_tensors(path)["format"] == 1  # a weight, or nothing that is read
+        except UserError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
+NO_OBJECTS = ["[]", "{}", '{"step": "../../x"}', '{"step": -1}', '{"sha256": ["x"]}', "[" * 100_000, "{"]
+
+
+@pytest.mark.parametrize("text", NO_OBJECTS)
+def test_marks_and_manifests_that_are_none(checkpoints, text, caplog):
+    (checkpoints.directory / "best.json").write_text(text)
+    with pytest.raises(UserError, match=r"checkpoints/best\.json"):
+        checkpoints.load_best()
+    checkpoints.path(30).with_suffix(".json").write_text(text)
+    assert checkpoints.load_latest()["progress"] == {"step": 20} and "step-00000030" in caplog.text
+    with pytest.raises(UserError, match="step-00000030"):
+        checkpoints.load(30)
+
+
+def test_what_a_newer_version_wrote_is_not_passed_over(checkpoints):
+    path = checkpoints.path(30).with_suffix(".json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2, "speechlvm": "0.4.0", "shards": 3}))
+    with pytest.raises(UserError, match=r"step-00000030\.json: format 2; .* needs speechlvm >= 0\.4\.0$"):
+        checkpoints.load_latest()
+
+
+def test_parts_and_settings_that_are_missing_or_unreadable():
+    config = types.SimpleNamespace(frozen=dict)
+    values = {key: kind() for key, kind in module.CONTENT.items()}
+    whole = {**values, "frozen": "{}"}
+    check_settings(whole, config, "x.pt")
+    for key in whole:
+        with pytest.raises(UserError, match=rf"^x\.pt: a checkpoint has NoneType as '{key}', expected"):
+            check_settings({**whole, key: None}, config, "x.pt")
+        with pytest.raises(UserError, match=f"has nothing as '{key}'"):
+            check_settings({name: value for name, value in whole.items() if name != key}, config, "x.pt")
+    for text in ("", "{", "[1]", "null", "[" * 100_000, "1" * 10_000):
+        with pytest.raises(UserError, match=r"^x\.pt: .*(settings are not readable|of another experiment)"):
+            check_settings({**whole, "frozen": text}, config, "x.pt")
+
+
+ODD = {
+    "double": (torch.zeros(2, 3, dtype=torch.float64), r"\(2, 3\) float64"),
+    "sparse": (torch.zeros(2, 3).to_sparse(), "no plain tensor"),
+    "without storage": (torch.zeros(2, 3, device="meta"), "no plain tensor"),
+    "transposed": (torch.zeros(3, 2), r"\(3, 2\)"),
+    "a list": ([[0.0] * 3] * 2, "no plain tensor"),
+    "nothing": (None, "absent"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("case", ODD)
+def test_odd_weights_are_refused_and_nothing_is_loaded(case, tmp_path):
+    value, words = ODD[case]
+    torch.save({"format": 1, "model": {"weight": value, "bias": torch.ones(2)}}, tmp_path / "x.pt")
+    weights, linear = load_tensors(tmp_path / "x.pt")["model"], torch.nn.Linear(3, 2)
+    before = {key: each.clone() for key, each in linear.state_dict().items()}
+    with pytest.raises(UserError, match=rf"weight \(model \(2, 3\), file {words}\)"):
+        load_weights(linear, weights, "x.pt")
+    for weights in ([], {1: torch.zeros(1)}):
+        with pytest.raises(UserError, match=r"^x\.pt: weights are not named; nothing was loaded$"):
+            load_weights(linear, weights, "x.pt")
+    assert all(torch.equal(each, before[key]) for key, each in linear.state_dict().items())

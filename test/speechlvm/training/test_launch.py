@@ -1,33 +1,46 @@
-"""The agent that starts training processes, and starts them again: real processes, started as users start them."""
+"""torchrun as `--ngpu` and `--num_nodes` run it, and by hand."""
 
-import json
+import logging
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import DistNetworkError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.training import launch as module
+from speechlvm.training.distributed import PeerLost
+from speechlvm.utils.errors import ConfigError, Interrupted, UserError
+from speechlvm.utils.processes import STOP_SIGNALS
 
 TIMEOUT_SECONDS = 180
-IMPORTS = "import sys; from speechlvm.bin.cli import run_main; from speechlvm.training import launch; "
-TWO_PROCESSES = IMPORTS + "run_main(lambda: launch.launch(sys.argv[1:], 2, 1))"
-TWO_NODES = IMPORTS + "launch.MEETING_SECONDS = 1; run_main(lambda: launch.launch(sys.argv[1:], 1, 2))"
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Undoes what `launch` does to its process, which it is the last to use."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    handlers = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGQUIT)}
+    yield
+    logging.disable(logging.NOTSET)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
 def words(tiny_config, make_dump, tmp_path):
-    """words(out, *more): of the training program, for a run that takes a while."""
+    """words(out, *more): of the training program, for a run that does not end by itself."""
     train, valid = make_dump("train", [3000, 2500, 2000, 1500, 2200]), make_dump("valid", [1200, 900, 700], seed=50)
-    config = tiny_config(
-        ("every_steps: 4", "every_steps: 20"), ("steps: 12", "steps: 100000"), (", schedule: cosine", "")
-    )
+    config = tiny_config(("every_steps: 4", "every_steps: 20"), ("steps: 12", "steps: 100000"))
 
     def of(out, *more):
         arguments = ["--config", config, "--train", train, "--valid", valid, "--out", tmp_path / out, "--seed", "3"]
@@ -37,102 +50,127 @@ def words(tiny_config, make_dump, tmp_path):
 
 
 @pytest.fixture
-def start(monkeypatch):
-    """start(*words of Python's command line): a process, killed at the end if it is still there."""
-    started = []
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def nodes(monkeypatch):
+    """nodes(rank, port): this process is one of several nodes, all of them on this machine."""
 
-    def of(*command):
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started.append(subprocess.Popen([sys.executable, *command], **streams))
-        return started[-1]
+    def of(rank, port="1"):
+        environment = {"SLURM_NODEID": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return {**os.environ, **environment}
 
-    yield of
-    for process in started:
-        process.kill()
-        process.communicate()
+    return of
 
 
-def _wait_for_steps(out, count):
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while len(Checkpoints(out / "checkpoints").steps()) < count and time.monotonic() < deadline:
+def _start(*command, **options):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-m", *command], **streams, **options)
+
+
+def _within(seconds, condition):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
+    return condition()
 
 
-def _holder(out):
-    """The process that writes, by the lock that it holds."""
-    return re.search(r"process (\d+) ", (out / "lock").read_text())[1]
+def _has_checkpoints(out):
+    return len(Checkpoints(out / "checkpoints").steps()) >= 2
 
 
-def _history(out):
-    return [json.loads(line)["nats_per_frame"] for line in (out / "history.jsonl").read_text().splitlines()]
+def test_a_signal_to_one_node_stops_all_nodes(words, nodes, tmp_path, capfd):
+    port = module._rendezvous(1)[2]
+    arguments = words("exp", "--num_nodes", "2")
+    second = _start("speechlvm.bin.train", *arguments, env=nodes(1, port))
+    nodes(0, port)
+
+    def send():
+        if _within(TIMEOUT_SECONDS, lambda: _has_checkpoints(tmp_path / "exp")):
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    threading.Thread(target=send).start()
+    try:
+        assert program.main(arguments) == 75
+        output = second.communicate(timeout=TIMEOUT_SECONDS)[0] + "".join(capfd.readouterr())
+    finally:
+        second.kill()
+    assert second.returncode == 75
+    step = int(
+        re.search(r"error: stopped by SIGUSR2 after step (\d+); run the same command again to resume\n", output)[1]
+    )
+    assert output.count("error") == 1 and "2 x cpu" in output
+    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] == step
 
 
-def _weights(out):
-    found = Checkpoints(out / "checkpoints")
-    return found.load(found.steps()[-1])["model"]
+def test_an_error_of_all_processes_is_reported_once(words, capfd):
+    assert module.launch(words("$exp", "--model_conf.hiden", "3"), 2, 1) == 2
+    output = "".join(capfd.readouterr())
+    assert re.fullmatch("error: .*hiden.*\n", output)
 
 
-def test_killed_processes_start_again_and_a_signal_stops_all(words, start, train_together, tmp_path):
-    process = start("-c", TWO_PROCESSES, *words("killed"))
-    _wait_for_steps(tmp_path / "killed", 2)
-    subprocess.run(["kill", "-KILL", _holder(tmp_path / "killed")], check=True)
-    before = Checkpoints(tmp_path / "killed" / "checkpoints").steps()[-1]
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while Checkpoints(tmp_path / "killed" / "checkpoints").steps()[-1] <= before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR2)
-    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 75, output
-    assert output.count("with SIGKILL") == 1 and "resuming after step" in output and "Traceback" not in output
-    stopped = re.search(r"error: stopped by SIGUSR2 after step (\d+); run the same command again to resume", output)
-    step = int(stopped[1])
-    assert output.count("error: ") == 1
-    assert Checkpoints(tmp_path / "killed" / "checkpoints").steps()[-1] == step
-    limit = ("--limits.steps", str(step + 20))  # the learning rate is constant
-    assert train_together(words("killed", *limit))[0] == train_together(words("whole", *limit))[0] == [0, 0]
-    a, b = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    assert _history(tmp_path / "whole") == _history(tmp_path / "killed")
-
-
-def test_torchrun_by_hand_and_nothing_outlives_it(words, start, tmp_path):
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "speechlvm.bin.train")
-    process = start(*torchrun, *words("exp"))
-    _wait_for_steps(tmp_path / "exp", 2)
+def test_nothing_outlives_torchrun(words, tmp_path):
+    torchrun = ("torch.distributed.run", "--nproc_per_node", "2", "-m", "speechlvm.bin.train")
+    process = _start(*torchrun, *words("exp"))
+    assert _within(TIMEOUT_SECONDS, lambda: _has_checkpoints(tmp_path / "exp"))
     process.kill()
     assert "2 x cpu" in process.communicate(timeout=TIMEOUT_SECONDS)[0]
-    holder = Path(f"/proc/{_holder(tmp_path / 'exp')}")
-    deadline = time.monotonic() + 20
-    while holder.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not holder.exists()
+    holder = Path("/proc", re.search(r"process (\d+) ", (tmp_path / "exp" / "lock").read_text())[1])
+    assert _within(20, lambda: not holder.exists())
 
 
-def test_errors_of_the_processes_are_said_once(words, start):
-    process = start("-c", TWO_PROCESSES, *words("exp", "--model_conf.hiden", "3"))
-    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 2
-    assert output.count("error: ") == 1 and "hiden" in output and len(output.strip().splitlines()) == 1
+def _ending(monkeypatch, *codes, number=None):
+    """torchrun's processes end with these exit codes, after a signal."""
+
+    def main(words):
+        if number:
+            with subprocess.Popen(["sleep", "60"]) as child:
+                signal.raise_signal(number)
+                assert child.wait() == -number
+        raise ChildFailedError("train", {rank: ProcessFailure(rank, 0, code, "") for rank, code in enumerate(codes)})
+
+    monkeypatch.setattr(module.torchrun, "main", main)
 
 
-def test_nodes_that_do_not_meet(words, start, monkeypatch):
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
-    process = start("-c", TWO_NODES, *words("exp"))
-    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 1
-    assert re.fullmatch(r"error: 2 nodes did not meet at 127.0.0.1:0 within 1 s; .* --num_nodes 2, .*\n", output)
+@pytest.mark.parametrize(("codes", "status"), [((75, 75), 75), ((PeerLost.exit_status, 2), 2), ((1, -15), 1)])
+def test_the_status_is_that_of_the_processes(monkeypatch, codes, status):
+    _ending(monkeypatch, *codes)
+    assert module.launch([], len(codes), 1) == status
 
 
-def test_nodes_that_do_not_know_where_to_meet(words, monkeypatch):
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "")
-    with pytest.raises(ConfigError, match=r"MASTER_PORT ''; give the first node's address"):
+def test_what_no_process_could_report_is_reported(monkeypatch):
+    _ending(monkeypatch, PeerLost.exit_status, -9)
+    with pytest.raises(
+        UserError, match="process 0 lost contact, process 1 was killed by SIGKILL; run the same command"
+    ):
+        module.launch([], 2, 1)
+    _ending(monkeypatch, -15, number=signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; run the same command"):
+        module.launch([], 1, 1)
+
+
+def test_a_signal_before_processes_are_started(monkeypatch):
+    monkeypatch.setattr(module.torchrun, "main", lambda words: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        module.launch([], 1, 1)
+
+
+def test_nodes_that_do_not_meet(words, nodes, monkeypatch):
+    nodes(1)
+    monkeypatch.setattr(module, "RENDEZVOUS_SECONDS", 1)
+    with pytest.raises(UserError, match=r"2 nodes did not meet at 127.0.0.1:1 within 1 s; .* --num_nodes 2,") as caught:
+        module.launch(words("exp"), 1, 2)
+    assert isinstance(caught.value.__cause__, DistNetworkError)
+
+
+@pytest.mark.parametrize("name", ["SLURM_NODEID", "MASTER_ADDR", "MASTER_PORT"])
+def test_nodes_that_do_not_know_where_to_meet(words, nodes, monkeypatch, name):
+    nodes(0)
+    monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match=rf"{name} (is )?''.*; expected this node's rank"):
         program.main(words("exp", "--num_nodes", "2"))
 
 
-def test_gpus_that_are_not_there_are_said_before_anything_starts(words, monkeypatch):
+def test_gpus_that_are_not_there_are_reported_before_anything_starts(words, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--ngpu 2: 0 GPUs are visible"):
         program.main(words("exp", "--ngpu", "2"))

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import torch
 
 from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.experiment.load import load_experiment
+from speechlvm.experiment.load import load_config, load_experiment
+from speechlvm.models import model_class
 from speechlvm.training import trainer as trainer_module
 from speechlvm.utils.errors import ConfigError, Interrupted, UserError
+from speechlvm.utils.lock import locked
 
 
 @pytest.fixture
@@ -25,10 +28,34 @@ def _train(config, dumps, out, *extra):
     return program.main([str(argument) for argument in arguments])
 
 
-def _weights(out, step=None):
-    found = Checkpoints(out / "checkpoints")
-    content = found.load(found.steps()[-1] if step is None else step)
-    return content["model"], content["optimizer"], content["progress"]
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """Where the first test that needs it trains what the others read or copy."""
+    return tmp_path_factory.mktemp("trained") / "exp"
+
+
+@pytest.fixture
+def whole(trained_once, tiny_config, dumps):
+    """An experiment of 12 steps that nothing has interrupted; not to be changed."""
+    if not trained_once.exists():
+        _train(tiny_config(), dumps, trained_once)
+    return trained_once
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole, tmp_path / "exp")
+
+
+def _content(out):
+    """Model, optimiser, global generator and progress of the last checkpoint."""
+    content = Checkpoints(out / "checkpoints").load_latest()
+    return {key: content[key] for key in ("model", "optimizer", "generator", "progress")}
+
+
+def _history(out):
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
 def _same(a, b):
@@ -41,64 +68,48 @@ def _same(a, b):
     return a == b
 
 
-@pytest.fixture
-def seen_dumps(make_dump):
-    """Validation on the training data: shows that optimisation works, with little data."""
-    return make_dump("train", [4000, 3000]), make_dump("valid", [4000, 3000])
-
-
-def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, seen_dumps, tmp_path):
-    out = tmp_path / "exp"
-    assert (
-        _train(
-            tiny_config(
-                ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02"), ("every_steps: 4", "every_steps: 50")
-            ),
-            seen_dumps,
-            out,
-            "--limits.steps",
-            "200",
-        )
-        == 0
-    )
-    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in history] == list(range(0, 201, 50))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, make_dump, tmp_path, precision):
+    # validation on the training data shows that optimisation works, with little data
+    dumps, out = (make_dump("train", [4000, 3000]), make_dump("valid", [4000, 3000])), tmp_path / "exp"
+    config = tiny_config(
+        ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02"), ("every_steps: 4", "every_steps: 50"),
+        ("gradient_clip: 1.0", f"gradient_clip: 1.0\n  precision: {precision}"), ("steps: 12", "steps: 100"),
+    )  # fmt: skip
+    assert _train(config, dumps, out) == 0
+    history = _history(out)
+    assert [entry["step"] for entry in history] == [0, 50, 100]
     assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
     experiment = load_experiment(out)
     assert experiment.provenance.seed == 3 and experiment.provenance.step > 0
-    assert (out / "train.log").exists() and (out / "config.yaml").exists() and any((out / "tb").iterdir())
+    assert (out / "train.log").exists() and any((out / "tb").iterdir())
 
 
-def test_the_first_bits_are_those_of_the_marginal(tiny_config, dumps, tmp_path):
-    _train(tiny_config(), dumps, tmp_path / "exp")
-    first = json.loads((tmp_path / "exp" / "history.jsonl").read_text().splitlines()[0])
-    assert first["bits_per_frame"] < 16.0
+def test_the_first_bits_are_those_of_the_marginal(whole):
+    assert _history(whole)[0]["bits_per_frame"] < 16.0
 
 
-def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, tmp_path, capsys):
-    out = tmp_path / "exp"
-    _train(tiny_config(), dumps, out)
-    stamp = (out / "done.json").stat().st_mtime_ns
-    _train(tiny_config(), dumps, out)
-    assert "complete" in capsys.readouterr().out and (out / "done.json").stat().st_mtime_ns == stamp
-    _train(tiny_config(), dumps, out, "--limits.steps", "16")
-    assert Checkpoints(out / "checkpoints").steps()[-1] == 16
+def test_the_saved_configuration_holds_every_default(whole):
+    text = (whole / "config.yaml").read_text()
+    for name in model_class("lstm").Config.model_fields:
+        assert f"  {name}: " in text
+    assert load_config(whole).model_conf["mlp_layers"] == 3
 
 
-def test_same_seed_same_run_other_seed_other_run(tiny_config, dumps, tmp_path):
-    for name in ("a", "b"):
-        _train(tiny_config(), dumps, tmp_path / name)
-    _train(tiny_config(), dumps, tmp_path / "c", "--seed", "4")
-    a, b, c = (_weights(tmp_path / name) for name in "abc")
-    assert _same(a, b) and not _same(a[0], c[0])
+def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, copied, capsys):
+    stamp = (copied / "done.json").stat().st_mtime_ns
+    _train(tiny_config(), dumps, copied)
+    assert "complete" in capsys.readouterr().out and (copied / "done.json").stat().st_mtime_ns == stamp
+    _train(tiny_config(), dumps, copied, "--limits.steps", "16")
+    assert Checkpoints(copied / "checkpoints").steps()[-1] == 16
 
 
-def test_the_state_of_the_global_generator_is_the_seeds(tiny_config, dumps, tmp_path):
-    for name in ("a", "b"):
-        torch.seed()  # as Python starts: another one each time
-        _train(tiny_config(), dumps, tmp_path / name)
-    a, b = (Checkpoints(tmp_path / name / "checkpoints").load_latest()["generator"] for name in "ab")
-    assert torch.equal(a, b)
+def test_same_seed_same_run_other_seed_other_run(tiny_config, dumps, whole, tmp_path):
+    torch.seed()  # as Python starts: another one each time
+    _train(tiny_config(), dumps, tmp_path / "same")
+    _train(tiny_config(), dumps, tmp_path / "other", "--seed", "4")
+    assert _same(_content(tmp_path / "same"), _content(whole))
+    assert not _same(_content(tmp_path / "other")["model"], _content(whole)["model"])
 
 
 class _Killed(BaseException):
@@ -106,56 +117,52 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("killed_after", [1, 4, 5, 9])
-def test_killed_and_started_again_ends_bit_identical(
-    tiny_config, dumps, tmp_path, monkeypatch, killed_after, accumulate
-):
+def test_killed_and_started_again_ends_bit_identical(tiny_config, dumps, tmp_path, monkeypatch, accumulate):
     config = tiny_config(("gradient_clip: 1.0", f"gradient_clip: 1.0\n  accumulate: {accumulate}"))
     _train(config, dumps, tmp_path / "whole")
     monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
-    original, steps = trainer_module.Trainer._step, []
+    original, kills = trainer_module.Trainer._step, [1, 4, 5, 9]
 
     def step(self, batches):
-        if len(steps) == killed_after:
-            steps.append(None)
+        if self.progress.step in kills:
+            kills.remove(self.progress.step)
             raise _Killed  # as SIGKILL: nothing is saved on the way out
-        steps.append(None)
         return original(self, batches)
 
     monkeypatch.setattr(trainer_module.Trainer, "_step", step)
-    with pytest.raises(_Killed):
-        _train(config, dumps, tmp_path / "killed")
+    for _ in range(4):
+        with pytest.raises(_Killed):
+            _train(config, dumps, tmp_path / "killed")
     _train(config, dumps, tmp_path / "killed")
-    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
-    assert (tmp_path / "whole" / "history.jsonl").read_text().count("\n") == 4
+    assert not kills and _same(_content(tmp_path / "whole"), _content(tmp_path / "killed"))
+    assert len(_history(tmp_path / "killed")) == 4
 
 
 def test_a_kill_between_checkpoint_and_best_mark_is_mended(tiny_config, dumps, tmp_path, monkeypatch):
     out = tmp_path / "exp"
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "mark_best", lambda *_: None)
-        _train(tiny_config(), dumps, out, "--limits.steps", "4")
+        _train(tiny_config(), dumps, out, "--limits.steps", "1")
     assert Checkpoints(out / "checkpoints").best_step() is None
-    _train(tiny_config(), dumps, out, "--limits.steps", "4")  # no step is left to take
+    _train(tiny_config(), dumps, out, "--limits.steps", "1")  # no step is left to take
     assert Checkpoints(out / "checkpoints").best_step() is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_signals_save_at_the_next_step(tiny_config, dumps, tmp_path, monkeypatch, number):
-    _train(tiny_config(), dumps, tmp_path / "whole")
-    original = trainer_module.Trainer._step
+def test_signals_save_at_the_next_step(tiny_config, dumps, whole, tmp_path, monkeypatch):
+    original, numbers = trainer_module.Trainer._step, {2: "TERM", 5: "INT", 6: "USR1", 8: "USR2"}
 
     def step(self, batches):
-        if self.progress.step == 5:
-            signal.raise_signal(number)
+        if name := numbers.pop(self.progress.step, None):
+            signal.raise_signal(getattr(signal, f"SIG{name}"))
         return original(self, batches)
 
     monkeypatch.setattr(trainer_module.Trainer, "_step", step)
-    with pytest.raises(Interrupted, match="after step 6"):
-        _train(tiny_config(), dumps, tmp_path / "stopped")
-    monkeypatch.setattr(trainer_module.Trainer, "_step", original)
+    for after, name in list(numbers.items()):
+        with pytest.raises(Interrupted, match=f"stopped by SIG{name} after step {after + 1}; run the same command"):
+            _train(tiny_config(), dumps, tmp_path / "stopped")
+        assert Checkpoints(tmp_path / "stopped" / "checkpoints").steps()[-1] == after + 1
     _train(tiny_config(), dumps, tmp_path / "stopped")
-    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "stopped"))
+    assert _same(_content(whole), _content(tmp_path / "stopped"))
 
 
 def test_a_real_sigkill(tiny_config, dumps, tmp_path):
@@ -171,7 +178,7 @@ def test_a_real_sigkill(tiny_config, dumps, tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     _train(config, dumps, tmp_path / "killed")
-    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    assert _same(_content(tmp_path / "whole"), _content(tmp_path / "killed"))
 
 
 def test_accumulation_equals_one_large_batch(tiny_config, dumps, tmp_path):
@@ -185,14 +192,13 @@ def test_accumulation_equals_one_large_batch(tiny_config, dumps, tmp_path):
         name="pieces.yaml",
     )
     _train(pieces, dumps, tmp_path / "pieces")
-    a, b = _weights(tmp_path / "whole")[1], _weights(tmp_path / "pieces")[1]
+    a, b = (_content(tmp_path / name)["optimizer"] for name in ("whole", "pieces"))
     for x, y in zip(a["state"].values(), b["state"].values(), strict=True):
         torch.testing.assert_close(x["exp_avg"], y["exp_avg"], rtol=1e-3, atol=1e-6)
 
 
-def test_other_settings_under_an_existing_experiment_are_refused(tiny_config, dumps, tmp_path, make_dump):
-    out = tmp_path / "exp"
-    _train(tiny_config(), dumps, out)
+def test_other_settings_under_an_existing_experiment_are_refused(tiny_config, dumps, copied, make_dump):
+    out = copied
     with pytest.raises(ConfigError, match=r"model_conf.hidden \(was 12, now 8\).*--tag"):
         _train(tiny_config(), dumps, out, "--model_conf.hidden", "8")
     with pytest.raises(ConfigError, match="seed"):
@@ -214,15 +220,12 @@ def test_a_loss_that_is_not_finite_stops_with_names(tiny_config, dumps, tmp_path
     with pytest.raises(UserError, match=r"step 7: the loss is nan on u0\d.*last good checkpoint: .*step-00000004.pt"):
         _train(tiny_config(), dumps, tmp_path / "exp")
     assert not (tmp_path / "exp" / "done.json").exists()
-    assert all(torch.isfinite(value).all() for value in _weights(tmp_path / "exp")[0].values())
+    assert all(torch.isfinite(value).all() for value in _content(tmp_path / "exp")["model"].values())
 
 
 def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
-    from speechlvm.utils.lock import locked
-
     with locked(tmp_path / "exp"), pytest.raises(UserError, match=r"in use by .* process \d+ since"):
         _train(tiny_config(), dumps, tmp_path / "exp")
-    _train(tiny_config(), dumps, tmp_path / "exp")
 
 
 def test_early_stopping(tiny_config, dumps, tmp_path):
@@ -231,30 +234,11 @@ def test_early_stopping(tiny_config, dumps, tmp_path):
     assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] < 400
 
 
-def test_weights_of_another_run(tiny_config, dumps, tmp_path):
-    _train(tiny_config(), dumps, tmp_path / "first")
-    second = tiny_config(
-        ("gradient_clip: 1.0", f"gradient_clip: 1.0\n  initialise_from: {tmp_path / 'first'}"), name="second.yaml"
-    )
-    _train(second, dumps, tmp_path / "second", "--limits.steps", "1")
-    best = json.loads((tmp_path / "first" / "checkpoints" / "best.json").read_text())["validation_nats_per_frame"]
-    history = json.loads((tmp_path / "second" / "history.jsonl").read_text().splitlines()[0])
-    assert history["nats_per_frame"] == best
-
-
-def test_bf16_trains(tiny_config, seen_dumps, tmp_path):
-    bf16 = ("gradient_clip: 1.0", "gradient_clip: 1.0\n  precision: bfloat16")
-    _train(
-        tiny_config(
-            bf16, ("stack: 16", "stack: 1"), ("peak: 0.005", "peak: 0.02"), ("every_steps: 4", "every_steps: 50")
-        ),
-        seen_dumps,
-        tmp_path / "exp",
-        "--limits.steps",
-        "200",
-    )
-    history = [json.loads(line) for line in (tmp_path / "exp" / "history.jsonl").read_text().splitlines()]
-    assert history[-1]["bits_per_frame"] < history[0]["bits_per_frame"] - 0.1
+def test_weights_of_another_run(tiny_config, dumps, whole, tmp_path):
+    config = tiny_config(("gradient_clip: 1.0", f"gradient_clip: 1.0\n  initialise_from: {whole}"))
+    _train(config, dumps, tmp_path / "second", "--limits.steps", "1")
+    best = json.loads((whole / "checkpoints" / "best.json").read_text())["validation_nats_per_frame"]
+    assert _history(tmp_path / "second")[0]["nats_per_frame"] == best
 
 
 @pytest.mark.parametrize("words", [["--nonsense", "1"], ["nonsense"], ["--limits.steps"]])
@@ -265,20 +249,8 @@ def test_usage(tiny_config, dumps, tmp_path, words, capsys):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_the_saved_configuration_holds_every_default(tiny_config, dumps, tmp_path):
-    from speechlvm.experiment.load import load_config
-    from speechlvm.models import model_class
-
-    _train(tiny_config(), dumps, tmp_path / "exp")
-    text = (tmp_path / "exp" / "config.yaml").read_text()
-    for name in model_class("lstm").Config.model_fields:
-        assert f"  {name}: " in text
-    assert load_config(tmp_path / "exp").model_conf["mlp_layers"] == 3
-
-
-def test_a_checkpoint_of_another_experiment_of_the_same_shapes(tiny_config, dumps, tmp_path):
-    out = tmp_path / "exp"
-    _train(tiny_config(), dumps, out)
+def test_a_checkpoint_of_another_experiment_of_the_same_shapes(tiny_config, dumps, copied):
+    out = copied
     config = out / "config.yaml"
     config.write_text(config.read_text().replace("coding: mulaw", "coding: mulaw-pcm"))
     with pytest.raises(UserError, match="checkpoint of another experiment: coding was 'mulaw'"):
@@ -288,9 +260,8 @@ def test_a_checkpoint_of_another_experiment_of_the_same_shapes(tiny_config, dump
         _train(tiny_config(("coding: mulaw", "coding: mulaw-pcm")), dumps, out)
 
 
-def test_a_lost_best_checkpoint_is_replaced(tiny_config, dumps, tmp_path):
-    out = tmp_path / "exp"
-    _train(tiny_config(), dumps, out)
+def test_a_lost_best_checkpoint_is_replaced(tiny_config, dumps, copied):
+    out = copied
     found = Checkpoints(out / "checkpoints")
     for path in (found.path(found.best_step()), found.path(found.best_step()).with_suffix(".json")):
         path.unlink()
@@ -303,3 +274,21 @@ def test_an_incomplete_dump_is_refused(tiny_config, dumps, tmp_path):
     (dumps[1] / "done.json").unlink()
     with pytest.raises(UserError, match="valid: not a complete dump; run stage 2"):
         _train(tiny_config(), dumps, tmp_path / "exp")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer", {"state": [1], "param_groups": 3}),
+        ("generator", torch.zeros(3)),
+        ("progress", {"step": 1, "execute": "x", "best_step": 12, "history": []}),
+        ("provenance", {"step": 12, "epoch": 0, "seconds": 1.0, "seed": 2, "data_hash": "0"}),
+    ],
+)
+def test_a_training_does_not_go_on_from_what_does_not_fit(tiny_config, dumps, copied, key, value):
+    found = Checkpoints(copied / "checkpoints")
+    content = {k: v for k, v in found.load_latest().items() if k not in ("format", "speechlvm")}
+    found.save(12, {**content, key: value})
+    with pytest.raises(UserError, match=r"checkpoints: .*(of this training|trained with)") as caught:
+        _train(tiny_config(), dumps, copied, "--limits.steps", "13")
+    assert "\n" not in str(caught.value) and found.steps()[-1] == 12
