@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "mini": ["espeakng-loader>=0.2.4"],
+        "hub": ["huggingface_hub>=0.30"],  # speechlvm.bin.export --push_to_hub; not in the lock
         "test": [
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6",

@@ -299,7 +299,7 @@ def test_the_gate_of_the_shell_shuts(line):
     "line",
     [
         ". ./db.sh",
-        ". ../../utils/parse_options.sh",
+        ". utils/parse_options.sh",
         '. "${_utils}/jobs.sh"',
         "# eval in a comment",
         '[ "${x}" -eq 1 ]',

@@ -2,7 +2,7 @@
 # Repairs Kaldi data directories: utils/fix_data_dir.sh [options] DIR...   (--help lists the options)
 set -euo pipefail
 
-root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$root/tools/venv/bin/python
 if [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$python" ]; then
     python=python3

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Sourced by each recipe's path.sh: the environment that programs run in. Makes it first where it is not there yet
-# (tools/setup.sh), so that a fresh clone needs no other step.
+# Sourced by the stages as path.sh of the recipe, a link to this file: the environment that programs run in. Makes it
+# first where it is not there yet (tools/setup.sh), so that a fresh clone needs no other step.
 
-_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+_root="$(CDPATH='' cd -P -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)"
 bash "${_root}/tools/setup.sh"
 export PATH="${_root}/tools/venv/bin:${_root}/utils:${PATH}"
 unset _root PYTHONPATH PYTHONHOME MPLBACKEND # a notebook's names a module of its own environment

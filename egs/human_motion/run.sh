@@ -3,7 +3,7 @@
 # Gaussian output. Free; stage 0 gets it, or db.sh says where it lies. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # What is different here from the defaults, and the recipe's own options.
@@ -14,7 +14,7 @@ data_root=""       # the same, under the name that all recipes share
 rate_hz=30         # frames per second that are kept; a whole part of the recordings' own
 amc_rate_hz=120    # frames per second of AMC files that do not say it
 mirror=""          # where to get the archive instead of https://mocap.cs.cmu.edu/
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 train_set=train
 valid_set=valid
@@ -26,4 +26,4 @@ download_args=(--corpus "${data_root:-${mocap}}" --mirror "${mirror}")
 data_args=(--corpus "${data_root:-${mocap}}" --out "${datadir}" --rate_hz "${rate_hz}" --amc_rate_hz "${amc_rate_hz}"
     --nj "${nj}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

@@ -3,7 +3,7 @@
 # db.sh says where it lies. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # What is different here from the defaults, and the recipe's own options.
@@ -14,7 +14,7 @@ clip=""                # bound offsets by so many units of the whiteboard; empty
 leave_out=""           # lines of damaged files, as "a01-000u-01 a01-000u-02"
 sample_frames=700      # pen points of what stage 5 generates; a line of the corpus has about as many
 prefix_frames=200      # pen points of a real line that a continuation begins with
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 train_set=train
 valid_set=valid
@@ -27,4 +27,4 @@ download_args=(--corpus "${data_root:-${iam_ondb}}")
 data_args=(--corpus "${data_root:-${iam_ondb}}" --out "${datadir}" --division "${division}" --clip "${clip}"
     --leave_out "${leave_out}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

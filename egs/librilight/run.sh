@@ -3,7 +3,7 @@
 # on LibriSpeech's test sets. Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # The recipe's own options.
@@ -13,8 +13,8 @@ data_root="" # the directory that holds both, under the name that all recipes sh
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
 max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 case "${hours}" in
 10h | 1h | 10min) ;;
@@ -34,4 +34,4 @@ corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${lib
 download_args=("${corpora[@]}" --sets "${test_sets}")
 data_args=("${corpora[@]}" --out "${datadir}" --hours "${hours}" --test_sets "${test_sets}" --nj "${nj}" --max_bad "${max_bad}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

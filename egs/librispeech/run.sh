@@ -3,7 +3,7 @@
 # Stage 0 downloads what is missing. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # The recipe's own options.
@@ -15,8 +15,8 @@ test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empt
 probe_minutes="10 60" # minutes of labelled speech that probes are trained on; with all, stage 6 extracts all of train
 mirror=""    # address to download from in place of https://www.openslr.org/resources/
 max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 case "${subset}" in
 full)
@@ -42,4 +42,4 @@ corpus="${data_root:-${librispeech}}"
 download_args=(--corpus "${corpus}" --sets "${train_set} ${test_sets}" --mirror "${mirror}")
 data_args=(--corpus "${corpus}" --out "${datadir}" --subset "${subset}" --test_sets "${test_sets}" --nj "${nj}" --max_bad "${max_bad}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

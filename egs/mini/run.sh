@@ -4,7 +4,7 @@
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 
 # What is different here from the defaults, and the recipe's own options.
 models="wavenet_s1 lstm_s64 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/*.yaml; all: every one of them
@@ -20,7 +20,7 @@ nj=1             # more processes would load their libraries for longer than the
 nthreads=1       # a system is trained by one processor, so that sums are made in the same order on every machine
 valid_by=speaker # how the validation set is drawn from the training set: 4 whole speakers, or utterances (utterance)
 smoke=false      # few steps of training, results in smoke/: only shows that everything runs
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 train_set=train
 valid_set=valid
@@ -36,4 +36,4 @@ fi
 download_args=(--out "${datadir}/corpus")
 data_args=(--corpus "${datadir}/corpus" --out "${datadir}" --valid_by "${valid_by}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

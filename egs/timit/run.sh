@@ -4,7 +4,7 @@
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # What is different here from the defaults, and the recipe's own options.
@@ -17,7 +17,7 @@ sa=keep            # the two sentences that every speaker reads: keep (4 620 + 1
 speaker=FDRW0      # whose phones stage 7 shows, and whose durations above those of all; not there: the first speaker
 skip_phones="h# pau epi" # phones that stage 7 leaves out: silences, which the paper's figure 3 does not show; closures stay
 max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 train_set=train
 valid_set=valid
@@ -26,4 +26,4 @@ test_sets="test"
 download_args=(--corpus "${data_root:-${timit}}")
 data_args=(--corpus "${data_root:-${timit}}" --out "${datadir}" --valid_by "${valid_by}" --sa "${sa}" --max_bad "${max_bad}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

@@ -2,7 +2,7 @@
 # Any folder of audio files: bash run.sh --wav_dir DIR. Needs no annotations. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-. ../../utils/options.sh
+. utils/options.sh
 . ./db.sh
 
 # What is different here from the defaults, and the recipe's own options.
@@ -21,7 +21,7 @@ valid_size=0.1        # share of the files (or speakers) that become the validat
 test_size=0.1         # the same for the test set
 prefix_seconds=0.5    # length of real audio before a continuation; files must have it
 segment_frames=320000 # longer files are cut into pieces of so many frames (20 s at 16 kHz)
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 train_set=train
 valid_set=valid
@@ -36,4 +36,4 @@ data_args=(--wav_dir "${data_root:-${wav_dir}}" --out "${datadir}" --dumpdir "${
 dump_args=(--segment_frames "${segment_frames}")
 sample_args=(--prefix_seconds "${prefix_seconds}")
 
-. ../../utils/stages.sh
+. utils/stages.sh

@@ -4,12 +4,14 @@ The folder alone rebuilds the model; programs that score, sample and extract tak
 code. The card says what is known; the licence is for whoever exports to choose.
 """
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from speechlvm import __version__
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.bin.inputs import check_trained
-from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.errors import ConfigError, UserError
 from speechlvm.utils.files import hash_file
 
 
@@ -20,9 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--licence", default="unknown", help="of the weights, as the Hugging Face hub names it")
     parser.add_argument("--data_set", default="", help="name of the corpus, for the card: TIMIT")
+    parser.add_argument("--push_to_hub", metavar="USER/NAME", help="also upload the folder to the Hugging Face hub")
     arguments = parser.parse_args(argv)
+    hub = _hub() if arguments.push_to_hub else None
 
-    from speechlvm.experiment.export import is_export, is_exported, write_export
+    from speechlvm.experiment.export import is_export, is_exported
 
     trained = check_trained(arguments.exp)
     if is_export(arguments.exp):
@@ -40,8 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     }
     if is_exported(arguments.out, inputs):
         print(f"{arguments.out}: complete")
-        return 0
+    else:
+        _export(arguments, inputs)
+    if hub:
+        _push(hub, arguments.out, arguments.push_to_hub)
+    return 0
 
+
+def _export(arguments: argparse.Namespace, inputs: dict[str, Any]) -> None:
+    from speechlvm.experiment.export import write_export
     from speechlvm.experiment.load import load_experiment
     from speechlvm.reporting.card import model_card, scores_of_model
     from speechlvm.utils.files import read_json
@@ -54,7 +65,27 @@ def main(argv: list[str] | None = None) -> int:
     }
     write_export(arguments.out, experiment, results, card, inputs)
     print(f"{arguments.out}: {experiment.name}, {len(results)} results")
-    return 0
+
+
+def _hub() -> Any:
+    """The client of the hub, asked for before there is any work to lose."""
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise UserError("--push_to_hub: huggingface_hub is not installed; pip install huggingface_hub") from error
+    return HfApi()
+
+
+def _push(hub: Any, folder: Path, repository: str) -> None:
+    try:
+        hub.create_repo(repository, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"speechlvm {__version__}")
+    except Exception as error:  # of several libraries, which depend on its version
+        raise UserError(
+            f"--push_to_hub {repository}: {' '.join(str(error).split())}; {folder} is complete; log in by "
+            "`hf auth login`, and run the same command again"
+        ) from error
+    print(f"{folder}: uploaded to https://huggingface.co/{repository}")
 
 
 if __name__ == "__main__":

@@ -142,14 +142,53 @@ def apply_overrides(value: dict[str, Any], overrides: list[tuple[str, str]]) -> 
     return value
 
 
+def _with_base(path: Path) -> tuple[dict[str, Any], str]:
+    """The settings in a file, over those of its base if it has one; and what to call them in messages."""
+    value = load_yaml(path)
+    if "base" not in value:
+        return value, str(path)
+    name = value.pop("base")
+    source = f"{path} (base: {name!a})"
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: expected the path of a YAML file, relative to this one")
+    try:
+        base = load_yaml(Path(path).parent / name)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from error
+    if "base" in base:
+        raise ConfigError(f"{source}: the base has a base itself; expected one without; name that one or copy from it")
+    for kind in ("model", "distribution"):
+        if value.get(kind, base.get(kind)) != base.get(kind):
+            base.pop(f"{kind}_conf", None)
+    return _merged(base, value), source
+
+
+def _merged(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """`value` over `base`, mappings key by key and all else as a whole."""
+    merged = dict(base)
+    for key, item in value.items():
+        both = isinstance(item, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], item) if both else item
+    return merged
+
+
 def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
     """A checked experiment configuration; model and distribution settings are checked by their own classes.
+
+    A file may have a line ``base: other.yaml``, a path relative to the file: the settings of that file, which has no
+    base itself, hold where this one says nothing else. Mappings are merged key by key, lists and values replaced. If
+    the file names another `model` than its base, nothing of the base's `model_conf` remains, as the settings of one
+    model mean nothing to another; `distribution` and `distribution_conf` are treated alike. A base may be incomplete.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted settings and their values in YAML, which come last (`apply_overrides`).
 
     Raises:
         ConfigError: anything that is wrong, in one line with the file and the key.
     """
-    config = validated(ExperimentConfig, apply_overrides(load_yaml(path), list(overrides)), str(path))
-    return resolved(config, str(path))
+    value, source = _with_base(path)
+    return resolved(validated(ExperimentConfig, apply_overrides(value, list(overrides)), source), source)
 
 
 def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:

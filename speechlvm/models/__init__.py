@@ -24,7 +24,7 @@ MODELS = {
 
 
 def model_class(name: str) -> type[Model]:
-    """The class of a model; its attribute `Config` is the pydantic class of its settings.
+    """The class of a model; its attribute `Config` is the pydantic class of its settings, `reference` its paper.
 
     Raises:
         ConfigError: unknown name.

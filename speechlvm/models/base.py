@@ -27,6 +27,7 @@ class Model(nn.Module, ABC):
     """A system: weights, `forward` over a sequence, `sample`, and what both start from.
 
     Attributes:
+        reference: the paper, for model cards.
         distribution: the output distribution.
         channels: C, input channels.
         stack: s, frames per step.
@@ -40,6 +41,7 @@ class Model(nn.Module, ABC):
         hidden_chosen: those of them that are looked at unless others are named.
     """
 
+    reference: str
     distribution: Distribution
     head: OutputLayer
     channels: int

@@ -216,6 +216,10 @@ class CWVAE(LatentModel):
     """
 
     Config = CWVAEConfig
+    reference = (
+        "Saxena et al., Clockwork Variational Autoencoders, 2021, arXiv:2102.09532; for speech: "
+        "Towards Generative Latent Variable Models for Speech, 2022"
+    )
 
     def __init__(self, config: CWVAEConfig, channels: int, distribution: Distribution) -> None:
         super().__init__()

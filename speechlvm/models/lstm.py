@@ -47,6 +47,7 @@ class LSTM(Model):
     """
 
     Config = Config
+    reference = "Towards Generative Latent Variable Models for Speech, 2022, a baseline"
     bound = "exact"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:

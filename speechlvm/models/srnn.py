@@ -76,6 +76,7 @@ class SRNN(LatentModel):
     """
 
     Config = Config
+    reference = "Fraccaro et al., Sequential Neural Models with Stochastic Layers, 2016, arXiv:1605.07571"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()

@@ -212,6 +212,7 @@ class STCN(LatentModel):
     """
 
     Config = Config
+    reference = "Aksan and Hilliges, STCN: Stochastic Temporal Convolutional Networks, 2019, arXiv:1902.06568"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()

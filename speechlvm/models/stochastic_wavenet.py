@@ -197,6 +197,7 @@ class StochasticWaveNet(LatentModel):
     """
 
     Config = Config
+    reference = "Lai et al., Stochastic WaveNet, 2018, arXiv:1806.06116"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()

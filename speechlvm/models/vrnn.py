@@ -71,6 +71,7 @@ class VRNN(LatentModel):
     """
 
     Config = Config
+    reference = "Chung et al., A Recurrent Latent Variable Model for Sequential Data, 2015, arXiv:1506.02216"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()

@@ -75,6 +75,7 @@ class WaveNet(Model):
     """
 
     Config = Config
+    reference = "van den Oord et al., WaveNet: A Generative Model for Raw Audio, 2016, arXiv:1609.03499"
     bound = "exact"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:

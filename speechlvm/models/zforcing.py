@@ -157,6 +157,7 @@ class ZForcing(LatentModel):
     """
 
     Config = Config
+    reference = "Goyal et al., Z-Forcing: Training Stochastic Recurrent Networks, 2017, arXiv:1711.05411"
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()

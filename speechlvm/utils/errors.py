@@ -1,13 +1,5 @@
 """Errors that a user can cause, each with the exit status that programs return for it."""
 
-import shlex
-from pathlib import Path
-
-
-def utility(name: str) -> str:
-    """A script of utils/ as it can be called wherever the reader of a message stands, in a recipe or elsewhere."""
-    return shlex.quote(str(Path(__file__).resolve().parents[1] / "utils" / name))
-
 
 class UserError(Exception):
     """Something in the user's files or environment is wrong.

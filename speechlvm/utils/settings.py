@@ -109,7 +109,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: cannot be read (not a regular file); give an existing YAML file")
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
         raise ConfigError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
     value = parse_yaml(read_text(path), str(path))
     if not isinstance(value, dict):

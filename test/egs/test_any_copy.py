@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import programs
 import pytest
-from imitations import blizzard, cmu_mocap, iam_ondb, librilight, librispeech, timit, wavdir
+from imitations import blizzard, cmu_mocap, iam_ondb, librilight, librispeech, template, timit, wavdir
 
-from speechlvm.data.audio import write_wav
 from speechlvm.data.kaldi.directory import load_data_dir
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
@@ -26,16 +24,6 @@ class Corpus(NamedTuple):
     arguments: Callable[[Path], tuple]
     read: str
     texts: tuple[str, ...] = ()
-
-
-def of_template(root: Path, ending: str) -> None:
-    for number, use in enumerate(("train", "valid", "test")):
-        home = root / "in" / use / f"s{number}"
-        home.mkdir(parents=True)
-        if ending == "wav":
-            write_wav(home / "a.wav", np.arange(900, dtype=np.int16), 16000)
-        else:
-            (home / "a.csv").write_text("x,y,z\n1,2,3\n4,5,6\n")
 
 
 CORPORA = [
@@ -55,10 +43,10 @@ CORPORA = [
            lambda root: ("--corpus", root / "in"), "all_asfamc/subjects/01/01_01.amc", (".amc", ".asf")),
     Corpus("wavdir", lambda root: wavdir.make(root / "in", frames=900),
            lambda root: ("--wav_dir", root / "in", "--bits", "16", "--channel", "mix"), "anna/000.wav"),
-    Corpus("TEMPLATE", lambda root: of_template(root, "wav"), lambda root: ("--corpus", root / "in"),
-           "train/s0/a.wav"),
-    Corpus("TEMPLATE/vectors", lambda root: of_template(root, "csv"), lambda root: ("--corpus", root / "in"),
-           "train/s0/a.csv", (".csv",)),
+    Corpus("TEMPLATE", lambda root: template.make(root / "in"), lambda root: ("--corpus", root / "in"),
+           "train/tr0/0.wav"),
+    Corpus("TEMPLATE/vectors", lambda root: template.make(root / "in", "csv"), lambda root: ("--corpus", root / "in"),
+           "train/tr0/0.csv", (".csv",)),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# egs/mini brings its own corpus; TEMPLATE is filled in and run by the test of its walk
+# egs/mini brings its own corpus; TEMPLATE is run by test_template.py
 CORPORA = {
     "timit": "timit",
     "librispeech": "librispeech",

@@ -47,7 +47,7 @@ TABLE = {
 PATH_SH = """# shellcheck shell=bash
 # Sourced: the environment of this recipe's programs, and what counts their file operations.
 
-. ../../utils/path.sh
+. utils/path.sh
 export PYTHONPATH="${SPEECHLVM_TEST_PYTHONPATH:-}"
 """
 
@@ -107,7 +107,8 @@ class Tiny:
             recipe.mkdir(parents=True)
             for script in ("run.sh", "cmd.sh", "db.sh"):
                 shutil.copy(source / script, recipe)
-            (recipe / "local").symlink_to(source / "local")
+            for folder in ("local", "utils"):
+                (recipe / folder).symlink_to(source / folder)
             (recipe / "path.sh").write_text(PATH_SH)
         (self.root / "egs" / "wavdir" / "conf").symlink_to(ROOT / "egs" / "wavdir" / "conf")
         conf = self.root / "egs" / "tiny" / "conf"

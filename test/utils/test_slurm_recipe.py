@@ -21,13 +21,10 @@ def checkout(place, backend):
         (place / name).symlink_to(ROOT / name)
     recipe = place / "egs" / "timit"
     recipe.mkdir()
-    for name in ("run.sh", "path.sh", "db.sh", "local"):
+    for name in ("run.sh", "path.sh", "db.sh", "utils", "local"):
         (recipe / name).symlink_to(ROOT / "egs" / "timit" / name)
     shutil.copytree(ROOT / "egs" / "timit" / "conf", recipe / "conf")
-    settings = (ROOT / "egs" / "timit" / "cmd.sh").read_text(encoding="utf-8")
-    (recipe / "cmd.sh").write_text(
-        settings.replace("cmd_backend=local\n", f"cmd_backend={backend}\n"), encoding="utf-8"
-    )
+    (recipe / "cmd.sh").write_text(f"cmd_backend={backend}\n. utils/cmd.sh\n", encoding="utf-8")
     site = (UTILS / "conf" / "slurm.conf").read_text(encoding="utf-8")
     (recipe / "conf" / "slurm.conf").write_text(f"{site}\ncommand sbatch --comment=site\n", encoding="utf-8")
     return recipe

@@ -64,7 +64,10 @@ class Tree:
         self.recipe = root / "egs" / "mini"
         for folder in ("utils", "egs/mini"):
             shutil.copytree(
-                ROOT / folder, root / folder, ignore=shutil.ignore_patterns("data", "dump", "exp", "smoke", "conf")
+                ROOT / folder,
+                root / folder,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("data", "dump", "exp", "smoke", "conf"),
             )
         (root / "utils" / "validate_data_dir.sh").write_text('#!/bin/sh\nexec python validate "$@"\n', encoding="utf-8")
         for name in ("a", "b", "c", "a_c"):
@@ -468,8 +471,8 @@ def test_a_failure_names_stage_and_log_and_stops_after_the_other_experiments(tre
 
 
 def test_a_cluster_is_given_all_experiments_at_once(tree):
-    settings = tree.recipe / "cmd.sh"
-    settings.write_text(settings.read_text(encoding="utf-8").replace("=local", "=slurm"), encoding="utf-8")
+    (tree.recipe / "cmd.sh").unlink()  # a recipe's own in the place of the link
+    (tree.recipe / "cmd.sh").write_text("cmd_backend=slurm\n. utils/cmd.sh\n", encoding="utf-8")
     shutil.copyfile(tree.root / "utils" / "local.py", tree.root / "utils" / "slurm.py")  # the same calls, without Slurm
     tree.behave("train wait")
     process = tree.start("--stage", "3", "--stop_stage", "3", "--seeds", "1 2")

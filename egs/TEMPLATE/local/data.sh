@@ -4,6 +4,6 @@ set -euo pipefail
 corpus=  # the corpus
 out=data # where the sets are made
 max_bad=0 # audio files that may be rejected
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --corpus "${corpus}" --out "${out}" --max_bad "${max_bad}"

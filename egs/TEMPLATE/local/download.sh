@@ -2,8 +2,8 @@
 # Stage 0: finds out whether the corpus is there.
 set -euo pipefail
 corpus= # where it should be
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 # FILL IN: where to get it; or, if its licence permits, download it here with python -m speechlvm.bin.download.
 [ -d "${corpus}" ] || die "the corpus is not at '${corpus}' (a relative path starts at ${PWD}); get it and say where it \

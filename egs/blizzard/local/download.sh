@@ -3,8 +3,8 @@
 # they are there.
 set -euo pipefail
 corpus= # where they should be
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 [ -d "${corpus}" ] || die "the corpus is not at '${corpus}'; accept the licence at \
 https://www.cstr.ed.ac.uk/projects/blizzard/2013/lessac_blizzard2013/license.html, get \

@@ -3,8 +3,8 @@
 set -euo pipefail
 corpus= # where it should be
 mirror= # where to get it instead
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 if [ -d "${corpus}" ]; then
     printf 'corpus: %s\n' "${corpus}"

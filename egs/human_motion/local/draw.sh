@@ -5,6 +5,6 @@ exp=    # experiments of the training set
 dump=   # dump of the test set
 models= # names of experiments
 seeds=1 # of each
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/draw.py --exp "${exp}" --dump "${dump}" --models "${models}" --seeds "${seeds}"

@@ -6,7 +6,7 @@ out=data        # where train, valid and test are made
 division=graves # graves or t1
 clip=           # bound of offsets, or empty
 leave_out=      # names of lines
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --corpus "${corpus}" --out "${out}" --division "${division}" \
     ${clip:+--clip "${clip}"} --leave_out "${leave_out}"

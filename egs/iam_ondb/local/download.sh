@@ -2,8 +2,8 @@
 # Stage 0: the database is given out after registration; this only finds out whether it is there.
 set -euo pipefail
 corpus= # where it should be
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 [ -d "${corpus}" ] || die "the corpus is not at '${corpus}' (a relative path starts at ${PWD}); register at \
 https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database, unpack lineStrokes-all, ascii-all and the lists \

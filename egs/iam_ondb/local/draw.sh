@@ -5,6 +5,6 @@ exp=    # exp/<train_set>
 dump=   # dump of the set that real lines come from
 models= # names of experiments
 seeds=  # of their trainings
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/draw.py --exp "${exp}" --dump "${dump}" --models "${models}" --seeds "${seeds}"

@@ -8,7 +8,7 @@ hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score; empty: all
 nj=2         # threads that read
 max_bad=0 # audio files that may be rejected
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --finetuning "${finetuning}" --corpus "${corpus}" --out "${out}" --hours "${hours}" \
     --test_sets "${test_sets}" --nj "${nj}" --max_bad "${max_bad}"

@@ -4,8 +4,8 @@ set -euo pipefail
 finetuning= # the directory librispeech_finetuning, or the one above it
 corpus=     # the directory LibriSpeech, or the one above it
 sets=""     # LibriSpeech's data directories: dev_clean ...
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 # Where preparation will find it: in folders further below, too.
 found="$(find -L "${finetuning}" -maxdepth 8 -name archives -prune -o -type d -name 9h -print -quit 2>/dev/null || true)"

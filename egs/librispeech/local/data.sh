@@ -7,7 +7,7 @@ subset=full  # full or mini
 test_sets="" # sets to score; empty: all
 nj=2         # threads that read
 max_bad=0 # audio files that may be rejected
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --corpus "${corpus}" --out "${out}" --subset "${subset}" --test_sets "${test_sets}" \
     --nj "${nj}" --max_bad "${max_bad}"

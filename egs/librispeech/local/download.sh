@@ -4,8 +4,8 @@ set -euo pipefail
 corpus=   # the directory LibriSpeech, or the one above it
 sets=""   # data directories: train_clean_100 dev_clean ...
 mirror="" # address to download from in place of that in archives.yaml; empty: that one
-. ../../utils/parse_options.sh
-. ../../utils/log.sh
+. utils/parse_options.sh
+. utils/log.sh
 
 # Where preparation will find them: given a set, in the directory above it; or else in folders further below.
 [[ " ${sets//_/-} " != *" $(basename -- "${corpus}") "* ]] || corpus="$(dirname -- "${corpus}")"

@@ -4,7 +4,7 @@ set -euo pipefail
 corpus=data/corpus # corpus in TIMIT's layout
 out=data           # where train, valid and test are made
 valid_by=speaker   # speaker or utterance
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python ../timit/local/prepare.py --corpus "${corpus}" --out "${out}" --expected 240 40 \
     --valid_by "${valid_by}" --valid_speakers 4 --further_phones "aar aor ayax ayr ehr ihr iyax uhr"

@@ -6,6 +6,6 @@ out=data           # where train, valid and test are made
 valid_by=utterance # speaker or utterance
 sa=keep            # keep or drop
 max_bad=0 # audio files that may be rejected
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --corpus "${corpus}" --out "${out}" --valid_by "${valid_by}" --sa "${sa}" --max_bad "${max_bad}"

@@ -15,7 +15,7 @@ speakers=none  # folder, prefix or none
 split=random   # random or speaker
 valid_size=0.1 # share of the files or speakers, or how many
 test_size=0.1  # the same for the test set
-. ../../utils/parse_options.sh
+. utils/parse_options.sh
 
 exec python local/prepare.py --wav_dir "${wav_dir}" --out "${out}" --apart "${dumpdir}" "${expdir}" \
     ${rate_hz:+--rate_hz "${rate_hz}"} ${channel:+--channel "${channel}"} ${bits:+--bits "${bits}"} --clip "${clip}" \

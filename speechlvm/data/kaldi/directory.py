@@ -15,7 +15,7 @@ from speechlvm.data.kaldi.matrices import read_channels, write_channels
 from speechlvm.data.kaldi.scp import Excerpt, Pipe, entry
 from speechlvm.data.kaldi.tables import TABLES
 from speechlvm.data.kaldi.validate import examine, of_vectors
-from speechlvm.utils.errors import UserError, utility
+from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, disk_errors
 
 
@@ -90,7 +90,7 @@ def load_data_dir(path: str | Path) -> DataDirectory:
     """
     contents, faults = examine(Path(path))
     if faults:
-        rest = f"{len(faults) - 1} more; {utility('validate_data_dir.sh')} {path} lists all"
+        rest = f"{len(faults) - 1} more; utils/validate_data_dir.sh {path} lists all"
         raise UserError(faults[0] + (f" (and {rest})" if len(faults) > 1 else ""))
     values: dict[str, dict] = {}
     for name, (attribute, convert) in ATTRIBUTES.items():

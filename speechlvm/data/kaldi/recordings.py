@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechlvm.data.kaldi.scp import ALLOW, Pipe, local_file
-from speechlvm.utils.errors import UserError, utility
+from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import version_of
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from speechlvm.data.kaldi.directory import DataDirectory
 
-VALIDATE = f"run {utility('validate_data_dir.sh')}"
+VALIDATE = "run utils/validate_data_dir.sh"
 
 
 class Recordings:

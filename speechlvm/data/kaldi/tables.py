@@ -24,13 +24,12 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speechlvm.utils.errors import utility
 from speechlvm.utils.text import unmarked
 
 SAFE_ID = re.compile(r"(?!-)(?!\.+$)[A-Za-z0-9_.-]+")
 ALLOWED = "[A-Za-z0-9_.-], not starting with '-'"
 BLANKS = " \t"
-FIXER = f"run {utility('fix_data_dir.sh')}"
+FIXER = "run utils/fix_data_dir.sh"
 
 
 @dataclass(frozen=True)

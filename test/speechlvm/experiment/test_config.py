@@ -35,6 +35,56 @@ def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
     assert config.load_experiment(path) == experiment
 
 
+BASED = "base: tiny.yaml\n"
+
+
+def test_a_base_holds_where_a_file_says_nothing_else(tiny_config, tmp_path):
+    base = config.load_experiment(tiny_config())
+    row = tmp_path / "sub/row.yaml"
+    row.parent.mkdir()
+    row.write_text("base: ../tiny.yaml\nmodel_conf: {hidden: 13}\ntraining:\n  learning_rate: {peak: 0.004}\n")
+    found = config.load_experiment(row, [("limits.steps", "7")])
+    expected = config.load_experiment(
+        tiny_config(("hidden: 12", "hidden: 13"), ("peak: 0.005", "peak: 0.004"), ("steps: 12", "steps: 7"))
+    )
+    assert found == expected != base and "base" not in found.model_dump()
+    assert found.training.learning_rate.schedule == base.training.learning_rate.schedule == "cosine"
+
+
+def test_another_model_or_distribution_leaves_nothing_of_the_base_s_settings(tiny_config, tmp_path):
+    base = config.load_experiment(tiny_config())
+    assert base.model_conf["hidden"] == 12 and base.distribution_conf["components"] == 3
+    row = tmp_path / "row.yaml"
+    row.write_text(BASED + "model: wavenet\nmodel_conf: {channels: 8}\ndistribution: categorical\ncoding: mulaw8\n")
+    found = config.load_experiment(row)
+    assert found.model_conf["channels"] == 8 and found.model_conf["stack"] == 1 and found.distribution_conf == {}
+    row.write_text(BASED + "model: lstm\ndistribution: dmol\n")
+    assert config.load_experiment(row) == base
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: none.yaml", r"row.yaml: base: .*none.yaml: cannot be read"),
+        ("base: .", r"row.yaml: base: .*not a regular file"),
+        ('base: "\\0"', r"row.yaml: base: .*cannot be read"),
+        ("base: [tiny.yaml]", r"row.yaml \(base: \['tiny.yaml'\]\): expected the path of a YAML file"),
+        ("base: list.yaml", r"row.yaml: base: .*list.yaml: expected a mapping"),
+        ("base: archives.yaml", r"row.yaml \(base: 'archives.yaml'\): archives: unknown key"),
+        ("base: row.yaml", r"row.yaml \(base: 'row.yaml'\): the base has a base itself"),
+        (BASED + "model_conf: {hiden: 1}", r"row.yaml \(base: 'tiny.yaml'\): model_conf: hiden: unknown key"),
+        (BASED + "training: {base: tiny.yaml}", r"training.base: unknown key"),
+    ],
+)
+def test_what_is_wrong_with_a_base_is_named_in_one_line(tiny_config, tmp_path, text, message):
+    tiny_config()
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "archives.yaml").write_text("archives: []\n")
+    (tmp_path / "row.yaml").write_text(text)
+    assert re.search(message, found := _refused(tmp_path / "row.yaml")), found
+    assert "unknown key" in _refused(tiny_config(), [("base", "tiny.yaml")])
+
+
 def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
     frozen = config.load_experiment(tiny_config()).frozen()
     assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]

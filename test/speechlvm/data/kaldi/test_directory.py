@@ -277,9 +277,7 @@ def test_nothing_in_common_is_not_fixed(directory):
 
 def test_load_refuses_with_the_first_fault(directory):
     change(directory, "utt2spk", lambda b: b.replace(b"\n", b"\r\n") + b"\n")
-    with pytest.raises(
-        UserError, match=r"utt2spk:1: CRLF.*\(and 1 more; /.*/utils/validate_data_dir.sh .* lists all\)"
-    ):
+    with pytest.raises(UserError, match=r"utt2spk:1: CRLF.*\(and 1 more; utils/validate_data_dir.sh .* lists all\)"):
         load_data_dir(directory)
     with pytest.raises(UserError, match="no such directory"):
         load_data_dir(directory / "nothing")
