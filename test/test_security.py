@@ -40,7 +40,7 @@ REASONS = {
     (
         "speechlvm/data/corpora/unpack.py",
         "import tarfile",
-    ): "reads; every member is checked, and its bytes are written to a plain file",
+    ): "reads headers; every member is checked and written by itself",
     ("speechlvm/data/corpora/unpack.py", "import zipfile"): "the same",
     ("speechlvm/models/__init__.py", "importlib.import_module"): "of the registry's names alone",
     ("speechlvm/experiment/checkpoint.py", "import zipfile"): "lists the members before torch reads them",

@@ -13,9 +13,9 @@ A recipe lists its archives in ``local/archives.yaml``::
         max_unpacked_bytes: 370000000    # upper limit of the sum of its files' bytes, and the space asked for
 
 ``content`` is a path in the archive and, unpacked, below the directory DIR that is downloaded to. It appears there by
-one rename, after everything else has been done: where it is, it is complete. Files outside of it are shared with other
-archives, as the LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with
-other bytes is named in a warning.
+one rename, the last step: where it exists, it is complete. Files outside of it are shared with other archives, as the
+LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with other bytes is
+named in a warning.
 
 ``checksum: unpublished`` is for archives of which nobody publishes one. They are fetched by https only, and their
 SHA-256 is shown.
@@ -77,7 +77,7 @@ class ArchiveList(Settings):
     """Archives of one place and licence."""
 
     licence: str
-    base: Annotated[str, StringConstraints(pattern=r"^https?://")]
+    base: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
     archives: list[Archive] = Field(min_length=1)
 
 
@@ -199,8 +199,8 @@ def _attempt(archive: Archive, url: str, part: Path) -> None:
     """One request: for all bytes or, if the server still has the version that the part is of, for those after it.
 
     Raises:
-        OSError: among others, and HTTPException: it may go better in a moment.
-        UserError: it will not.
+        OSError, HTTPException: trying again may help.
+        UserError: it would not.
     """
     version = _version(part).read_text(encoding="utf-8") if _version(part).exists() else ""
     have = _size(part) if version else 0
@@ -231,9 +231,9 @@ def _open(url: str, headers: dict[str, str], part: Path) -> http.client.HTTPResp
 
 
 def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
-    """An empty part, and what the server calls the version that will be in it, if it does."""
+    """Empties `part` and notes what the server calls the version that will be in it, if it says so."""
     if _size(part):
-        log.warning("%s: %d bytes cannot be gone on with; starting again", part, _size(part))
+        log.warning("%s: the server may have another file now; its %d bytes are fetched again", part, _size(part))
     _discard(part)
     tag = response.headers.get("ETag", "W/")
     # weak tags (W/"...") do not vouch for every byte

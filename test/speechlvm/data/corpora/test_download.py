@@ -152,11 +152,12 @@ def test_archives_of_one_corpus_are_joined_and_a_rerun_does_nothing(here, capsys
 
 @pytest.mark.parametrize("hang", [{}, {"hang": True}])
 @pytest.mark.parametrize("key,version", [("ETag", '"v1"'), ("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")])
-def test_an_interrupted_transfer_goes_on_where_it_stopped(here, hang, key, version):
+def test_an_interrupted_transfer_goes_on_where_it_stopped(here, capsys, hang, key, version):
     here.server.version = {"ETag": 'W/"weak"', key: version}
     here.server.faults = [{"end": 100_000, **hang}, 404]
     here.fails("HTTP Error 404: Not Found; try another --mirror, or fetch it by hand, put it at .*/a.tar.gz and run")
     assert here.part.read_bytes() == A[:100_000] and here.corpus() == {}
+    assert ("timed out" if hang else "ended after 100000 of") in capsys.readouterr().out
     here.run()
     again = {"Range": "bytes=100000-", "If-Range": version}
     assert here.complete() and here.server.asked == [{}, again, again]
@@ -176,7 +177,7 @@ def test_a_file_that_has_changed_on_the_server_starts_again(here, capsys):
     here.server.files["12/a.tar.gz"], here.server.version = A, {"ETag": '"v2"'}
     here.run()
     assert here.complete() and here.server.asked[2] == AGAIN
-    assert "100000 bytes cannot be gone on with; starting again" in capsys.readouterr().out
+    assert "another file now; its 100000 bytes are fetched again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part,match", [(A + b"x", ""), (A, ""), (A[:-1] + b"x", "expected md5:.*; removed; try ")])

@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import os
 import random
 import stat
 import tarfile
@@ -93,6 +94,14 @@ def test_zip_members_that_are_no_files(tmp_path, kind):
 def test_names_in_the_way_of_each_other(tmp_path, archive, names):
     path = pack(tmp_path / archive, *((name, name.encode()) for name in names))
     refused(path, "in the archive twice, or both")
+
+
+def test_everything_reaches_the_disk(tmp_path, monkeypatch):
+    synced, new = set(), tmp_path / "new"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.readlink(f"/proc/self/fd/{descriptor}")))
+    new.mkdir()
+    unpack(pack(tmp_path / "x.zip", *HONEST.items()), new, 10**6)
+    assert synced == {str(path) for path in (new, *new.rglob("*"))}
 
 
 def test_modes_are_not_taken_over(tmp_path):
