@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Refreshes tools/requirements.txt: every package of setup.py and of its extras, and all that these need, at one exact
-# version with hashes for Python 3.11 to 3.14. Afterwards run the tests, then commit both files.
+# Refreshes tools/requirements.txt: every package of setup.py and of its extras mini and test, and all that these need,
+# at one exact version with hashes for Python 3.11 to 3.14. Afterwards run the tests, then commit both files.
 #
 #   bash tools/lock.sh [further arguments of uv pip compile, as --upgrade or --upgrade-package numpy]
 #
@@ -17,7 +17,7 @@ uv="${scratch}/venv/bin/uv"
 
 # One version for all Pythons, so that they give the same numbers. setuptools builds the editable install.
 printf 'setuptools\n' | "${uv}" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
-    --all-extras --generate-hashes --custom-compile-command 'bash tools/lock.sh' --output-file "${lock}" "$@" setup.py - >/dev/null
+    --extra mini --extra test --generate-hashes --custom-compile-command 'bash tools/lock.sh' --output-file "${lock}" "$@" setup.py - >/dev/null
 
 for python in 3.11 3.12 3.13 3.14; do
     for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin; do

@@ -37,8 +37,7 @@ class Model(nn.Module, ABC):
         head: the output layer, to the parameters of one or several frames.
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
         latent_sizes: level name -> D_l.
-        hidden_sizes: name -> D of what `hidden_states` can give.
-        hidden_chosen: those of them that are looked at unless others are named.
+        hidden_sizes, hidden_chosen: name -> D of what `hidden_states` can give; what is given unless others are named.
     """
 
     reference: str
@@ -347,8 +346,7 @@ class Draws:
         noise, state, latents, temperature: of `Model.sample`.
 
     Raises:
-        ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature that is not
-            positive.
+        ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature of 0 or less.
     """
 
     def __init__(
