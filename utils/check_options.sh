@@ -33,8 +33,8 @@ check_number stop_stage 0 999999999
 check_number nj 1 100000
 check_number nthreads 0 100000
 [ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # of other people's nodes, too
-check_number samples 1 1000000
-check_number num_samples 1 1000000
+check_number iwae_samples 1 1000000
+check_number latent_samples 1 1000000
 check_number ngpu 0 64
 check_number num_nodes 1 1000
 positive='^0*([1-9][0-9]*([.][0-9]+)?|[.]0*[1-9][0-9]*)([eE][-+]?[0-9]{1,2})?$'

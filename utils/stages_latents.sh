@@ -62,7 +62,7 @@ latents() {
         statistics=(mean)
         [[ " ${analysis_sets} " != *" ${set} "* ]] || statistics=(mean std kl)
         sharded gpu "${nj}" "$3/logs/latents_${set}" python -m speechlvm.bin.latents --exp "$3" \
-            --dump "${frames}/${set}" --out "$3/latents_${set}" --num_samples "${num_samples}" \
+            --dump "${frames}/${set}" --out "$3/latents_${set}" --latent_samples "${latent_samples}" \
             --statistics "${statistics[@]}" --ngpu $((ngpu > 0)) "${share[@]}" \
             ${max_frames:+--max_frames "${max_frames}"}
     done

@@ -10,7 +10,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 models="wavenet_s1 lstm_s64 cwvae_l1_s64 cwvae_l2_s64" # systems, names of conf/*.yaml; all: every one of them
 sample_seconds=0.5       # a WaveNet draws 16 000 frames a second for each
 codings="mulaw-pcm"     # bits of the PCM signal beside bits of mu-law codes
-num_samples=2           # samples of the latents that stage 6 averages over; with 100 it takes 50 times as long
+latent_samples=2        # posterior samples that stage 6 averages over; with 100 it takes 50 times as long
 skip_analysis="wavenet_s1 lstm_s1" # at s = 1 it takes minutes to look at all frames
 analyses="levels phones gender probes"
 analysis_sets="test" # sets whose utterances stage 7 looks at together; each speaker takes ten seconds a system
@@ -29,7 +29,7 @@ test_sets="test"
 if [ "${smoke}" = true ]; then
     train_args="--limits.steps 6 --validation.every_steps 3 ${train_args}"
     probe_args="${probe_args} --steps 5 --hidden 16"
-    [[ " ${given_options[*]} " == *" num_samples "* ]] || num_samples=2
+    [[ " ${given_options[*]} " == *" latent_samples "* ]] || latent_samples=2
     [[ " ${given_options[*]} " == *" expdir "* ]] || expdir=smoke/exp
     [[ " ${given_options[*]} " == *" results "* ]] || results=smoke/RESULTS.md
 fi

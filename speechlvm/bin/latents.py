@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
-    parser.add_argument("--num_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance")
+    parser.add_argument("--latent_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance")
     parser.add_argument(
         "--statistics",
         nargs="+",
@@ -39,14 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    counts = [arguments.num_samples, 1 if arguments.max_frames is None else arguments.max_frames]
+    counts = [arguments.latent_samples, 1 if arguments.max_frames is None else arguments.max_frames]
     if min(counts) < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
-        parser.error("--num_samples and --max_frames are at least 1, --minutes above 0")
+        parser.error("--latent_samples and --max_frames are at least 1, --minutes above 0")
     check_done(arguments.dump)
     inputs = {
         "model": hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
-        "num_samples": arguments.num_samples,
+        "num_samples": arguments.latent_samples,
         "statistics": sorted({"mean", *arguments.statistics}),
         "names": arguments.names,
         "seed": arguments.seed,
@@ -98,7 +98,7 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         dump,
         utterances,
         described,
-        samples=arguments.num_samples,
+        samples=arguments.latent_samples,
         seed=arguments.seed,
         max_frames=arguments.max_frames,
     )
@@ -110,7 +110,7 @@ def _merge(arguments: Any) -> None:
     from speechlvm.experiment.export import name_of
     from speechlvm.latents import store
 
-    about = {"source": name_of(arguments.exp), "num_samples": arguments.num_samples}
+    about = {"source": name_of(arguments.exp), "num_samples": arguments.latent_samples}
     info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), **about})
     for r in info["representations"]:
         print(f"{arguments.out}: {r['name']}: {r['dimensions']} numbers every {r['hop_frames']} frames")

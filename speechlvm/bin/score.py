@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--coding", help="score over this coding's cells (default: the one trained with)")
-    parser.add_argument("--samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
+    parser.add_argument("--iwae_samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
     parser.add_argument("--seed", type=int, default=0, help="of the latents' noise")
     parser.add_argument(
         "--max_frames", type=int, help="in memory at once; changes no number; not given: by kind of data"
@@ -25,16 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
-    bounds = (arguments.samples, arguments.max_frames, arguments.chunk_frames)
+    bounds = (arguments.iwae_samples, arguments.max_frames, arguments.chunk_frames)
     if any(bound is not None and bound < 1 for bound in bounds):
-        parser.error("--samples, --max_frames and --chunk_frames are at least 1")
+        parser.error("--iwae_samples, --max_frames and --chunk_frames are at least 1")
 
     check_done(arguments.dump)
     inputs = {
         "model": hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
         "coding": arguments.coding,
-        "samples": arguments.samples,
+        "samples": arguments.iwae_samples,
         "seed": arguments.seed,
         "double": arguments.double,
     }
@@ -73,7 +73,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
         max_frames=arguments.max_frames,
         chunk_frames=arguments.chunk_frames,
         seed=arguments.seed,
-        samples=1 if model.bound == "exact" else arguments.samples,
+        samples=1 if model.bound == "exact" else arguments.iwae_samples,
     )
     bar = tqdm(scores, total=len(utterances), unit="utt", disable=not sys.stderr.isatty())
     results.write(arguments.out, job, bar, inputs)
@@ -85,7 +85,7 @@ def _merge(arguments: Any) -> None:
 
     experiment = load_experiment(arguments.exp, coding=arguments.coding)
     model, provenance = experiment.model, experiment.provenance
-    bound = model.bound if arguments.samples == 1 or model.bound == "exact" else f"iwae-{arguments.samples}"
+    bound = model.bound if arguments.iwae_samples == 1 or model.bound == "exact" else f"iwae-{arguments.iwae_samples}"
     result = results.merge(
         arguments.out,
         arguments.nj,

@@ -35,7 +35,7 @@ def test_a_recipe_runs_from_its_data_to_its_tables(recipe, tmp_path):
     work = tmp_path / "work place"
     options = {"datadir": "data", "dumpdir": "dump", "expdir": "exp", "results": "RESULTS.md"}
     arguments = [word for name, place in options.items() for word in (f"--{name}", str(work / place))]
-    arguments += ["--stage", "1", "--num_samples", "2", "--probe_minutes", "all"]
+    arguments += ["--stage", "1", "--latent_samples", "2", "--probe_minutes", "all"]
     arguments += ["--probe_args", "--steps 3 --hidden 16 --seeds 1"]
     arguments += imitation.recipe_arguments(tmp_path / "corpus with blanks")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -74,7 +74,7 @@ CASES = (
     Case(
         "latents", _step(6), "speechlvm.bin.latents",
         "--exp {work}/exp/train/vrnn/seed1 --dump {dump}/train --out {work}/exp/train/vrnn/seed1/latents_train "
-        "--num_samples 2", "", 50,
+        "--latent_samples 2", "", 50,
     ),
     Case(
         "analysis", _step(7), "speechlvm.bin.analyse",

@@ -138,7 +138,7 @@ class Tiny:
             ]
             return [*words, *step.options]
         words += ["--timit", str(self.root / "corpus"), "--nthreads", "1", "--codings", "", "--sample_seconds", "0.05"]
-        words += ["--num_samples", "2", "--analysis_sets", "train valid test", "--probe_minutes", "all"]
+        words += ["--latent_samples", "2", "--analysis_sets", "train valid test", "--probe_minutes", "all"]
         words += ["--probe_args", "--steps 3 --hidden 8 --seeds 1 --vocabulary 20"]
         return [*words, *step.options]
 

@@ -400,7 +400,7 @@ def test_smoke_is_kept_apart(tree):
         (["--analyses", "phone"], "unknown 'phone'; known are: levels phones gender height durations probes"),
         (["--analysis_sets", "dev"], "unknown 'dev'; known are: train valid test"),
         (["--phone_classes", "48"], "unknown '48'; known are: 61 39"),
-        (["--num_samples", "0"], "a whole number from 1"),
+        (["--latent_samples", "0"], "a whole number from 1"),
         (["--probe_minutes", "10 most"], "--probe_minutes '10 most': numbers of minutes above 0, or all, are expected"),
         (["--smoke", "maybe"], "true or false"),
         (["--nonsense", "1"], "unknown option '--nonsense'"),

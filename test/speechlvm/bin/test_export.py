@@ -82,7 +82,7 @@ def test_samples_and_latents_are_the_same(trained, tmp_path):
     for name, exp in (("theirs", out), ("ours", tmp_path / "tiny")):
         options = ["--exp", exp, "--dump", test]
         run(sample, *options, "--out", tmp_path / name, "--count", 1, "--seconds", 0.01, "--prefix_seconds", 0.01)
-        run(latents, *options, "--out", tmp_path / name / "latents", "--num_samples", 1)
+        run(latents, *options, "--out", tmp_path / name / "latents", "--latent_samples", 1)
         made[name] = {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
     assert any(name.endswith(".wav") for name in made["ours"]) and "z1_mean.1.ark" in made["ours"]
     for name, content in made["theirs"].items():

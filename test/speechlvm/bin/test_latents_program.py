@@ -39,7 +39,7 @@ def trained(make_dump, tiny_config, tmp_path):
 
 def test_latents_of_a_set(trained, tmp_path, capsys):
     exp, test = trained(VRNN)
-    assert run("--exp", exp, "--dump", test, "--out", tmp_path / "one", "--num_samples", 3) == 0
+    assert run("--exp", exp, "--dump", test, "--out", tmp_path / "one", "--latent_samples", 3) == 0
     one = Store(tmp_path / "one")
     assert (one.source, one.info["set"], one.rate_hz, one.utterances) == (
         "tiny",
@@ -53,7 +53,7 @@ def test_latents_of_a_set(trained, tmp_path, capsys):
     assert [len(one.read("z1", u)) for u in one.utterances] == [15, 27, 6, 1]
     assert (one.read("z1", "u00", "std") > 0).all() and (one.read("z1", "u00", "kl") >= 0).all()
 
-    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "two", "--num_samples", 3, "--nj", 2]
+    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "two", "--latent_samples", 3, "--nj", 2]
     assert run(*shared, "--check") == 1
     run(*shared, "--job", 2)
     with pytest.raises(UserError, match="job 1 of 2 has not been done"):
@@ -70,14 +70,14 @@ def test_latents_of_a_set(trained, tmp_path, capsys):
     capsys.readouterr()
     run(*shared)
     assert capsys.readouterr().out == f"{tmp_path / 'two'}: complete\n"
-    run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--num_samples", 4)  # other settings: anew
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--latent_samples", 4)  # other settings: anew
     assert json.loads((tmp_path / "two" / "info.json").read_text())["num_samples"] == 4
 
 
 def test_a_random_part_is_the_same_for_every_program(trained, tmp_path):
     exp, test = trained(VRNN)
     minutes = 1000 / 16000 / 60
-    run("--exp", exp, "--dump", test, "--out", tmp_path / "l", "--num_samples", 1, "--minutes", minutes)
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "l", "--latent_samples", 1, "--minutes", minutes)
     spectra.main(["--dump", str(test), "--out", str(tmp_path / "s"), "--minutes", str(minutes), "--nj", "2"])
     chosen = Store(tmp_path / "l").utterances
     frames = open_dump(test).records
@@ -100,14 +100,14 @@ def test_a_store_says_whether_recordings_were_cut(trained, tmp_path):
 
 def test_means_alone(trained, tmp_path):
     exp, test = trained(VRNN)
-    run("--exp", exp, "--dump", test, "--out", tmp_path / "m", "--num_samples", 1, "--statistics", "mean")
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "m", "--latent_samples", 1, "--statistics", "mean")
     assert Store(tmp_path / "m").representations["z1"].statistics == ("mean",)
     assert not list((tmp_path / "m").glob("z1_kl*"))
 
 
 def test_a_store_with_more_statistics_is_not_made_again(trained, tmp_path):
     exp, test = trained(VRNN)
-    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "m", "--num_samples", 1]
+    shared = ["--exp", exp, "--dump", test, "--out", tmp_path / "m", "--latent_samples", 1]
     run(*shared, "--statistics", "mean")
     assert run(*shared, "--check") == 1
     run(*shared)
@@ -137,7 +137,7 @@ def test_what_cannot_be_done_is_said(trained, tmp_path):
     with pytest.raises(ConfigError, match="'z1': the model has no such representation; known are: h"):
         run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--names", "z1")
     with pytest.raises(SystemExit) as wrong:
-        run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--num_samples", 0)
+        run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--latent_samples", 0)
     assert wrong.value.code == 2
     with pytest.raises(UserError, match="no trained model; run stage 3"):
         run("--exp", tmp_path, "--dump", test, "--out", tmp_path / "x")
