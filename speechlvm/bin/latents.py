@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
-    parser.add_argument("--latent_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance")
+    parser.add_argument(
+        "--latent_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance"
+    )
     parser.add_argument(
         "--statistics",
         nargs="+",

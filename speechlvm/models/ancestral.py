@@ -49,17 +49,17 @@ def sample_stepwise(
     draws: Draws,
     inputs_of: Callable[[Tensor], Tensor],
     state: State,
-    emit: Callable[[State, Choose], tuple[Tensor, State]],
-    absorb: Callable[[State, Tensor], State],
+    predict: Callable[[State, Choose], tuple[Tensor, State]],
+    update: Callable[[State, Tensor], State],
 ) -> Samples:
     """Samples of a model whose latents, if there are any, all have the clock of the stacks.
 
     Args:
         model: which it is.
         draws, inputs_of, state: of `Model._sample`.
-        emit: (memory, choose) -> parameters (B, s, P) of the next step, and what goes on from it; it lets `choose`
+        predict: (memory, choose) -> parameters (B, s, P) of the next step, and what goes on from it; it lets `choose`
             take the latents of every level.
-        absorb: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
+        update: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
     """
     memory = {name: value for name, value in state.items() if name != "frames"}
     steps, block = -(-draws.frames // model.stack), max(1, SAMPLED_BLOCK_FRAMES // model.stack)
@@ -80,10 +80,10 @@ def sample_stepwise(
         normal = {level: draws.normal(level, first, frames) for level in model.latent_sizes}
         parameters = []
         for uniform in draws.uniform(first, frames).split(model.stack, 1):
-            of_step, memory = emit(memory, choose)
+            of_step, memory = predict(memory, choose)
             parameters.append(of_step)
             targets.append(draws.target(of_step, uniform))
-            memory = absorb(memory, inputs_of(targets[-1]).to(uniform.dtype).flatten(1))
+            memory = update(memory, inputs_of(targets[-1]).to(uniform.dtype).flatten(1))
         target = torch.cat(targets[start:], 1)
         log_likelihoods.append(model.distribution.log_prob(torch.cat(parameters, 1), target))
     return Samples(

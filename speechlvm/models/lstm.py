@@ -135,10 +135,10 @@ class LSTM(Model):
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""
 
-        def emit(memory: State, _: Choose) -> tuple[Tensor, State]:
+        def predict(memory: State, _: Choose) -> tuple[Tensor, State]:
             return self.predict(memory["stack"].unsqueeze(1), memory)
 
-        def absorb(memory: State, stack: Tensor) -> State:
+        def update(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, predict, update)

@@ -273,13 +273,13 @@ class SRNN(LatentModel):
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""
 
-        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+        def predict(memory: State, choose: Choose) -> tuple[Tensor, State]:
             d = self.cell.step(self.cell.input(self.phi_x(memory["stack"])), memory["d"])
             prior = DiagonalGaussian.from_raw(self.prior(torch.cat([d, memory["z"]], -1)))
             z = choose("z1", prior)
             return self._decode(z[None], d[None], self.stack), {"z": z, "d": d}
 
-        def absorb(memory: State, stack: Tensor) -> State:
+        def update(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, predict, update)

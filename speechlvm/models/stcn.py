@@ -359,16 +359,16 @@ class STCN(LatentModel):
         encoder = CausalStepper(self.encoder, self._histories(state, "encoder"))
         decoder = CausalStepper(self.decoder, self._histories(state, "decoder"))
 
-        def emit(d: State, choose: Choose) -> tuple[Tensor, State]:
+        def predict(d: State, choose: Choose) -> tuple[Tensor, State]:
             latents, *_ = self._descend(list(d.values()), None, lambda level, prior, _posterior: choose(level, prior))
             top = decoder(self.join(self._seen(latents)))[-1]
             return self.head(top).unflatten(1, (self.stack, -1)), d
 
-        def absorb(d: State, stack: Tensor) -> State:
+        def update(d: State, stack: Tensor) -> State:
             return dict(zip(d, self._of_blocks(encoder(self.first(stack))), strict=True))
 
         d = {name: state[name] for name in self._names("d")}
-        samples = sample_stepwise(self, draws, inputs_of, {**d, "frames": state["frames"]}, emit, absorb)
+        samples = sample_stepwise(self, draws, inputs_of, {**d, "frames": state["frames"]}, predict, update)
         samples.state.update(zip(self._names("encoder"), encoder.histories(), strict=True))
         samples.state.update(zip(self._names("decoder"), decoder.histories(), strict=True))
         return samples

@@ -354,7 +354,7 @@ class StochasticWaveNet(LatentModel):
             queues[index].append(x[0])
             return layers[index](x, skip, past.unsqueeze(0))
 
-        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+        def predict(memory: State, choose: Choose) -> tuple[Tensor, State]:
             def latent(level: str, module: Latent, h: Tensor) -> Tensor:
                 prior = module.prior(h)
                 return choose(level, DiagonalGaussian(prior.mean[:, 0], prior.std[:, 0])).unsqueeze(1)
@@ -362,9 +362,9 @@ class StochasticWaveNet(LatentModel):
             skip = self._ascend(memory["stack"].unsqueeze(0), convolve, latent)
             return self._output(skip), {}
 
-        def absorb(memory: State, stack: Tensor) -> State:
+        def update(memory: State, stack: Tensor) -> State:
             return {"stack": stack}
 
-        samples = sample_stepwise(self, draws, inputs_of, state, emit, absorb)
+        samples = sample_stepwise(self, draws, inputs_of, state, predict, update)
         samples.state.update({f"layer{index}": torch.stack(list(queue), 1) for index, queue in enumerate(queues)})
         return samples

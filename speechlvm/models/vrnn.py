@@ -174,13 +174,13 @@ class VRNN(LatentModel):
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""
 
-        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+        def predict(memory: State, choose: Choose) -> tuple[Tensor, State]:
             phi_z = self.phi_z(choose("z1", DiagonalGaussian.from_raw(self.prior(memory["d"]))))
             parameters = self._decode(phi_z[None], memory["d"][None], self.stack)
             return parameters, {**memory, "phi_z": phi_z}
 
-        def absorb(memory: State, stack: Tensor) -> State:
+        def update(memory: State, stack: Tensor) -> State:
             gates = self.cell.input(torch.cat([self.phi_x(stack), memory["phi_z"]], -1))
             return {"d": self.cell.step(gates, memory["d"])}
 
-        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, predict, update)

@@ -298,16 +298,16 @@ class ZForcing(LatentModel):
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""
 
-        def emit(memory: State, choose: Choose) -> tuple[Tensor, State]:
+        def predict(memory: State, choose: Choose) -> tuple[Tensor, State]:
             z = choose("z1", DiagonalGaussian.from_raw(self.prior(memory["h"])))
             (term,) = self.transition.term(self._embed(memory["stack"].unsqueeze(1)))
             h, c = self.transition.step(term, z, memory["h"], memory["c"])
             return self.frame_parameters(self.head, h[None], self.stack), {"h": h, "c": c}
 
-        def absorb(memory: State, stack: Tensor) -> State:
+        def update(memory: State, stack: Tensor) -> State:
             return {**memory, "stack": stack}
 
-        return sample_stepwise(self, draws, inputs_of, state, emit, absorb)
+        return sample_stepwise(self, draws, inputs_of, state, predict, update)
 
     # -- pieces; all time-major (S, B, .) --------------------------------------------------------------------------
 
