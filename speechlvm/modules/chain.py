@@ -10,20 +10,17 @@ A chain is an ordered list of operations on named values, each (T, B, size), tim
 A source is a value computed before in the same step, or any value of the step before. Terms are all that does not
 depend on the chain: input halves of linear layers, biases. So VRNN is [posterior layers, Draw z, phi_z layers, GRU h],
 CW-VAE [Dense, GRU h, posterior layers, Draw z], SRNN [prior and posterior layers, Draw z] between two GRUs of their
-own, and Z-forcing a VRNN with an LSTM. `fast_chain.py` evaluates chains, `recurrence.py` has the cells' weights, and
-`plain_chain` here is the same mathematics in the obvious way.
+own, and Z-forcing a VRNN with an LSTM. `fast_chain.py` evaluates chains, `recurrence.py` has the cells' weights; the
+tests evaluate the same operations one by one under autograd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from speechlvm.distributions.latent import DiagonalGaussian
 
 SLOPE = 0.01
 """Of the leaky ReLU, as in `MLP`; it keeps the sign, so that its gradient follows from its output."""
@@ -135,34 +132,3 @@ def lstm_step(gates: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tens
     o, i, f, g = (gates + F.linear(h, weight)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
-
-
-def plain_chain(
-    operations: Sequence[Operation], initial: Mapping[str, Tensor], outputs: Sequence[str], steps: int
-) -> dict[str, Tensor]:
-    """`run_chain` step by step under autograd."""
-    previous, track = dict(initial), []
-    for t in range(steps):
-        values: dict[str, Tensor] = {}
-
-        def given(op: Operation) -> Tensor:
-            term = term_of(op)
-            total = term[t] if term.dim() == 3 else term  # noqa: B023
-            for source in op.sources:
-                x = (previous if source.previous else values)[source.value]  # noqa: B023
-                total = total + F.linear(x, source.weight)
-            return total
-
-        for op in operations:
-            if isinstance(op, Draw):
-                values[op.name] = DiagonalGaussian.from_raw(values[op.raw]).sample(op.noise[t])
-            elif isinstance(op, Dense):
-                values[op.name] = F.leaky_relu(given(op), SLOPE) if op.active else given(op)
-            elif isinstance(op, GRU):
-                values[op.name] = gru_step(given(op), previous[op.name], op.weight, op.bias)
-            else:
-                h, c = previous[op.name], previous[op.cell]
-                values[op.name], values[op.cell] = lstm_step(given(op), h, c, op.weight)
-        track.append(values)
-        previous = values
-    return {name: torch.stack([values[name] for values in track]) for name in outputs}

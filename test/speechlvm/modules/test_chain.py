@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source, plain_chain
+from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source
 from speechlvm.modules.fast_chain import _Product, _tensors, _with_tensors, run_chain
 from speechlvm.modules.recurrence import GRUCell, LSTMCell, dense_layers
 
@@ -83,7 +83,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
-def test_node_equals_plain_loop(chain, steps):
+def test_node_equals_plain_loop(chain, steps, plain_chain):
     leaf = Leaves()
     operations, initial = chain(leaf, steps)
     names = CHAINS[chain]
@@ -104,7 +104,7 @@ def test_node_equals_plain_loop(chain, steps):
             torch.testing.assert_close(gradient, other, rtol=0, atol=1e-10)
 
 
-def test_gradients_of_a_value_that_is_no_output_still_flow():
+def test_gradients_of_a_value_that_is_no_output_still_flow(plain_chain):
     leaf = Leaves()
     operations, initial = vrnn(leaf, 4)
     (gradient,) = torch.autograd.grad(run_chain(operations, initial, ["h"])["h"].sum(), initial["h"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechlvm.modules.chain import Dense, Source, plain_chain
+from speechlvm.modules.chain import Dense, Source
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.recurrence import GRUCell
 from speechlvm.training.benchmarking import product_gflop
@@ -19,7 +19,7 @@ def test_products_are_counted_with_their_gradients():
 
 
 @pytest.mark.parametrize("large", [1, 2**18])
-def test_packed_products_of_chains_are_counted_like_others(monkeypatch, large):
+def test_packed_products_of_chains_are_counted_like_others(monkeypatch, large, plain_chain):
     monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", large)
     torch.manual_seed(0)
     cell, steps, batch = GRUCell(6, 4), 5, 3
