@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,14 +21,22 @@ SHARED = {"__init__", "cli", "inputs", "recipe"}
 PROGRAMS = sorted({path.stem for path in Path(sample.__file__).parent.glob("*.py")} - SHARED)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "exp"
+
+
 @pytest.fixture
-def trained(make_dump, tiny_config, tmp_path):
-    """(root, experiment, training dump, test dump) after 12 steps."""
+def trained(make_dump, tiny_config, tmp_path, kept):
+    """(root, experiment, training dump, test dump) after 12 steps; each test has a copy of one training."""
     paths = make_dump("train", [3000, 2500, 2000]), make_dump("valid", [1200], seed=50)
     test = make_dump("test", [900, 1700, 333, 1], seed=90)
     root = tmp_path / "exp" / "train"
     out = root / "tiny" / "seed1"
-    run(train, "--config", tiny_config(), "--train", paths[0], "--valid", paths[1], "--out", out)
+    if not kept.exists():
+        run(train, "--config", tiny_config(), "--train", paths[0], "--valid", paths[1], "--out", out)
+        shutil.copytree(tmp_path / "exp", kept)
+    shutil.copytree(kept, tmp_path / "exp", dirs_exist_ok=True)
     return root, out, paths[0], test
 
 
