@@ -36,7 +36,7 @@ REASONS = {
     ("speechlvm/bin/baseline.py", "importlib.import_module"): "of its own table of three names",
     ("speechlvm/utils/settings.py", "yaml"): "the one loader, of plain values",
     ("speechlvm/data/dumps/shards.py", "kaldiio"): "writes; never reads what could be a pipe or a pickle",
-    ("speechlvm/data/kaldi/recordings.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
+    ("speechlvm/data/kaldi/scp.py", "shell"): "commands of wav.scp, with --allow_pipes alone",
     (
         "speechlvm/data/corpora/unpack.py",
         "import tarfile",
