@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from speechlvm.data.dumps.dataset import Batch, DataSettings, Segment, consecutive_batches, read_batch
+from speechlvm.data.dumps.dataset import Batch, DataSettings, Segment, read_batch
 from speechlvm.data.dumps.dump import Dump
-from speechlvm.scoring.score import most_frames
 from speechlvm.utils.errors import UserError
 
 
@@ -36,49 +35,29 @@ def check_step_fits(
         UserError: out of memory; names the batch and the settings to lower.
     """
     largest = max(batches, key=lambda batch: len(batch) * _longest(batch))
+    names = [segment.utterance for segment in sorted(largest, key=lambda segment: -segment.frames)]
+    shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {len(names)} x {_longest(largest)} frames"
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     cuda = [weights[0].device] if weights[0].is_cuda else []
     row = "--data.segment_frames" if settings.segment_frames else "--max_frames"
     remedy = f"--data.batch_frames (now {settings.batch_frames}) or {row} (now {settings.row_frames})"
-    with _memory_errors("the largest batch of the epoch", largest, remedy), torch.random.fork_rng(cuda):
+    with memory_errors(f"the largest batch of the epoch ({shown})", remedy), torch.random.fork_rng(cuda):
         moments = [] if optimizer.state else [torch.ones_like(weight) for weight in weights for _ in range(2)]
         backward(read_batch(dump, largest))
         del moments
     optimizer.zero_grad(set_to_none=True)
 
 
-def check_scoring_fits(
-    score: Callable[[Batch], object], dump: Dump, utterances: Sequence[str], max_frames: int | None
-) -> None:
-    """Score the largest batch of the validation set.
-
-    Args:
-        score: scores a batch; the result is thrown away.
-        dump: of the validation set.
-        utterances: of it, as this process sees them.
-        max_frames: as of `score_dump`.
-
-    Raises:
-        UserError: out of memory; as in `check_step_fits`.
-    """
-    most = most_frames(dump, max_frames)
-    largest = consecutive_batches({u: min(most, dump.records[u].frames) for u in utterances}, most)[0]
-    with _memory_errors("the largest batch of the validation set", largest, f"--max_frames (now {most})"):
-        score(read_batch(dump, largest))
-
-
 @contextlib.contextmanager
-def _memory_errors(what: str, batch: Sequence[Segment], remedy: str) -> Iterator[None]:
+def memory_errors(what: str, remedy: str) -> Iterator[None]:
+    """Running out of memory within becomes a `UserError`: `what` does not fit, lower the settings `remedy`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not of_memory and not any(words in str(error) for words in ("not enough memory", "can't allocate memory")):
             raise
-        names = [segment.utterance for segment in sorted(batch, key=lambda segment: -segment.frames)]
-        shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        size = f"{len(batch)} x {_longest(batch)} frames"
-        raise UserError(f"{what} does not fit into memory ({shown}: {size}); lower {remedy}") from error
+        raise UserError(f"{what} does not fit into memory; lower {remedy}") from error
 
 
 def _longest(batch: Sequence[Segment]) -> int:

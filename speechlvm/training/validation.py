@@ -10,13 +10,13 @@ from speechlvm.data.dumps.dump import Dump
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.scoring.accounting import CorpusScore, UtteranceScore, corpus_score
-from speechlvm.scoring.score import DEFAULT_CHUNK_FRAMES, score_batch, score_dump
+from speechlvm.scoring.score import most_frames, score_dump
 from speechlvm.training.distributed import OneProcess
-from speechlvm.training.dry_run import check_scoring_fits
+from speechlvm.training.dry_run import memory_errors
 
 
 class Validation:
-    """Scores some utterances; tries the largest batch first.
+    """Scores some utterances.
 
     Args:
         dump: of the validation set.
@@ -41,7 +41,6 @@ class Validation:
         self.frames = {utterance: dump.records[utterance].frames for utterance in utterances}
         # sorted by length, so that shards take equally long
         self.shard = processes.shard(sorted(utterances, key=lambda utterance: (-self.frames[utterance], utterance)))
-        self._tried = False
 
     def score(self, model: Model) -> CorpusScore | None:
         """The score of the whole set, on every process; None if a signal interrupted it."""
@@ -67,11 +66,6 @@ class Validation:
     def _scores(self, model: Model) -> Iterator[UtteranceScore]:
         if not self.shard:
             return
-        if not self._tried:
-            chunk = DEFAULT_CHUNK_FRAMES
-            check_scoring_fits(
-                lambda batch: score_batch(model, self.observation, batch, chunk),
-                self.dump, self.shard, self.max_frames,
-            )  # fmt: skip
-            self._tried = True
-        yield from score_dump(model, self.observation, self.dump, self.shard, max_frames=self.max_frames)
+        most = most_frames(self.dump, self.max_frames)
+        with memory_errors("a batch of the validation set", f"--max_frames (now {most})"):
+            yield from score_dump(model, self.observation, self.dump, self.shard, max_frames=self.max_frames)

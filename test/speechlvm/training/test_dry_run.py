@@ -7,11 +7,12 @@ from speechlvm.bin import train
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.dumps.dataset import DataSettings, plan_batches
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.training import trainer, validation
-from speechlvm.training.dry_run import check_scoring_fits, check_step_fits
+from speechlvm.scoring import score
+from speechlvm.training import trainer
+from speechlvm.training.dry_run import check_step_fits
 from speechlvm.utils.errors import ConfigError, UserError
 
-BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\)"
+BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\) does not fit into memory"
 
 
 def allocate_too_much(batch):
@@ -76,43 +77,34 @@ def test_other_errors_are_not_taken_for_a_shortage(try_step):
         try_step(raising(RuntimeError("shapes do not match")), batch_frames=300)
 
 
-def test_validation_that_does_not_fit_is_named(make_dump):
-    dump = open_dump(make_dump("valid", [30, 52, 21, 50]))
-    with pytest.raises(UserError, match=rf"validation set .*{BATCH}; lower --max_frames \(now 512000\)$"):
-        check_scoring_fits(allocate_too_much, dump, sorted(dump.records), None)
-    sizes = []
-    check_scoring_fits(lambda batch: sizes.append(batch.data.shape[:2]), dump, sorted(dump.records), 40)
-    assert sizes == [(1, 40)]
-
-
-def test_training_is_the_same_to_the_bit_without_it(tiny_config, make_dump, tmp_path, monkeypatch):
+def _train(tiny_config, make_dump, out):
     # VRNN: the loss draws noise
     config = tiny_config(
         ("steps: 12", "steps: 2"),
-        (
-            "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}",
-            "model: vrnn\nmodel_conf: {stack: 16, hidden: 8}",
-        ),
+        ("lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}", "vrnn\nmodel_conf: {stack: 16, hidden: 8}"),
     )
     sets = ["--train", str(make_dump("train", [3000, 2000])), "--valid", str(make_dump("valid", [1200]))]
-    contents, tried = [], []
+    assert train.main(["--config", str(config), *sets, "--out", str(out)]) == 0
 
-    def tries(module, name):
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *arguments: (tried.append(name), original(*arguments)))
 
-    tries(trainer, "check_step_fits")
-    tries(validation, "check_scoring_fits")
+def test_validation_that_does_not_fit_is_named_before_the_first_step(tiny_config, make_dump, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "score_batch", lambda *arguments: allocate_too_much(None))
+    monkeypatch.setattr(trainer.Trainer, "_step", lambda *arguments: pytest.fail("a step was taken"))
+    with pytest.raises(UserError, match=r"validation set does not fit into memory; lower --max_frames \(now 512000\)$"):
+        _train(tiny_config, make_dump, tmp_path / "exp")
+
+
+def test_training_is_the_same_to_the_bit_without_it(tiny_config, make_dump, tmp_path, monkeypatch):
+    contents, tried, original = [], [], trainer.check_step_fits
+    monkeypatch.setattr(trainer, "check_step_fits", lambda *given: (tried.append(given), original(*given)))
     for name in ("with", "without"):
-        assert train.main(["--config", str(config), *sets, "--out", str(tmp_path / name)]) == 0
+        _train(tiny_config, make_dump, tmp_path / name)
+        monkeypatch.setattr(trainer, "check_step_fits", lambda *given: None)
         content = Checkpoints(tmp_path / name / "checkpoints").load_latest()
         state = [value for each in content["optimizer"]["state"].values() for value in each.values()]
         scores = [entry["nats_per_frame"] for entry in content["progress"]["history"]]
         contents.append([*content["model"].values(), *state, content["generator"], torch.tensor(scores)])
-        monkeypatch.setattr(trainer, "check_step_fits", lambda *arguments: None)
-        monkeypatch.setattr(validation, "check_scoring_fits", lambda *arguments: None)
-    assert tried == ["check_step_fits", "check_scoring_fits"]
-    assert all(torch.equal(a, b) for a, b in zip(*contents, strict=True))
+    assert len(tried) == 1 and all(torch.equal(a, b) for a, b in zip(*contents, strict=True))
 
 
 def test_the_log_says_how_many_utterances_are_trained_in_pieces(tiny_config, make_dump, tmp_path):
