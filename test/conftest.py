@@ -38,7 +38,7 @@ settings.load_profile("run")
 
 # What a machine or a shell needs, and what somebody says to the tests. All other variables are somebody's own.
 KEPT = re.compile(
-    r"PATH|USER|LOGNAME|TERM|TMPDIR|VIRTUAL_ENV|\w+_NUM_THREADS|(LD|CUDA|NVIDIA|PYTEST|COV|COVERAGE|SPEECHLVM)_\w+"
+    r"PATH|USER|LOGNAME|TERM|TMPDIR|VIRTUAL_ENV|\w+_NUM_THREADS|(LD|CUDA|NVIDIA|OMP|PYTEST|COV|COVERAGE|SPEECHLVM)_\w+"
 )
 HOME = tempfile.mkdtemp(prefix="home.")
 
