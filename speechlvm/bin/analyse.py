@@ -32,9 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--speakers", type=positive(int), default=10, help="whose phones are analysed: that one and others"
     )
-    parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="of phones; 39: folded")
-    parser.add_argument("--skip_phones", nargs="*", default=[], help="labels that are left out of them, as h# pau epi")
-    parser.add_argument("--largest_k", type=positive(int), help="of neighbours; default: 50, or as many as there are")
+    parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="phone classes; 39: folded")
+    parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, as h# pau epi")
+    parser.add_argument(
+        "--largest_k", type=positive(int), help="largest number of neighbours; default: 50, or as many as there are"
+    )
     parser.add_argument(
         "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
     )

@@ -26,11 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--suite", type=Path, help="YAML list of measurements (name, config, task, batch, frames, ...)")
     parser.add_argument("--task", choices=TASKS, default="train", help="what to time; load: reading one batch")
     parser.add_argument("--dump", type=Path, help="dump to read batches from (load)")
-    parser.add_argument("--batch", type=int, default=2, help="rows")
+    parser.add_argument("--batch", type=int, default=2, help="batch size")
     parser.add_argument("--frames", type=int, default=16000, help="frames per row")
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions after one warm-up")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the train step")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="precision of the training step"
+    )
+    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     arguments = parser.parse_args(argv)
     if arguments.suite is not None:
         return _suite(arguments)

@@ -67,15 +67,15 @@ _NUMBERS = {int: "a whole number", float: "a number"}
 
 def add_check(parser: Any) -> None:
     """The option by which stages find out, without a job, that there is nothing to do."""
-    parser.add_argument("--check", action="store_true", help="exit 0 if the results are complete, else 1; do nothing")
+    parser.add_argument("--check", action="store_true", help="only check: exit 0 if the results are complete, else 1")
 
 
 def add_sharding(parser: argparse.ArgumentParser) -> None:
     """Options of programs whose work is divided into jobs and then merged."""
-    parser.add_argument("--nj", type=int, default=1, help="number of jobs the work is divided into")
+    parser.add_argument("--nj", type=int, default=1, help="number of jobs")
     step = parser.add_mutually_exclusive_group()
     step.add_argument("--job", type=int, help="do only this job, 1 .. nj")
-    step.add_argument("--merge", action="store_true", help="only join the results of all jobs")
+    step.add_argument("--merge", action="store_true", help="only merge the shards of all jobs")
     add_check(step)
 
 

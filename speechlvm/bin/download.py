@@ -9,7 +9,7 @@ def main(argv: list[str] | None = None) -> int:
     """Downloads what is not complete yet."""
     parser = make_parser(__doc__)
     parser.add_argument("--archives", type=Path, required=True, help="list of archives (YAML)")
-    parser.add_argument("--only", default="", help="names of archives, blank separated; empty: all of the list")
+    parser.add_argument("--only", default="", help="archives to download, separated by blanks; empty: all")
     parser.add_argument("--to", type=Path, required=True, help="directory to unpack into")
     parser.add_argument("--mirror", default="", help="URL that takes the place of the list's base; empty: as listed")
     arguments = parser.parse_args(argv)

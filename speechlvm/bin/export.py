@@ -19,8 +19,10 @@ def main(argv: list[str] | None = None) -> int:
     """Export one trained model."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--licence", default="unknown", help="of the weights, as the Hugging Face hub names it")
+    parser.add_argument("--out", type=Path, required=True, help="directory to create")
+    parser.add_argument(
+        "--licence", default="unknown", help="licence of the weights, by its identifier on the Hugging Face hub"
+    )
     parser.add_argument("--data_set", default="", help="name of the corpus, for the card: TIMIT")
     parser.add_argument("--push_to_hub", metavar="USER/NAME", help="also upload the folder to the Hugging Face hub")
     arguments = parser.parse_args(argv)

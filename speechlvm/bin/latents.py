@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--names", nargs="+", help="representations, as z1 or skip50; not given: all, or the last of each block"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
     parser.add_argument(
-        "--max_frames", type=int, help="in memory at once; changes no number; not given: by kind of data"
+        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by kind of data"
     )
-    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     counts = [arguments.latent_samples, 1 if arguments.max_frames is None else arguments.max_frames]

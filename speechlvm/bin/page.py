@@ -9,7 +9,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write <exp>/index.html from what the other stages have left there."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>/<experiment>/seed<k>, or .../spectra")
-    parser.add_argument("--title", default="", help="of the page (default: the experiment's name)")
+    parser.add_argument("--title", default="", help="title of the page (default: the experiment's name)")
     add_check(parser)
     arguments = parser.parse_args(argv)
 

@@ -24,8 +24,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}_data", type=Path, required=True, help=f"data directory of the {name} set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument("--tasks", nargs="+", choices=LABELS, default=list(LABELS), help="what to recognise")
-    parser.add_argument("--minutes", nargs="+", type=_size, default=["10", "60", "all"], help="labelled training data")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="one training for each")
+    parser.add_argument(
+        "--minutes",
+        nargs="+",
+        type=_size,
+        default=["10", "60", "all"],
+        help="minutes of labelled training data, or all",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="random seeds; one training for each")
     parser.add_argument(
         "--vocabulary",
         type=positive(int),
@@ -34,10 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=positive(int), default=5000, help="optimiser steps of each probe")
     parser.add_argument("--batch_steps", type=positive(int), default=4000, help="steps of 16 ms in a batch")
     parser.add_argument("--hidden", type=positive(int), default=256, help="units of recognisers, in each direction")
-    parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="at its peak")
+    parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="peak learning rate")
     parser.add_argument("--beside", type=Path, help="results of other probes, of spectra say, to draw beside")
     parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     tasks = _with_labels(arguments)

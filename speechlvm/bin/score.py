@@ -14,15 +14,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--coding", help="score over this coding's cells (default: the one trained with)")
-    parser.add_argument("--iwae_samples", type=int, default=1, help="K of the importance-weighted bound; 1: the ELBO")
-    parser.add_argument("--seed", type=int, default=0, help="of the latents' noise")
+    parser.add_argument("--coding", help="coding to score in (default: the one trained with)")
     parser.add_argument(
-        "--max_frames", type=int, help="in memory at once; changes no number; not given: by kind of data"
+        "--iwae_samples", type=int, default=1, help="samples K of the importance-weighted bound; 1: the ELBO"
     )
-    parser.add_argument("--chunk_frames", type=int, default=65_536, help="bounds memory too; changes no number")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument(
+        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by kind of data"
+    )
+    parser.add_argument(
+        "--chunk_frames", type=int, default=65_536, help="frames processed at once; does not change results"
+    )
     parser.add_argument("--double", action="store_true", help="compute in float64")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: on the CPU")
+    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     bounds = (arguments.iwae_samples, arguments.max_frames, arguments.chunk_frames)

@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="experiments of the training set")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the test set")
     parser.add_argument("--models", required=True, help="names of experiments")
-    parser.add_argument("--seeds", required=True, help="of each")
+    parser.add_argument("--seeds", required=True, help="random seeds of the experiments")
     arguments = parser.parse_args(argv)
     bodies = Bodies(arguments.dump)
     rate_hz = bodies.dump.rate_hz

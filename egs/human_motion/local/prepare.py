@@ -380,11 +380,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument(
-        "--rate_hz", type=float, default=30, help="frames per second that are kept, a whole part of all"
+        "--rate_hz", type=float, default=30, help="frame rate after decimation; must divide the original rate"
     )
-    parser.add_argument("--amc_rate_hz", type=float, default=120, help="of AMC files that do not say it")
-    parser.add_argument("--seed", type=int, default=0, help="of the division into sets")
-    parser.add_argument("--nj", type=int, default=1, help="processes that read")
+    parser.add_argument("--amc_rate_hz", type=float, default=120, help="frame rate of AMC files that do not state it")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the split")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes")
     prepare(parser.parse_args(argv))
     return 0
 

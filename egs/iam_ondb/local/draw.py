@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     parser.add_argument("--dump", type=Path, required=True, help="dump that real lines come from")
     parser.add_argument("--models", required=True, help="names of experiments, 'a b'")
-    parser.add_argument("--seeds", default="1", help="of their trainings, '1 2'")
+    parser.add_argument("--seeds", default="1", help="random seeds of the experiments")
     arguments = parser.parse_args(argv)
     check_done(arguments.dump)
     names = [f"{model}/seed{seed}" for model in arguments.models.split() for seed in arguments.seeds.split()]

@@ -388,9 +388,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="directory with lineStrokes and the lists below it")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
-    parser.add_argument("--clip", type=float, metavar="UNITS", help="bound dx and dy by this; default: keep them all")
-    parser.add_argument("--leave_out", default="", metavar="LINES", help="names of damaged lines, as 'a01-000u-01 ...'")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of the validation set (graves)")
+    parser.add_argument(
+        "--clip", type=float, metavar="UNITS", help="clip dx and dy to this range; default: no clipping"
+    )
+    parser.add_argument("--leave_out", default="", metavar="LINES", help="lines to leave out, as 'a01-000u-01 ...'")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the validation split (graves)")
     arguments = parser.parse_args(argv)
     if arguments.clip is not None and not arguments.clip > 0:
         parser.error(f"--clip {arguments.clip}: expected a positive number of units")

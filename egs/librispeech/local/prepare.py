@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
     parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
     parser.add_argument("--subset", choices=tuple(SUBSETS), default="full", help="full, or mini: Mini LibriSpeech")
-    parser.add_argument("--test_sets", default="", help="of the subset's test sets, as 'dev_clean'; all of them")
+    parser.add_argument("--test_sets", default="", help="test sets of the subset, as 'dev_clean'; empty: all")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")
     add_max_bad(parser)
     prepare(parser.parse_args(argv))

@@ -353,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and makes the corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory of the corpus")
-    parser.add_argument("--speakers", default="", help="make only these, for tests (default: all)")
+    parser.add_argument("--speakers", default="", help="synthesise only these speakers (default: all)")
     parser.add_argument("--nj", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all CPUs)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)

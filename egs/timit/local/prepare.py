@@ -368,7 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--valid_by", choices=("utterance", "speaker"), default="utterance")
     parser.add_argument("--valid_utterances", type=int, help="default: 5 %% of TRAIN, 231 of the full corpus")
     parser.add_argument("--valid_speakers", type=int, help="for --valid_by speaker; default: 5 %% of them, at least 2")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of the validation set")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the validation split")
     parser.add_argument("--sa", choices=("keep", "drop"), default="keep", help="the two sentences that everybody reads")
     parser.add_argument(
         "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"

@@ -216,17 +216,23 @@ def audio_of(out: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the folder."""
     parser = make_parser(__doc__)
-    parser.add_argument("--wav_dir", type=Path, required=True, help="the folder, searched with all folders below it")
+    parser.add_argument("--wav_dir", type=Path, required=True, help="directory of audio files, searched recursively")
     parser.add_argument("--out", type=Path, required=True, help="where train/, valid/, test/ and audio/ are written")
-    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="folders below it that are not searched")
-    parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own, which is one")
-    parser.add_argument("--channel", type=channel, help="of files with several take mix, or one from 0")
-    parser.add_argument("--bits", type=int, choices=(16,), help="round what is not 16-bit integers to that")
+    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="subdirectories to skip")
+    parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own")
+    parser.add_argument("--channel", type=channel, help="channel of multi-channel files: mix, or an index from 0")
+    parser.add_argument("--bits", type=int, choices=(16,), help="round samples of other formats to 16-bit integers")
     for name, meaning in FLAGS.items():
         parser.add_argument(f"--{name}", choices=("true", "false"), default="false", help=meaning)
     parser.add_argument("--speakers", choices=("folder", "prefix", "none"), default="none", help="where ids come from")
-    parser.add_argument("--split", choices=("random", "speaker"), default="random", help="by files or by speakers")
-    parser.add_argument("--valid_size", default="0.1", help="share of the files or speakers (0.1), or how many (20)")
+    parser.add_argument(
+        "--split", choices=("random", "speaker"), default="random", help="split by files or by speakers"
+    )
+    parser.add_argument(
+        "--valid_size",
+        default="0.1",
+        help="size of the validation set: a fraction (0.1) or a number (20) of files or speakers",
+    )
     parser.add_argument("--test_size", default="0.1", help="the same for the test set")
     add_max_bad(parser)
     arguments = parser.parse_args(argv)
