@@ -371,3 +371,22 @@ def test_programs_exit_with_the_truth(directory):
         assert "Traceback" not in result.stderr
     assert run("validate_data_dir.sh").returncode == 2
     assert run("validate_data_dir.sh", "--unknown", directory).returncode == 2
+
+
+@pytest.mark.parametrize("script", ["validate_data_dir.sh", "fix_data_dir.sh"])
+def test_programs_are_those_of_the_script_s_own_tree(tmp_path, script):
+    """Also by a recipe's link to utils, and where CDPATH is exported: there cd says where it goes."""
+    python = tmp_path / "tools/venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    python.chmod(0o755)
+    (tmp_path / "utils").mkdir()
+    shutil.copy(ROOT / "utils" / script, tmp_path / "utils")
+    recipe = tmp_path / "egs/mine"
+    recipe.mkdir(parents=True)
+    (recipe / "utils").symlink_to("../../utils")
+    environment = {"PATH": os.environ["PATH"], "CDPATH": "."}
+    for place in (tmp_path, recipe):
+        command = ["bash", f"utils/{script}", "x"]
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n"), done.stderr
