@@ -25,7 +25,7 @@ RENDEZVOUS_SECONDS = 60
 
 
 def launch(arguments: list[str], processes: int, nodes: int) -> int:
-    """Train with several processes and return their exit status. Signals that ask to stop are forwarded to them.
+    """Train with several processes and return their exit status; signals that ask to stop are forwarded to them.
 
     Args:
         arguments: of the training program.
@@ -49,11 +49,11 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
 
     def forward(number: int, _: object) -> None:
         received.append(number)
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        if not children:
+        workers = _children()
+        if not workers:
             raise KeyboardInterrupt
-        for child in children:
-            os.kill(int(child), number)
+        for worker in workers:
+            os.kill(worker, number)
 
     for number in STOP_SIGNALS:
         signal.signal(number, forward)
@@ -68,6 +68,11 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
             f"runs on each of them with --num_nodes {nodes}, and that they reach this address and port"
         ) from error
     return 0
+
+
+def _children() -> list[int]:
+    """Processes that the main thread of this one has started."""
+    return [int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 def _rendezvous(nodes: int) -> tuple[str, str, str]:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -78,23 +77,17 @@ def _has_checkpoints(out):
     return len(Checkpoints(out / "checkpoints").steps()) >= 2
 
 
-def test_a_signal_to_one_node_stops_all_nodes(words, nodes, tmp_path, capfd):
-    port = module._rendezvous(1)[2]
-    arguments = words("exp", "--num_nodes", "2")
-    second = _start("speechlvm.bin.train", *arguments, env=nodes(1, port))
-    nodes(0, port)
-
-    def send():
-        if _within(TIMEOUT_SECONDS, lambda: _has_checkpoints(tmp_path / "exp")):
-            os.kill(os.getpid(), signal.SIGUSR2)
-
-    threading.Thread(target=send).start()
+def test_a_signal_to_one_node_stops_all_nodes(words, nodes, tmp_path):
+    command, port = ("speechlvm.bin.train", *words("exp", "--num_nodes", "2")), module._rendezvous(1)[2]
+    first, second = (_start(*command, env=nodes(rank, port)) for rank in (0, 1))
     try:
-        assert program.main(arguments) == 75
-        output = second.communicate(timeout=TIMEOUT_SECONDS)[0] + "".join(capfd.readouterr())
+        assert _within(TIMEOUT_SECONDS, lambda: _has_checkpoints(tmp_path / "exp"))
+        second.send_signal(signal.SIGUSR2)
+        output = "".join(process.communicate(timeout=TIMEOUT_SECONDS)[0] for process in (first, second))
     finally:
+        first.kill()
         second.kill()
-    assert second.returncode == 75
+    assert (first.returncode, second.returncode) == (75, 75)
     step = int(
         re.search(r"error: stopped by SIGUSR2 after step (\d+); run the same command again to resume\n", output)[1]
     )
@@ -124,6 +117,7 @@ def _ending(monkeypatch, *codes, number=None):
     def main(words):
         if number:
             with subprocess.Popen(["sleep", "60"]) as child:
+                monkeypatch.setattr(module, "_children", lambda: [child.pid])
                 signal.raise_signal(number)
                 assert child.wait() == -number
         raise ChildFailedError("train", {rank: ProcessFailure(rank, 0, code, "") for rank, code in enumerate(codes)})
@@ -149,6 +143,7 @@ def test_what_no_process_could_report_is_reported(monkeypatch):
 
 
 def test_a_signal_before_processes_are_started(monkeypatch):
+    monkeypatch.setattr(module, "_children", list)
     monkeypatch.setattr(module.torchrun, "main", lambda words: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         module.launch([], 1, 1)
