@@ -9,10 +9,10 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # The recipe's own options.
 librilight="${LIBRILIGHT}"   # the directory librispeech_finetuning, or the one above it
 librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; relative paths start at the recipe
-data_root="" # the directory that holds both, under the name that all recipes share
+data_root="" # the directory that contains both, under a name shared by all recipes
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
-max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
+max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
 . utils/log.sh
 

@@ -84,9 +84,7 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
         UserError: no such folder, one that cannot be searched, or no audio files in it.
     """
     if not root.is_dir():
-        raise UserError(
-            f"{shown(root)}: no such folder; give one of audio files (a relative path starts at the recipe)"
-        )
+        raise UserError(f"{shown(root)}: no such folder; give one of audio files (relative paths start at the recipe)")
     ours = {_identity(path.stat()) for path in apart if path.exists()}
     found: list[Path] = []
 
