@@ -466,15 +466,15 @@ def test_row_42_all_sizes_of_all_systems_have_bounds():
 ROWS_44 = [
     (("--stage", "9", "--stop_stage", "3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
     (("--stage", "9", "--stop-stage=3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
-    (("--stage", "x"), "--stage 'x': a whole number from 0 to 10 is expected"),
-    (("--stage", "11"), "--stage '11': a whole number from 0 to 10 is expected"),
-    (("--stage", ""), "--stage '': a whole number from 0 to 10 is expected"),
-    (("--nj", "0"), "--nj '0': a whole number from 1 to 100000 is expected"),
-    (("--nj", "$(touch canary)"), "--nj '$(touch canary)': a whole number from 1 to 100000 is expected"),
-    (("--ngpu", "99"), "--ngpu '99': a whole number from 0 to 64 is expected"),
+    (("--stage", "x"), "--stage 'x': expected an integer from 0 to 10"),
+    (("--stage", "11"), "--stage '11': expected an integer from 0 to 10"),
+    (("--stage", ""), "--stage '': expected an integer from 0 to 10"),
+    (("--nj", "0"), "--nj '0': expected an integer from 1 to 100000"),
+    (("--nj", "$(touch canary)"), "--nj '$(touch canary)': expected an integer from 1 to 100000"),
+    (("--ngpu", "99"), "--ngpu '99': expected an integer from 0 to 64"),
     (("--ngpu", "8"), "--ngpu 8: 0 GPUs are visible on this machine"),
-    (("--nj",), "option '--nj' wants a value"),
-    (("--nj", "--stage", "3"), "option '--nj' wants a value"),
+    (("--nj",), "option '--nj' requires a value"),
+    (("--nj", "--stage", "3"), "option '--nj' requires a value"),
     (("--no_such", "3"), "unknown option '--no_such'"),
     (("--stge", "3"), "unknown option '--stge'; did you mean --stage?"),
 ]
@@ -623,7 +623,7 @@ def test_row_54_file_systems_without_locks(dumped, monkeypatch):
 def test_row_54_a_recipe_looks_at_its_experiments_first(tmp_path, mounted):
     words = ("bash", ROOT / "egs/mini/run.sh", "--stage", "2", "--expdir", tmp_path / "read-only" / "exp")
     done = mounted(tmp_path, *words, cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
-    fault = f"--expdir {tmp_path}/read-only/exp: cannot be written (a read-only file system, or its permissions)"
+    fault = f"--expdir {tmp_path}/read-only/exp: not writable (read-only file system or permissions)"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"run.sh: {fault}; choose another directory\n")
 
 

@@ -27,7 +27,7 @@ valid_set=valid
 known_sets="dev_clean dev_other test_clean test_other"
 for set in ${test_sets:=${known_sets}}; do
     [[ " ${known_sets} " == *" ${set} "* ]] ||
-        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+        die "--test_sets: unknown '${set}'; expected: ${known_sets} (--help lists the options)" 2
 done
 
 corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${librispeech}}")

@@ -35,7 +35,7 @@ mini)
 esac
 for set in ${test_sets:=${known_sets}}; do
     [[ " ${known_sets} " == *" ${set} "* ]] ||
-        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+        die "--test_sets: unknown '${set}'; expected: ${known_sets} (--help lists the options)" 2
 done
 
 corpus="${data_root:-${librispeech}}"

@@ -311,7 +311,7 @@ def test_wrong_usage(prepare, corpus, tmp_path, words):
 def test_lengths_of_stage_5_are_checked_before_anything_is_done(option):
     done = subprocess.run(["bash", "run.sh", option, "0"], cwd=RECIPE, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert f"{option} '0': a whole number from 1" in done.stderr
+    assert f"{option} '0': expected an integer from 1" in done.stderr
 
 
 def test_download_says_where_to_get_it(tmp_path):

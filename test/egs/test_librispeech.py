@@ -323,13 +323,13 @@ def test_wrong_usage(original, tmp_path, arguments, message):
     "recipe,arguments,message",
     [
         ("librispeech", ["--subset", "huge"], "--subset 'huge': full or mini is expected"),
-        ("librispeech", ["--test_sets", "dev_cloan"], "'dev_cloan'; known are: dev_clean dev_other test_clean test_"),
-        ("librispeech", ["--subset", "mini", "--test_sets", "dev_clean"], "'dev_clean'; known are: dev_clean_2 "),
+        ("librispeech", ["--test_sets", "dev_cloan"], "'dev_cloan'; expected: dev_clean dev_other test_clean test_"),
+        ("librispeech", ["--subset", "mini", "--test_sets", "dev_clean"], "'dev_clean'; expected: dev_clean_2 "),
         ("librilight", ["--hours", "2h"], "--hours '2h': 10h, 1h or 10min is expected"),
         (
             "librilight",
             ["--test_sets", "dev_clean dev_cloan"],
-            "--test_sets: unknown 'dev_cloan'; known are: dev_clean",
+            "--test_sets: unknown 'dev_cloan'; expected: dev_clean",
         ),
     ],
 )

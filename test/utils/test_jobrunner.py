@@ -159,7 +159,7 @@ def test_cmd_sh_chooses_the_runner_and_a_recipes_own_configuration(tmp_path):
     assert cmd(tmp_path, "slurm").stdout == "|".join(["slurm.py --config conf/slurm.conf"] * 2)
     wrong = cmd(tmp_path, "queue")
     assert wrong.returncode == 2
-    assert wrong.stderr == 'bash: cmd.sh: unknown cmd_backend "queue"; known are local slurm sge pbs\n'
+    assert wrong.stderr == 'bash: cmd.sh: unknown cmd_backend "queue"; expected local, slurm, sge or pbs\n'
 
 
 @pytest.mark.parametrize("word", ["plain", "a b", "it's", "new\nline", "", "é\t", os.fsdecode(b"\xff")])

@@ -126,7 +126,7 @@ def test_command_that_does_not_exist(tmp_path):
         (["--num-threads", "two", "x.log", "true"], "whole number"),
         (["--max-jobs-run", "0", "x.log", "true"], "whole number of at least 1"),
         (["--mem", "much", "x.log", "true"], "a size as 8G"),
-        (["--gpu"], "wants a value"),
+        (["--gpu"], "requires a value"),
         (["--gpu", "1", "x.log", "true"], "0 GPUs are visible"),
     ],
 )
