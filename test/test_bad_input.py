@@ -125,11 +125,11 @@ ROWS = [
       "2: blank line: repaired"]),
     ("31 three columns", "utt2spk", "A_1 A\nA_2 A B\nB_1 B\n", ["2: 3 columns; expected 2 (utterance speaker)"], ""),
     ("31 spk2utt disagrees", "spk2utt", "A A_1\nB A_2 B_1\n",
-     [f"2: 'A_2' under 'B', but utt2spk says 'A'; {FIXER}"], [" computed anew from utt2spk"]),
+     [f"2: 'A_2' under 'B', but utt2spk says 'A'; {FIXER}"], [" recomputed from utt2spk"]),
     ("31 no prefix", "utt2spk", "A_1 A\nA_2 C\nB_1 B\n",
      [f"2: speaker 'C' {PREFIX}", f"2: speaker 'C' is not in spk2utt; {FIXER}"], ""),
     ("33 other length", "utt2num_samples", "A_1 100\nA_2 7\nB_1 102\n",
-     [f"2: A_2: 7 samples, but the audio has 101; {FIXER}"], [" computed anew from the audio files"]),
+     [f"2: A_2: 7 samples, but the audio has 101; {FIXER}"], [" recomputed from the audio files"]),
     ("34 overlap", "phones", "A_1 0 50 a\nA_1 40 100 b\n",
      ["2: A_1: starts before line 1 ends; correct the times"], ""),
     ("34 end before start", "phones", "A_1 50 40 a\n", ["1: A_1: ends at 40, not after its start at 50"], ""),
@@ -264,7 +264,7 @@ def test_row_36_what_sets_must_not_share(sets, change, disjoint, fault):
     change(sets)
     done = call(validate_data_dir.main, "--disjoint", disjoint, *sets)
     names = {name: sets[0].parent / name for name in ("train", "valid", "test", "more")}
-    names["anew"] = "test speakers must be unseen; divide the corpus anew"
+    names["anew"] = "test speakers must be unseen; split the corpus again"
     assert (done.returncode, done.stderr) == (1, f"error: {fault.format(**names)}\n")
     assert call(validate_data_dir.main, *sets).returncode == 0  # each by itself is valid
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Blizzard Challenge 2013: source B's systems on half-second segments of audio books of one reader. The corpus needs a
+# Blizzard Challenge 2013: source B's systems on half-second segments of audiobooks of one reader. The corpus needs a
 # licence; set its path in db.sh. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"

@@ -19,7 +19,7 @@ max_bad=0 # maximum number of unusable audio files, which are left out and liste
 case "${hours}" in
 10h | 1h | 10min) ;;
 *)
-    die "--hours '${hours}': 10h, 1h or 10min is expected (--help lists the options)" 2
+    die "--hours '${hours}': expected 10h, 1h or 10min (--help lists the options)" 2
     ;;
 esac
 train_set="train_${hours}"

@@ -30,7 +30,7 @@ mini)
     known_sets="dev_clean_2"
     ;;
 *)
-    die "--subset '${subset}': full or mini is expected (--help lists the options)" 2
+    die "--subset '${subset}': expected full or mini (--help lists the options)" 2
     ;;
 esac
 for set in ${test_sets:=${known_sets}}; do

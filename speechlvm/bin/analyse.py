@@ -1,4 +1,4 @@
-"""Stage 7: what representations know of phones, of the speakers' gender and height, and what their levels carry."""
+"""Stage 7: analyse representations: classification of phones, speakers' gender and height; information per level."""
 
 from __future__ import annotations
 

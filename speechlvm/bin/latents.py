@@ -1,4 +1,4 @@
-"""Stage 6: what a trained model makes of a set: posterior statistics of its latents, or its hidden states.
+"""Stage 6: extract posterior statistics of latents, or hidden states, from a set with a trained model.
 
 Latents have posterior means (the expected latents), standard deviations and KL per step and dimension, each averaged
 over Monte Carlo samples. Models without latents have their deterministic states: of an LSTM "h", of a WaveNet what

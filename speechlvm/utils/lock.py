@@ -1,4 +1,4 @@
-"""One run at a time in a directory."""
+"""Lock that allows one run at a time in a directory."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_writers_without_their_table(prepare, tmp_path):
     data = sets_of(tmp_path / "data")
     speakers = {u.rpartition("_")[2]: s for part in data.values() for u, s in part.utt2spk.items()}
     assert speakers["a01-020x-01"] == "w10089" and speakers["c04-134-03"] == "c04-134"
-    assert "2 forms have no writer in forms.txt or original/, and are a speaker each: c04-134, g01-039" in done.errors
+    assert "2 forms have no writer in forms.txt or original/; each is one speaker: c04-134, g01-039" in done.errors
 
 
 def test_the_tasks_own_sets(prepare, corpus, tmp_path):
@@ -278,7 +278,7 @@ def test_missing_lines_are_named(prepare, corpus, tmp_path):
     (corpus / LINE).unlink()
     done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data")
     assert done.status == 0
-    assert "1 forms lack lines between those that are there: a01-020x" in done.errors
+    assert "1 forms have gaps between their lines: a01-020x" in done.errors
     assert "(no text): a01-020x" in done.errors
     texts = {u for data in sets_of(tmp_path / "data").values() for u in data.text}
     assert not any("a01-020x" in utterance for utterance in texts)

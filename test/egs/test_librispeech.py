@@ -265,9 +265,9 @@ WARNINGS = {
     "files of the system": (lambda root: (root / HOME / "._19-128104-0000.flac").write_bytes(b"x"),
                             "1 files are not of a chapter and were left out: "),
     "converted beside": (lambda root: (root / HOME / "19-128104-0000.wav").write_bytes(b"x"),
-                         "1 recordings are there in a better container too and were left out: "),
+                         "1 recordings that also exist in a better container were left out: "),
     "mp3 beside": (lambda root: (root / HOME / "19-128104-0000.mp3").write_bytes(b"x"),
-                   "1 recordings are there in a better container too and were left out: "),
+                   "1 recordings that also exist in a better container were left out: "),
     "file among speakers": (lambda root: (root / "dev-clean/.complete").write_bytes(b""),
                             "1 entries are not speakers and were left out: "),
     "file among chapters": (lambda root: (root / "dev-clean/84/notes.txt").write_bytes(b"x"),
@@ -322,10 +322,10 @@ def test_wrong_usage(original, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     "recipe,arguments,message",
     [
-        ("librispeech", ["--subset", "huge"], "--subset 'huge': full or mini is expected"),
+        ("librispeech", ["--subset", "huge"], "--subset 'huge': expected full or mini"),
         ("librispeech", ["--test_sets", "dev_cloan"], "'dev_cloan'; expected: dev_clean dev_other test_clean test_"),
         ("librispeech", ["--subset", "mini", "--test_sets", "dev_clean"], "'dev_clean'; expected: dev_clean_2 "),
-        ("librilight", ["--hours", "2h"], "--hours '2h': 10h, 1h or 10min is expected"),
+        ("librilight", ["--hours", "2h"], "--hours '2h': expected 10h, 1h or 10min"),
         (
             "librilight",
             ["--test_sets", "dev_clean dev_cloan"],
@@ -436,7 +436,7 @@ def test_nothing_is_downloaded_to_a_path_with_a_slip_in_it(tmp_path, recipe, opt
     command = ["bash", "local/download.sh", option, str(path), "--sets", "dev_clean"]
     done = subprocess.run(command, cwd=ROOT / "egs" / recipe, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert f"no directory '{path.parent}" in done.stderr and f"--{recipe} DIR; or make the directory" in done.stderr
+    assert f"no directory '{path.parent}" in done.stderr and f"--{recipe} DIR; or create the directory" in done.stderr
     assert not path.parent.exists()
 
 

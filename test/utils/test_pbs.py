@@ -93,7 +93,7 @@ def test_a_warned_job_is_submitted_once_more_by_itself_unless_all_is_cancelled(p
         return f"{10 * len(asked)}{'[]' if '-J' in words else ''}.head\n"
 
     def warned(job):
-        left = {"status": 75, "stopped": True, "error": "could not be queued again: no"}
+        left = {"status": 75, "stopped": True, "error": "could not be requeued:  no"}
         (tmp_path / f"status.{job}").write_text(json.dumps(left), encoding="utf-8")
 
     monkeypatch.setattr(pbs, "call_scheduler", answer)

@@ -88,9 +88,9 @@ def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
         if word.startswith("-"):
             if not re.fullmatch(r"--[A-Za-z][A-Za-z0-9_-]*", word) or not (further or option_name(word) in CHECKS):
                 known = ", ".join("--" + name.replace("_", "-") for name in CHECKS)
-                raise UsageError(f"unknown option {word!r}; known are {known}")
+                raise UsageError(f"unknown option {word!r}; expected {known}")
             if len(rest) < 2:
-                raise UsageError(f"{word} wants a value")
+                raise UsageError(f"{word} requires a value")
             call.options[option_name(word)] = check(option_name(word), rest[1])
             del rest[:2]
         elif match := re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=([0-9]{1,6})(?::([0-9]{1,6}))?", word):
@@ -98,15 +98,15 @@ def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
                 raise UsageError(f"{word!r}: jobs were given before as {call.name}=...")
             first, last = int(match[2]), int(match[3] or match[2])
             if not 1 <= first <= last:
-                raise UsageError(f"{word!r}: jobs count from 1, as in {match[1]}=1:4")
+                raise UsageError(f"{word!r}: jobs are numbered from 1, e.g. {match[1]}=1:4")
             call.name, call.jobs = match[1], range(first, last + 1)
             del rest[0]
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word):
-            raise UsageError(f"{word!r}: expected NAME=first:last, as in JOB=1:4")
+            raise UsageError(f"{word!r}: expected NAME=first:last, e.g. JOB=1:4")
         else:
             break
     if len(rest) < 2:
-        raise UsageError("a log file and a command are expected; --help shows how")
+        raise UsageError("expected a log file and a command; see --help")
     call.log, call.command = rest[0], rest[1:]
     if len(call.jobs) > 1 and call.name not in call.log:
         raise UsageError(f"{len(call.jobs)} jobs would share the log {call.log}; put {call.name} into it")
@@ -130,7 +130,7 @@ def check(option: str, text: str) -> str:
 def _count(least: int) -> Callable[[str, str], str]:
     def read(given: str, text: str) -> str:
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-            raise UsageError(f"{given}: a whole number of at least {least} is expected")
+            raise UsageError(f"{given}: expected an integer of at least {least}")
         return str(int(text))
 
     return read
@@ -139,7 +139,7 @@ def _count(least: int) -> Callable[[str, str], str]:
 def _memory(given: str, text: str) -> str:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([MGT])B?", text, re.IGNORECASE)
     if not match or float(match[1]) == 0:
-        raise UsageError(f"{given}: a size as 8G is expected")
+        raise UsageError(f"{given}: expected a size such as 8G")
     return f"{max(1, round(float(match[1]) * {'M': 1, 'G': 1 << 10, 'T': 1 << 20}[match[2].upper()]))}M"
 
 
@@ -153,13 +153,13 @@ def _time(given: str, text: str) -> str:
     elif number:
         seconds = int(number[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[number[2]]
     if not seconds:
-        raise UsageError(f"{given}: a time as 2:00:00 (hours, minutes, seconds) or 2h is expected")
+        raise UsageError(f"{given}: expected a time such as 2:00:00 (hours, minutes, seconds) or 2h")
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _truth(given: str, text: str) -> str:
     if text not in ("true", "false"):
-        raise UsageError(f"{given}: true or false is expected")
+        raise UsageError(f"{given}: expected true or false")
     return text
 
 

@@ -39,7 +39,7 @@ class Config:
             except (ValueError, UsageError) as error:
                 raise UsageError(f"{path}:{number}: {error}; see utils/jobrunner/config.py") from error
         if not self.command:
-            raise UsageError(f"{path}: a line as 'command sbatch' is missing")
+            raise UsageError(f"{path}: no 'command' line, e.g. 'command sbatch'")
 
     def _read(self, words: list[str]) -> None:
         match words:

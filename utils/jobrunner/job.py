@@ -90,7 +90,7 @@ class Task:
             try:
                 return self.backend.requeue()
             except (SchedulerError, UsageError) as problem:
-                error = f"could not be queued again: {problem}"
+                error = f"could not be requeued: {problem}"
         write_status(status_file, {"status": status, "stopped": stopped, "error": error})
         return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine
 

@@ -136,7 +136,7 @@ class Pbs(Backend):
 
     def requeue(self) -> int:
         """See `Backend`; the runner submits the job once more when it finds this in its status."""
-        raise SchedulerError("PBS lets only its operators do that")
+        raise SchedulerError("PBS allows this only to operators")
 
 
 def server(command: list[str]) -> list[str]:

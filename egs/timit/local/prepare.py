@@ -125,7 +125,7 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
     for utterance in found.values():
         for path in utterance.lossy:
             if utterance.audio:
-                log.tolerate("recordings are there in a better container too and were left out", str(path))
+                log.tolerate("recordings that also exist in a better container were left out", str(path))
             else:
                 log.reject(path, lossy(path))
         if not utterance.audio and not utterance.lossy:

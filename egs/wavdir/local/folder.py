@@ -1,4 +1,4 @@
-"""The audio files of a folder: finding them, reading their headers, converting what has to be, reading all once."""
+"""Audio files of a folder: finds them, reads their headers, converts them if necessary, and reads each once."""
 
 import hashlib
 import os
@@ -94,7 +94,7 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
         return path.name.startswith(".")
 
     def again(folder: Path) -> None:
-        log.tolerate("links lead to folders that are searched anyway", shown(folder.relative_to(root)))
+        log.tolerate("links to folders that are searched anyway were skipped", shown(folder.relative_to(root)))
 
     for path in files_below(root, again, lambda folder: not hidden(folder) and _identity(folder.stat()) not in ours):
         ending = path.suffix.lower()

@@ -247,14 +247,14 @@ def main(argv: list[str] | None = None) -> int:
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or not 0 < int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f"'{text}': a whole number of Hz is expected")
+        raise argparse.ArgumentTypeError(f"'{text}': expected an integer in Hz")
     return int(text)
 
 
 def channel(text: str) -> int | str:
     """mix, or the number of a channel."""
     if text != "mix" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}': mix, or the number of a channel from 0, is expected")
+        raise argparse.ArgumentTypeError(f"'{text}': expected mix, or the number of a channel from 0")
     return int(text) if text != "mix" else text
 
 

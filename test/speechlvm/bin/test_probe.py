@@ -200,7 +200,7 @@ def test_labels_that_suffice_for_no_task_end_no_run(corpus):
         (["--tasks", "words"], 2, "argument --tasks: invalid choice: 'words'"),
         (["--minutes", "0", "all"], 2, "argument --minutes: '0': expected a number above 0"),
         (["--seeds", "one"], 2, "argument --seeds: invalid int value: 'one'"),
-        (["--steps", 0], 2, "argument --steps: '0': expected a whole number above 0"),
+        (["--steps", 0], 2, "argument --steps: '0': expected an integer above 0"),
         (["--learning_rate", "nan"], 2, "argument --learning_rate: 'nan': expected a number above 0"),
         (["--ngpu", 2], 2, "--ngpu 2"),
         (["--nj", 2, "--job", 3], 2, "expected 1 <= job <= nj"),
