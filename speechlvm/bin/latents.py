@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         help="what to keep of latents",
     )
     parser.add_argument(
-        "--names", nargs="+", help="representations, as z1 or skip50; not given: all, or the last of each block"
+        "--names", nargs="+", help="representations, e.g. z1 or skip50; default: all, or the last of each block"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")

@@ -648,7 +648,7 @@ def test_all_faults_are_named_at_once(tmp_path):
         path.unlink()
     done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
     assert done.returncode == 1
-    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(4 faults in all"):
+    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(4 errors in total"):
         assert part in done.stderr
 
 

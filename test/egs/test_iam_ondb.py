@@ -234,7 +234,7 @@ def test_all_damage_is_told_at_once(prepare, corpus, tmp_path):
     for path in (LINE, "lineStrokes/k04/k04-318/k04-318z-03.xml"):
         (corpus / path).write_text("")
     done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data")
-    assert done.errors.count("error: ") == 2 and "(2 faults in all; nothing was written)" in done.errors
+    assert done.errors.count("error: ") == 2 and "(2 errors in total; nothing was written)" in done.errors
 
 
 def copy(corpus, name):

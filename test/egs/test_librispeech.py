@@ -252,7 +252,7 @@ def test_all_faults_are_listed(corpus, tmp_path):
         next((corpus / "train-clean-100" / name).rglob("*0.flac")).write_bytes(b"")
     result = run(corpus, tmp_path / "out")
     assert result.stderr.count("empty file") == 3
-    assert result.stderr.strip().endswith("(3 faults in all; nothing was written)")
+    assert result.stderr.strip().endswith("(3 errors in total; nothing was written)")
 
 
 WARNINGS = {

@@ -324,7 +324,7 @@ def test_all_faults_are_named(plain, tmp_path, run):
         (plain / f"{index}.wav").write_bytes(b"RIFF")
     result = run(plain, tmp_path / "out")
     assert result.returncode == 1 and result.stderr.count("error: ") == 3
-    assert result.stderr.endswith("(3 faults in all; nothing was written)\n")
+    assert result.stderr.endswith("(3 errors in total; nothing was written)\n")
 
 
 def test_folders_that_are_none_or_hold_nothing(tmp_path, run):

@@ -148,7 +148,7 @@ def test_time_limits(start, slurm, tmp_path):
     assert said[0] == "0" and said[-1] == "450" and len(said) > 2
     assert all(stopped == resumed for stopped, resumed in zip(said[1:-1:2], said[2::2], strict=True))
     status, err = end(stubborn)
-    assert status == 1 and "1 (out of time; ask for more with --time)" in err
+    assert status == 1 and "1 (out of time; request more with --time)" in err
 
 
 @pytest.mark.recipe

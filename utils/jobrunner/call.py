@@ -9,20 +9,20 @@ WRONG_USAGE, INTERRUPTED = 2, 75
 GRACE_SECONDS = 120.0  # to finish a training step and write a checkpoint, after which jobs are killed
 
 HELP = """
-JOB may be any name; every occurrence of it in the log's path and in the command becomes the job's number. Options:
-  --num-threads N      processors of each job (default 1; 0: all of its machine)
-  --gpu N              GPUs of each job, on each of its nodes (default 0: the job sees none)
+JOB may be any name; it is replaced by the job's number in the path of the log and in the command. Options:
+  --num-threads N      CPUs of each job (default 1; 0: all of its machine)
+  --gpu N              GPUs of each job on each node (default 0: none visible)
   --num-nodes N        machines of each job (default 1); with more, the command is started once on each, with
                        MASTER_ADDR, MASTER_PORT and NUM_NODES in its environment
   --mem 8G             memory of each job on each node
   --time 2:00:00       time limit of each job: [days-]hours:minutes:seconds, or a number and its unit: 2h, 90m, 600s
-  --max-jobs-run N     at most so many jobs at once
-  --requeue true       a job that is warned of its end by the scheduler, and then exits with 75, is queued again
-  --config FILE        how these options are passed on to the scheduler
+  --max-jobs-run N     maximum number of concurrent jobs
+  --requeue true       requeue a job that exits with 75 after a warning by the scheduler
+  --config FILE        mapping of these options to those of the scheduler
 
-Each job's output goes to its log, which is appended to, between a head (host, start, command) and an end (exit status,
-duration). Exit status: 0; 2 for wrong usage, here or of all jobs that failed; 75 if interrupted, or if all jobs that
-failed ended with 75 (run the same command again); 1 if a job failed otherwise. Failing jobs are named, with the last
+Each job appends its output to its log, between a header (host, start, command) and a footer (exit status,
+duration). Exit status: 0; 2 for wrong usage, here or in all failed jobs; 75 if interrupted, or if all failed jobs
+exited with 75 (run the same command again); 1 if a job failed otherwise. Failed jobs are listed, with the last
 lines of the first three logs.
 """
 

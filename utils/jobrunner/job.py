@@ -1,10 +1,10 @@
-"""What runs on a compute node: one job, from the description that cluster.py has left.
+"""Runs one job on a compute node, from the description written by cluster.py.
 
-Whatever signal the scheduler sends (a warning before the time limit, an end, a preemption), the command's process group
-gets one SIGTERM, and is waited for. What became of the job goes to `status.<job>` beside the description:
+On any signal of the scheduler (a warning before the time limit, termination, preemption), the command's process group
+gets one SIGTERM and is waited for. The outcome of the job is written to `status.<job>` next to the description:
     status    exit status of the command; 75 if it ended because of such a signal
-    stopped   whether such a signal came: the scheduler may yet start the job again
-    error     why there was more to it than the command's status, or nothing
+    stopped   whether such a signal came: the scheduler may still restart the job
+    error     an error of the runner itself, or nothing
 """
 
 import contextlib

@@ -258,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
     add_max_bad(parser)
     arguments = parser.parse_args(argv)

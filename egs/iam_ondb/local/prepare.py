@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory with lineStrokes and the lists below it")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
     parser.add_argument(
         "--clip", type=float, metavar="UNITS", help="clip dx and dy to this range; default: no clipping"

@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the folder."""
     parser = make_parser(__doc__)
     parser.add_argument("--wav_dir", type=Path, required=True, help="directory of audio files, searched recursively")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/, test/ and audio/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/, test/ and audio/")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="subdirectories to skip")
     parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own")
     parser.add_argument("--channel", type=channel, help="channel of multi-channel files: mix, or an index from 0")

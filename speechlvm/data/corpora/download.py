@@ -191,7 +191,7 @@ def _transfer(archive: Archive, url: str, part: Path) -> None:
             if failures > len(WAITS_S):
                 raise _unavailable(url, part, f"{error} (tried {failures} times)") from error
             wait_s = WAITS_S[failures - 1]
-            log.warning("%s: %s; %d bytes are here; trying again in %g s", url, error, _size(part), wait_s)
+            log.warning("%s: %s; %d bytes downloaded so far; retrying in %g s", url, error, _size(part), wait_s)
             time.sleep(wait_s)
 
 

@@ -171,7 +171,7 @@ def test_the_usual_vocabulary_is_lowered_to_what_the_text_supports(corpus):
     words = [word for word in SHORT if word not in ("--vocabulary", 12)]
     done = run(corpus, "--tasks", "units", "--seeds", "1", short=words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("units: 18 sentencepiece units, the number nearest to the usual 100 that the tran")
+    assert done.stdout.startswith("units: 18 sentencepiece units, the number nearest to the default 100 that the tran")
     assert result_of(corpus)["settings"]["vocabulary"] == 18
     assert run(corpus, "--tasks", "units", "--seeds", "1", short=words).stdout.endswith("probes: complete\n")
 

@@ -547,7 +547,7 @@ def test_so_many_bad_files_as_allowed_are_left_out_listed_and_counted(folder, tm
     text += FFMPEG.format_map(names(bad))
     (tmp_path / "in/y.wav").write_bytes(b"")
     too_many = folder(b"text of no sound", "--max_bad", "1")
-    counts = "(2 faults in all; nothing was written) (2 bad audio files, of which --max_bad allows 1)"
+    counts = "(2 errors in total; nothing was written) (2 bad audio files, of which --max_bad allows 1)"
     assert (too_many.returncode, too_many.stderr) == (
         1, f"error: {bad}: {text}\nerror: {bad.parent}/y.wav: empty file; {AGAIN} {counts}\n"
     )  # fmt: skip
