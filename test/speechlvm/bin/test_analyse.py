@@ -184,7 +184,7 @@ def test_nothing_to_be_told_apart(tmp_path):
     )
     for options in ([], ["--beside", tmp_path / "where spectra were skipped"]):
         skipped = run("gender", [own], tmp_path / "out", "--optional", *options)
-        assert (skipped.returncode, skipped.stdout[:34]) == (0, "analysis 'gender' is skipped: utte")
+        assert (skipped.returncode, skipped.stdout[:34]) == (0, "analysis 'gender' skipped: utteran")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["skipped.json"]
 
 

@@ -195,7 +195,7 @@ def test_labels_that_suffice_for_no_task_end_no_run(corpus):
         (
             ["--vocabulary", 500],
             2,
-            '7 to 18 units; give run.sh one of these numbers, as --probe_args "--vocabulary 18", or none',
+            '7 to 18 units; give run.sh one of these numbers, e.g. --probe_args "--vocabulary 18", or none',
         ),
         (["--tasks", "words"], 2, "argument --tasks: invalid choice: 'words'"),
         (["--minutes", "0", "all"], 2, "argument --minutes: '0': expected a number above 0"),

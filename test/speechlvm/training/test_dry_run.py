@@ -12,7 +12,7 @@ from speechlvm.training import trainer
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.utils.errors import ConfigError, UserError
 
-BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\) does not fit into memory"
+BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\) does not fit in memory"
 
 
 def allocate_too_much(batch):
