@@ -1,4 +1,4 @@
-"""Explicit-likelihood generative models of raw speech: train, score, sample and dissect them.
+"""Explicit-likelihood generative models of raw speech: training, scoring, sampling and analysis.
 
 Glossary used throughout:
 

@@ -1,4 +1,4 @@
-"""Observation: what turns raw data into network inputs and targets, and back. Models never see anything else.
+"""Observation: converts raw data to network inputs and targets, and back. Models never see anything else.
 
 Audio has one channel. With a discrete coding the target is a code, whose cell's mass is a probability; with
 `normalised` it is the globally normalised sample, whose density is in nats. Sequences of vectors (pen points, joint
@@ -45,7 +45,7 @@ class Statistics:
         mean = float(np.dot(histogram, values) / total)
         variance = float(np.dot(histogram, (values - mean) ** 2) / total)
         if variance == 0.0:
-            raise UserError("the training set is constant (one PCM value only); nothing can be normalised or learnt")
+            raise UserError("the training set is constant (one PCM value only); nothing can be normalised or learned")
         return Statistics(mean, variance**0.5)
 
 
@@ -119,7 +119,7 @@ class Observation(ABC):
         if isinstance(dump, PCMDump):
             return AudioObservation(coding, Statistics.of_histogram(dump.histogram), rate_hz=dump.rate_hz)
         if coding != CONTINUOUS:
-            raise ConfigError(f"coding: '{coding}' is one of audio; expected {CONTINUOUS} for vectors")
+            raise ConfigError(f"coding: '{coding}' is for audio; expected {CONTINUOUS} for vectors")
         deviations = zip(dump.channels.items(), dump.std, strict=True)
         # binary ones are not divided by their deviation
         if constant := [name for (name, kind), std in deviations if kind == "real" and std == 0]:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Faults, injected and survived: kills at any time, failing file operations, signals, two runs at once, full disks.
+# Fault injection: kills at any time, failing file operations, signals, two runs at once, full disks.
 #
 #   bash test/faults.sh [--kinds "kill operations signals locks stages disk"] [--kills 200] [--minutes 30] [--seed 1]
 #
-# Prints a table of counts. Exit status 0 if everything was survived; 1 if not, with a line on each violation.
+# Prints a table of counts. Exit status 0 if every run recovered; else 1, with a line for each violation.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests: bash test/run.sh [arguments of pytest]. Sets the environment up first where it is not there yet. Files of tests
-# are shared out to one process for each processor (pytest-xdist; -n 0 runs them in one).
+# All tests: bash test/run.sh [arguments of pytest]. Sets up the environment first if needed. Test files run in
+# parallel, one process per CPU (pytest-xdist; -n 0 runs them in one).
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh

@@ -125,11 +125,11 @@ ROWS = [
       "2: blank line: repaired"]),
     ("31 three columns", "utt2spk", "A_1 A\nA_2 A B\nB_1 B\n", ["2: 3 columns; expected 2 (utterance speaker)"], ""),
     ("31 spk2utt disagrees", "spk2utt", "A A_1\nB A_2 B_1\n",
-     [f"2: 'A_2' under 'B', but utt2spk says 'A'; {FIXER}"], [" computed anew from utt2spk"]),
+     [f"2: 'A_2' under 'B', but utt2spk says 'A'; {FIXER}"], [" recomputed from utt2spk"]),
     ("31 no prefix", "utt2spk", "A_1 A\nA_2 C\nB_1 B\n",
      [f"2: speaker 'C' {PREFIX}", f"2: speaker 'C' is not in spk2utt; {FIXER}"], ""),
     ("33 other length", "utt2num_samples", "A_1 100\nA_2 7\nB_1 102\n",
-     [f"2: A_2: 7 samples, but the audio has 101; {FIXER}"], [" computed anew from the audio files"]),
+     [f"2: A_2: 7 samples, but the audio has 101; {FIXER}"], [" recomputed from the audio files"]),
     ("34 overlap", "phones", "A_1 0 50 a\nA_1 40 100 b\n",
      ["2: A_1: starts before line 1 ends; correct the times"], ""),
     ("34 end before start", "phones", "A_1 50 40 a\n", ["1: A_1: ends at 40, not after its start at 50"], ""),
@@ -264,7 +264,7 @@ def test_row_36_what_sets_must_not_share(sets, change, disjoint, fault):
     change(sets)
     done = call(validate_data_dir.main, "--disjoint", disjoint, *sets)
     names = {name: sets[0].parent / name for name in ("train", "valid", "test", "more")}
-    names["anew"] = "test speakers must be unseen; divide the corpus anew"
+    names["anew"] = "test speakers must be unseen; split the corpus again"
     assert (done.returncode, done.stderr) == (1, f"error: {fault.format(**names)}\n")
     assert call(validate_data_dir.main, *sets).returncode == 0  # each by itself is valid
 
@@ -466,15 +466,15 @@ def test_row_42_all_sizes_of_all_systems_have_bounds():
 ROWS_44 = [
     (("--stage", "9", "--stop_stage", "3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
     (("--stage", "9", "--stop-stage=3"), "--stage 9 --stop_stage 3: stop_stage precedes stage"),
-    (("--stage", "x"), "--stage 'x': a whole number from 0 to 10 is expected"),
-    (("--stage", "11"), "--stage '11': a whole number from 0 to 10 is expected"),
-    (("--stage", ""), "--stage '': a whole number from 0 to 10 is expected"),
-    (("--nj", "0"), "--nj '0': a whole number from 1 to 100000 is expected"),
-    (("--nj", "$(touch canary)"), "--nj '$(touch canary)': a whole number from 1 to 100000 is expected"),
-    (("--ngpu", "99"), "--ngpu '99': a whole number from 0 to 64 is expected"),
+    (("--stage", "x"), "--stage 'x': expected an integer from 0 to 10"),
+    (("--stage", "11"), "--stage '11': expected an integer from 0 to 10"),
+    (("--stage", ""), "--stage '': expected an integer from 0 to 10"),
+    (("--nj", "0"), "--nj '0': expected an integer from 1 to 100000"),
+    (("--nj", "$(touch canary)"), "--nj '$(touch canary)': expected an integer from 1 to 100000"),
+    (("--ngpu", "99"), "--ngpu '99': expected an integer from 0 to 64"),
     (("--ngpu", "8"), "--ngpu 8: 0 GPUs are visible on this machine"),
-    (("--nj",), "option '--nj' wants a value"),
-    (("--nj", "--stage", "3"), "option '--nj' wants a value"),
+    (("--nj",), "option '--nj' requires a value"),
+    (("--nj", "--stage", "3"), "option '--nj' requires a value"),
     (("--no_such", "3"), "unknown option '--no_such'"),
     (("--stge", "3"), "unknown option '--stge'; did you mean --stage?"),
 ]
@@ -623,7 +623,7 @@ def test_row_54_file_systems_without_locks(dumped, monkeypatch):
 def test_row_54_a_recipe_looks_at_its_experiments_first(tmp_path, mounted):
     words = ("bash", ROOT / "egs/mini/run.sh", "--stage", "2", "--expdir", tmp_path / "read-only" / "exp")
     done = mounted(tmp_path, *words, cwd=tmp_path, env={**os.environ, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
-    fault = f"--expdir {tmp_path}/read-only/exp: cannot be written (a read-only file system, or its permissions)"
+    fault = f"--expdir {tmp_path}/read-only/exp: not writable (read-only file system or permissions)"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"run.sh: {fault}; choose another directory\n")
 
 

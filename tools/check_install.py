@@ -1,8 +1,8 @@
-"""Checks the environment tools/venv, which must run this file, and repairs it.
+"""Checks and repairs the environment tools/venv; run it with tools/venv/bin/python.
 
-What differs from tools/requirements.txt (missing, of another version, damaged, or not importable) is installed again
-from there, hashes required and nothing resolved; an empty environment is one where everything differs. Then reports
-threads, GPU and disk. Exit status 0, or 1 with one line for each thing that is still wrong.
+Packages that differ from tools/requirements.txt (missing, wrong version, damaged, or not importable) are reinstalled
+from it with hashes and without resolving dependencies; an empty environment is filled. Then reports threads, GPU and
+disk. Exit status 0, or 1 with one line for each remaining problem.
 
 Only the standard library and pip are needed to start.
 """
@@ -35,7 +35,7 @@ MODULES = {
     "playwright": "playwright",
 }  # fmt: skip
 
-# Run in a process of its own, since a library that failed to load cannot be loaded again after it was repaired.
+# Run in a separate process, since a library that failed to load cannot be loaded again after repair.
 TRY_IMPORTS = """
 import importlib, json, sys
 failed = {}
@@ -58,7 +58,7 @@ class Pin:
 
 
 def read_lock(path: Path = LOCK) -> dict[str, Pin]:
-    """Name -> pin of the packages that the lock wants on this machine, by their markers."""
+    """Name -> pin of the packages that the lock requires on this machine, by their markers."""
     from pip._vendor.packaging.requirements import Requirement  # the one parser that every environment has
 
     pins = {}
@@ -76,7 +76,7 @@ def canonical(name: str) -> str:
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """The packages of this environment; one whose metadata an interruption left without a name counts by its folder."""
+    """The packages of this environment; one whose metadata has no name (interrupted install) is named by its folder."""
     found = {}
     for distribution in importlib.metadata.distributions(path=[*sys.path]):
         path = Path(getattr(distribution, "_path", ""))
@@ -86,7 +86,7 @@ def installed() -> dict[str, importlib.metadata.Distribution]:
 
 
 def damaged(distribution: importlib.metadata.Distribution) -> bool:
-    """Whether files of a package are missing or cut short."""
+    """Whether files of a package are missing or truncated."""
     if distribution.files is None or not distribution.metadata["Name"]:
         return True
     for file in distribution.files:
@@ -102,20 +102,20 @@ def damaged(distribution: importlib.metadata.Distribution) -> bool:
 
 
 def differences(pins: dict[str, Pin]) -> dict[str, str]:
-    """Name -> what is wrong, of the packages that are not installed as the lock says."""
+    """Name -> problem, of the packages that differ from the lock."""
     found, wrong = installed(), {}
     for name, pin in pins.items():
         if name not in found:
             wrong[name] = "not installed"
         elif damaged(found[name]):
-            wrong[name] = "files are missing or cut short"
+            wrong[name] = "files are missing or truncated"
         elif found[name].version.split("+")[0] != pin.version:  # 2.11.0+cpu is the same release
             wrong[name] = f"version {found[name].version}, the lock has {pin.version}"
     return wrong
 
 
 def failing_imports() -> dict[str, str]:
-    """Package -> error, of those that cannot be imported."""
+    """Package -> error, of packages that cannot be imported."""
     done = subprocess.run(
         [sys.executable, "-c", TRY_IMPORTS, json.dumps(MODULES)], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -126,12 +126,12 @@ def failing_imports() -> dict[str, str]:
 
 
 def pip(*arguments: str) -> None:
-    """Runs pip, whose output goes where ours does; what it did not install is still wrong afterwards."""
+    """Runs pip with our output; failures show up in the next check."""
     subprocess.run([sys.executable, "-m", "pip", "install", "--progress-bar", "off", *arguments], check=False)
 
 
 def install(pins: dict[str, Pin], names: list[str]) -> None:
-    """Installs packages as the lock has them."""
+    """Installs packages as pinned in the lock."""
     found = installed()
     for name in names:  # without its metadata, pip does not take a damaged package for installed
         if name in found and damaged(found[name]):
@@ -144,7 +144,7 @@ def install(pins: dict[str, Pin], names: list[str]) -> None:
 
 
 def repair(pins: dict[str, Pin]) -> dict[str, str]:
-    """Installs what differs from the lock or cannot be imported; returns what is still wrong."""
+    """Installs packages that differ from the lock or cannot be imported; returns the remaining problems."""
     wrong = differences(pins)
     if wrong:
         for name, what in wrong.items():
@@ -160,14 +160,14 @@ def repair(pins: dict[str, Pin]) -> dict[str, str]:
 
 
 def place_of_project() -> Path | None:
-    """The checkout that `import speechlvm` takes here."""
+    """The checkout that `import speechlvm` imports."""
     code = "import speechlvm; print(speechlvm.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=False)
     return Path(done.stdout.strip()).resolve().parents[1] if done.returncode == 0 else None
 
 
 def check_project() -> str | None:
-    """The package itself is importable, and from this checkout; installs it so where it is not."""
+    """Checks that the package is importable from this checkout; installs it if not."""
     if place_of_project() != ROOT:
         print(f"installing  speechlvm: not installed from {ROOT}", flush=True)
         pip("--no-deps", "--no-build-isolation", "-e", str(ROOT))
@@ -180,7 +180,7 @@ def describe_torch() -> list[str]:
     import torch
 
     threads = torch.get_num_threads()
-    facts = [f"torch {torch.__version__}", f"{threads} of {os.cpu_count()} processors"]
+    facts = [f"torch {torch.__version__}", f"{threads} of {os.cpu_count()} CPUs"]
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         torch.ones(2, device="cuda").sum().item()
@@ -189,14 +189,14 @@ def describe_torch() -> list[str]:
 
 
 def check_disk() -> str | None:
-    """The checkout can be written to and has room."""
+    """Checks that the checkout is writable and has free space."""
     try:
         with tempfile.NamedTemporaryFile(dir=ROOT / "egs" if (ROOT / "egs").is_dir() else ROOT):
             pass
     except OSError as error:
         return f"cannot write in {ROOT}: {error.strerror}; move the checkout, or give --expdir and --dumpdir"
     free_gb = shutil.disk_usage(ROOT).free / 1e9
-    return None if free_gb >= FREE_GB else f"{free_gb:.1f} GB are free at {ROOT}, {FREE_GB:g} GB are wanted; make room"
+    return None if free_gb >= FREE_GB else f"{free_gb:.1f} GB free at {ROOT}, {FREE_GB:g} GB required; free some space"
 
 
 def main() -> int:
@@ -205,7 +205,7 @@ def main() -> int:
     parser.parse_args()
     python = f"python {platform.python_version()}"
     if Path(sys.prefix).resolve() != ROOT / "tools" / "venv":
-        print(f"check_install: {sys.executable} is not of tools/venv; use tools/venv/bin/python", file=sys.stderr)
+        print(f"check_install: {sys.executable} is not in tools/venv; use tools/venv/bin/python", file=sys.stderr)
         return 1
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         print(
@@ -222,7 +222,7 @@ def main() -> int:
     if wrong:
         return 1
     free_gb = shutil.disk_usage(ROOT).free / 1e9
-    print(", ".join(["all well: " + python, *describe_torch(), f"{free_gb:.0f} GB free"]))
+    print(", ".join(["ok: " + python, *describe_torch(), f"{free_gb:.0f} GB free"]))
     return 0
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Refreshes tools/requirements.txt: every package of setup.py and of its extras mini and test, and all that these need,
+# Refreshes tools/requirements.txt: every package of setup.py and of its extras mini and test, with all dependencies,
 # at one exact version with hashes for Python 3.11 to 3.14. Afterwards run the tests, then commit both files.
 #
-#   bash tools/lock.sh [further arguments of uv pip compile, as --upgrade or --upgrade-package numpy]
+#   bash tools/lock.sh [further arguments of uv pip compile, such as --upgrade or --upgrade-package numpy]
 #
-# Nothing else resolves versions: tools/setup.sh installs what the lock says.
+# Nothing else resolves versions: tools/setup.sh installs the pinned ones.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -24,6 +24,6 @@ for python in 3.11 3.12 3.13 3.14; do
         printf 'lock: wheels for Python %s on %s: ' "${python}" "${platform}"
         "${uv}" pip install --quiet --dry-run --target "${scratch}/target" --python-version "${python}" \
             --python-platform "${platform}" --only-binary :all: --require-hashes --no-deps -r "${lock}"
-        printf 'all there\n'
+        printf 'all available\n'
     done
 done

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the environment that the recipes and tests run in, tools/venv, exactly as tools/requirements.txt says, and checks
-# it. Done once, a further call returns at once; interrupted, the same call finishes; what differs from the lock is
-# installed again. PYTHON chooses the Python (3.11 to 3.14) to make the environment with.
+# Creates tools/venv, the environment of the recipes and tests, exactly as pinned in tools/requirements.txt, and checks
+# it. If it is complete, returns at once; if interrupted, run it again; packages that differ from the lock are
+# reinstalled. PYTHON selects the Python (3.11 to 3.14) to use.
 #
 #   bash tools/setup.sh
 #
-# Exit status: 0, 1 if it failed, 2 for usage, 75 if interrupted (call it again).
+# Exit status: 0, 1 if it failed, 2 for usage, 75 if interrupted (run it again).
 set -euo pipefail
 
 tools="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
@@ -31,15 +31,15 @@ esac
 unset PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
-# Identifies all that the environment depends on; cksum is in POSIX, so it is on every machine.
+# Identifies everything that the environment depends on; cksum is in POSIX, so every machine has it.
 key() { { cat "${tools}/requirements.txt" "${root}/setup.py"; printf '%s\n' "${root}"; } | cksum; }
 
 ready() { [ -r "${stamp}" ] && [ -x "${venv}/bin/python" ] && [ "$(<"${stamp}")" = "$(key)" ]; }
 if ready; then exit 0; fi
 
-[ -w "${tools}" ] || die "${tools} cannot be written and its environment is not ready; use a clone of your own"
+[ -w "${tools}" ] || die "${tools} is not writable and its environment is not ready; use your own clone"
 
-# --- One set-up at a time ----------------------------------------------------------------------------------------------
+# --- One setup at a time ----------------------------------------------------------------------------------------------
 
 lock="${tools}/.setup.lock"
 child=
@@ -56,7 +56,7 @@ interrupted() {
 }
 trap interrupted INT TERM HUP
 
-# Where there is no flock a directory is the lock, and one whose owner is gone is taken over.
+# Without flock a directory is the lock; one whose owner is gone is taken over.
 take_lock_directory() {
     local owner waiting=false
     until mkdir -- "${lock}" 2>/dev/null; do
@@ -65,7 +65,7 @@ take_lock_directory() {
             rm -rf -- "${lock}"
             continue
         fi
-        ${waiting} || say "waiting for another set-up (process ${owner:-unknown}) to finish"
+        ${waiting} || say "waiting for another setup (process ${owner:-unknown}) to finish"
         waiting=true
         sleep 1
     done
@@ -74,7 +74,7 @@ take_lock_directory() {
 }
 if command -v flock >/dev/null; then
     exec 9>"${lock}.file"
-    flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
+    flock -n 9 || { say "waiting for another setup to finish"; flock 9; }
 else
     take_lock_directory
 fi
@@ -97,7 +97,7 @@ else
 python3-venv package) or set PYTHON to it"
 fi
 
-# Runs a command with its output in the log and one line of progress that tells the time taken so far.
+# Runs a command with its output in the log and one line of progress with the elapsed time.
 started=${SECONDS}
 watched() {
     local what="$1" status=0 last=0 now
@@ -122,7 +122,7 @@ watched() {
 }
 explain() {
     if grep -q -i -E 'no space left|errno 28' "${setup_log}"; then
-        die "the disk is full at ${tools}; make room (${needed_gb} GB) and run this again"
+        die "the disk is full at ${tools}; free ${needed_gb} GB and run this again"
     elif grep -q -i -E 'NewConnectionError|Failed to establish|Name or service|name resolution|Read timed out|ProxyError|SSLError|Connection (refused|reset|aborted|broken)|ConnectTimeout' "${setup_log}"; then
         die "the package index cannot be reached; check the network or pip's settings (PIP_INDEX_URL, proxy) and run \
 this again; log: ${setup_log}"
@@ -134,18 +134,18 @@ this again; log: ${setup_log}"
 if [ -e "${venv}" ] && ! { [ -f "${venv}/pyvenv.cfg" ] && fits "${venv}/bin/python" &&
     "${venv}/bin/python" -m pip --version >/dev/null 2>&1 &&
     [ "$("${venv}/bin/python" -c 'import sys; print(sys.prefix)')" = "${venv}" ]; }; then
-    say "tools/venv is incomplete or belongs elsewhere and is made anew"
+    say "tools/venv is incomplete or of another checkout; recreating it"
     rm -rf -- "${venv}"
 fi
 if [ ! -e "${venv}" ]; then
     free_gb=$(($(df -Pk -- "${tools}" | awk 'NR == 2 { print $4 }') / 1000000))
-    [ "${free_gb}" -ge "${needed_gb}" ] || die "${free_gb} GB are free at ${tools}, ${needed_gb} GB are needed"
-    say "making tools/venv with $(command -v "${base}"); the pinned wheels take 5 GB and some minutes"
-    watched "making the environment" "${base}" -m venv -- "${venv}" || explain "tools/venv could not be made"
+    [ "${free_gb}" -ge "${needed_gb}" ] || die "${free_gb} GB are free at ${tools}, ${needed_gb} GB are required"
+    say "creating tools/venv with $(command -v "${base}"); the pinned wheels take 5 GB and a few minutes"
+    watched "creating the environment" "${base}" -m venv -- "${venv}" || explain "tools/venv could not be created"
 fi
 
 watched "installing and checking" "${venv}/bin/python" "${tools}/check_install.py" ||
-    explain "the environment is not as tools/requirements.txt says"
+    explain "the environment differs from tools/requirements.txt"
 key >"${stamp}.new"
 mv -f -- "${stamp}.new" "${stamp}"
 say "environment ready after $((SECONDS - started)) s: $(tail -n 1 -- "${setup_log}")"

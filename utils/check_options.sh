@@ -1,20 +1,20 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by stages.sh: checks the values of all shared options before anything is done, and finds out which systems they
+# Sourced by stages.sh: checks the values of all shared options before anything is done, and finds the systems that they
 # select (array selected). Wrong usage is one line and exit status 2.
 
 usage() { die "$1 (--help lists the options)" 2; }
 
-# Name, least and greatest value of an option that is a whole number.
+# Arguments: name, minimum and maximum of an integer option.
 check_number() {
     [[ "${!1}" =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "${!1}" -ge "$2" ] && [ "${!1}" -le "$3" ] ||
-        usage "--$1 '${!1}': a whole number from $2 to $3 is expected"
+        usage "--$1 '${!1}': expected an integer from $2 to $3"
 }
 
 check_words() {
     local option="$1" word
     shift
     for word in ${!option}; do
-        [[ " $* " == *" ${word} "* ]] || usage "--${option}: unknown '${word}'; known are: $*"
+        [[ " $* " == *" ${word} "* ]] || usage "--${option}: unknown '${word}'; expected: $*"
     done
 }
 
@@ -32,45 +32,45 @@ check_number stop_stage 0 999999999
 [ "${stage}" -le "${stop_stage}" ] || usage "--stage ${stage} --stop_stage ${stop_stage}: stop_stage precedes stage"
 check_number nj 1 100000
 check_number nthreads 0 100000
-[ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # of other people's nodes, too
+[ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # other people's nodes
 check_number iwae_samples 1 1000000
 check_number latent_samples 1 1000000
 check_number ngpu 0 64
 check_number num_nodes 1 1000
 positive='^0*([1-9][0-9]*([.][0-9]+)?|[.]0*[1-9][0-9]*)([eE][-+]?[0-9]{1,2})?$'
-# Lengths, of which a recipe has more: the stage that uses one may come after days of training.
+# Durations and lengths, also of the recipe: they may be used only after days of training.
 for option in "${given_options[@]}"; do
     case "${option}" in
     *_seconds) [[ "${!option}" =~ ${positive} ]] ||
-        usage "--${option} '${!option}': a number of seconds above 0 is expected" ;;
+        usage "--${option} '${!option}': expected a number of seconds above 0" ;;
     *_frames) check_number "${option}" 1 999999999 ;;
     esac
 done
 [[ " ${given_options[*]} " != *" sample_seconds "* || " ${sample_args[*]:-} " != *" --frames "* ]] ||
-    usage "--sample_seconds ${sample_seconds}: lengths of samples are in frames in this recipe"
+    usage "--sample_seconds ${sample_seconds}: this recipe sets the length of samples in frames"
 if [ "${cmd_backend:-local}" = local ] && [ "${ngpu}" -gt 0 ] && [ "${ngpu}" -gt "$(visible_gpus)" ]; then
     usage "--ngpu ${ngpu}: $(visible_gpus) GPUs are visible on this machine"
 fi
 [ "${num_nodes}" -eq 1 ] || [ "${cmd_backend:-local}" = slurm ] ||
-    usage "--num_nodes ${num_nodes}: with cmd_backend=${cmd_backend:-local} (cmd.sh) a training has one machine; slurm gives several"
+    usage "--num_nodes ${num_nodes}: cmd_backend=${cmd_backend:-local} (cmd.sh) trains on one machine; slurm on several"
 for word in ${probe_minutes:-none}; do
     [ "${word}" = all ] || [[ "${word}" =~ ${positive} ]] ||
-        usage "--probe_minutes '${probe_minutes}': numbers of minutes above 0, or all, are expected"
+        usage "--probe_minutes '${probe_minutes}': expected numbers of minutes above 0, or all"
 done
-[ -n "${seeds// /}" ] || usage "--seeds '': at least one number is expected"
+[ -n "${seeds// /}" ] || usage "--seeds '': expected at least one number"
 for seed in ${seeds}; do
-    [[ "${seed}" =~ ^[0-9]{1,9}$ ]] || usage "--seeds '${seeds}': whole numbers are expected"
+    [[ "${seed}" =~ ^[0-9]{1,9}$ ]] || usage "--seeds '${seeds}': expected integers"
 done
-[[ "${tag}" =~ ^[A-Za-z0-9_.-]*$ ]] || usage "--tag '${tag}': letters, digits, '_', '.' and '-' are expected"
+[[ "${tag}" =~ ^[A-Za-z0-9_.-]*$ ]] || usage "--tag '${tag}': expected letters, digits, '_', '.' and '-'"
 
-# Where experiments go is written last, maybe after days: whether it can be is known now.
+# The experiments' directory is written last, maybe after days: check now that it is writable.
 writable() {
     local path="$1"
     while [ ! -e "${path}" ]; do path="$(dirname -- "${path}")"; done
     [ -d "${path}" ] && [ -w "${path}" ] && [ -x "${path}" ]
 }
 [ "${stop_stage}" -lt 3 ] || writable "${expdir}" ||
-    die "--expdir ${expdir}: cannot be written (a read-only file system, or its permissions); choose another directory"
+    die "--expdir ${expdir}: not writable (read-only file system or permissions); choose another directory"
 
 # Names of the YAML files in a directory.
 yaml_names() {
@@ -91,14 +91,14 @@ check_words analysis_sets ${train_set} ${valid_set} ${test_sets}
 check_words phone_classes 61 39
 check_words codings mulaw mulaw8 linear mulaw-pcm
 
-# The experiments in the rows of the chosen tables, one to a line; those with a root are not of this recipe.
+# The experiments in the rows of the chosen tables, one per line; those with a root belong to other recipes.
 rows_of_tables="$(for table in ${tables}; do sed '/[ {]root: /d' "conf/tables/${table}.yaml"; done |
     { grep -o 'experiment: *[A-Za-z0-9_.-]*' || true; } | sed 's/.*: *//')"
 
-# Whether a score that needs no network is wanted: all are, or those in the rows of the chosen tables.
+# Whether a baseline is to be scored: all are, or those in the rows of the chosen tables.
 in_tables() { [ -z "${tables}" ] || grep -q -F -x -e "$1" <<<"${rows_of_tables}"; }
 
-# The systems to train, score and sample: those named, those of the tables, or what both have in common.
+# The systems to train, score and sample: those named, those in the tables, or their intersection.
 select_models() {
     local candidates="${models}"
     if [ "${models}" = all ] || [[ -n "${tables}" && " ${given_options[*]} " != *" models "* ]]; then
@@ -113,10 +113,10 @@ select_models() {
 mapfile -t selected < <(select_models)
 for model in ${tag:+"${selected[@]}"}; do
     [[ " ${known_models[*]} " != *" ${model}_${tag} "* ]] ||
-        usage "--tag '${tag}': ${model}_${tag} is a system of its own, whose results these would be taken for; choose another"
+        usage "--tag '${tag}': ${model}_${tag} is the name of another system; choose another tag"
 done
 if [ -z "${selected[0]:-}" ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 3 ]; then
     [ -z "${tables}" ] || [ -n "${rows_of_tables}" ] ||
-        usage "--tables '${tables}': only computed, so no system in conf/*.yaml is left; print it with --stage 10"
-    usage "--models '${models}' --tables '${tables}': no system in conf/*.yaml is left"
+        usage "--tables '${tables}': computed, so no system in conf/*.yaml is selected; print it with --stage 10"
+    usage "--models '${models}' --tables '${tables}': no system in conf/*.yaml is selected"
 fi

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced by the stages as cmd.sh of the recipe: where jobs run. Edit the next line for all recipes, as their cmd.sh are
-# links to this file; or put a file in the place of a recipe's link that sets cmd_backend and then sources utils/cmd.sh.
+# Sourced by the stages as cmd.sh of the recipe: where jobs run. Edit the next line for all recipes, whose cmd.sh are
+# links to this file; or replace a recipe's link by a file that sets cmd_backend and then sources utils/cmd.sh.
 cmd_backend="${cmd_backend:-local}" # local (this machine), slurm, sge or pbs
 
-# The commands that jobs are submitted with, all in Kaldi's calling convention (see local.py). train_cmd is for jobs on
-# processors, cuda_cmd for those that may want a GPU. The programs are found on the PATH (path.sh), so that a blank in the
-# checkout's path does no harm. How a cluster is told what a job needs is in conf/<cmd_backend>.conf: a recipe's own, or
-# else the one beside this.
+# The commands that submit jobs, all with Kaldi's calling convention (see local.py). train_cmd is for CPU jobs,
+# cuda_cmd for jobs that may use a GPU. The programs are found on the PATH (path.sh), so that spaces in the path of the
+# checkout do no harm. conf/<cmd_backend>.conf maps a job's resources to options of the scheduler: a recipe's own, or
+# else the one in this directory.
 case "${cmd_backend}" in
     local) train_cmd=local.py ;;
     slurm | sge | pbs)
@@ -14,7 +14,7 @@ case "${cmd_backend}" in
         [ ! -f "conf/${cmd_backend}.conf" ] || train_cmd+=" --config conf/${cmd_backend}.conf"
         ;;
     *)
-        printf '%s: cmd.sh: unknown cmd_backend "%s"; known are local slurm sge pbs\n' "${0##*/}" "${cmd_backend}" >&2
+        printf '%s: cmd.sh: unknown cmd_backend "%s"; expected local, slurm, sge or pbs\n' "${0##*/}" "${cmd_backend}" >&2
         exit 2
         ;;
 esac

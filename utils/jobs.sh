@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by stages.sh: how stages run programs. Logs are named before a program starts, signals reach it, and a failure
-# says which stage it belongs to (variable current).
+# names its stage (variable current).
 
 children=()
 interrupted=false
@@ -14,7 +14,7 @@ catch_signals
 stop_children() { [ "${#children[@]}" -eq 0 ] || kill -TERM "${children[@]}" 2>/dev/null || true; }
 
 say_failure() {
-    trap '' PIPE # the status counts, whoever still listens
+    trap '' PIPE # exit with the status even if nobody reads the message
     [ "$1" -ne 0 ] && [ -n "${current}" ] || return 0
     if [ "$1" -eq 75 ]; then
         printf '%s: %s: interrupted; run the same command again to resume\n' "${0##*/}" "${current}" >&2 || true
@@ -24,8 +24,8 @@ say_failure() {
     fi
 }
 
-# Starts a program or a function so that a signal to this shell reaches it at once (a shell waiting in the foreground
-# would sit on it).
+# Starts a program or a function so that a signal to this shell reaches it at once (a shell that waits in the foreground
+# would delay it).
 start() {
     ! ${interrupted} || exit 75
     in_background "$@" &
@@ -33,7 +33,7 @@ start() {
     ! ${interrupted} || stop_children
 }
 
-# The same; on this machine it waits first until there are --nthreads processors for it, or nothing else runs.
+# The same; on this machine first waits until --nthreads CPUs are free, or nothing else runs.
 start_with_room() {
     local at_once=1
     if [ "${ngpu}" -eq 0 ] && [ "${nthreads}" -gt 0 ]; then
@@ -43,7 +43,7 @@ start_with_room() {
     while [ "${cmd_backend}" = local ] && ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do
         sleep 0.1 || true
     done
-    ${interrupted} || start "$@" # join tells of an interruption, when all have stopped
+    ${interrupted} || start "$@" # join reports an interruption when all have stopped
 }
 
 in_background() {
@@ -52,7 +52,7 @@ in_background() {
     "$@"
 }
 
-# Waits for all that was started. Returns 0; the status of those that failed, if it is the same; else 1.
+# Waits for everything started. Returns 0; the status of the failed ones if they agree; else 1.
 join() {
     local child status failed=0
     for child in "${children[@]}"; do
@@ -77,17 +77,17 @@ run() {
     join
 }
 
-# What the last job in a log wrote, without the runner's own lines.
+# The output of the last job in a log, without the runner's own lines.
 show() { awk '/^# Started at /{ text = ""; next } !/^# /{ text = text $0 "\n" } END { printf "%s", text }' "$1"; }
 
-# Whether PROGRAM --check finds its results complete, which costs no job.
+# Whether PROGRAM --check finds its results complete, which takes no job.
 complete() {
     "$@" --check >/dev/null 2>&1 || return 1
     log "  complete"
 }
 
-# single processor|gpu|train LOG PROGRAM...: one job, unless it is complete: on one processor; on a GPU or several
-# processors; or on all GPUs of all nodes, to be started again when the cluster takes them away.
+# single processor|gpu|train LOG PROGRAM...: one job, unless it is complete: on one CPU; on a GPU or several CPUs; or on
+# all GPUs of all nodes, restarted if preempted.
 single() {
     local logfile="$2" submit="${train_cmd}"
     case "$1" in
@@ -101,12 +101,12 @@ single() {
     run ${submit} "${logfile}" "$@"
 }
 
-# sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds its results complete; else NJ jobs of
-# it side by side, and one that joins their results; a single job does both. LOG is without its end.
+# sharded processors|gpu NJ LOG PROGRAM...: does nothing if PROGRAM --check finds complete results; else runs NJ jobs
+# in parallel, and one that merges their shards; a single job does both. LOG has no extension.
 sharded() {
     local where="$1" jobs="$2" logfile="$3" submit="${train_cmd}" job=JOB
     shift 3
-    while [[ "${logfile} $*" == *"${job}"* ]]; do job+=_; done # a path may hold these letters
+    while [[ "${logfile} $*" == *"${job}"* ]]; do job+=_; done # a path may contain these letters
     [ "${where}" = processors ] || submit="${cuda_cmd} --gpu $((ngpu > 0))"
     ! complete "$@" --nj "${jobs}" || return 0
     if [ "${jobs}" -eq 1 ]; then
@@ -125,7 +125,7 @@ sharded() {
     show "${logfile}.merge.log"
 }
 
-# A recipe's own program, where it has one; what it wrote is shown, for its counts and warnings.
+# A recipe's own program, if it has one; its output is shown, for counts and warnings.
 hook() {
     local script="$1" logfile="$2"
     shift 2

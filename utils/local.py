@@ -3,9 +3,9 @@
 
     local.py [options] [JOB=1:N] [options] logs/x.JOB.log command argument ... JOB ...
 
-As many jobs run at once as there are processors for their threads, or GPUs for those that want some; --mem, --time,
---requeue and --config are for clusters, accepted and not enforced here. Other backends are programs of the same
-convention beside this one: slurm.py, sge.py, pbs.py; utils/cmd.sh chooses.
+As many jobs run at once as there are CPUs for their threads, or GPUs if they request them; --mem, --time,
+--requeue and --config are for clusters; they are accepted but not enforced. Other backends are programs with the same
+convention: slurm.py, sge.py, pbs.py; utils/cmd.sh selects one.
 """
 
 from functools import partial

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced: how every script of this project speaks.
+# Sourced: messages of all scripts.
 #   log TEXT...          one line with the time on standard output
 #   die TEXT [STATUS]    one line on standard error, and exit (status 1 unless given; 2 means usage)
 
@@ -10,7 +10,7 @@ die() {
     exit "${2:-1}"
 }
 
-# A duration in seconds as people read it: 75 -> 1 min 15 s.
+# A human-readable duration: 75 -> 1 min 15 s.
 duration() {
     local seconds="$1"
     if [ "${seconds}" -ge 3600 ]; then

@@ -5,12 +5,12 @@
 #   tag=""         # name of this variant
 #   . utils/parse_options.sh
 #
-# makes `--nj 8`, `--nj=8` and `--help` work; dashes and underscores are alike, and --help prints each option with its
-# default and its comment. An option whose default is true or false takes nothing else. Files in the array option_files
-# are read for further options. The names of those that were given stand in the array given_options; what is left after
-# the options, or after `--`, stays in "$@". Wrong usage is one line and exit status 2.
+# makes `--nj 8`, `--nj=8` and `--help` work; dashes and underscores are equivalent, and --help prints options with their
+# defaults and comments. An option whose default is true or false takes no other values. Files in the array option_files
+# are read for further options. The names of the given options are in the array given_options; arguments after the
+# options, or after `--`, stay in "$@". Wrong usage is one line and exit status 2.
 
-# Names, in the order of their first assignment, and comments of all options: fills _names and _help.
+# Fills _names, in the order of first assignment, and _help, the comments of all options.
 _read_options() {
     local file line name
     local assignment='^([a-z][a-z0-9_]*)=("[^"]*"|[^#"]*)([[:space:]]*#[[:space:]]*(.*))?$'
@@ -39,7 +39,7 @@ _print_help() {
     done
 }
 
-# Edits (insert, delete, replace, one letter each) from one word to another.
+# Edit distance of two words.
 _distance() {
     local a="$1" b="$2" i j previous diagonal cost
     local -a row=()
@@ -60,7 +60,7 @@ _distance() {
     printf '%s' "${row[${#b}]}"
 }
 
-# The option most like a misspelt one, if any is near.
+# The option most similar to a misspelt one, if any.
 _nearest_option() {
     local name distance best=3 nearest=
     for name in "${_names[@]}"; do
@@ -80,7 +80,7 @@ _usage_error() {
 
 given_options=()
 _script="${BASH_SOURCE[1]:-}"
-# A script that was called by a relative path and has gone to its own directory is now there under its name alone.
+# A script called by a relative path may have changed to its own directory.
 [ -f "${_script}" ] || _script="./${_script##*/}"
 # shellcheck disable=SC2154 # option_files is the sourcing script's, or unset
 _read_options "${option_files[@]}" "${_script}"
@@ -104,15 +104,15 @@ while [ $# -gt 0 ]; do
         _value="${1#*=}"
         shift
     else
-        # The name of an option is no value; one that looks like it can be given as --name=value.
-        [ $# -ge 2 ] && [[ ! "$2" =~ ^--[A-Za-z][A-Za-z0-9_-]*$ ]] || _usage_error "option '$1' wants a value"
+        # The name of an option is not a value; a value that looks like one can be given as --name=value.
+        [ $# -ge 2 ] && [[ ! "$2" =~ ^--[A-Za-z][A-Za-z0-9_-]*$ ]] || _usage_error "option '$1' requires a value"
         _value="$2"
         shift 2
     fi
     case "${!_name}" in
         true | false)
             [ "${_value}" = true ] || [ "${_value}" = false ] ||
-                _usage_error "option '--${_name}' is true or false, not '${_value}'"
+                _usage_error "option '--${_name}' must be true or false, not '${_value}'"
             ;;
     esac
     printf -v "${_name}" '%s' "${_value}"

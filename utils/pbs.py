@@ -3,13 +3,13 @@
 
     pbs.py [options] [JOB=1:N] [options] logs/x.JOB.log command argument ... JOB ...
 
-The jobs are submitted as one array with qsub, and waited for. Options become qsub's as conf/pbs.conf beside this
-program says, or a recipe's own conf/pbs.conf: queues, projects, names of resources and the like have their place there.
-The directory of the logs must be on a file system that the nodes share; a directory q/ in it holds what is running.
+Submits the jobs as one array with qsub, and waits for them. conf/pbs.conf in this directory, or a recipe's own
+conf/pbs.conf, maps options to those of qsub; queues, projects, names of resources and the like are set there.
+The directory of the logs must be on a shared file system; its subdirectory q/ has the state of running jobs.
 
-Ctrl-C and TERM cancel what was submitted. A job that PBS starts again (preemption, qrerun, a failed node) appends to
+Ctrl-C and TERM cancel submitted jobs. A job that PBS restarts (preemption, qrerun, a failed node) appends to
 its log. With --requeue true and --time a job gets TERM two minutes before its time limit, and if it then exits with 75
-it is submitted once more by this program, as often as it takes. A job has one node: --num-nodes is refused.
+it is resubmitted by this program, as often as needed. A job has one node: --num-nodes is refused.
 """
 
 from functools import partial

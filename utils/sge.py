@@ -3,14 +3,14 @@
 
     sge.py [options] [JOB=1:N] [options] logs/x.JOB.log command argument ... JOB ...
 
-The jobs are submitted as one array with qsub, and waited for. Options become qsub's as conf/sge.conf beside this
-program says, or a recipe's own conf/sge.conf: queues, projects, names of resources and the like have their place there.
-The directory of the logs must be on a file system that the nodes share; a directory q/ in it holds what is running.
+Submits the jobs as one array with qsub, and waits for them. conf/sge.conf in this directory, or a recipe's own
+conf/sge.conf, maps options to those of qsub; queues, projects, names of resources and the like are set there.
+The directory of the logs must be on a shared file system; its subdirectory q/ has the state of running jobs.
 
-Ctrl-C and TERM cancel what was submitted. A job that Grid Engine starts again (qmod -rj, a failed node) appends to its
+Ctrl-C and TERM cancel submitted jobs. A job that Grid Engine restarts (qmod -rj, a failed node) appends to its
 log. With --requeue true and --time a job is warned before its time limit (s_rt, two minutes before h_rt), gets TERM,
-and if it then exits with 75 it is queued again. Grid Engine counts the time of all attempts of a job towards h_rt: when
-that is used up, the job is told so, gets TERM, and this program exits with 75; run the same command again.
+and if it then exits with 75 it is requeued. Grid Engine counts the time of all attempts of a job towards h_rt: when
+that is used up, the job gets TERM, and this program exits with 75; run the same command again.
 A job has one node: --num-nodes is refused.
 """
 

@@ -2,13 +2,13 @@
 # Sourced by each run.sh after parse_options.sh: the stages, the same in every recipe. A recipe sets
 #   train_set valid_set test_sets      names of its sets
 #   download_args data_args            arrays: arguments of local/download.sh and local/data.sh
-# and, where the defaults do not fit,
+# and, if the defaults do not fit,
 #   material                           dumps that models are trained on: pcm16 (audio) or vectors
 #   dump_args                          array: further arguments of the dump program
 #   sample_args                        array: further arguments of the sampling program
-#   disjoint                           utterances, where speakers of the test sets may be heard in training
-#   speaker                            whose phones are looked at, and whose durations stand above those of all
-# Each stage is a no-op on what is complete, redoes what is not, and can run alone.
+#   disjoint                           utterances, if speakers of the test sets may occur in training
+#   speaker                            speaker whose phones and durations are shown
+# Each stage skips complete results, redoes incomplete ones, and can run alone.
 # Exit status: 0; 1 if something failed; 2 for wrong usage; 75 if interrupted (run the same command again).
 set -euo pipefail
 
@@ -31,7 +31,7 @@ root="${expdir}/${train_set}"
 all_sets="${train_set} ${valid_set} ${test_sets}"
 declare -a dump_args sample_args # empty where a recipe sets none
 material="${material:-pcm16}"
-frames="${dumpdir}/${material}" # what models are trained on
+frames="${dumpdir}/${material}" # training material of the models
 pipes=()
 [ "${allow_pipes}" = false ] || pipes=(--allow_pipes)
 read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
@@ -39,13 +39,13 @@ read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 . "${_utils}/stages_latents.sh"
 
 # Calls FUNCTION with model, seed and directory of each experiment: on a cluster all at once, on this machine as many as
-# find --nthreads processors (without it, and on GPUs, one after the other). One that fails does not stop the others.
+# there are --nthreads CPUs for (without it, and on GPUs, one by one). If one fails, the others continue.
 each_experiment() {
     experiments start_with_room "$1"
     join
 }
 
-# Calls COMMAND with model, seed and directory of one experiment after the other.
+# Calls COMMAND with model, seed and directory of each experiment, one by one.
 experiments() {
     local model number
     for model in "${selected[@]}"; do
@@ -69,20 +69,20 @@ train() {
         ${max_frames:+--data.max_frames "${max_frames}"} "${train_words[@]}"
 }
 
-# Whether the network of the experiment in DIRECTORY, as far as is known, sees the same inputs under another CODING than
-# that of its training.
+# Whether, as far as known, the network of the experiment in DIRECTORY has the same inputs under CODING as under that
+# of its training.
 same_inputs() {
     local trained
     trained="$(sed -n 's/^coding: *//p' "$1/config.yaml" 2>/dev/null || true)"
     case "${trained}>$2" in
     ">$2" | "mulaw>mulaw-pcm" | "mulaw-pcm>mulaw") return 0 ;;
-    "$2>$2") return 1 ;; # what it is scored over in any case
+    "$2>$2") return 1 ;; # scored in any case
     esac
     log "  no score over the cells of $2: trained on ${trained}"
     return 1
 }
 
-# Starts the scores of an experiment: each set over the cells of each coding.
+# Starts scoring an experiment: each set over the cells of each coding.
 start_scores() {
     local set coding
     for set in ${test_sets}; do
@@ -103,10 +103,10 @@ score() {
         ${max_frames:+--max_frames "${max_frames}"}
 }
 
-# All that has been scored, as a table.
+# All scores so far, as a table.
 likelihoods() { run python -m speechlvm.bin.likelihoods --exp "${root}"; }
 
-# Name, coding and number of jobs of a score that needs no network.
+# Arguments: name, coding and number of jobs of a baseline.
 baseline() {
     local set name="$1"
     [ "${material}" = pcm16 ] && in_tables "$1" || return 0
@@ -125,7 +125,7 @@ sample() {
         --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu $((ngpu > 0)) "${sample_args[@]}"
 }
 
-# The command that makes what this run reports: as it was given, but for the stages.
+# The command that produces the reported results: the given one without the stages.
 command_line() {
     local name
     printf 'bash %s' "${0##*/}"
@@ -140,10 +140,10 @@ report() {
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
         --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
     each_experiment page || status=$?
-    return "${status}" # of what failed, the rest is written
+    return "${status}" # of the failed part; the rest is written
 }
 
-# Model, seed and directory of an experiment.
+# Arguments: model, seed and directory of an experiment.
 page() {
     [ -f "$3/config.yaml" ] || return 0 # never trained: its rows in the tables are blank
     log "page of $1, seed $2"
@@ -202,7 +202,7 @@ stage_7() {
 stage_8() {
     wanted probes || { log "  no probes: not among --analyses ${analyses}"; return 0; }
     if ! probing; then
-        [ -z "${analyses}" ] || die "--analyses probes: they are for speech, and not for ${material} ${dump_args[*]}" 1
+        [ -z "${analyses}" ] || die "--analyses probes: probes are for speech, not for ${material} ${dump_args[*]}" 1
         log "  no probes: neither phones nor text of uncut speech in ${datadir}/${train_set}"
         return 0
     fi

@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by stages.sh: what stages 6 to 8 do with the representations of one experiment, or of spectra.
+# Sourced by stages.sh: stages 6 to 8 for the representations of one experiment, or for spectra.
 
 analysis_sets="${analysis_sets:-${test_sets%% *}}"
 
-# Calls FUNCTION for each experiment of a system that stages 6 to 8 look at.
+# Calls FUNCTION for each experiment of a system that stages 6 to 8 analyse.
 each_analysed() {
     local -a all=("${selected[@]}") selected=()
     local model
@@ -16,24 +16,24 @@ each_analysed() {
 # Whether an analysis is wanted: all are, unless some are named.
 wanted() { [ -z "${analyses}" ] || [[ " ${analyses} " == *" $1 "* ]]; }
 
-# Labels that the data lack are no fault unless the analysis was asked for by name.
+# Missing labels are an error only if the analysis was requested by name.
 optional=()
 [ -n "${analyses}" ] || optional=(--optional)
 
-# Whether there are probes to train: of speech that was not cut; with all analyses, where the data have labels for one.
+# Whether there are probes to train: on speech that was not cut and, without --analyses, only if the data have labels.
 probing() {
     wanted probes && [ "${material}" = pcm16 ] && [[ " ${dump_args[*]} " != *" --segment_frames "* ]] || return 1
     [ -n "${analyses}" ] || [ -f "${datadir}/${train_set}/phones" ] || [ -f "${datadir}/${train_set}/text" ]
 }
 
-# Sets that stages 7 and 8 read, a line each.
+# Sets that stages 7 and 8 read, one per line.
 latent_sets() {
     local set sets="${analysis_sets}"
     ! probing || sets+=" ${train_set} ${valid_set} ${test_sets%% *}"
     for set in ${sets}; do printf '%s\n' "${set}"; done | awk '!seen[$0]++'
 }
 
-# How much of SET is looked at, as options: of a training set that only probes read, no more than they are trained on.
+# Options that limit how much of SET is used: a training set that only probes read is cut to what they train on.
 share_of() {
     [ "$1" = "${train_set}" ] && [[ " ${analysis_sets} " != *" $1 "* && " ${probe_minutes} " != *" all "* ]] || return 0
     printf '%s\n' --minutes "$(tr -s ' ' '\n' <<<"${probe_minutes}" | sort -g | tail -n 1)"
@@ -51,7 +51,7 @@ spectra() {
     done
 }
 
-# Model, seed and directory of an experiment. Of sets that only probes read, the means.
+# Arguments: model, seed and directory of an experiment. For sets that only probes read, only means.
 latents() {
     local set
     local -a sets share statistics
@@ -68,7 +68,7 @@ latents() {
     done
 }
 
-# Model, seed and directory of an experiment; of spectra the seed is empty.
+# Arguments: model, seed and directory of an experiment; for spectra the seed is empty.
 analyse() {
     local analysis set
     local -a stores=() directories=() beside=() skipped
@@ -89,7 +89,7 @@ analyse() {
     done
 }
 
-# Where the data have phones: how long they last, for one speaker (the first, if the recipe names none) and for all.
+# Phone durations, if the data have phones: for one speaker (the first, if the recipe names none) and for all.
 phone_durations() {
     local set
     local -a directories=()

@@ -1,4 +1,4 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced: where the corpus lies on this machine. A relative path starts at the recipe.
+# Sourced: path of the corpus. Relative paths start at the recipe.
 
-CORPUS="${CORPUS:-downloads/corpus}" # FILL IN: what has to be in this directory
+CORPUS="${CORPUS:-downloads/corpus}" # FILL IN: what this directory must contain

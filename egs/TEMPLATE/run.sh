@@ -5,10 +5,10 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . utils/options.sh
 . ./db.sh
 
-# What is different here from the defaults, and the recipe's own options, each with a comment for --help.
-corpus="${CORPUS}" # directory of the corpus; a relative path starts at the recipe
-data_root=""       # the same, under the name that all recipes share
-max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
+# Changed defaults, and the recipe's own options, each with a comment for --help.
+corpus="${CORPUS}" # directory of the corpus; relative paths start at the recipe
+data_root=""       # the same, under a name shared by all recipes
+max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
 
 # FILL IN: the names of the sets that local/prepare.py makes; several test sets are separated by blanks.

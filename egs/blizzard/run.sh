@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Blizzard Challenge 2013: source B's systems on half-second segments of audio books of one reader. The corpus needs a
-# licence; db.sh says where it lies. `bash run.sh --help` lists the options.
+# Blizzard Challenge 2013: source B's systems on half-second segments of audiobooks of one reader. The corpus needs a
+# licence; set its path in db.sh. `bash run.sh --help` lists the options.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . utils/options.sh
 . ./db.sh
 
-# What is different here from the defaults, and the recipe's own options.
+# Changed defaults, and the recipe's own options.
 nj=4
-blizzard="${BLIZZARD}" # directory of the corpus, with archives or what was in them; a relative path starts at the recipe
-data_root=""           # the same, under the name that all recipes share
-max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
+blizzard="${BLIZZARD}" # directory of the corpus, with the archives or their contents; relative paths start at the recipe
+data_root=""           # the same, under a name shared by all recipes
+max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
 
 train_set=train

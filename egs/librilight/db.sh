@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced: where corpora lie on this machine. A relative path starts at the recipe.
+# Sourced: paths of corpora. Relative paths start at the recipe.
 
-LIBRILIGHT="${LIBRILIGHT:-downloads}"                   # holds librispeech_finetuning/, or is it; downloaded if missing
-LIBRISPEECH="${LIBRISPEECH:-../librispeech/downloads}" # holds LibriSpeech/, or is it; missing sets are downloaded to it
+LIBRILIGHT="${LIBRILIGHT:-downloads}"                   # is or contains librispeech_finetuning/; downloaded if missing
+LIBRISPEECH="${LIBRISPEECH:-../librispeech/downloads}" # is or contains LibriSpeech/; missing sets are downloaded to it

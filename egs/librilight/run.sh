@@ -9,17 +9,17 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # The recipe's own options.
 librilight="${LIBRILIGHT}"   # the directory librispeech_finetuning, or the one above it
 librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; relative paths start at the recipe
-data_root="" # the directory that holds both, under the name that all recipes share
+data_root="" # the directory that contains both, under a name shared by all recipes
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
-max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
+max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
 . utils/log.sh
 
 case "${hours}" in
 10h | 1h | 10min) ;;
 *)
-    die "--hours '${hours}': 10h, 1h or 10min is expected (--help lists the options)" 2
+    die "--hours '${hours}': expected 10h, 1h or 10min (--help lists the options)" 2
     ;;
 esac
 train_set="train_${hours}"
@@ -27,7 +27,7 @@ valid_set=valid
 known_sets="dev_clean dev_other test_clean test_other"
 for set in ${test_sets:=${known_sets}}; do
     [[ " ${known_sets} " == *" ${set} "* ]] ||
-        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+        die "--test_sets: unknown '${set}'; expected: ${known_sets} (--help lists the options)" 2
 done
 
 corpora=(--finetuning "${data_root:-${librilight}}" --corpus "${data_root:-${librispeech}}")

@@ -1,4 +1,4 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced: where corpora lie on this machine. A relative path starts at the recipe.
+# Sourced: paths of corpora. Relative paths start at the recipe.
 
-LIBRISPEECH="${LIBRISPEECH:-downloads}" # holds LibriSpeech/, or is it; sets that are missing are downloaded to it
+LIBRISPEECH="${LIBRISPEECH:-downloads}" # is or contains LibriSpeech/; missing sets are downloaded to it

@@ -7,14 +7,14 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 . ./db.sh
 
 # The recipe's own options.
-librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; a relative path starts at the recipe
-data_root="" # the same, under the name that all recipes share
+librispeech="${LIBRISPEECH}" # the directory LibriSpeech, or the one above it; relative paths start at the recipe
+data_root="" # the same, under a name shared by all recipes
 subset=full  # full: train-clean-100 and the four test sets, 7.7 GB to download; mini: Mini LibriSpeech, 0.5 GB
 test_sets="" # sets to score, of dev_clean dev_other test_clean test_other; empty: all
 # shellcheck disable=SC2034 # read by the shared stages
-probe_minutes="10 60" # minutes of labelled speech that probes are trained on; with all, stage 6 extracts all of train
-mirror=""    # address to download from in place of https://www.openslr.org/resources/
-max_bad=0 # audio files that may be left out as they cannot be used; they are listed in data/rejected.tsv
+probe_minutes="10 60" # minutes of labelled speech to train probes on; all: the whole training set, which stage 6 then extracts
+mirror=""    # address to download from instead of https://www.openslr.org/resources/
+max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
 . utils/log.sh
 
@@ -30,12 +30,12 @@ mini)
     known_sets="dev_clean_2"
     ;;
 *)
-    die "--subset '${subset}': full or mini is expected (--help lists the options)" 2
+    die "--subset '${subset}': expected full or mini (--help lists the options)" 2
     ;;
 esac
 for set in ${test_sets:=${known_sets}}; do
     [[ " ${known_sets} " == *" ${set} "* ]] ||
-        die "--test_sets: unknown '${set}'; known are: ${known_sets} (--help lists the options)" 2
+        die "--test_sets: unknown '${set}'; expected: ${known_sets} (--help lists the options)" 2
 done
 
 corpus="${data_root:-${librispeech}}"

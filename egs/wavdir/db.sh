@@ -1,4 +1,4 @@
 # shellcheck shell=bash disable=SC2034
-# Sourced: where audio lies on this machine. A relative path starts at the recipe.
+# Sourced: path of the audio. Relative paths start at the recipe.
 
 WAV_DIR="${WAV_DIR:-downloads/audio}" # a folder of audio files; --wav_dir names another

@@ -1,4 +1,4 @@
-"""Stage 7: what representations know of phones, of the speakers' gender and height, and what their levels carry."""
+"""Stage 7: analyse representations: classification of phones, speakers' gender and height; information per level."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> int:
         "--speakers", type=positive(int), default=10, help="whose phones are analysed: that one and others"
     )
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="phone classes; 39: folded")
-    parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, as h# pau epi")
+    parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, e.g. h# pau epi")
     parser.add_argument(
         "--largest_k", type=positive(int), help="largest number of neighbours; default: 50, or as many as there are"
     )
     parser.add_argument(
-        "--optional", action="store_true", help="where data do not support the analysis, say so and succeed"
+        "--optional", action="store_true", help="skip the analysis, with a message, if the data do not support it"
     )
     add_check(parser)
     arguments = parser.parse_args(argv)
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     except Unsuitable as error:
         if not arguments.optional:
             raise UserError(str(error)) from error
-        print(f"analysis '{arguments.analysis}' is skipped: {error}")
+        print(f"analysis '{arguments.analysis}' skipped: {error}")
         invalidate(arguments.out)
         mark_done(arguments.out, inputs, SKIPPED)
         return 0

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Score one set with one baseline."""
     parser = make_parser(__doc__)
     parser.add_argument("--name", choices=sorted(BASELINES), required=True, help="which baseline")
-    parser.add_argument("--train", type=Path, required=True, help="dump of the training set, for what is fitted")
+    parser.add_argument("--train", type=Path, required=True, help="dump of the training set, to fit the baseline")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set to score")
     parser.add_argument("--coding", default="mulaw", help="whose cells are scored (FLAC: always the PCM itself)")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")

@@ -1,4 +1,4 @@
-"""How every program of this package starts and ends: common options, errors on one line, documented exit statuses."""
+"""Entry point of all programs: common options, one-line errors, documented exit statuses."""
 
 import argparse
 import json
@@ -62,7 +62,7 @@ def positive(kind: type) -> Callable[[str], Any]:
     return parse
 
 
-_NUMBERS = {int: "a whole number", float: "a number"}
+_NUMBERS = {int: "an integer", float: "a number"}
 
 
 def add_check(parser: Any) -> None:

@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--archives", type=Path, required=True, help="list of archives (YAML)")
     parser.add_argument("--only", default="", help="archives to download, separated by blanks; empty: all")
     parser.add_argument("--to", type=Path, required=True, help="directory to unpack into")
-    parser.add_argument("--mirror", default="", help="URL that takes the place of the list's base; empty: as listed")
+    parser.add_argument("--mirror", default="", help="URL to use instead of the base in the list; empty: as listed")
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.corpora.download import ArchiveList, choose, download, load_archives

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--segment_frames",
         type=int,
-        help="cut each recording into consecutive utterances of so many frames, of which the last may be shorter",
+        help="cut each recording into consecutive utterances of this many frames; the last may be shorter",
     )
     parser.add_argument("--allow_pipes", action="store_true", help="run the commands in wav.scp")
     add_sharding(parser)
@@ -110,7 +110,7 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
                 f"{len(data.utt2spk)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} "
-                f"frames, {shorter} of them shorter, where a recording ends"
+                f"frames, {shorter} of them shorter, at the ends of recordings"
             )
 
     return _audio_inputs(arguments, recordings), write, merge

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     directories = [load_data_dir(path) for path in arguments.data]
     for path, data in zip(arguments.data, directories, strict=True):
         if not data.phones:
-            raise UserError(f"{path}: has no phones; give data directories that have them")
+            raise UserError(f"{path}: no phones; give data directories that have them")
     speakers = sorted({data.utt2spk[utterance] for data in directories for utterance in data.phones})
     speaker = arguments.speaker or speakers[0]
     if speaker not in speakers:

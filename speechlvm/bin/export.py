@@ -1,4 +1,4 @@
-"""Export a trained model to a folder of its own: weights as safetensors, settings, results and a model card.
+"""Export a trained model to a folder: weights as safetensors, settings, results and a model card.
 
 The folder alone rebuilds the model; programs that score, sample and extract take it as --exp, and nothing in it can run
 code. The card says what is known; the licence is for whoever exports to choose.
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
     trained = check_trained(arguments.exp)
     if is_export(arguments.exp):
-        raise ConfigError(f"--exp {arguments.exp}: is an export already; copy it")
+        raise ConfigError(f"--exp {arguments.exp}: already an export; copy it")
     inputs = {
         "model": hash_file(trained),
         "scores": {

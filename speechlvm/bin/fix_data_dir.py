@@ -1,4 +1,4 @@
-"""Repairs Kaldi data directories by removing and sorting lines and cutting late ends, and says each thing done."""
+"""Repairs Kaldi data directories by removing and sorting lines and cutting late ends, and reports each change."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""What programs check before they begin: dumps, stores and models that earlier stages made."""
+"""Checks of the inputs of programs: dumps, stores and models from earlier stages."""
 
 from __future__ import annotations
 

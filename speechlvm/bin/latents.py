@@ -1,4 +1,4 @@
-"""Stage 6: what a trained model makes of a set: posterior statistics of its latents, or its hidden states.
+"""Stage 6: extract posterior statistics of latents, or hidden states, from a set with a trained model.
 
 Latents have posterior means (the expected latents), standard deviations and KL per step and dimension, each averaged
 over Monte Carlo samples. Models without latents have their deterministic states: of an LSTM "h", of a WaveNet what
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         help="what to keep of latents",
     )
     parser.add_argument(
-        "--names", nargs="+", help="representations, as z1 or skip50; not given: all, or the last of each block"
+        "--names", nargs="+", help="representations, e.g. z1 or skip50; default: all, or the last of each block"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")

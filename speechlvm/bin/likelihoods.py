@@ -1,4 +1,4 @@
-"""Prints the likelihoods of all that has been scored: bits or nats per frame, best first."""
+"""Prints all likelihoods: bits or nats per frame, best first."""
 
 from pathlib import Path
 

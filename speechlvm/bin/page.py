@@ -1,4 +1,4 @@
-"""Stage 10: one page for an experiment that shows and plays everything it has: index.html, which needs no network."""
+"""Stage 10: one page per experiment with all its sounds, figures and tables: a self-contained index.html."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"written: {out} ({len(text) / 1e6:.1f} MB)")
     if page.faults:
         more = f" (and {len(page.faults) - 1} more; the page lists all)" if len(page.faults) > 1 else ""
-        raise UserError(f"{page.faults[0]}{more}; all else is on {out}")
+        raise UserError(f"{page.faults[0]}{more}; everything else is on {out}")
     return 0
 
 

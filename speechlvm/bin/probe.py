@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch_steps", type=positive(int), default=4000, help="steps of 16 ms in a batch")
     parser.add_argument("--hidden", type=positive(int), default=256, help="units of recognisers, in each direction")
     parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="peak learning rate")
-    parser.add_argument("--beside", type=Path, help="results of other probes, of spectra say, to draw beside")
+    parser.add_argument("--beside", type=Path, help="results of other probes to draw in the same figures")
     parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
     parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
@@ -95,7 +95,7 @@ def _with_labels(arguments: Any) -> list[str]:
         elif not arguments.optional:
             raise UserError(f"{missing}: missing, and probe '{task}' needs it; leave it out of --tasks")
         elif not arguments.check:
-            print(f"probe '{task}' is left out: {missing} is missing")
+            print(f"probe '{task}' skipped: {missing} is missing")
     return kept
 
 
@@ -155,7 +155,7 @@ def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
         settings["vocabulary"] = load_units((arguments.out / "units.model").read_bytes()).get_piece_size()
         if settings["vocabulary"] != inputs["vocabulary"]:
             print(
-                f"units: {settings['vocabulary']} sentencepiece units, the number nearest to the usual "
+                f"units: {settings['vocabulary']} sentencepiece units, the number nearest to the default "
                 f"{inputs['vocabulary']} that the transcripts of the training set support"
             )
     result = {**shards[0]["about"], "settings": settings, "runs": runs, "summary": summarise(runs)}

@@ -1,4 +1,4 @@
-"""Stage 10: the papers' tables with our figures beside, and figures, from result.json files alone."""
+"""Stage 10: the papers' tables next to our results, and figures, from result.json files alone."""
 
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     print(f"written: {arguments.out}, {arguments.exp / 'tables'}, {arguments.exp / 'figures'}")
     if faults:
         more = f" (and {len(faults) - 1} more; {arguments.out} lists all)" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}; all else is in {arguments.out}")
+        raise UserError(f"{faults[0]}{more}; everything else is in {arguments.out}")
 
 
 def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stage 6: mel spectrogram, its logarithm and MFCC of a set, which latents are compared with; sharded."""
+"""Stage 6: mel spectrogram, log-mel and MFCC of a set, for comparison with latents; sharded."""
 
 from pathlib import Path
 from typing import Any

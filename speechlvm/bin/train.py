@@ -1,4 +1,4 @@
-"""Stage 3: train one system with one seed; run again after any interruption, it resumes.
+"""Stage 3: train one system with one seed; if interrupted, rerun to resume.
 
 Any setting of the configuration can be given as --section.key value, for instance --limits.seconds 60.
 
@@ -171,7 +171,7 @@ def _train(
         fingerprint = int(hash_value(what)[:12], 16)  # exact as a float
         if len({number for (number,) in processes.all_gather(fingerprint)}) > 1:
             raise processes.log_once(
-                ConfigError("settings, data or versions differ between nodes; start the same command on each of them")
+                ConfigError("settings, data or versions differ between nodes; run the same command on each of them")
             )
         log.info(
             "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
@@ -210,7 +210,7 @@ def _prepare(arguments: Any, config: Any) -> None:
         if changed:
             raise ConfigError(
                 f"{arguments.out}: the experiment exists with other settings: {', '.join(changed)}; "
-                "give this one a name of its own with --tag, or remove the directory"
+                "choose another name with --tag, or remove the directory"
             )
     mark_undone(arguments.out)
     start_logging(arguments.out / "train.log")

@@ -1,4 +1,4 @@
-"""Checks Kaldi data directories: formats, order, agreement of the files with each other and with the audio."""
+"""Checks Kaldi data directories: formats, order, consistency of the files with each other and with the audio."""
 
 import argparse
 import sys

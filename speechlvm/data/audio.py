@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_FRAMES = 1 << 16
 MOST_FRAMES = (2**32 - 1 - 36) // 2  # of 16-bit mono RIFF WAVE
-ODD = "audio files are not quite as their formats prescribe, and were read as other programs read them"
+ODD = "audio files have malformed headers that other programs accept"
 
 
 class UnknownLength(UserError):
@@ -103,7 +103,7 @@ def check_format(info: AudioInfo, rate_hz: int, *, allow_streamed: bool = False)
     if info.encoding != "pcm" or info.bits != 16:
         remedy = by_ffmpeg(info.path) if info.in_blocks else conversion(info.path, "-b 16 -e signed-integer")
         if info.in_four_bytes:
-            remedy = "few programs tell its bytes right: let egs/wavdir convert it, by --bits 16"
+            remedy = "few programs read this format correctly: convert it with egs/wavdir --bits 16"
         raise UserError(
             f"{info.path}: {describe(info)} samples; expected 16-bit PCM, as bits per frame of other codings cannot be "
             f"compared; {remedy}"

@@ -1,4 +1,4 @@
-"""What the headers of NIST SPHERE, RIFF WAVE and FLAC files say, held against what the files hold.
+"""Headers of NIST SPHERE, RIFF WAVE and FLAC files, checked against the contents of the files.
 
 The format is taken from the first bytes of the file (behind an ID3v2 tag, if it has one), never from its name (TIMIT's
 ``.WAV`` files are SPHERE on the LDC's disc and RIFF in many copies). Nothing is allocated from a header.

@@ -79,7 +79,7 @@ class Log:
         faults = [*self.faults, *self.rejected.values()]
         for fault in faults[:-1]:
             print(f"error: {fault}", file=sys.stderr)
-        more = f" ({len(faults)} faults in all; nothing was written)" if len(faults) > 1 else ""
+        more = f" ({len(faults)} errors in total; nothing was written)" if len(faults) > 1 else ""
         if self.max_bad and self.rejected:
             more += f" ({len(self.rejected)} bad audio files, of which --max_bad allows {self.max_bad})"
         raise UserError(faults[-1] + more)

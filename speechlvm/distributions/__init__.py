@@ -1,4 +1,4 @@
-"""Output distributions and the registry that configurations name them by."""
+"""Output distributions, and the registry of their names in configurations."""
 
 from __future__ import annotations
 

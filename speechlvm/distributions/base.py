@@ -1,4 +1,4 @@
-"""The interface of output distributions: pure mathematics in nats, without masks, reductions over time or weights."""
+"""The interface of output distributions: log-probabilities in nats, without masks, reductions over time or weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pen's lift and its offset: a Bernoulli and a mixture of bivariate Gaussians (Graves 2013, arXiv:1308.0850, 4.1).
+"""Pen lift and offset: a Bernoulli and a mixture of bivariate Gaussians (Graves 2013, arXiv:1308.0850, 4.1).
 
 A component's covariance is a floor plus what the network says, from raw outputs r_x, r_y (clamped
 as in `gaussian`) and c:

@@ -1,4 +1,4 @@
-"""Categorical distribution over codes: the original WaveNet's choice with 256 mu-law codes."""
+"""Categorical distribution over codes: the output of the original WaveNet with 256 mu-law codes."""
 
 from __future__ import annotations
 

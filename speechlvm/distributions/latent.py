@@ -1,4 +1,4 @@
-"""Diagonal Gaussians of latent variables: density, KL divergence, and the ways systems build posteriors from priors.
+"""Diagonal Gaussians of latent variables: density, KL divergence, and parametrisations of posteriors.
 
 Networks give 2D raw numbers per latent vector: means, and r with std = minimum_std + softplus(r + c), c such that r = 0
 gives std = 1. The slope of softplus is at most one, so no gradient explodes, and the floor keeps every ratio finite.

@@ -1,4 +1,4 @@
-"""Keyed, counter-based noise: the number at (seed, epoch, utterance, ..., stream, position) is the same whoever asks.
+"""Keyed, counter-based noise: the number depends only on (seed, epoch, utterance, ..., stream, position).
 
 Every row of a batch has a key (a tuple of integers and strings). A stream of that row is Philox with a key hashed from
 (row key, stream name) and a counter that is the element's position, so neither batch composition nor chunking, job

@@ -164,10 +164,10 @@ class Checkpoints:
             except NewerFormat:
                 raise
             except UserError as error:
-                log.warning("%s; going back to the one before", error)
+                log.warning("%s; using the previous one", error)
                 errors.append(error)
         if errors:
-            raise UserError(f"{self.directory}: no whole checkpoint is left; delete the directory to start afresh")
+            raise UserError(f"{self.directory}: no intact checkpoint is left; delete the directory to start over")
         return None
 
     def load_best(self) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], sour
     """
     own = module.state_dict()
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
-        raise UserError(f"{source}: weights are not named; nothing was loaded")
+        raise UserError(f"{source}: weights have no names; nothing was loaded")
     differing = [key for key in sorted(own.keys() | weights.keys()) if not _fits(own.get(key), weights.get(key))]
     if differing:
         shown = ", ".join(_describe(key, own.get(key), weights.get(key)) for key in differing[:3])

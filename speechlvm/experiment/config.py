@@ -1,4 +1,4 @@
-"""Experiment configuration: one YAML file, read safely, checked whole before anything is allocated."""
+"""Experiment configuration: one YAML file, read safely and validated before anything is allocated."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _with_base(path: Path) -> tuple[dict[str, Any], str]:
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from error
     if "base" in base:
-        raise ConfigError(f"{source}: the base has a base itself; expected one without; name that one or copy from it")
+        raise ConfigError(f"{source}: the base has a base itself; name that one, or copy from it")
     for kind in ("model", "distribution"):
         if value.get(kind, base.get(kind)) != base.get(kind):
             base.pop(f"{kind}_conf", None)

@@ -1,4 +1,4 @@
-"""Exported models: a folder that is enough to rebuild a model, and from which nothing can be run.
+"""Exported models: a folder that is enough to rebuild a model, and cannot run code.
 
     model.safetensors     weights
     config.yaml           resolved configuration, as an experiment has it
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{path}: does not name {name}; export the model again")
     for name, checksum in manifest.files.items():
         if hash_file(path.parent / name) != checksum:
-            raise UserError(f"{path.parent / name}: not the file that {MANIFEST} names (cut or altered); copy it again")
+            raise UserError(f"{path.parent / name}: not the file in {MANIFEST} (truncated or altered); copy it again")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""An experiment directory: what it holds and how a model is built from it.
+"""An experiment directory: its contents, and loading a model from it.
 
 config.yaml          resolved configuration, sufficient to rebuild the model
 checkpoints/         see training/checkpoint.py

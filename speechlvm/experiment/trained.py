@@ -1,4 +1,4 @@
-"""What is kept of a trained model, in a checkpoint or in an export, and is checked before it is believed."""
+"""The contents of a trained model in a checkpoint or an export, validated when loaded."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What representations know: extraction of latents and hidden states, analyses of them, probes on them."""
+"""Latent space analysis: extraction of latents and hidden states, analyses, probes."""

@@ -1,4 +1,4 @@
-"""How well representations tell classes apart: accuracies of kNN in the space of an LDA, under three protocols.
+"""How well representations separate classes: accuracy of kNN in the space of an LDA, under three protocols.
 
     leave_one_out           LDA and neighbours from all other items
     fit_on_all              neighbours from all other items, in the space of an LDA that has seen the item, too

@@ -1,4 +1,4 @@
-"""What a trained model makes of utterances: statistics of the posterior over latents, or deterministic states.
+"""Extraction of representations with a trained model: posterior statistics of latents, or deterministic states.
 
 Latents: `samples` paths are drawn from the posterior for each utterance, together, after one `encode`; nothing is
 decoded. Over them
@@ -66,7 +66,7 @@ def representations(
     chosen = (tuple(sizes) if isinstance(model, LatentModel) else model.hidden_chosen) if names is None else names
     unknown = [name for name in chosen if name not in sizes]
     if unknown:
-        raise ConfigError(f"'{unknown[0]}': the model has no such representation; known are: {', '.join(sizes)}")
+        raise ConfigError(f"'{unknown[0]}': the model has no such representation; expected: {', '.join(sizes)}")
     described = []
     for name in sizes:
         if name in chosen:

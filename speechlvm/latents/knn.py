@@ -1,4 +1,4 @@
-"""Classification by the k nearest neighbours in the space of an LDA, for all k at once, of items left out.
+"""Leave-one-out classification by the k nearest neighbours in the space of an LDA, for all k at once.
 
 A class wins by the number of its members among the k nearest; of classes with equal numbers, the one whose member is
 nearest. Where items are left out, LDA and neighbours come from the others alone, so that nothing of what is classified

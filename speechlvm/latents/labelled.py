@@ -1,4 +1,4 @@
-"""What analyses compare: averages of representations over phones, or over whole utterances, with their labels."""
+"""Labelled items of analyses: averages of representations over phones or whole utterances, with their labels."""
 
 from __future__ import annotations
 

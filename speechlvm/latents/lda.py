@@ -1,4 +1,4 @@
-"""Linear discriminant analysis: the directions in which classes lie apart most for the spread within them.
+"""Linear discriminant analysis: directions that maximise between-class over within-class variance.
 
 The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
 by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).

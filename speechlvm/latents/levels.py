@@ -1,4 +1,4 @@
-"""What each level of a model carries, and on which time scale: information, units in use, correlation over time.
+"""What each level of a model encodes, and on which time scale: information, active units, autocorrelation.
 
 A level has collapsed where its posterior equals its prior: no KL, and posterior means that do not follow the data. Both
 are counted unit by unit: by the variance of the posterior mean over all steps (Burda et al., Importance Weighted

@@ -1,4 +1,4 @@
-"""Phones: do averages over their durations lie apart by phone, for one speaker at a time? (source A, figure 3)"""
+"""Phones: are averages over their durations separable by phone, for one speaker at a time? (source A, figure 3)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speakers: do averages over utterances tell their gender, or their height? (source A, figures 4 to 6)"""
+"""Speakers: do averages over utterances predict gender or height? (source A, figures 4 to 6)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spectra that latents are compared with: what an utterance's short-time spectrum alone says (source A, 3.2).
+"""Spectra for comparison with latents: the information in the short-time spectrum alone (source A, 3.2).
 
 mel is the mel power spectrogram, logmel its logarithm, mfcc the first coefficients of the orthonormal cosine transform
 of logmel. The paper names the first without saying whether a logarithm was taken, hence both. Hop and window are those

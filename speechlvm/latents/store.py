@@ -1,4 +1,4 @@
-"""Representations on disk: what a model, or a spectrogram, makes of each utterance of a set.
+"""Representations on disk: latents, hidden states or spectra of each utterance of a set.
 
     <store>/<name>_<statistic>.<job>.ark    Kaldi float32 matrices (steps, dimensions), one for each utterance
     <store>/<name>_<statistic>.scp          of the whole set: "<utt> <archive>:<offset>"
@@ -231,10 +231,10 @@ class Store:
         """
         if name not in self.representations or statistic not in self.representations[name].statistics:
             known = ", ".join(f"{r.name} ({' '.join(r.statistics)})" for r in self.representations.values())
-            raise UserError(f"{self.directory}: no {statistic} of '{name}'; there are: {known}")
+            raise UserError(f"{self.directory}: no {statistic} of '{name}'; expected: {known}")
         places = self._index(name, statistic)
         if utterance not in places:
-            raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it of another set?")
+            raise UserError(f"{self.directory}: {utterance}: not in {name}_{statistic}.scp; is it from another set?")
         values = read_vectors(places[utterance], utterance, self._again())
         dimensions = self.representations[name].dimensions
         if values.shape[1] != dimensions:

@@ -1,4 +1,4 @@
-"""The systems, one file each; the registry that configurations name them by."""
+"""The systems, one file each, and the registry of their names in configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ancestral sampling as far as all models share it: what is drawn, what is given instead, and the loop over steps.
+"""Ancestral sampling for all models: drawn and given latents, and the loop over steps.
 
 Each level's latents are drawn from its prior given what was drawn before them, and frames from the output distribution
 given the latents and, in autoregressive models, the frames before. A temperature multiplies standard deviations. What

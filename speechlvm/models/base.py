@@ -1,4 +1,4 @@
-"""What every model is: a pure scorer and sampler. It computes no loss, knows no file and logs nothing.
+"""The interface of models: pure scorers and samplers, without losses, files or logs.
 
 inputs (B, T, C) ----> forward ----> Bound: log_likelihood (B, T), KL per level (B, T_l, D_l)
 target (B, T, E) --/      |

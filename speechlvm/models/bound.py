@@ -1,4 +1,4 @@
-"""What a model's evaluation returns: series over steps, and the terms of a bound."""
+"""The result of evaluating a model: series over steps, and the terms of a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best memoryless model of the kind that all networks end in: two discretised logistics (source A, table 1).
+"""The best memoryless model with the output of all networks: two discretised logistics (source A, table 1).
 
 Fitted by maximum likelihood to the exact histogram of the training set, in float64, to convergence.
 """

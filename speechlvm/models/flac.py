@@ -1,4 +1,4 @@
-"""FLAC at its highest level: the lossless compressor that likelihoods of PCM are compared with."""
+"""FLAC at its highest level: the lossless compressor to which likelihoods of PCM are compared."""
 
 from __future__ import annotations
 

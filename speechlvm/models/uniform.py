@@ -1,4 +1,4 @@
-"""Uniform distribution over codes: what knowing nothing costs (16 bits per frame for 16-bit codes)."""
+"""Uniform distribution over codes: the baseline without any model (16 bits per frame for 16-bit codes)."""
 
 from __future__ import annotations
 

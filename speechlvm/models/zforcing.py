@@ -1,4 +1,4 @@
-"""Z-forcing: a stochastic recurrent network whose latents must also tell the future.
+"""Z-forcing: a stochastic recurrent network whose latents must also predict the future.
 
     x_{t-1} --emb--+            prior       p(z_t | h_{t-1})        = N(MLP(h_{t-1}))
                    v            posterior   q(z_t | h_{t-1}, b_t)   = N(MLP([h_{t-1}, b_t]))

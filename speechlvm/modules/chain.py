@@ -1,4 +1,4 @@
-"""Chains: what recurrent models must do step by step, and nothing else.
+"""Chains: the sequential part of recurrent models.
 
 A chain is an ordered list of operations on named values, each (T, B, size), time-major:
 

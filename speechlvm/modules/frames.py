@@ -1,4 +1,4 @@
-"""What concerns frames, steps and precision everywhere."""
+"""Helpers for frames, steps and precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How latents start: as a code that says something, which the decoder can read, close to a prior that costs little."""
+"""Initialisation of latents: an informative code that the decoder can read, close to the prior for a low KL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layer that ends in a distribution's parameters, each measured from where it starts and in a unit of its own."""
+"""The output layer: parameters of a distribution, each with its own offset and scale."""
 
 from __future__ import annotations
 

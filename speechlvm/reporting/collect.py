@@ -1,4 +1,4 @@
-"""Results found on disk, averaged over seeds. No torch in here: it works in seconds, from result.json files alone."""
+"""Results found on disk, averaged over seeds. Does not import torch: fast, from result.json files alone."""
 
 from __future__ import annotations
 

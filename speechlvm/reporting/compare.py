@@ -1,4 +1,4 @@
-"""A table's published figures with ours beside: which results have a place in it, and what is computed."""
+"""Published figures of a table next to ours: which results belong in it, and which values are computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long phones last: box plots of one speaker's and of everybody's (source A, figure 11)."""
+"""Phone durations: box plots for one speaker and for all (source A, figure 11)."""
 
 from __future__ import annotations
 

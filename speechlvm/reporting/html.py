@@ -1,4 +1,4 @@
-"""HTML that cannot be injected into: text is escaped unless this module made it."""
+"""HTML that is safe from injection: text is escaped unless this module made it."""
 
 from __future__ import annotations
 

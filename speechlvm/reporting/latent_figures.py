@@ -1,4 +1,4 @@
-"""Pictures of comparisons: accuracy over k, and classes in the space of an LDA (source A, figures 3 to 6)."""
+"""Figures of comparisons: accuracy over k, and classes in the space of an LDA (source A, figures 3 to 6)."""
 
 from __future__ import annotations
 

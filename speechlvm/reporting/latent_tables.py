@@ -1,4 +1,4 @@
-"""Latent space analysis, and what probes of them reach: tables for RESULTS.md and for an experiment's page.
+"""Tables of latent space analysis and probes, for RESULTS.md and for the page of an experiment.
 
 exp/<train_set>/tables/levels.{csv,tex}         information, units and time scale of each representation
 exp/<train_set>/tables/neighbours.{csv,tex}     accuracies of k nearest neighbours

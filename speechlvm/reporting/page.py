@@ -1,4 +1,4 @@
-"""The page of an experiment: one HTML file that holds all it shows and plays, and needs no network.
+"""The page of an experiment: one self-contained HTML file with all sounds, figures and tables.
 
 It is made from what the stages have left in the experiment's directory; what a stage has not made is said on it.
 """
@@ -267,7 +267,7 @@ class Page:
         for path in paths:
             words = f"{CAPTIONS.get(path.stem, _words(path.stem))} ({path.parent.name})"
             if not path.is_file():
-                self.faults.append(f"{path}: missing; run the stage that makes it")
+                self.faults.append(f"{path}: missing; run the stage that writes it")
                 continue
             source = data_uri(path.read_bytes(), PICTURES[path.suffix])
             figures.append(element("figure", element("img", src=source, alt=words), element("figcaption", words)))

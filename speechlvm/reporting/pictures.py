@@ -1,4 +1,4 @@
-"""Pictures of waveforms: the wave above its spectrogram, several to a page."""
+"""Figures of waveforms: the waveform above its spectrogram, several per page."""
 
 from __future__ import annotations
 

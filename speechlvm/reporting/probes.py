@@ -1,4 +1,4 @@
-"""What probes reach: error rates over the amount of labelled data, as a figure and as lines of text."""
+"""Results of probes: error rates over the amount of labelled data, as a figure and as text."""
 
 from __future__ import annotations
 

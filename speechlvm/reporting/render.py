@@ -1,4 +1,4 @@
-"""Tables as the papers print them, with our figures beside, and all results; unknown cells stay blank.
+"""The papers' tables next to our results, and all results; unknown cells stay blank.
 
 RESULTS.md                       everything, for people
 exp/<train_set>/tables/*.tex     each of the papers' tables as a LaTeX tabular

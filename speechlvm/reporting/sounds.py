@@ -1,4 +1,4 @@
-"""Sounds as parts of a page: a player and a small spectrogram each, in the page itself."""
+"""Sounds embedded in a page: a player and a small spectrogram each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' tables and their figures: what a recipe's conf/tables holds.
+"""The papers' tables and published figures: the files in a recipe's conf/tables.
 
 A table is a YAML file with the table's name:
 

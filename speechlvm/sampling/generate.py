@@ -1,4 +1,4 @@
-"""What a trained model makes: samples, continuations and reconstructions, and what its levels of latents control.
+"""Generation with a trained model: samples, continuations and reconstructions, and variations of levels of latents.
 
 Everything is keyed by a seed. Sequences that differ only in a few latents or in the temperature have the same noise.
 As many as possible are drawn side by side, since a step of 32 rows takes hardly longer than one of four.

@@ -1,4 +1,4 @@
-"""The one place where terms of a bound are weighed (for training) or added up (for scores), for every system.
+"""The one place where terms of a bound are weighted (for training) or summed (for scores), for every system.
 
 objective   mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs: what is minimised
 score       log p(x|z) - KL, or its importance-weighted form, summed exactly: what is reported

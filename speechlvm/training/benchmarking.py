@@ -1,4 +1,4 @@
-"""Parts of benchmarks: an optimiser step as the trainer takes it, the machine's GEMM rate, peak memory."""
+"""Parts of benchmarks: an optimiser step of the trainer, the machine's GEMM rate, peak memory."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def memory_errors(what: str, remedy: str) -> Iterator[None]:
         of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not of_memory and not any(words in str(error) for words in ("not enough memory", "can't allocate memory")):
             raise
-        raise UserError(f"{what} does not fit into memory; lower {remedy}") from error
+        raise UserError(f"{what} does not fit in memory; lower {remedy}") from error
 
 
 def _longest(batch: Sequence[Segment]) -> int:

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate, of the weight of the KL terms and of the weights of auxiliary costs."""
+"""Schedules of the learning rate and of the weights of the KL terms and auxiliary losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer of all systems. After a kill at any moment, the same command finishes with the same numbers.
+"""The trainer of all systems. If killed, rerunning the same command resumes and gives the same numbers.
 
 (With a limit in steps or epochs. A limit in seconds, and a cosine schedule over it, depend on the clock.)
 """
@@ -112,7 +112,7 @@ class Trainer:
         if self.config.training.precision == "float32":
             return None
         if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            log.warning("precision: this processor has no bf16 arithmetic; training in float32")
+            log.warning("precision: this CPU has no bf16 arithmetic; training in float32")
             return None
         return torch.bfloat16
 
@@ -155,7 +155,7 @@ class Trainer:
             return
         if cut := cut_utterances(self.frames, self.config.data):
             log.info(
-                "%d of %d utterances are longer than %d frames and are trained in pieces",
+                "%d of %d utterances are longer than %d frames and are trained in segments",
                 cut, len(self.frames), self.config.data.row_frames,
             )  # fmt: skip
         self.checkpoints.check_space(self.model)
@@ -408,7 +408,7 @@ class Trainer:
                 what = "seed" if key == "seed" else "training data (data_hash)"
                 raise UserError(
                     f"{self.checkpoints.directory}: trained with {what} {getattr(provenance, key)}, now {value}; "
-                    "give this training a name of its own with --tag, or remove the directory"
+                    "choose another name with --tag, or remove the directory"
                 )
         progress = content["progress"]
         try:
@@ -421,8 +421,8 @@ class Trainer:
 
     def _mismatch(self, error: Exception) -> UserError:
         return UserError(
-            f"{self.checkpoints.directory}: the newest checkpoint is not one of this training "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); remove it, to go on from the one before"
+            f"{self.checkpoints.directory}: the newest checkpoint does not belong to this training "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); remove it to resume from the previous one"
         )
 
     def _write_history(self) -> None:

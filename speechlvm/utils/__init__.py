@@ -1,1 +1,1 @@
-"""What every layer uses: errors, files, locks, processes, settings."""
+"""Used by every layer: errors, files, locks, processes, settings."""

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with the exit status that programs return for it."""
+"""Errors that a user can cause, each with its exit status."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Files that are either absent, old or complete, and stages that know when they have been done. No torch in here."""
+"""Atomic writes, and stages that know when they are complete. Does not import torch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             if os.path.lexists(path):
-                raise UserError(f"{path}: is there already; move it away, or choose another name")
+                raise UserError(f"{path}: exists already; move it, or choose another name")
             os.rename(temporary, path)
             sync_directory(path.parent)
     finally:
@@ -140,7 +140,7 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
         free += ", but not one file more"
     return UserError(
         f"{path}: {error.strerror} while writing; at least {needed} bytes are needed, {free}; free some space and run "
-        "the same command again (nothing that was complete has been lost)"
+        "the same command again (no complete results were lost)"
     )
 
 
@@ -248,7 +248,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run the stage that makes it") from error
+        raise UserError(f"{path}: missing; run the stage that writes it") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); remove it and run the stage again") from error
 
@@ -274,7 +274,7 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run the stage that makes it") from error
+        raise UserError(f"{path}: missing; run the stage that writes it") from error
     return digest.hexdigest()
 
 

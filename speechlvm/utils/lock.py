@@ -1,4 +1,4 @@
-"""One run at a time in a directory."""
+"""Lock that allows one run at a time in a directory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def locked(directory: Path) -> Iterator[None]:
             ) from error
         host = socket.gethostname()
         if " process " in owner and not owner.startswith(f"{host} "):
-            print(f"warning: {directory}: {owner} did not end by itself; if it still runs, stop it", file=sys.stderr)
+            print(f"warning: {directory}: {owner} did not exit properly; if it still runs, stop it", file=sys.stderr)
         with disk_errors(path):
             _write(stream, f"{host} process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         try:

@@ -1,4 +1,4 @@
-"""What processes do when they are asked to stop, and when the process that started them dies. No torch in here."""
+"""Processes: graceful stop on signals, and exit when the parent process dies. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharded results: every job writes one shard of a directory, and a merge joins them.
+"""Sharded results: every job writes one shard of a directory, and a final merge combines them.
 
 <directory>/<stem>.<job>.ark     records of the job's utterances
 <directory>/shard.<job>.json     what job <job> wrote, and from what; the last thing that it writes

@@ -1,4 +1,4 @@
-"""Text files of other people's: whatever editor wrote them, and on whatever system."""
+"""Reading text files from any editor and operating system."""
 
 import codecs
 from pathlib import Path

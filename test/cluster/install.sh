@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs what tests of cluster runners need, with apt-get, as root (Debian, Ubuntu): Slurm, munge and Grid Engine. The
-# tests start and stop daemons of their own; the machine's are left unconfigured, and need not run.
+# tests start and stop their own daemons; those of the machine are left unconfigured and need not run.
 set -euo pipefail
 
 packages=(slurm-wlm munge gridengine-client gridengine-exec gridengine-master)
 
 if ! command -v apt-get >/dev/null; then
-    printf 'install.sh: no apt-get here; install these, or what is called so on this system: %s\n' "${packages[*]}" >&2
+    printf 'install.sh: no apt-get; install these packages or their equivalents on this system:  %s\n' "${packages[*]}" >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then

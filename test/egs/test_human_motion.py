@@ -236,7 +236,7 @@ def test_frame_times_are_rounded(frame_time, every, modules):
     if every:
         assert modules.prepare.frames_apart("x", 1 / frame_time, 30) == every
     else:
-        with pytest.raises(UserError, match="recorded at 25 Hz, of which 30 Hz is not a whole part"):
+        with pytest.raises(UserError, match="recorded at 25 Hz, which is not a multiple of 30 Hz"):
             modules.prepare.frames_apart("x", 1 / frame_time, 30)
 
 
@@ -328,7 +328,7 @@ def test_five_thousand_frames_take_less_than_a_second(modules, tmp_path):
 
 BAD_ASF = {
     "empty": ("", ":?.*empty"),
-    "binary": ("\x00\x01\x02 stuff\n", ":1: .*before any section; expected an ASF file"),
+    "binary": ("\x00\x01\x02 stuff\n", ":1: .*before any section; expected ASF"),
     "cut after the bones": (ASF[: ASF.index(":hierarchy")], ":34: no section :hierarchy"),
     "cut in a bone": (ASF[: ASF.index("    dof ry")] + ":hierarchy\n", ":31: .*no 'end'"),
     "cut in the hierarchy": (ASF.replace("    upper fore\n  end\n", ""), ":37: no parent .* for fore; the file is cut"),
@@ -511,7 +511,7 @@ def test_oddities_are_counted(prepared):
     _, _, done = prepared
     for warning in (
         "warning: 1 files are none of .asf, .amc and .bvh and were left out: ",
-        "warning: 2 trials are there twice, with the same bytes: ",
+        "warning: 2 trials are identical copies: ",
         "warning: 1 skeletons have no trial: ",
     ):
         assert warning in done.stderr
@@ -568,7 +568,7 @@ NAMES = {
     "one skeleton each": (
         lambda kind, subject: f"{'xyz'[subject - 1]}/{'My Actor' if kind == '.asf' else f'Walk ({subject})'}{kind}",
         ["my-actor_walk_1", "my-actor_walk_2"],
-        "3 trials are not named after a skeleton, and are of the only one beside them",
+        "3 trials are not named after a skeleton; the only one in their folder is used",
     ),
 }
 
@@ -600,7 +600,7 @@ def test_bvh_files_of_any_name_and_of_two_bodies(tmp_path):
         write(tmp_path / name, text)
     done = run("prepare", "--corpus", tmp_path, "--out", tmp_path / "data")
     assert done.returncode == 0, done.stderr
-    assert "warning: 2 trials have no '_' in their names, as SUBJECT_TRIAL, and are a subject each: " in done.stderr
+    assert "warning: 2 trials have no '_' in their names (SUBJECT_TRIAL); each is a separate subject: " in done.stderr
     assert "warning: 1 trials have other bones than their subject's first trial, whose are drawn: x_b" in done.stderr
     bodies = json.loads((tmp_path / "data/motion.json").read_text())["skeletons"]
     assert {name: joints[1]["offset"][1] for name, joints in bodies.items()} == {"dance-1": -1, "l-ufer": -2, "x": -3}
@@ -617,10 +617,10 @@ def test_bvh_files_of_any_name_and_of_two_bodies(tmp_path):
         ),
         (
             lambda c: write(c / "--.bvh", BVH),
-            "--.bvh: no letter a to z and no digit in its name; rename it, as 02_01.bvh",
+            "--.bvh: no letter a to z and no digit in its name; rename it, e.g. 02_01.bvh",
         ),
         (lambda c: write(c / "02_01.bvh", BVH), "another recording than"),
-        (lambda c: write(c / "05_01.bvh", BVH), "05_01.bvh: recorded at 100 Hz, of which 30 Hz is not a whole part"),
+        (lambda c: write(c / "05_01.bvh", BVH), "05_01.bvh: recorded at 100 Hz, which is not a multiple of 30 Hz"),
         (lambda c: write(c / "05_01.bvh", BVH.replace("0.01", "0.0333333")), "2 frames at 30 Hz give 1 at 30 Hz"),
         (
             lambda c: write(
@@ -648,7 +648,7 @@ def test_all_faults_are_named_at_once(tmp_path):
         path.unlink()
     done = run("prepare", "--corpus", corpus, "--out", tmp_path / "data")
     assert done.returncode == 1
-    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(4 faults in all"):
+    for part in ("01_01.amc: no skeleton", "02_01.amc:", "04_01.amc:", "frame 8 after frame 6", "(4 errors in total"):
         assert part in done.stderr
 
 
@@ -658,9 +658,9 @@ def test_all_faults_are_named_at_once(tmp_path):
         (
             ["--rate_hz", "50"],
             1,
-            "error: AMC files (--amc_rate_hz): recorded at 120 Hz, of which 50 Hz is not a whole part; give",
+            "error: AMC files (--amc_rate_hz): recorded at 120 Hz, which is not a multiple of 50 Hz; give",
         ),
-        (["--rate_hz", "240"], 1, "of which 240 Hz is not a whole part; give --rate_hz 120"),
+        (["--rate_hz", "240"], 1, "which is not a multiple of 240 Hz; give --rate_hz 120"),
         (["--rate_hz", "0"], 2, "--rate_hz 0: expected a number above 0"),
         (["--nj", "0"], 2, "--nj 0: expected a number above 0"),
         (["--rate_hz", "fast"], 2, "argument --rate_hz: invalid float value: 'fast'"),

@@ -120,7 +120,7 @@ def test_writers_without_their_table(prepare, tmp_path):
     data = sets_of(tmp_path / "data")
     speakers = {u.rpartition("_")[2]: s for part in data.values() for u, s in part.utt2spk.items()}
     assert speakers["a01-020x-01"] == "w10089" and speakers["c04-134-03"] == "c04-134"
-    assert "2 forms have no writer in forms.txt or original/, and are a speaker each: c04-134, g01-039" in done.errors
+    assert "2 forms have no writer in forms.txt or original/; each is one speaker: c04-134, g01-039" in done.errors
 
 
 def test_the_tasks_own_sets(prepare, corpus, tmp_path):
@@ -234,7 +234,7 @@ def test_all_damage_is_told_at_once(prepare, corpus, tmp_path):
     for path in (LINE, "lineStrokes/k04/k04-318/k04-318z-03.xml"):
         (corpus / path).write_text("")
     done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data")
-    assert done.errors.count("error: ") == 2 and "(2 faults in all; nothing was written)" in done.errors
+    assert done.errors.count("error: ") == 2 and "(2 errors in total; nothing was written)" in done.errors
 
 
 def copy(corpus, name):
@@ -278,7 +278,7 @@ def test_missing_lines_are_named(prepare, corpus, tmp_path):
     (corpus / LINE).unlink()
     done = run(prepare.main, "--corpus", corpus, "--out", tmp_path / "data")
     assert done.status == 0
-    assert "1 forms lack lines between those that are there: a01-020x" in done.errors
+    assert "1 forms have gaps between their lines: a01-020x" in done.errors
     assert "(no text): a01-020x" in done.errors
     texts = {u for data in sets_of(tmp_path / "data").values() for u in data.text}
     assert not any("a01-020x" in utterance for utterance in texts)
@@ -311,7 +311,7 @@ def test_wrong_usage(prepare, corpus, tmp_path, words):
 def test_lengths_of_stage_5_are_checked_before_anything_is_done(option):
     done = subprocess.run(["bash", "run.sh", option, "0"], cwd=RECIPE, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert f"{option} '0': a whole number from 1" in done.stderr
+    assert f"{option} '0': expected an integer from 1" in done.stderr
 
 
 def test_download_says_where_to_get_it(tmp_path):

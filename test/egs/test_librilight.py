@@ -169,6 +169,6 @@ def test_download_of_what_is_there_is_a_no_op(original):
     done = subprocess.run([*command, "--sets", "dev_clean test_other"], cwd=RECIPE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"corpus: {original} holds the fine-tuning subset",
-        f"corpus: {original} holds dev-clean test-other",
+        f"corpus: {original} contains the fine-tuning subset",
+        f"corpus: {original} contains dev-clean test-other",
     ]

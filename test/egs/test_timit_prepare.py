@@ -232,7 +232,7 @@ def test_all_faults_are_listed(corpus, tmp_path):
     remove(f"{OTHER}/SA1.WAV")(corpus)
     result = run(corpus, tmp_path / "out")
     assert result.stderr.count("error: ") == 3
-    assert result.stderr.strip().endswith("(3 faults in all; nothing was written)")
+    assert result.stderr.strip().endswith("(3 errors in total; nothing was written)")
 
 
 WARNINGS = {

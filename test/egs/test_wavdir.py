@@ -141,7 +141,7 @@ def test_odd_files_are_read_and_told_in_one_warning(plain, tmp_path, run):
             file.write(more)
     result = run(plain, tmp_path / "out", "--bits", "16")
     assert result.stderr == (
-        "warning: 3 audio files are not quite as their formats prescribe, and were read as other programs read them: "
+        "warning: 3 audio files have malformed headers that other programs accept: "
         f"{plain}/3.wav (1 byte behind the data), {plain}/4.wav (500 bytes behind the data), "
         f"{plain}/odd.wav (128 bytes behind the data)\n"
     )
@@ -324,7 +324,7 @@ def test_all_faults_are_named(plain, tmp_path, run):
         (plain / f"{index}.wav").write_bytes(b"RIFF")
     result = run(plain, tmp_path / "out")
     assert result.returncode == 1 and result.stderr.count("error: ") == 3
-    assert result.stderr.endswith("(3 faults in all; nothing was written)\n")
+    assert result.stderr.endswith("(3 errors in total; nothing was written)\n")
 
 
 def test_folders_that_are_none_or_hold_nothing(tmp_path, run):
@@ -355,9 +355,9 @@ def test_too_little_for_three_sets(plain, tmp_path, run):
         (["--test_size", "0"], 2, "--test_size 0: expected 1 to 9"),
         (["--valid_size", "1.5"], 2, "--valid_size 1.5: expected a share below 1 (0.1), or a number of files (20)"),
         (["--valid_size", "nan"], 2, "--valid_size nan: expected a share"),
-        (["--rate_hz", "16k"], 2, "'16k': a whole number of Hz is expected"),
-        (["--rate_hz", "0"], 2, "'0': a whole number of Hz is expected"),
-        (["--channel", "left"], 2, "'left': mix, or the number of a channel from 0, is expected"),
+        (["--rate_hz", "16k"], 2, "'16k': expected an integer in Hz"),
+        (["--rate_hz", "0"], 2, "'0': expected an integer in Hz"),
+        (["--channel", "left"], 2, "'left': expected mix, or the number of a channel from 0"),
         (["--speakers", "me"], 2, "invalid choice"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The audio books of the Blizzard Challenge 2013 in small: noise for speech, in the layouts of the release."""
+"""The audiobooks of the Blizzard Challenge 2013 in small: noise for speech, in the layouts of the release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The set-up's decisions and the environment's check, without building an environment."""
+"""The setup's decisions and the environment's check, without building an environment."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ spec.loader.exec_module(check_install)
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout with its set-up files only, in a path with blanks."""
+    """A checkout with its setup files only, in a path with blanks."""
     root = tmp_path / "a clone"
     (root / "tools").mkdir(parents=True)
     for path in [TOOLS / "requirements.txt", TOOLS / "setup.sh", TOOLS / "check_install.py"]:
@@ -67,11 +67,11 @@ def venv(checkout):
 
 
 def test_what_passed_the_check_is_not_checked_again_until_the_lock_changes(checkout, venv):
-    venv('echo called >>"${0%/venv/bin/python}/calls"; echo "all well: python 3.11"')
+    venv('echo called >>"${0%/venv/bin/python}/calls"; echo "ok: python 3.11"')
     calls = checkout / "tools" / "calls"
     first, second = setup(checkout), setup(checkout)
     assert (first.returncode, first.stderr) == (0, "")
-    assert "environment ready after" in first.stdout and "all well: python 3.11" in first.stdout
+    assert "environment ready after" in first.stdout and "ok: python 3.11" in first.stdout
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert calls.read_text(encoding="utf-8").count("called") == 1
     with open(checkout / "tools" / "requirements.txt", "a", encoding="utf-8") as pins:
@@ -110,7 +110,7 @@ def test_a_clone_that_cannot_be_written_is_one_line(checkout):
     )
     (checkout / "tools").chmod(0o755)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "tools cannot be written" in done.stderr and "use a clone of your own" in done.stderr
+    assert "tools is not writable" in done.stderr and "use your own clone" in done.stderr
 
 
 def test_an_index_out_of_reach_is_one_line(checkout, venv):
@@ -218,7 +218,7 @@ def test_another_environment_is_left_alone(checkout):
     command = [sys.executable, checkout / "tools" / "check_install.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "is not of tools/venv; use tools/venv/bin/python" in done.stderr
+    assert "is not in tools/venv; use tools/venv/bin/python" in done.stderr
 
 
 def test_an_import_that_fails_is_reported_whatever_it_raises(monkeypatch):

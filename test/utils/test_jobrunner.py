@@ -95,13 +95,13 @@ def test_options_become_the_schedulers(tmp_path):
         (SITE, ["--num-threads", "4"], "--num-threads '4': {conf} has no line 'option num_threads=* ...' for it"),
         (SITE, ["--requeue", "true"], "--requeue 'true': {conf} has no line"),
         (SITE, ["--colour", "red"], "--colour 'red': {conf} has no line"),
-        ("option mem=* --mem=$0\n", [], "{conf}: a line as 'command sbatch' is missing"),
+        ("option mem=* --mem=$0\n", [], "{conf}: no 'command' line, e.g. 'command sbatch'"),
         (
             "command sbatch\noption mem\n",
             [],
             "{conf}:2: expected 'command ...', 'default name=value' or 'option name=value",
         ),
-        ("command sbatch\ndefault time=long\n", [], "{conf}:2: --time 'long': a time as"),
+        ("command sbatch\ndefault time=long\n", [], "{conf}:2: --time 'long': expected a time such as"),
         ("command sbatch 'x\n", [], "{conf}:1: No closing quotation"),
         ("command\n", [], "{conf}:1: expected 'command ...'"),
     ],
@@ -159,7 +159,7 @@ def test_cmd_sh_chooses_the_runner_and_a_recipes_own_configuration(tmp_path):
     assert cmd(tmp_path, "slurm").stdout == "|".join(["slurm.py --config conf/slurm.conf"] * 2)
     wrong = cmd(tmp_path, "queue")
     assert wrong.returncode == 2
-    assert wrong.stderr == 'bash: cmd.sh: unknown cmd_backend "queue"; known are local slurm sge pbs\n'
+    assert wrong.stderr == 'bash: cmd.sh: unknown cmd_backend "queue"; expected local, slurm, sge or pbs\n'
 
 
 @pytest.mark.parametrize("word", ["plain", "a b", "it's", "new\nline", "", "é\t", os.fsdecode(b"\xff")])

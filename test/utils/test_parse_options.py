@@ -81,9 +81,9 @@ def test_what_is_left_stays(script):
         (["--never", "3"], "unknown option '--never'"),
         (["--PATH", "/"], "unknown option '--PATH'"),
         (["-n", "3"], "unknown option '-n'"),
-        (["--nj"], "option '--nj' wants a value"),
-        (["--nj", "--smoke", "true"], "option '--nj' wants a value"),
-        (["--smoke", "yes"], "is true or false, not 'yes'"),
+        (["--nj"], "option '--nj' requires a value"),
+        (["--nj", "--smoke", "true"], "option '--nj' requires a value"),
+        (["--smoke", "yes"], "must be true or false, not 'yes'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(script, arguments, message):

@@ -60,7 +60,7 @@ def test_states_of_an_array(pbs, answers):
     answers["-f", "-x", "-t", "12[].head"] = QSTAT
     states = pbs.Pbs().states("12[].head")
     assert {job: (state.phase.name, state.reason, state.node, state.status) for job, state in states.items()} == {
-        1: ("STOPPED", "out of time; ask for more with --time", "n7", 1),
+        1: ("STOPPED", "out of time; request more with --time", "n7", 1),
         2: ("WAITING", "Not Running: Insufficient amount of resource: ngpus (R: 8 A: 4T: 4)", "", 1),
         3: ("RUNNING", "", "n8", 1),
     }
@@ -93,7 +93,7 @@ def test_a_warned_job_is_submitted_once_more_by_itself_unless_all_is_cancelled(p
         return f"{10 * len(asked)}{'[]' if '-J' in words else ''}.head\n"
 
     def warned(job):
-        left = {"status": 75, "stopped": True, "error": "could not be queued again: no"}
+        left = {"status": 75, "stopped": True, "error": "could not be requeued:  no"}
         (tmp_path / f"status.{job}").write_text(json.dumps(left), encoding="utf-8")
 
     monkeypatch.setattr(pbs, "call_scheduler", answer)
@@ -120,7 +120,7 @@ def test_a_warned_job_is_submitted_once_more_by_itself_unless_all_is_cancelled(p
     [
         ({"job_state": "F", "Exit_status": "0", "exec_host": "n1/0"}, ("ENDED", "")),
         ({"job_state": "F", "Exit_status": "1", "exec_host": "n1/0"}, ("ENDED", "")),
-        ({"job_state": "F", "Exit_status": "-27"}, ("STOPPED", "out of memory; ask for more with --mem")),
+        ({"job_state": "F", "Exit_status": "-27"}, ("STOPPED", "out of memory; request more with --mem")),
         ({"job_state": "F", "Exit_status": "271"}, ("STOPPED", "killed by signal 15: cancelled, or over a limit")),
         ({"job_state": "F", "Exit_status": "-77"}, ("STOPPED", "stopped by PBS with Exit_status -77; ")),
         ({"job_state": "X"}, ("STOPPED", "cancelled")),

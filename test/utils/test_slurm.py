@@ -148,7 +148,7 @@ def test_time_limits(start, slurm, tmp_path):
     assert said[0] == "0" and said[-1] == "450" and len(said) > 2
     assert all(stopped == resumed for stopped, resumed in zip(said[1:-1:2], said[2::2], strict=True))
     status, err = end(stubborn)
-    assert status == 1 and "1 (out of time; ask for more with --time)" in err
+    assert status == 1 and "1 (out of time; request more with --time)" in err
 
 
 @pytest.mark.recipe
@@ -248,7 +248,7 @@ def test_jobs_of_a_killed_runner_are_cancelled_by_the_next(start, call, slurm, t
     process = start("x.log", "sleep", "60")
     wait_for((tmp_path / "x.log").exists)
     status, _, err = call("x.log", "true")
-    assert status == 1 and re.search(r"x.log: another runner \(host \S+, process \d+, since \S+\) is at it", err)
+    assert status == 1 and re.search(r"x.log: another runner \(host \S+, process \d+, since \S+\) uses it", err)
     process.kill()
     process.communicate()
     assert len(slurm.jobs(tmp_path)) == 1

@@ -232,7 +232,7 @@ def test_what_stages_6_to_8_are_asked_for(tree):
     recipe = script.read_text(encoding="utf-8")
     script.write_text(recipe.replace("train_set=train\n", "train_set=train\nmaterial=vectors\n"), encoding="utf-8")
     status, _, err = tree.run(*chosen, "--analyses", "levels probes", "--expdir", "v")
-    assert status == 1 and "--analyses probes: they are for speech, and not for vectors" in err
+    assert status == 1 and "--analyses probes: probes are for speech, not for vectors" in err
     script.write_text(recipe, encoding="utf-8")
 
     status, _, err = tree.run(*chosen, "--analyses", "durations")
@@ -316,7 +316,7 @@ def test_a_table_without_experiments_can_only_be_printed(tree):
     (tree.recipe / "conf" / "tables" / "T2.yaml").write_text("rows:\n  - {minimum_std: 1}\n", encoding="utf-8")
     status, _, err = tree.run("--stage", "3", "--tables", "T2", "--models", "all")
     assert (status, err.count("\n")) == (2, 1)
-    assert "--tables 'T2': only computed, so no system in conf/*.yaml is left; print it with --stage 10" in err
+    assert "--tables 'T2': computed, so no system in conf/*.yaml is selected; print it with --stage 10" in err
     assert tree.run("--stage", "10", "--tables", "T2", "--models", "all")[0] == 0
     assert tree.summary() == ["report RESULTS.md", "likelihoods"]
 
@@ -374,34 +374,34 @@ def test_smoke_is_kept_apart(tree):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stage", "9", "--stop_stage", "3"], "--stage 9 --stop_stage 3: nothing lies between"),
-        (["--stage", "x"], "--stage 'x': a whole number from 0 to 10"),
-        (["--stage", "11"], "--stage '11': a whole number from 0 to 10"),
+        (["--stage", "9", "--stop_stage", "3"], "--stage 9 --stop_stage 3: stop_stage precedes stage"),
+        (["--stage", "x"], "--stage 'x': expected an integer from 0 to 10"),
+        (["--stage", "11"], "--stage '11': expected an integer from 0 to 10"),
         (["--stage", "-1"], "--stage '-1'"),
-        (["--nj", "0"], "--nj '0': a whole number from 1"),
+        (["--nj", "0"], "--nj '0': expected an integer from 1"),
         (["--nj", "2.5"], "--nj '2.5'"),
         (["--ngpu", "1"], "--ngpu 1: 0 GPUs are visible"),
-        (["--ngpu", "99"], "--ngpu '99': a whole number from 0 to 64"),
-        (["--num_nodes", "2"], "--num_nodes 2: with cmd_backend=local (cmd.sh) a training has one machine"),
-        (["--max_frames", "0"], "--max_frames '0': a whole number from 1"),
-        (["--stage"], "wants a value"),
-        (["--models", "a nonesuch"], "unknown 'nonesuch'; known are: a a_c b c"),
-        (["--tables", "Z9"], "unknown 'Z9'; known are: T1"),
-        (["--models", "a", "--tables", "T1"], "--models 'a' --tables 'T1': no system in conf/*.yaml is left"),
+        (["--ngpu", "99"], "--ngpu '99': expected an integer from 0 to 64"),
+        (["--num_nodes", "2"], "--num_nodes 2: cmd_backend=local (cmd.sh) trains on one machine"),
+        (["--max_frames", "0"], "--max_frames '0': expected an integer from 1"),
+        (["--stage"], "requires a value"),
+        (["--models", "a nonesuch"], "unknown 'nonesuch'; expected: a a_c b c"),
+        (["--tables", "Z9"], "unknown 'Z9'; expected: T1"),
+        (["--models", "a", "--tables", "T1"], "--models 'a' --tables 'T1': no system in conf/*.yaml is selected"),
         (["--seeds", "1,2"], "--seeds '1,2'"),
         (["--seeds", " "], "--seeds"),
         (["--tag", "a/b"], "--tag 'a/b'"),
-        (["--models", "a b", "--tag", "c"], "--tag 'c': a_c is a system of its own"),
-        (["--sample_seconds", "-1"], "--sample_seconds '-1': a number of seconds above 0"),
+        (["--models", "a b", "--tag", "c"], "--tag 'c': a_c is the name of another system"),
+        (["--sample_seconds", "-1"], "--sample_seconds '-1': expected a number of seconds above 0"),
         (["--sample_seconds", "0.0"], "--sample_seconds '0.0'"),
         (["--sample_seconds", "2 s"], "--sample_seconds '2 s'"),
-        (["--dumps", "mp3"], "unknown 'mp3'; known are: mulaw logmel"),
+        (["--dumps", "mp3"], "unknown 'mp3'; expected: mulaw logmel"),
         (["--codings", "alaw"], "unknown 'alaw'"),
-        (["--analyses", "phone"], "unknown 'phone'; known are: levels phones gender height durations probes"),
-        (["--analysis_sets", "dev"], "unknown 'dev'; known are: train valid test"),
-        (["--phone_classes", "48"], "unknown '48'; known are: 61 39"),
-        (["--latent_samples", "0"], "a whole number from 1"),
-        (["--probe_minutes", "10 most"], "--probe_minutes '10 most': numbers of minutes above 0, or all, are expected"),
+        (["--analyses", "phone"], "unknown 'phone'; expected: levels phones gender height durations probes"),
+        (["--analysis_sets", "dev"], "unknown 'dev'; expected: train valid test"),
+        (["--phone_classes", "48"], "unknown '48'; expected: 61 39"),
+        (["--latent_samples", "0"], "expected an integer from 1"),
+        (["--probe_minutes", "10 most"], "--probe_minutes '10 most': expected numbers of minutes above 0, or all"),
         (["--smoke", "maybe"], "true or false"),
         (["--nonsense", "1"], "unknown option '--nonsense'"),
         (["leftover"], "unexpected argument 'leftover'"),
@@ -423,7 +423,7 @@ def test_seconds_are_not_ignored_where_lengths_are_in_frames(tree):
         text.replace("train_set=train\n", "train_set=train\nsample_args=(--frames 7)\n"), encoding="utf-8"
     )
     status, _, err = tree.run("--stage", "10", "--sample_seconds", "3")
-    assert status == 2 and "--sample_seconds 3: lengths of samples are in frames in this recipe" in err
+    assert status == 2 and "--sample_seconds 3: this recipe sets the length of samples in frames" in err
     assert tree.run("--stage", "10")[0] == 0
 
 

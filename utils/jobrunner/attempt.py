@@ -1,4 +1,4 @@
-"""A job's command, once: head and end of its log, its environment, and its process group."""
+"""One attempt of a job: header and footer of its log, its environment, and its process group."""
 
 import contextlib
 import os

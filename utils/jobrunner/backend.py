@@ -1,6 +1,6 @@
-"""What a scheduler must be able to do (Backend), and what is said to it and about it.
+"""The interface of schedulers (Backend).
 
-To add one: a module beside this one with a subclass of Backend, its name in `jobrunner.job.BACKENDS`, a program
+To add one: a module in this package with a subclass of Backend, its name in `jobrunner.job.BACKENDS`, a program
 utils/<name>.py, a file utils/conf/<name>.conf, and a case in utils/cmd.sh.
 """
 

@@ -9,20 +9,20 @@ WRONG_USAGE, INTERRUPTED = 2, 75
 GRACE_SECONDS = 120.0  # to finish a training step and write a checkpoint, after which jobs are killed
 
 HELP = """
-JOB may be any name; every occurrence of it in the log's path and in the command becomes the job's number. Options:
-  --num-threads N      processors of each job (default 1; 0: all of its machine)
-  --gpu N              GPUs of each job, on each of its nodes (default 0: the job sees none)
+JOB may be any name; it is replaced by the job's number in the path of the log and in the command. Options:
+  --num-threads N      CPUs of each job (default 1; 0: all of its machine)
+  --gpu N              GPUs of each job on each node (default 0: none visible)
   --num-nodes N        machines of each job (default 1); with more, the command is started once on each, with
                        MASTER_ADDR, MASTER_PORT and NUM_NODES in its environment
   --mem 8G             memory of each job on each node
   --time 2:00:00       time limit of each job: [days-]hours:minutes:seconds, or a number and its unit: 2h, 90m, 600s
-  --max-jobs-run N     at most so many jobs at once
-  --requeue true       a job that is warned of its end by the scheduler, and then exits with 75, is queued again
-  --config FILE        how these options are passed on to the scheduler
+  --max-jobs-run N     maximum number of concurrent jobs
+  --requeue true       requeue a job that exits with 75 after a warning by the scheduler
+  --config FILE        mapping of these options to those of the scheduler
 
-Each job's output goes to its log, which is appended to, between a head (host, start, command) and an end (exit status,
-duration). Exit status: 0; 2 for wrong usage, here or of all jobs that failed; 75 if interrupted, or if all jobs that
-failed ended with 75 (run the same command again); 1 if a job failed otherwise. Failing jobs are named, with the last
+Each job appends its output to its log, between a header (host, start, command) and a footer (exit status,
+duration). Exit status: 0; 2 for wrong usage, here or in all failed jobs; 75 if interrupted, or if all failed jobs
+exited with 75 (run the same command again); 1 if a job failed otherwise. Failed jobs are listed, with the last
 lines of the first three logs.
 """
 
@@ -88,9 +88,9 @@ def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
         if word.startswith("-"):
             if not re.fullmatch(r"--[A-Za-z][A-Za-z0-9_-]*", word) or not (further or option_name(word) in CHECKS):
                 known = ", ".join("--" + name.replace("_", "-") for name in CHECKS)
-                raise UsageError(f"unknown option {word!r}; known are {known}")
+                raise UsageError(f"unknown option {word!r}; expected {known}")
             if len(rest) < 2:
-                raise UsageError(f"{word} wants a value")
+                raise UsageError(f"{word} requires a value")
             call.options[option_name(word)] = check(option_name(word), rest[1])
             del rest[:2]
         elif match := re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=([0-9]{1,6})(?::([0-9]{1,6}))?", word):
@@ -98,15 +98,15 @@ def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
                 raise UsageError(f"{word!r}: jobs were given before as {call.name}=...")
             first, last = int(match[2]), int(match[3] or match[2])
             if not 1 <= first <= last:
-                raise UsageError(f"{word!r}: jobs count from 1, as in {match[1]}=1:4")
+                raise UsageError(f"{word!r}: jobs are numbered from 1, e.g. {match[1]}=1:4")
             call.name, call.jobs = match[1], range(first, last + 1)
             del rest[0]
         elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word):
-            raise UsageError(f"{word!r}: expected NAME=first:last, as in JOB=1:4")
+            raise UsageError(f"{word!r}: expected NAME=first:last, e.g. JOB=1:4")
         else:
             break
     if len(rest) < 2:
-        raise UsageError("a log file and a command are expected; --help shows how")
+        raise UsageError("expected a log file and a command; see --help")
     call.log, call.command = rest[0], rest[1:]
     if len(call.jobs) > 1 and call.name not in call.log:
         raise UsageError(f"{len(call.jobs)} jobs would share the log {call.log}; put {call.name} into it")
@@ -130,7 +130,7 @@ def check(option: str, text: str) -> str:
 def _count(least: int) -> Callable[[str, str], str]:
     def read(given: str, text: str) -> str:
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-            raise UsageError(f"{given}: a whole number of at least {least} is expected")
+            raise UsageError(f"{given}: expected an integer of at least {least}")
         return str(int(text))
 
     return read
@@ -139,7 +139,7 @@ def _count(least: int) -> Callable[[str, str], str]:
 def _memory(given: str, text: str) -> str:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([MGT])B?", text, re.IGNORECASE)
     if not match or float(match[1]) == 0:
-        raise UsageError(f"{given}: a size as 8G is expected")
+        raise UsageError(f"{given}: expected a size such as 8G")
     return f"{max(1, round(float(match[1]) * {'M': 1, 'G': 1 << 10, 'T': 1 << 20}[match[2].upper()]))}M"
 
 
@@ -153,13 +153,13 @@ def _time(given: str, text: str) -> str:
     elif number:
         seconds = int(number[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[number[2]]
     if not seconds:
-        raise UsageError(f"{given}: a time as 2:00:00 (hours, minutes, seconds) or 2h is expected")
+        raise UsageError(f"{given}: expected a time such as 2:00:00 (hours, minutes, seconds) or 2h")
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _truth(given: str, text: str) -> str:
     if text not in ("true", "false"):
-        raise UsageError(f"{given}: true or false is expected")
+        raise UsageError(f"{given}: expected true or false")
     return text
 
 

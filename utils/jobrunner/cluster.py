@@ -205,13 +205,13 @@ class Runner:
             fresh.touch()
             fresh.unlink()
         except OSError as error:  # a full disk is no reason to give jobs up
-            self.disk.say(f"{self.directory}: {error.strerror}; its jobs go on")
+            self.disk.say(f"{self.directory}: {error.strerror}; its jobs continue")
         try:
             names = set(os.listdir(self.directory))
         except FileNotFoundError:  # somebody removed it, so that jobs cannot report any more
             raise
         except OSError as error:
-            self.disk.say(f"{self.directory}: {error.strerror}; its jobs go on")
+            self.disk.say(f"{self.directory}: {error.strerror}; its jobs continue")
             return
         for job in list(self.jobs.values()):
             if f"status.{job.number}" not in names:
@@ -231,7 +231,7 @@ class Runner:
         try:
             states = self.backend.states(self.submitted)
         except SchedulerError as error:
-            self.silence.say(f"the scheduler does not answer: {error}; its jobs go on")
+            self.silence.say(f"the scheduler does not answer: {error}; its jobs continue")
             return
         self.silence.reset()
         for job in list(self.jobs.values()):
@@ -304,7 +304,7 @@ class Runner:
                 if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
                     return True
                 if not said:
-                    say(f"cancelling {self.backend.name} job {submitted}, and waiting for what runs of it to stop")
+                    say(f"cancelling {self.backend.name} job {submitted}, and waiting for its running jobs to stop")
                     said = True
                 if time.monotonic() >= again:  # a job that was just warned may have queued itself in the meantime
                     self.backend.cancel(submitted)
@@ -337,7 +337,7 @@ class Runner:
                         )
         except BlockingIOError as error:
             owner = (left / "owner").read_text(encoding="utf-8").strip()
-            raise RunnerError(f"{self.call.log}: another runner ({owner}) is at it; wait for it, or stop it") from error
+            raise RunnerError(f"{self.call.log}: another runner ({owner}) uses it; wait for it, or stop it") from error
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -373,5 +373,5 @@ def main(backend: Backend, arguments: list[str], usage: str) -> int:
     config = Config(Path(call.options.pop("config", default)))
     command = config.command + config.arguments(call)
     if call.number("num_nodes", 1) > 1 and not backend.many_nodes:
-        raise UsageError(f"--num-nodes {call.options['num_nodes']}: on {backend.name} a job has one node only")
+        raise UsageError(f"--num-nodes {call.options['num_nodes']}: on {backend.name} a job has one node")
     return Runner(backend, call, command).run()

@@ -1,13 +1,13 @@
-"""How options are passed on to a scheduler: a file in the grammar of Kaldi's conf/slurm.conf and conf/queue.conf.
+"""Mapping of options to those of a scheduler: a file in the syntax of Kaldi's conf/slurm.conf and conf/queue.conf.
 
-    command sbatch                    the program that submits, with options that all jobs get
-    default gpu=0                     an option that counts as given, unless it is
-    option mem=* --mem=$0             what --mem VALUE becomes; $0 is the value
-    option gpu=0                      what one value becomes, here nothing; comes before the line with *
-    option queue=* --partition=$0     an option of one's own
+    command sbatch                    the program that submits, with options for all jobs
+    default gpu=0                     the default of an option
+    option mem=* --mem=$0             the replacement of --mem VALUE; $0 is the value
+    option gpu=0                      the replacement of one value, here nothing; comes before the line with *
+    option queue=* --partition=$0     a custom option
 
-Lines are divided into words as a shell does it (quotes keep blanks), but no shell ever sees them: a word reaches the
-scheduler as it is, whatever stands in it or in a value.
+Lines are split into words as in a shell (quotes keep blanks), but no shell ever expands them: a word reaches the
+scheduler unchanged, whatever it or a value contains.
 """
 
 import re
@@ -39,7 +39,7 @@ class Config:
             except (ValueError, UsageError) as error:
                 raise UsageError(f"{path}:{number}: {error}; see utils/jobrunner/config.py") from error
         if not self.command:
-            raise UsageError(f"{path}: a line as 'command sbatch' is missing")
+            raise UsageError(f"{path}: no 'command' line, e.g. 'command sbatch'")
 
     def _read(self, words: list[str]) -> None:
         match words:

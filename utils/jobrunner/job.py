@@ -1,10 +1,10 @@
-"""What runs on a compute node: one job, from the description that cluster.py has left.
+"""Runs one job on a compute node, from the description written by cluster.py.
 
-Whatever signal the scheduler sends (a warning before the time limit, an end, a preemption), the command's process group
-gets one SIGTERM, and is waited for. What became of the job goes to `status.<job>` beside the description:
+On any signal of the scheduler (a warning before the time limit, termination, preemption), the command's process group
+gets one SIGTERM and is waited for. The outcome of the job is written to `status.<job>` next to the description:
     status    exit status of the command; 75 if it ended because of such a signal
-    stopped   whether such a signal came: the scheduler may yet start the job again
-    error     why there was more to it than the command's status, or nothing
+    stopped   whether such a signal came: the scheduler may still restart the job
+    error     an error of the runner itself, or nothing
 """
 
 import contextlib
@@ -90,7 +90,7 @@ class Task:
             try:
                 return self.backend.requeue()
             except (SchedulerError, UsageError) as problem:
-                error = f"could not be queued again: {problem}"
+                error = f"could not be requeued: {problem}"
         write_status(status_file, {"status": status, "stopped": stopped, "error": error})
         return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine
 

@@ -1,4 +1,4 @@
-"""Jobs on this machine: starts them as processors and GPUs become free, and waits for all of them."""
+"""Jobs on this machine: starts them as CPUs and GPUs become free, and waits for all of them."""
 
 import os
 import re

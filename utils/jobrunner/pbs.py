@@ -1,4 +1,4 @@
-"""OpenPBS and PBS Professional by their programs qsub, qstat and qdel.
+"""OpenPBS and PBS Professional, using qsub, qstat and qdel.
 
 Torque differs: there arrays are submitted with -t, their variable is PBS_ARRAYID, `qstat -x` means something else, and
 ended jobs are in state C with a lower-case exit_status.
@@ -17,14 +17,14 @@ KILLED = 256  # plus the signal's number: Exit_status of a script that was kille
 STOPPED = {  # Exit_status of jobs that the server or the node has stopped
     -1: ("could not start", 1),
     -2: ("could not start", 1),
-    -4: ("its node was started again", INTERRUPTED),
-    -11: ("to be run again, and deleted", INTERRUPTED),
-    -24: ("used more processors than it asked for with --num-threads", 1),
-    -25: ("used more processors than it asked for with --num-threads", 1),
-    -26: ("out of memory; ask for more with --mem", 1),
-    -27: ("out of memory; ask for more with --mem", 1),
-    -28: ("out of processor time", 1),
-    -29: ("out of time; ask for more with --time", 1),
+    -4: ("its node was restarted", INTERRUPTED),
+    -11: ("to be rerun, but deleted", INTERRUPTED),
+    -24: ("used more CPUs than requested with --num-threads", 1),
+    -25: ("used more CPUs than requested with --num-threads", 1),
+    -26: ("out of memory; request more with --mem", 1),
+    -27: ("out of memory; request more with --mem", 1),
+    -28: ("out of CPU time", 1),
+    -29: ("out of time; request more with --time", 1),
 }
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@~-]+")
 
@@ -136,7 +136,7 @@ class Pbs(Backend):
 
     def requeue(self) -> int:
         """See `Backend`; the runner submits the job once more when it finds this in its status."""
-        raise SchedulerError("PBS lets only its operators do that")
+        raise SchedulerError("PBS allows this only to operators")
 
 
 def server(command: list[str]) -> list[str]:

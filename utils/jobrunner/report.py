@@ -1,4 +1,4 @@
-"""What a runner says: progress on a terminal, failing jobs with the ends of their logs, and its exit status."""
+"""Output of runners: progress on a terminal, failed jobs with the ends of their logs, and the exit status."""
 
 import contextlib
 import os

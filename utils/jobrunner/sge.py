@@ -1,4 +1,4 @@
-"""Grid Engine (Sun's, Son of, Open, Univa or Altair) by its programs qsub, qstat, qacct and qdel."""
+"""Grid Engine (Sun's, Son of, Open, Univa or Altair), using qsub, qstat, qacct and qdel."""
 
 import getpass
 import re

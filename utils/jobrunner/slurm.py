@@ -12,10 +12,10 @@ STOPPED = {
     "CANCELLED": ("cancelled", 75),
     "DEADLINE": ("past its deadline", 1),
     "NODE_FAIL": ("its node failed", 75),
-    "OUT_OF_MEMORY": ("out of memory; ask for more with --mem", 1),
+    "OUT_OF_MEMORY": ("out of memory; request more with --mem", 1),
     "PREEMPTED": ("preempted", 75),
     "REVOKED": ("moved to another cluster", 1),
-    "TIMEOUT": ("out of time; ask for more with --time", 1),
+    "TIMEOUT": ("out of time; request more with --time", 1),
 }
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 ALL_STATES = ("--all", "--states=all")

@@ -2,7 +2,7 @@
 # Stage 1: data directories of the corpus.
 set -euo pipefail
 corpus=  # the corpus
-out=data # where the sets are made
+out=data # output directory of the sets
 max_bad=0 # audio files that may be rejected
 . utils/parse_options.sh
 

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
-    parser.add_argument("--out", type=Path, required=True, help="where the sets are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of the sets")
     add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0

@@ -1,4 +1,4 @@
-"""How memory and time of preparation, dumping, training and scoring go with the hours of audio and with jobs.
+"""How memory and time of preparation, dumping, training and scoring scale with hours of audio and number of jobs.
 
 From the recipe's directory, after ``. ./path.sh``:
 

@@ -1,4 +1,4 @@
-"""Makes the data directories train, valid and test from the audio books of the Blizzard Challenge 2013.
+"""Makes the data directories train, valid and test from the audiobooks of the Blizzard Challenge 2013.
 
 The books are one reader's. They were given out as MP3 files, one to a chapter, below a directory ``unsegmented``; some
 also as recordings without loss and cut into sentences, in zip files. What is there is found at any depth, in any
@@ -81,9 +81,9 @@ def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[
         plain = ARCHIVES.sub("", archive.name)
         target = out / archive.relative_to(root).parent / (plain + UNPACKED)
         if done:
-            log.tolerate(f"archives were left packed, as a directory '{UNSEGMENTED}' is there", str(archive))
+            log.tolerate(f"archives were not unpacked, because there is a directory '{UNSEGMENTED}'", str(archive))
         elif archive.with_name(plain).is_dir():
-            log.tolerate("archives were left packed, as they lie beside a directory of their name", str(archive))
+            log.tolerate("archives were not unpacked, because there is a directory with their name", str(archive))
         else:
             try:
                 unpack_once(archive, target)
@@ -139,9 +139,9 @@ def find_recordings(files: Iterable[tuple[Path, Path]], log: Log) -> list[Record
         group.sort(key=lambda recording: ENDINGS.index(recording.path.suffix.lower()))
         for other in group[1:]:
             if other.path.suffix.lower() == group[0].path.suffix.lower():
-                log.fault(f"{other.path}: no other id than {group[0].path}; rename one of the two")
+                log.fault(f"{other.path}: same id as {group[0].path}; rename one of the two")
             else:
-                log.tolerate("recordings are there in a better container too and were left out", str(other.path))
+                log.tolerate("recordings that also exist in a better container were left out", str(other.path))
     return [group[0] for _, group in sorted(found.items())]
 
 
@@ -185,7 +185,7 @@ def describe_books(recordings: list[Recording], log: Log) -> None:
         # Otherwise the last number in names is not the chapter's.
         if len(there) == len(numbers[book]) > 1 and max(there) - min(there) < 2 * len(there):
             for number in sorted(set(range(min(there), max(there))) - there):
-                log.tolerate("chapters are missing between others", f"{book} {number}")
+                log.tolerate("chapters are missing from a sequence", f"{book} {number}")
     if hours.total() < 0.95 * RELEASED_HOURS:
         warn(f"{hours.total():.1f} hours in all; the published experiments used {RELEASED_HOURS} of the release")
 
@@ -205,14 +205,14 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
     if any(below for _, below in inner):
         for path, below in inner:
             if below is None and path.suffix.lower() in ENDINGS:
-                log.tolerate(f"recordings lie outside '{UNSEGMENTED}' and were left out", str(path))
+                log.tolerate(f"recordings are outside '{UNSEGMENTED}' and were left out", str(path))
         places = [(path, below) for path, below in inner if below]
     else:
         places = [(path, Path(root.name) / below if below.parent == Path() else below) for path, below in places]
     recordings = find_recordings(places, log)
     if not recordings:
         log.fault(
-            f"{root}: no audio books; looked for files {' '.join(ENDINGS[:8])} and archives .tar.bz2 .tar.gz .zip at "
+            f"{root}: no audiobooks; looked for files {' '.join(ENDINGS[:8])} and archives .tar.bz2 .tar.gz .zip at "
             "any depth; give the directory that Lessac_Blizzard2013_CatherineByers_train was unpacked into"
         )
 
@@ -258,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
     add_max_bad(parser)
     arguments = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Acclaim's skeletons (ASF) and motions (AMC), as the CMU Graphics Lab's motion capture database has them.
+"""Acclaim skeletons (ASF) and motions (AMC), as in the CMU Graphics Lab's motion capture database.
 
 Text from ``#`` (at the start of a line or after a blank) to the end of the line is a comment; commas and parentheses
 are blanks; case does not matter. A bone's rotations are applied in the order in which its dof are listed, about axes
@@ -105,12 +105,12 @@ def read_asf(path: Path) -> AcclaimSkeleton:
                 raise lines.error(number, f"section {words[0]} is given twice")
             sections[words[0]] = section = [(number, words[1:])] if words[1:] else []
         elif not sections:
-            raise lines.error(number, f"'{' '.join(words)}' before any section; expected an ASF file, as :version 1.10")
+            raise lines.error(number, f"'{' '.join(words)}' before any section; expected ASF, e.g. :version 1.10")
         elif words:
             section.append((number, words))
     for name in (":root", ":bonedata", ":hierarchy"):
         if name not in sections:
-            raise lines.error(last, f"no section {name} up to the end of the file; it is cut or no ASF file")
+            raise lines.error(last, f"no section {name} up to the end of the file; it is cut or not an ASF file")
 
     unit = {words[0]: (number, words[1:]) for number, words in sections.get(":units", [])}.get("angle")
     if unit is not None and " ".join(unit[1]) not in UNITS:
@@ -140,7 +140,7 @@ def _read_root(lines: _Lines, section: list[tuple[int, list[str]]]) -> tuple[tup
         elif words[0] != "axis":
             raise lines.error(last, f"'{words[0]}' in :root; expected order, axis, position or orientation")
     if order is None:
-        raise lines.error(last, "no order in :root; expected a line as 'order TX TY TZ RX RY RZ'")
+        raise lines.error(last, "no order in :root; expected a line such as 'order TX TY TZ RX RY RZ'")
     return order, position
 
 
@@ -177,7 +177,7 @@ def _read_bones(lines: _Lines, section: list[tuple[int, list[str]]], unit: str |
         elif key == "axis":
             if len(values) != 4 or sorted(values[3]) != ["x", "y", "z"]:
                 raise lines.error(
-                    number, f"axis {' '.join(values)}; expected three angles and their order, as 0 0 20 XYZ"
+                    number, f"axis {' '.join(values)}; expected three angles and their order, e.g. 0 0 20 XYZ"
                 )
             angles = np.array(lines.floats(number, values[:3], 3, "axis"))
             if unit == ":radians":

@@ -1,4 +1,4 @@
-"""BVH: skeleton and motion in one file, as the conversions of the CMU database have them.
+"""BVH: skeleton and motion in one file, as in conversions of the CMU database.
 
 Case of keywords does not matter, lines may be broken anywhere in HIERARCHY; each frame is one line of MOTION. A
 joint's name is the rest of its line, with "_" for blanks. A joint's rotations are multiplied in the order in which its
@@ -115,7 +115,7 @@ def read_bvh(path: Path) -> BvhFile:
             f"'{words.next()}' after the root's end; expected MOTION, as one root is read; give each body its own file",
         )
     if motion is None:
-        raise words.error(len(lines), "no line MOTION up to the end of the file; it is cut or no BVH file")
+        raise words.error(len(lines), "no line MOTION up to the end of the file; it is cut or not a BVH file")
     values, rate_hz, oddities = _read_frames(path, lines, motion, sum(map(len, channels)))
     columns = [
         dict(zip(kinds, part.T, strict=True))

@@ -1,4 +1,4 @@
-"""Film strips and animations of what models of human motion generate, beside the real motion.
+"""Film strips and animations of generated human motion, next to real motion.
 
 For each experiment, below <exp>/<model>/seed<k>/motion: films.png and films.pdf (rows of figures at equal distances in
 time, each row with its path seen from above), and motion.gif. For all of them together, films.png and films.pdf below

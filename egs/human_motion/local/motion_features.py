@@ -1,4 +1,4 @@
-"""Frames of real values from a motion, and back.
+"""Conversion of a motion to real-valued frames, and back.
 
 A frame says what changed in place and direction since the frame before, and everything else as it is:
 

@@ -108,18 +108,18 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
             continue
         subject = asf.stem if asf else path.stem.partition("_")[0]
         if asf and not _belongs(path, asf):
-            log.tolerate("trials are not named after a skeleton, and are of the only one beside them", str(path))
+            log.tolerate("trials are not named after a skeleton; the only one in their folder is used", str(path))
         elif not asf and subject == path.stem:
-            log.tolerate("trials have no '_' in their names, as SUBJECT_TRIAL, and are a subject each", str(path))
+            log.tolerate("trials have no '_' in their names (SUBJECT_TRIAL); each is a separate subject", str(path))
         name = trial_name(subject, path.stem)
         if not name:
-            log.fault(f"{path}: no letter a to z and no digit in its name; rename it, as 02_01{kind}")
+            log.fault(f"{path}: no letter a to z and no digit in its name; rename it, e.g. 02_01{kind}")
             continue
         used.add(asf)
         if name not in trials:
             trials[name] = Trial(name, path, asf)
         elif _same(trials[name], path, asf):
-            log.tolerate("trials are there twice, with the same bytes", str(path))
+            log.tolerate("trials are identical copies", str(path))
         else:
             log.fault(
                 f"{path}: another recording than {trials[name].path}, of the same name; rename or remove one of the two"
@@ -171,7 +171,7 @@ def frames_apart(what: str, recorded_hz: float, rate_hz: float) -> int:
     every = round(recorded_hz / rate_hz)
     if every < 1 or abs(every * rate_hz / recorded_hz - 1) > RATE_TOLERANCE:
         raise UserError(
-            f"{what}: recorded at {recorded_hz:g} Hz, of which {rate_hz:g} Hz is not a whole part; "
+            f"{what}: recorded at {recorded_hz:g} Hz, which is not a multiple of {rate_hz:g} Hz; "
             f"give --rate_hz {recorded_hz / max(1, every):g}, for instance"
         )
     return every
@@ -273,7 +273,7 @@ def choose_channels(sets: dict[str, list[Trial]], names: list[str], log: Log) ->
     for other in ("valid", "test"):
         for name, kept, also in zip(names, moving, moves(sets[other]), strict=True):
             if also and not kept:
-                log.tolerate("channels move only outside of train and were left out", f"{name} ({other})")
+                log.tolerate("channels are constant only in train and were left out", f"{name} ({other})")
     return still
 
 
@@ -325,7 +325,7 @@ def _read_all(read: Callable[[Trial], Trial], trials: list[Trial], jobs: int) ->
         try:
             return list(pool.map(read, trials, chunksize=4))
         except BrokenProcessPool:
-            raise UserError("a process that reads trials was killed, for want of memory? try a smaller --nj") from None
+            raise UserError("a process that reads trials was killed (out of memory?); try a smaller --nj") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -378,7 +378,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument(
         "--rate_hz", type=float, default=30, help="frame rate after decimation; must divide the original rate"
     )

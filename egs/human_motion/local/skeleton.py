@@ -1,4 +1,4 @@
-"""Skeletons whose joints rotate, the motion of one, and where its joints are in space (forward kinematics).
+"""Skeletons with rotating joints, their motions, and positions of joints in space (forward kinematics).
 
 Both file formats come down to the same tree. A joint j hangs at a fixed offset o_j from its parent p and rotates in a
 frame A_j of its own (the identity in BVH, the bone's axis in ASF):

@@ -2,7 +2,7 @@
 # Stage 1: data directories of the IAM On-Line Handwriting Database.
 set -euo pipefail
 corpus=         # the corpus
-out=data        # where train, valid and test are made
+out=data        # output directory of train, valid and test
 division=graves # graves or t1
 clip=           # bound of offsets, or empty
 leave_out=      # names of lines

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Stage 0: the database is given out after registration; this only finds out whether it is there.
+# Stage 0: the database is distributed after registration; this only checks that it exists.
 set -euo pipefail
-corpus= # where it should be
+corpus= # path of the corpus
 . utils/parse_options.sh
 . utils/log.sh
 
-[ -d "${corpus}" ] || die "the corpus is not at '${corpus}' (a relative path starts at ${PWD}); register at \
+[ -d "${corpus}" ] || die "the corpus is not at '${corpus}' (relative paths start at ${PWD}); register at \
 https://fki.tic.heia-fr.ch/databases/iam-on-line-handwriting-database, unpack lineStrokes-all, ascii-all and the lists \
-of the task IAM-OnDB-t1 in one directory and say where: IAM_ONDB= in db.sh, or --iam_ondb DIR"
+of the task IAM-OnDB-t1 in one directory and set its path: IAM_ONDB= in db.sh, or --iam_ondb DIR"
 printf 'corpus: %s\n' "${corpus}"

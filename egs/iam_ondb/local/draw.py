@@ -1,4 +1,4 @@
-"""Pages of handwriting as PNG and PDF: a page for each model, and source B's figure 3, real lines beside all models'.
+"""Pages of handwriting as PNG and PDF: one per model, and source B's figure 3, real lines next to those of all models.
 
     <exp>/handwriting/<model>_seed<k>      everything that stage 5 made: samples from the prior, continuations (the
                                            real beginning in grey), originals and reconstructions

@@ -126,7 +126,7 @@ def read_lists(corpus: Corpus, log: Log) -> dict[str, list[str]]:
             if not form:
                 continue
             if not FORM.fullmatch(form):
-                log.fault(f"{place}: '{line.strip()}'; expected the name of a form, as a01-000u")
+                log.fault(f"{place}: '{line.strip()}'; expected the name of a form, e.g. a01-000u")
             elif form in forms:
                 log.tolerate("forms are in a list twice", f"{place} {form}")
             elif form in seen:
@@ -221,7 +221,7 @@ def read_frames(name: str, path: Path, clip: float | None, log: Log) -> np.ndarr
     places, last = read_points(path)
     offsets = np.diff(places, axis=0)
     if last[0]:
-        log.tolerate("lines begin with a stroke of one point, whose lift is in no frame", name)
+        log.tolerate("lines begin with a stroke of one point, whose pen lift is lost", name)
     if np.abs(offsets).max() > LONG_UNITS:
         log.tolerate(f"lines have offsets beyond {LONG_UNITS} units, as of lost points (--clip bounds them)", name)
     if clip is not None:
@@ -338,15 +338,15 @@ def make_sets(corpus: Corpus, arguments: argparse.Namespace, log: Log) -> dict[s
     for form in forms:
         names = sorted(corpus.lines[form])
         if [int(name[-2:]) for name in names] != list(range(int(names[0][-2:]), int(names[-1][-2:]) + 1)):
-            log.tolerate("forms lack lines between those that are there", form)
+            log.tolerate("forms have gaps between their lines", form)
         if form not in writers:
-            log.tolerate("forms have no writer in forms.txt or original/, and are a speaker each", form)
+            log.tolerate("forms have no writer in forms.txt or original/; each is one speaker", form)
         texts |= read_texts(corpus, form, names, log)
         speaker = f"w{writers[form]}" if form in writers else form
         speakers[form] = {name: speaker for name in names if name not in arguments.leave_out}
         absent -= set(names)
     for name in sorted(absent):
-        log.fault(f"--leave_out {name}: no such line in the sets; expected names as a01-000u-01")
+        log.fault(f"--leave_out {name}: no such line in the sets; expected names such as a01-000u-01")
     sets = divide(lists, speakers, arguments.division, arguments.seed)
     paths = {name: path for form in forms for name, path in corpus.lines[form].items()}
     speaker_of = {name: speaker for of_form in speakers.values() for name, speaker in of_form.items()}
@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory with lineStrokes and the lists below it")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
     parser.add_argument(
         "--clip", type=float, metavar="UNITS", help="clip dx and dy to this range; default: no clipping"

@@ -3,10 +3,10 @@
 set -euo pipefail
 finetuning=  # the fine-tuning subset
 corpus=      # LibriSpeech
-out=data     # where the sets are made
+out=data     # output directory of the sets
 hours=10h    # training set: 10h, 1h or 10min
 test_sets="" # sets to score; empty: all
-nj=2         # threads that read
+nj=2         # number of threads that read
 max_bad=0 # audio files that may be rejected
 . utils/parse_options.sh
 

@@ -7,15 +7,15 @@ sets=""     # LibriSpeech's data directories: dev_clean ...
 . utils/parse_options.sh
 . utils/log.sh
 
-# Where preparation will find it: in folders further below, too.
+# Where preparation will find it: also in folders further below.
 found="$(find -L "${finetuning}" -maxdepth 8 -name archives -prune -o -type d -name 9h -print -quit 2>/dev/null || true)"
 if [ -n "${found}" ]; then
-    printf 'corpus: %s holds the fine-tuning subset\n' "${finetuning}"
+    printf 'corpus: %s contains the fine-tuning subset\n' "${finetuning}"
 else
-    # A path with a slip in it is not filled with gigabytes.
+    # Do not download gigabytes to a mistyped path.
     [ -d "${finetuning}" ] || [ "${finetuning}" = downloads ] ||
-        die "no directory '${finetuning}' (a relative path starts at ${PWD}); say where the fine-tuning subset lies: \
-LIBRILIGHT= in db.sh, or --librilight DIR; or make the directory, if it is to be downloaded there"
+        die "no directory '${finetuning}' (relative paths start at ${PWD}); set the path of the fine-tuning subset: \
+LIBRILIGHT= in db.sh, or --librilight DIR; or create the directory to download to it"
     python -m speechlvm.bin.download --archives local/archives.yaml --to "${finetuning}"
 fi
 

@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         "--finetuning", type=Path, required=True, help="the directory librispeech_finetuning, or the one above it"
     )
     parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
-    parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of the data directories")
     parser.add_argument("--hours", choices=tuple(HOURS), default="10h", help="size of the training set")
     parser.add_argument("--test_sets", default="", help="test sets of LibriSpeech, as 'dev_clean'; empty: all")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")

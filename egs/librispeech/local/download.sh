@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Stage 0: downloads those sets of LibriSpeech that are asked for and missing.
+# Stage 0: downloads the requested sets of LibriSpeech that are missing.
 set -euo pipefail
 corpus=   # the directory LibriSpeech, or the one above it
 sets=""   # data directories: train_clean_100 dev_clean ...
-mirror="" # address to download from in place of that in archives.yaml; empty: that one
+mirror="" # address to download from instead of that in archives.yaml
 . utils/parse_options.sh
 . utils/log.sh
 
-# Where preparation will find them: given a set, in the directory above it; or else in folders further below.
+# Where preparation will find them: given a set, in the directory above it; otherwise in folders further below.
 [[ " ${sets//_/-} " != *" $(basename -- "${corpus}") "* ]] || corpus="$(dirname -- "${corpus}")"
 named=()
 there=
@@ -21,7 +21,7 @@ if [ -z "${there}" ] && [ -d "${corpus}" ] && [ -n "${sets}" ]; then
     [ -z "${found}" ] || corpus="$(dirname -- "${found}")"
 fi
 
-# Archives bring LibriSpeech/<set>.
+# Archives contain LibriSpeech/<set>.
 to="${corpus}"
 [ "$(basename -- "${corpus}")" != LibriSpeech ] || to="$(dirname -- "${corpus}")"
 
@@ -33,17 +33,17 @@ for set in ${sets//_/-}; do
     [ ! -d "${corpus}/${set}" ] && [ ! -d "${corpus}/LibriSpeech/${set}" ] || continue
     missing+="${missing:+ }${set}"
 done
-# In one place they are a corpus; what would be downloaded comes to another one than what is there.
+# All sets must be in one directory: downloaded ones would be in a different one from those that exist.
 [ -z "${direct}" ] || [ -z "${elsewhere}" ] || [ "${to}" != "${corpus}" ] ||
-    die "'${corpus}' itself holds ${direct}, but ${elsewhere} would be in '${corpus}/LibriSpeech', where archives are \
-unpacked; rename '${corpus}' to LibriSpeech and give that path, or move what it holds there"
+    die "'${corpus}' itself contains ${direct}, but ${elsewhere} would be in '${corpus}/LibriSpeech', where archives \
+are unpacked; rename '${corpus}' to LibriSpeech and give that path, or move its contents there"
 if [ -z "${missing}" ]; then
-    printf 'corpus: %s holds %s\n' "${corpus}" "${sets//_/-}"
+    printf 'corpus: %s contains %s\n' "${corpus}" "${sets//_/-}"
     exit 0
 fi
-# A path with a slip in it is not filled with gigabytes.
+# Do not download gigabytes to a mistyped path.
 [ -d "${to}" ] || [ "$(realpath -m -- "${to}")" = "$(realpath -m -- downloads)" ] ||
-    die "no directory '${to}' (a relative path starts at ${PWD}); say where LibriSpeech lies: LIBRISPEECH= in db.sh, or \
---librispeech DIR; or make the directory, if it is to be downloaded there"
+    die "no directory '${to}' (relative paths start at ${PWD}); set the path of LibriSpeech: LIBRISPEECH= in db.sh, or \
+--librispeech DIR; or create the directory to download to it"
 exec python -m speechlvm.bin.download --archives local/archives.yaml --only "${missing}" --to "${to}" \
     --mirror "${mirror}"

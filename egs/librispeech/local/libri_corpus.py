@@ -94,7 +94,7 @@ def find_root(corpus: Path, names: Iterable[str]) -> Path:
         )
     if len(places) > 1:
         raise UserError(
-            f"{corpus}: sets lie in {places[0]} and in {places[1]}; expected all of {', '.join(names)} side by side; "
+            f"{corpus}: sets are in {places[0]} and in {places[1]}; expected all of {', '.join(names)} side by side; "
             "move them into one directory"
         )
     [place] = places
@@ -152,7 +152,7 @@ def read_chapter(chapter: Chapter) -> Log:
         is_audio = path.parent == chapter.directory and path.suffix.lower() in (".flac", ".wav", *LOSSY)
         match = UTTERANCE.fullmatch(path.stem) if is_audio else None
         if match and path.stem in chapter.utterances:
-            log.tolerate("recordings are there in a better container too and were left out", str(path))
+            log.tolerate("recordings that also exist in a better container were left out", str(path))
         elif match and f"{match[1]}-{match[2]}" == chapter.prefix:
             utterance = chapter.utterances[path.stem] = Utterance(path.stem, chapter.speaker, path)
             try:

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="the directory LibriSpeech, or the one above it")
-    parser.add_argument("--out", type=Path, required=True, help="where the data directories are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of the data directories")
     parser.add_argument("--subset", choices=tuple(SUBSETS), default="full", help="full, or mini: Mini LibriSpeech")
     parser.add_argument("--test_sets", default="", help="test sets of the subset, as 'dev_clean'; empty: all")
     parser.add_argument("--nj", type=int, default=2, help="threads that read")

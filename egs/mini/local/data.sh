@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Stage 1: data directories, by the very preparation that TIMIT has.
+# Stage 1: data directories, made by TIMIT's preparation.
 set -euo pipefail
 corpus=data/corpus # corpus in TIMIT's layout
-out=data           # where train, valid and test are made
+out=data           # output directory of train, valid and test
 valid_by=speaker   # speaker or utterance
 . utils/parse_options.sh
 

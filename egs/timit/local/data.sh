@@ -2,7 +2,7 @@
 # Stage 1: data directories of TIMIT.
 set -euo pipefail
 corpus=            # the corpus
-out=data           # where train, valid and test are made
+out=data           # output directory of train, valid and test
 valid_by=utterance # speaker or utterance
 sa=keep            # keep or drop
 max_bad=0 # audio files that may be rejected

@@ -125,7 +125,7 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
     for utterance in found.values():
         for path in utterance.lossy:
             if utterance.audio:
-                log.tolerate("recordings are there in a better container too and were left out", str(path))
+                log.tolerate("recordings that also exist in a better container were left out", str(path))
             else:
                 log.reject(path, lossy(path))
         if not utterance.audio and not utterance.lossy:
@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the corpus."""
     parser = make_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus, or the one above it")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/ and test/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--valid_by", choices=("utterance", "speaker"), default="utterance")
     parser.add_argument("--valid_utterances", type=int, help="default: 5 %% of TRAIN, 231 of the full corpus")
     parser.add_argument("--valid_speakers", type=int, help="for --valid_by speaker; default: 5 %% of them, at least 2")
@@ -373,7 +373,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--expected", type=int, nargs=2, default=FULL_CORPUS, metavar="N", help="utterances in TRAIN and TEST"
     )
-    parser.add_argument("--further_phones", default="", help="labels beside TIMIT's codes, of an imitation of it")
+    parser.add_argument("--further_phones", default="", help="further phone labels, for an imitation of TIMIT")
     add_max_bad(parser)
     prepare(parser.parse_args(argv))
     return 0

@@ -2,18 +2,18 @@
 # Stage 1: data directories of a folder of audio files.
 set -euo pipefail
 wav_dir=       # the folder
-out=data       # where train, valid and test are made, and audio with what had to be converted
+out=data       # output directory of train, valid and test, and of audio that had to be converted
 dumpdir=dump   # not searched for audio
-expdir=exp     # not searched either: samples of models lie there
+expdir=exp     # not searched either: contains samples of models
 rate_hz=       # resample to this rate; empty: the files' own
-channel=       # the number of a channel from 0, or mix; empty: none may have several
-bits=          # 16: round what is not 16-bit integers
-clip=false     # true: clip what is beyond full scale
-allow_streamed=false # true: read headers without the number of samples
+channel=       # number of a channel from 0, or mix; empty: all files must be mono
+bits=          # 16: round other formats to 16-bit integers
+clip=false     # true: clip samples beyond full scale
+allow_streamed=false # true: accept headers without the number of samples
 max_bad=0      # audio files that may be rejected
 speakers=none  # folder, prefix or none
 split=random   # random or speaker
-valid_size=0.1 # share of the files or speakers, or how many
+valid_size=0.1 # fraction of the files or speakers, or their number
 test_size=0.1  # the same for the test set
 . utils/parse_options.sh
 

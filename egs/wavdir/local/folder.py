@@ -1,4 +1,4 @@
-"""The audio files of a folder: finding them, reading their headers, converting what has to be, reading all once."""
+"""Audio files of a folder: finds them, reads their headers, converts them if necessary, and reads each once."""
 
 import hashlib
 import os
@@ -84,9 +84,7 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
         UserError: no such folder, one that cannot be searched, or no audio files in it.
     """
     if not root.is_dir():
-        raise UserError(
-            f"{shown(root)}: no such folder; give one of audio files (a relative path starts at the recipe)"
-        )
+        raise UserError(f"{shown(root)}: no such folder; give one of audio files (relative paths start at the recipe)")
     ours = {_identity(path.stat()) for path in apart if path.exists()}
     found: list[Path] = []
 
@@ -96,7 +94,7 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
         return path.name.startswith(".")
 
     def again(folder: Path) -> None:
-        log.tolerate("links lead to folders that are searched anyway", shown(folder.relative_to(root)))
+        log.tolerate("links to folders that are searched anyway were skipped", shown(folder.relative_to(root)))
 
     for path in files_below(root, again, lambda folder: not hidden(folder) and _identity(folder.stat()) not in ours):
         ending = path.suffix.lower()

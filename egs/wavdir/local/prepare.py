@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line and prepares the folder."""
     parser = make_parser(__doc__)
     parser.add_argument("--wav_dir", type=Path, required=True, help="directory of audio files, searched recursively")
-    parser.add_argument("--out", type=Path, required=True, help="where train/, valid/, test/ and audio/ are written")
+    parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/, test/ and audio/")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="subdirectories to skip")
     parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own")
     parser.add_argument("--channel", type=channel, help="channel of multi-channel files: mix, or an index from 0")
@@ -247,14 +247,14 @@ def main(argv: list[str] | None = None) -> int:
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or not 0 < int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f"'{text}': a whole number of Hz is expected")
+        raise argparse.ArgumentTypeError(f"'{text}': expected an integer in Hz")
     return int(text)
 
 
 def channel(text: str) -> int | str:
     """mix, or the number of a channel."""
     if text != "mix" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}': mix, or the number of a channel from 0, is expected")
+        raise argparse.ArgumentTypeError(f"'{text}': expected mix, or the number of a channel from 0")
     return int(text) if text != "mix" else text
 
 

@@ -1,1 +1,1 @@
-"""Getting corpora: download, unpacking, conversion, and what preparing them reports."""
+"""Corpora: download, unpacking, conversion, and shared code of preparation."""

@@ -1,4 +1,4 @@
-"""Conversion of recordings in any container that libsndfile reads to 16-bit mono RIFF WAVE, in blocks.
+"""Conversion of recordings in any container that libsndfile reads to 16-bit mono RIFF WAVE, block by block.
 
 Likelihoods are statements about exact sample values, so a conversion is made once, in preparation, and recorded:
 
@@ -274,7 +274,7 @@ def _decode(
         ):  # what was promised was a guess from the size of the file
             promised = decoded
         elif promised - decoded <= MP3_TOLERANCE_FRAMES:
-            log.tolerate("MP3 files end less than two blocks before their header says", str(source))
+            log.tolerate("MP3 files are up to two blocks shorter than their headers say", str(source))
             promised = decoded
     if decoded < promised:
         raise UserError(f"{source}: header says {promised} samples, found {decoded}; {COPY_AGAIN}")

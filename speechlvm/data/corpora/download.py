@@ -1,4 +1,4 @@
-"""Corpora that may be downloaded: what their archives are, and getting them complete or not at all.
+"""Downloadable corpora: the list of their archives, and their download, complete or not at all.
 
 A recipe lists its archives in ``local/archives.yaml``::
 
@@ -143,7 +143,7 @@ def _place(tree: Path, to: Path, content: str) -> None:
         if not target.exists():
             path.rename(target)
         elif not filecmp.cmp(path, target, shallow=False):
-            log.warning("%s: has other bytes in %s; the one that is there stays", target, tree.name)
+            log.warning("%s: differs from the file in %s; keeping the existing one", target, tree.name)
     (tree / content).rename(to / content)
     shutil.rmtree(tree)
 
@@ -153,10 +153,10 @@ def _fetch(archive: Archive, url: str, file: Path) -> None:
     if file.exists():
         wrong = _difference(archive, file)
         if wrong:
-            raise UserError(f"{file}: {wrong}; remove it to have it downloaded")
+            raise UserError(f"{file}: {wrong}; remove it to download it again")
         return
     part = file.with_name(f"{file.name}.part")
-    log.info("%s: fetching", url)
+    log.info("%s: downloading", url)
     _transfer(archive, url, part)
     wrong = _difference(archive, part)
     if wrong:
@@ -172,7 +172,7 @@ def _difference(archive: Archive, file: Path) -> str:
         return f"{_size(file)} bytes, expected {archive.bytes}"
     log.info("%s: verifying %d bytes", file, _size(file))
     if archive.checksum == "unpublished":
-        log.warning("%s: nobody publishes its checksum; its SHA-256 is %s", file, hash_file(file))
+        log.warning("%s: no published checksum; its SHA-256 is %s", file, hash_file(file))
         return ""
     algorithm = archive.checksum.partition(":")[0]
     found = f"{algorithm}:{hash_file(file, algorithm)}"
@@ -191,7 +191,7 @@ def _transfer(archive: Archive, url: str, part: Path) -> None:
             if failures > len(WAITS_S):
                 raise _unavailable(url, part, f"{error} (tried {failures} times)") from error
             wait_s = WAITS_S[failures - 1]
-            log.warning("%s: %s; %d bytes are here; trying again in %g s", url, error, _size(part), wait_s)
+            log.warning("%s: %s; %d bytes downloaded so far; retrying in %g s", url, error, _size(part), wait_s)
             time.sleep(wait_s)
 
 
@@ -233,7 +233,7 @@ def _open(url: str, headers: dict[str, str], part: Path) -> http.client.HTTPResp
 def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
     """Empties `part` and notes what the server calls the version that will be in it, if it says so."""
     if _size(part):
-        log.warning("%s: the server may have another file now; its %d bytes are fetched again", part, _size(part))
+        log.warning("%s: the file on the server may have changed; downloading its %d bytes again", part, _size(part))
     _discard(part)
     tag = response.headers.get("ETag", "W/")
     # weak tags (W/"...") do not vouch for every byte

@@ -1,4 +1,4 @@
-"""What the preparations of all corpora share: faults and warnings, entries in any case, draws, and writing the sets."""
+"""Shared code of all preparations: errors and warnings, case-insensitive search, splits, and writing the sets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_max_bad(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}': a whole number is expected")
+        raise argparse.ArgumentTypeError(f"'{text}': expected an integer")
     return int(text)
 
 
@@ -91,7 +91,7 @@ def corpus_files(log: Log, *roots: Path) -> list[Path]:
     """
 
     def again(folder: Path) -> None:
-        log.tolerate("links lead to folders that are searched anyway", shown(folder))
+        log.tolerate("links to folders that are searched anyway were skipped", shown(folder))
 
     there = [root for root in roots if root.exists()]
     return [path for root in there for path in (files_below(root, again) if root.is_dir() else [root])]
@@ -219,7 +219,7 @@ def prepare_sets(
         sets = make(log)
         for name, data in sets.items():
             if not data.utt2spk and not log.failed:
-                log.fault(f"{name}: no utterances are left for this set; give more data, or a division that fills it")
+                log.fault(f"{name}: no utterances are left for this set; give more data, or another split")
         log.report()
         train = next(iter(sets.values()))
         for name, data in sets.items():

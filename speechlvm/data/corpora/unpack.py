@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody should have to trust: of members only names and bytes are taken.
+"""Unpacking of untrusted archives: only names and bytes of members are used.
 
 Links, devices and names that lead elsewhere are refused. No owner, mode or time is set. This goes for tar and zip and
 for every Python alike: tarfile's own filter lets links through, had holes before 3.11.14, 3.12.12 and 3.13.6, and does
@@ -53,7 +53,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> None:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of a decoder
             raise
         raise UserError(
-            f"{archive}: damaged, or not the archive its name says ({error or type(error).__name__}); get it again"
+            f"{archive}: damaged, or not of the type its name says ({error or type(error).__name__}); download it again"
         ) from error
     for path in (*target.rglob("*"), target):
         sync_directory(path)  # files as well

@@ -1,4 +1,4 @@
-"""Mu-law code archives and log-mel features, for analyses and for other toolkits; models do not read them."""
+"""Archives of mu-law codes and log-mel features, for analyses and other toolkits; models do not read them."""
 
 from __future__ import annotations
 

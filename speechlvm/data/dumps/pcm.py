@@ -46,7 +46,7 @@ def write(
                 frames += len(samples)
                 if frames > MOST_FRAMES:
                     raise UserError(
-                        f"{utterance}: more than {MOST_FRAMES} frames, which a record holds; dump it in pieces, by "
+                        f"{utterance}: more than {MOST_FRAMES} frames, which a record holds; dump it in segments, with "
                         "--segment_frames"
                     )
                 data = samples.astype("<i2", copy=False).tobytes()

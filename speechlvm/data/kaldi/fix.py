@@ -1,4 +1,4 @@
-"""Fixing data directories by removing or sorting lines, and by cutting ends that are a little late."""
+"""Repair of data directories by removing or sorting lines, and by cutting ends that are slightly late."""
 
 from __future__ import annotations
 
@@ -191,5 +191,5 @@ def _regenerate(path: Path, contents: dict[str, Contents], lengths: dict[str, in
         found = [(line.key, sorted(line.rest.split())) for line in old.lines]
         if found != [(key, sorted(value.split())) for key, value in column.items()]:  # blanks and order are free
             source = "utt2spk" if name == "spk2utt" else "the audio files"
-            done.append(f"{path / name}: computed anew from {source}")
+            done.append(f"{path / name}: recomputed from {source}")
             old.lines = [Line(number, key, value) for number, (key, value) in enumerate(column.items(), 1)]

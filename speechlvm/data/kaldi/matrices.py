@@ -149,7 +149,7 @@ def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
             raise UserError(f"{path}:{number}: {line!r}; expected 'name real' or 'name binary', each name once")
         channels[parts[0]] = parts[1]
     if not channels:
-        raise UserError(f"{path}:1: empty file; expected a line 'name real|binary' a channel")
+        raise UserError(f"{path}:1: empty file; expected a line 'name real|binary' per channel")
     path = directory / "rate_hz"
     if not path.exists():
         return channels, None

@@ -1,4 +1,4 @@
-"""TIMIT's 61 phone codes: how each is articulated, and the usual folding into 39 classes.
+"""TIMIT's 61 phone codes, their articulation, and the usual folding into 39 classes.
 
 Manners follow the classes of the corpus's own documentation (PHONCODE.DOC). The folding is that of K.-F. Lee and
 H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE Trans. ASSP 37 (1989): allophones

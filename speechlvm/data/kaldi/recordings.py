@@ -1,4 +1,4 @@
-"""What wav.scp and segments name: files, commands whose output is audio, utterances that are parts of recordings."""
+"""Reading the recordings in wav.scp and segments: files, commands that output audio, parts of recordings."""
 
 from __future__ import annotations
 

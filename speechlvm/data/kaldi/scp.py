@@ -1,4 +1,4 @@
-"""Entries of wav.scp and segments: files, commands whose output is audio, parts of recordings."""
+"""Entries of wav.scp and segments: files, commands that output audio, parts of recordings."""
 
 from __future__ import annotations
 

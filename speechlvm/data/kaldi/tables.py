@@ -1,4 +1,4 @@
-"""The files of a Kaldi data directory: what each line holds, and reading them with every fault named.
+"""The files of a Kaldi data directory: their line formats, and reading them with all errors reported.
 
 The files that make up a directory (see `TABLES`), one entry a line, sorted by bytes as LC_ALL=C sorts:
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data directory: each file by itself, files with each other, and with the audio or archives."""
+"""Validation of data directories: each file alone, files against each other, and against the audio or archives."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
             if speakers and number > 1 and line.rest in known_speakers:
                 faults.append(
                     f"{here}: {line.key}: speaker '{line.rest}' is also in {known_speakers[line.rest]}; "
-                    "test speakers must be unseen; divide the corpus anew"
+                    "test speakers must be unseen; split the corpus again"
                 )
             elif number < 2:
                 known_speakers.setdefault(line.rest, here)

@@ -1,4 +1,4 @@
-"""Probes: small recognisers on frozen representations, which show what can be read from them, and with how many labels.
+"""Probes: small recognisers on frozen representations, which show what can be decoded, and with how many labels.
 
 Every representation is brought to one clock (`clock`), gets the same recogniser, the same number of optimiser steps on
 the same batches (`training`), and is compared by its error on the test set (`tasks`). Results of single runs stay on

@@ -1,4 +1,4 @@
-"""The networks of probes: small, so that what they find was easy to find."""
+"""The networks of probes: small, so that they find only what is easy to decode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All runs of a set of probes: which there are, the data of each, and their means and deviations."""
+"""All runs of a set of probes: their list, their data, and means and standard deviations of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What probes are asked for: phones in order, units of the transcript in order, the phone at each step.
+"""Tasks of probes: the sequence of phones, the sequence of units of the transcript, the phone at each step.
 
 Each task has references (tokens of each utterance), a network, its loss, the tokens that the network hears, and error
 rates over a set: all errors of it divided by all tokens of its references.

@@ -1,4 +1,4 @@
-"""One run of a probe: a fixed number of steps on frozen features; the checkpoint with the least validation error."""
+"""One run of a probe: a fixed number of steps on frozen features; the checkpoint with the lowest validation error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentencepiece units of transcripts: byte-pair merges, so that nothing is random and vocabularies are nested."""
+"""Sentencepiece units of transcripts: byte-pair merges, so training is deterministic and vocabularies are nested."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
             return model
     most = load_units(_train(lines, max(sum(map(len, lines)), least))).get_piece_size()
     raise ConfigError(
-        f"vocabulary {vocabulary}: this text supports {least} to {most} units; give run.sh one of these numbers, as "
+        f"vocabulary {vocabulary}: this text supports {least} to {most} units; give run.sh one of these numbers, e.g. "
         f'--probe_args "--vocabulary {min(max(vocabulary, least), most)}", or none'
     )
 

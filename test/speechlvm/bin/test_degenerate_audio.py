@@ -107,7 +107,7 @@ def test_17_nothing_but_silence_teaches_nothing(dumped, tmp_path, tiny_config):
     silence = dumped("train", [SILENCE])
     words = ("--config", tiny_config(), "--train", silence, "--valid", silence, "--out", tmp_path / "exp")
     done = programs.call(train.main, *words)
-    message = "the training set is constant (one PCM value only); nothing can be normalised or learnt"
+    message = "the training set is constant (one PCM value only); nothing can be normalised or learned"
     assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
 
 

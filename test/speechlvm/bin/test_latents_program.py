@@ -134,7 +134,7 @@ def test_hidden_states_of_models_without_latents(trained, tmp_path, system, name
 
 def test_what_cannot_be_done_is_said(trained, tmp_path):
     exp, test = trained()
-    with pytest.raises(ConfigError, match="'z1': the model has no such representation; known are: h"):
+    with pytest.raises(ConfigError, match="'z1': the model has no such representation; expected: h"):
         run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--names", "z1")
     with pytest.raises(SystemExit) as wrong:
         run("--exp", exp, "--dump", test, "--out", tmp_path / "x", "--latent_samples", 0)

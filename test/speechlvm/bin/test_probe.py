@@ -171,7 +171,7 @@ def test_the_usual_vocabulary_is_lowered_to_what_the_text_supports(corpus):
     words = [word for word in SHORT if word not in ("--vocabulary", 12)]
     done = run(corpus, "--tasks", "units", "--seeds", "1", short=words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("units: 18 sentencepiece units, the number nearest to the usual 100 that the tran")
+    assert done.stdout.startswith("units: 18 sentencepiece units, the number nearest to the default 100 that the tran")
     assert result_of(corpus)["settings"]["vocabulary"] == 18
     assert run(corpus, "--tasks", "units", "--seeds", "1", short=words).stdout.endswith("probes: complete\n")
 
@@ -195,12 +195,12 @@ def test_labels_that_suffice_for_no_task_end_no_run(corpus):
         (
             ["--vocabulary", 500],
             2,
-            '7 to 18 units; give run.sh one of these numbers, as --probe_args "--vocabulary 18", or none',
+            '7 to 18 units; give run.sh one of these numbers, e.g. --probe_args "--vocabulary 18", or none',
         ),
         (["--tasks", "words"], 2, "argument --tasks: invalid choice: 'words'"),
         (["--minutes", "0", "all"], 2, "argument --minutes: '0': expected a number above 0"),
         (["--seeds", "one"], 2, "argument --seeds: invalid int value: 'one'"),
-        (["--steps", 0], 2, "argument --steps: '0': expected a whole number above 0"),
+        (["--steps", 0], 2, "argument --steps: '0': expected an integer above 0"),
         (["--learning_rate", "nan"], 2, "argument --learning_rate: 'nan': expected a number above 0"),
         (["--ngpu", 2], 2, "--ngpu 2"),
         (["--nj", 2, "--job", 3], 2, "expected 1 <= job <= nj"),

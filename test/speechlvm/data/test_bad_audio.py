@@ -346,7 +346,7 @@ def test_4_a_command_that_ended_well_has_written_all(directory, content):
 def test_odd_audio_is_told_once(directory):
     data, _ = directory(wave() + bytes(212))
     valid = programs.call(validate_data_dir.main, data, data)
-    kind = "audio files are not quite as their formats prescribe, and were read as other programs read them"
+    kind = "audio files have malformed headers that other programs accept"
     told = "s-b (212 bytes behind the data)"
     assert (valid.returncode, valid.stderr) == (0, f"warning: 2 {kind}: {told}, {told}\n")
     assert run_dump(data).returncode == 0
@@ -547,7 +547,7 @@ def test_so_many_bad_files_as_allowed_are_left_out_listed_and_counted(folder, tm
     text += FFMPEG.format_map(names(bad))
     (tmp_path / "in/y.wav").write_bytes(b"")
     too_many = folder(b"text of no sound", "--max_bad", "1")
-    counts = "(2 faults in all; nothing was written) (2 bad audio files, of which --max_bad allows 1)"
+    counts = "(2 errors in total; nothing was written) (2 bad audio files, of which --max_bad allows 1)"
     assert (too_many.returncode, too_many.stderr) == (
         1, f"error: {bad}: {text}\nerror: {bad.parent}/y.wav: empty file; {AGAIN} {counts}\n"
     )  # fmt: skip
@@ -572,4 +572,4 @@ def test_so_many_bad_files_as_allowed_are_left_out_listed_and_counted(folder, tm
 
 def test_max_bad_is_a_number(folder):
     wrong = folder(wave(), "--max_bad", "some")
-    assert wrong.returncode == 2 and "argument --max_bad: 'some': a whole number is expected" in wrong.stderr
+    assert wrong.returncode == 2 and "argument --max_bad: 'some': expected an integer" in wrong.stderr

@@ -85,7 +85,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(checkpoints, damage, caplog)
 def test_all_damaged_is_an_error(checkpoints):
     for step in checkpoints.steps():
         checkpoints.path(step).write_bytes(b"x")
-    with pytest.raises(UserError, match="no whole checkpoint is left"):
+    with pytest.raises(UserError, match="no intact checkpoint is left"):
         checkpoints.load_latest()
 
 
@@ -212,6 +212,6 @@ def test_odd_weights_are_refused_and_nothing_is_loaded(case, tmp_path):
     with pytest.raises(UserError, match=rf"weight \(model \(2, 3\), file {words}\)"):
         load_weights(linear, weights, "x.pt")
     for weights in ([], {1: torch.zeros(1)}):
-        with pytest.raises(UserError, match=r"^x\.pt: weights are not named; nothing was loaded$"):
+        with pytest.raises(UserError, match=r"^x\.pt: weights have no names; nothing was loaded$"):
             load_weights(linear, weights, "x.pt")
     assert all(torch.equal(each, before[key]) for key, each in linear.state_dict().items())

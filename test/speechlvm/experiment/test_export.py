@@ -58,9 +58,9 @@ def test_a_file_cut_anywhere_or_with_a_flipped_bit_is_named(folder, name):
     places = {len(content) * i // 16 for i in range(16)}
     for place in places:
         (folder / name).write_bytes(content[:place])
-        refused(folder, name, "cut or altered")
+        refused(folder, name, "truncated or altered")
         (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
-        refused(folder, name, "cut or altered")
+        refused(folder, name, "truncated or altered")
     (folder / name).unlink()
     refused(folder, name, "missing")
 

@@ -190,5 +190,5 @@ def test_names_choose(system):
     name, model, _ = system
     wanted = ["skip3", "skip1"] if name == "wavenet" else ["z2"]
     assert [r.name for r in extract.representations(model, ("mean",), 1, wanted)] == sorted(wanted)
-    with pytest.raises(ConfigError, match="'z9': the model has no such representation; known are"):
+    with pytest.raises(ConfigError, match="'z9': the model has no such representation; expected"):
         extract.representations(model, ("mean",), 1, ["z9"])

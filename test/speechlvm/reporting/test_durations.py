@@ -74,7 +74,7 @@ def test_a_speaker_who_is_not_there_is_said_and_the_first_one_shown(data, tmp_pa
 
 def test_data_without_phones_are_refused(data, tmp_path):
     directory = data("test", {"b1": []})
-    with pytest.raises(UserError, match="test: has no phones; give data directories that have them"):
+    with pytest.raises(UserError, match="test: no phones; give data directories that have them"):
         run(tmp_path, [directory])
 
 

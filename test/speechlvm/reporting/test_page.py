@@ -170,7 +170,7 @@ def test_what_is_damaged_is_named_and_all_else_is_shown(make_experiment):
         (directory / name).write_text("{")
     for _ in range(2):  # it is not taken for complete
         with pytest.raises(
-            UserError, match=f"{names[0]}: not valid JSON.*2 more; the page .*; all else is on .*index.html"
+            UserError, match=f"{names[0]}: not valid JSON.*2 more; the page .*; everything else is on .*index.html"
         ):
             make(directory)
     read = Reader((directory / "index.html").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from speechlvm.training import trainer
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.utils.errors import ConfigError, UserError
 
-BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\) does not fit into memory"
+BATCH = r"\(u01, u03, u00, \.\.\.: 4 x 52 frames\) does not fit in memory"
 
 
 def allocate_too_much(batch):
@@ -90,7 +90,7 @@ def _train(tiny_config, make_dump, out):
 def test_validation_that_does_not_fit_is_named_before_the_first_step(tiny_config, make_dump, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "score_batch", lambda *arguments: allocate_too_much(None))
     monkeypatch.setattr(trainer.Trainer, "_step", lambda *arguments: pytest.fail("a step was taken"))
-    with pytest.raises(UserError, match=r"validation set does not fit into memory; lower --max_frames \(now 512000\)$"):
+    with pytest.raises(UserError, match=r"validation set does not fit in memory; lower --max_frames \(now 512000\)$"):
         _train(tiny_config, make_dump, tmp_path / "exp")
 
 
@@ -113,6 +113,6 @@ def test_the_log_says_how_many_utterances_are_trained_in_pieces(tiny_config, mak
     given = ["--config", str(config), *sets, "--data.max_frames", "1500"]
     assert train.main([*given, "--out", str(tmp_path / "cut")]) == 0
     log = (tmp_path / "cut" / "train.log").read_text()
-    assert "2 of 3 utterances are longer than 1500 frames and are trained in pieces" in log
+    assert "2 of 3 utterances are longer than 1500 frames and are trained in segments" in log
     with pytest.raises(ConfigError, match=r"data.max_frames \(was 1500, now 700\)"):
         train.main([*given[:-1], "700", "--out", str(tmp_path / "cut")])

@@ -289,6 +289,6 @@ def test_a_training_does_not_go_on_from_what_does_not_fit(tiny_config, dumps, co
     found = Checkpoints(copied / "checkpoints")
     content = {k: v for k, v in found.load_latest().items() if k not in ("format", "speechlvm")}
     found.save(12, {**content, key: value})
-    with pytest.raises(UserError, match=r"checkpoints: .*(of this training|trained with)") as caught:
+    with pytest.raises(UserError, match=r"checkpoints: .*(to this training|trained with)") as caught:
         _train(tiny_config(), dumps, copied, "--limits.steps", "13")
     assert "\n" not in str(caught.value) and found.steps()[-1] == 12

@@ -44,7 +44,7 @@ def test_one_that_ends_by_itself_leaves_no_name(tmp_path, capsys):
 def test_a_run_on_another_host_that_did_not_end_by_itself_is_named(tmp_path, capsys):
     (tmp_path / "lock").write_text("elsewhere process 12 since 2026-01-01 00:00:00\n")
     with locked(tmp_path):
-        assert "elsewhere process 12 since 2026-01-01 00:00:00 did not end by itself" in capsys.readouterr().err
+        assert "elsewhere process 12 since 2026-01-01 00:00:00 did not exit properly" in capsys.readouterr().err
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_damaged_archives(tmp_path, archive, damage):
     flipped = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
     data = {"cut": whole[:half], "cut at the end": whole[:-5], "empty": b"", "page": b"<html>", "other bytes": flipped}
     (tmp_path / archive).write_bytes(data[damage])
-    refused(tmp_path / archive, "damaged, or not the archive its name says")
+    refused(tmp_path / archive, "damaged, or not of the type its name says")
 
 
 def test_a_cut_archive_of_archives_is_not_taken_for_one_of_them(tmp_path):

@@ -161,7 +161,7 @@ def test_a_constant_channel_and_a_coding_of_audio_are_refused(tmp_path):
         Observation.of_dump("normalised", dump)
     never_lifted = {u: v * np.array([0, 1, 1], np.float32) for u, v in ITEMS.items()}
     assert Observation.of_dump("normalised", dump_of(tmp_path / "pen", never_lifted)).kinds[0] == "binary"
-    with pytest.raises(ConfigError, match="'mulaw' is one of audio"):
+    with pytest.raises(ConfigError, match="'mulaw' is for audio"):
         Observation.of_dump("mulaw", dump)
 
 

@@ -139,8 +139,8 @@ def test_what_has_no_recording_or_no_segment_is_removed(directory, tmp_path):
         f"{directory}/wav.scp:2: removed 'rec-2 {tmp_path}/rec 2.wav': rec-2 has no utterance",
         f"{directory}/segments:3: removed 'b-1 rec-0 0.0625 0.1': b-1 not in wav.scp",
         f"{directory}/segments:4: removed 'b-2 rec-0 0.00001 0.05': b-2 not in wav.scp",
-        f"{directory}/spk2utt: computed anew from utt2spk",
-        f"{directory}/utt2num_samples: computed anew from the audio files",
+        f"{directory}/spk2utt: recomputed from utt2spk",
+        f"{directory}/utt2num_samples: recomputed from the audio files",
     ]
     assert validate(directory) == [] and fix(directory) == []
 
