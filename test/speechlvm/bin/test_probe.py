@@ -141,7 +141,7 @@ def test_tasks_without_labels(corpus):
     done = run(corpus, "--optional")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
-        f"probe 'phones' is left out: {corpus}/data/valid/phones is missing\nprobe 'frames' is"
+        f"probe 'phones' skipped: {corpus}/data/valid/phones is missing\nprobe 'frames' skipped"
     )
     assert {r["task"] for r in result_of(corpus)["runs"]} == {"units"}
     (corpus / "data" / "test" / "text").unlink()
