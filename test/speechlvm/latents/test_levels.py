@@ -173,10 +173,8 @@ def texts(figure):
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures in the order in which they are saved."""
-    from speechlvm.reporting import pictures
-
-    figures, make = [], pictures.new_figure
-    monkeypatch.setattr(pictures, "new_figure", lambda *a, **o: figures.append(make(*a, **o)) or figures[-1])
+    figures, make = [], level_figures.new_figure
+    monkeypatch.setattr(level_figures, "new_figure", lambda *a, **o: figures.append(make(*a, **o)) or figures[-1])
     return figures
 
 

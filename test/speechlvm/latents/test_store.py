@@ -157,7 +157,7 @@ def test_sets_are_of_one_training(store, tmp_path, changed, what):
 
 
 def test_what_is_not_there_is_named(store):
-    with pytest.raises(UserError, match=r"no std of 'z1'; there are: z1 \(mean kl\), h \(mean\)"):
+    with pytest.raises(UserError, match=r"no std of 'z1'; expected: z1 \(mean kl\), h \(mean\)"):
         Store(store).read("z1", "a", "std")
     with pytest.raises(UserError, match="d: not in z1_mean.scp"):
         Store(store).read("z1", "d")
