@@ -252,7 +252,7 @@ def test_a_damaged_result_is_named_and_all_else_is_written(write_result, write_t
         run()
     message = str(error.value)
     assert message.startswith(f"{path}: {reason}") and "\n" not in message
-    assert f"remove {path.parent} and score again; all else is in {tmp_path / 'RESULTS.md'}" in message
+    assert f"remove {path.parent} and score again; everything else is in {tmp_path / 'RESULTS.md'}" in message
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert f"Left out: {path}: {reason}" in text
     assert line_of(text, "good")[1] == "10"
