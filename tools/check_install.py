@@ -8,6 +8,7 @@ Only the standard library and pip are needed to start.
 """
 
 import argparse
+import csv
 import importlib.metadata
 import json
 import os
@@ -87,14 +88,15 @@ def installed() -> dict[str, importlib.metadata.Distribution]:
 
 def damaged(distribution: importlib.metadata.Distribution) -> bool:
     """Whether files of a package are missing or truncated."""
-    if distribution.files is None or not distribution.metadata["Name"]:
+    record = distribution.read_text("RECORD")  # distribution.files leaves out what is missing, from Python 3.12 on
+    if not record or not distribution.metadata["Name"]:
         return True
-    for file in distribution.files:
+    for file, _, size in csv.reader(record.splitlines()):
         # Only a package's own files: pip rewrites scripts outside it, and compiled ones come and go.
-        if file.size is None or ".." in file.parts or file.suffix == ".pyc":
+        if not size or ".." in Path(file).parts or file.endswith(".pyc"):
             continue
         try:
-            if os.stat(distribution.locate_file(file)).st_size != file.size:
+            if os.stat(distribution.locate_file(file)).st_size != int(size):
                 return True
         except OSError:
             return True

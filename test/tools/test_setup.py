@@ -155,7 +155,7 @@ def environment(tmp_path, monkeypatch):
     """Packages on a path of their own, and pip that records what it is asked to install."""
     site = tmp_path / "site"
     site.mkdir()
-    monkeypatch.setattr(sys, "path", [str(site)])
+    monkeypatch.setattr(sys, "path", [str(site), *(path for path in sys.path if "site-packages" not in path)])
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     calls = []
 
