@@ -1,7 +1,7 @@
 """An experiment directory: its contents, and loading a model from it.
 
 config.yaml          resolved configuration, sufficient to rebuild the model
-checkpoints/         see training/checkpoint.py
+checkpoints/         see checkpoint.py
 history.jsonl        one line per validation: step, seconds, bits per frame, ...
 train.log  tb/       for people
 done.json            written when a limit has been reached

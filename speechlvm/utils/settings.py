@@ -1,4 +1,4 @@
-"""The base of all settings: strict, closed classes checked by pydantic."""
+"""Settings as strict, closed pydantic classes, and the YAML that they are read from."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ class Settings(BaseModel):
 
 
 MAX_CONFIG_BYTES = 1 << 20
-
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
-
 _DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*|[0-9]*\.[0-9]*)([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
-
 # What YAML 1.1 takes for text, and all else for a number. 1e5 is whole, as settings that count must be.
 _EXPONENTS = {
     _INT: re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}$"),

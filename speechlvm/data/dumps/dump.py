@@ -1,12 +1,7 @@
-"""Dumps: every utterance's int16 PCM once, as RIFF records in ark + scp, and the exact histogram of PCM values.
+"""Reading of dumps: random access to the frames of utterances in archives.
 
-    <dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
-    <dump>/shard.<job>.json     what job <job> wrote: the archive's length; offsets, frames and a hash of each utterance
-    <dump>/histogram.<job>.npy  int64 counts of the 65 536 PCM values
-    <dump>/pcm.scp utt2num_samples histogram.npy info.json      of the whole set, written by `merge`
-
-The reader opens archives only as 44-byte RIFF headers followed by samples: nothing that is read can run code. Of each
-utterance the hash is compared when it is read for the first time.
+Archives are read only as headers of fixed size followed by frames: nothing that is read can run code. The hash of each
+utterance is compared when it is read for the first time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""The dump of audio: 16-bit mono PCM as RIFF records in archives, with a histogram of their values."""
+"""The dump of audio: the int16 PCM of every utterance as RIFF records, and the exact histogram of PCM values.
+
+<dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
+<dump>/shard.<job>.json     what job <job> wrote: offsets, frames and a hash of each utterance
+<dump>/histogram.<job>.npy  int64 counts of the 65 536 PCM values
+<dump>/pcm.scp utt2num_samples histogram.npy info.json      of the whole set, written by `merge`
+"""
 
 from __future__ import annotations
 
