@@ -31,18 +31,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted, residual
+from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import join_samples
 from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
 from speechlvm.models.bound import Features, Series, State
-from speechlvm.modules.chain import SLOPE, Dense, Draw, Source
+from speechlvm.modules.chain import Value
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
-from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.initialise import INITIAL_RAW_STD
 from speechlvm.modules.output import OutputLayer
-from speechlvm.modules.recurrence import GRUCell, mean_half
+from speechlvm.modules.recurrence import Chain, GRUCell, mean_half
 from speechlvm.utils.settings import Settings
 
 GENERATED_AT_ONCE_FRAMES = 2**18
@@ -130,16 +129,13 @@ class Level(nn.Module):
     def prior(self, h: Tensor) -> DiagonalGaussian:
         """p(z_t | h_t)."""
         with full_precision(h):
-            return DiagonalGaussian.from_raw(self.prior_output(F.leaky_relu(self.prior_hidden(h), SLOPE)))
+            return DiagonalGaussian.from_raw(self._raw_prior(Chain(), h))
 
     def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
         """q(z_t | h_t, e_t)."""
         with full_precision(h):
-            v = F.leaky_relu(self.posterior_state(h) + self.posterior_evidence(evidence), SLOPE)
-            own = DiagonalGaussian.from_raw(self.posterior_output(v) + self.posterior_direct(evidence))
-        if self.kind == "precision":
-            return precision_weighted(self.prior(h), own)
-        return residual(self.prior(h), own.mean, own.std) if self.kind == "residual" else own
+            q = DiagonalGaussian.from_raw(self._raw_posterior(Chain(), h, *self._terms(evidence)))
+        return precision_weighted(self.prior(h), q) if self.kind == "precision" else q
 
     def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the posterior.
@@ -150,60 +146,65 @@ class Level(nn.Module):
             noise: (B, T, width) standard normal.
             z, h: (B, width) before the first step.
         """
+        chain = Chain(z=z, h=h)
+        state = self._transition(chain, self._project(context, noise), chain.before("z"))
         if self.kind == "precision":
-            return self._draw_products(evidence, context, noise, z, h)
-        posterior = Source("h", self.posterior_state.weight)
-        layers = [Dense("v", (posterior,), self.posterior_evidence(evidence).transpose(0, 1))]
-        outputs, direct = (Source("v", self.posterior_output.weight),), self.posterior_direct(evidence)
-        if self.kind == "residual":  # the prior's mean on top
-            layers.append(Dense("prior", (Source("h", self.prior_hidden.weight),), self.prior_hidden.bias))
-            outputs = (*outputs, Source("prior", mean_half(self.prior_output.weight)))
-            direct = direct + mean_half(self.prior_output.bias)
-        layers.append(Dense("raw", outputs, direct.transpose(0, 1), active=False))
-        return self._draw(layers, context, noise, z, h)
+
+            def draw(h: Tensor, evidence: Tensor, noise: Tensor) -> tuple[Tensor]:
+                return (self.posterior(h, evidence).sample(noise),)
+
+            given = (state, evidence.transpose(0, 1), noise.transpose(0, 1))
+            drawn = chain.call({"z": noise.shape[-1]}, draw, *given)
+            z, h = (x.transpose(0, 1) for x in chain.run(*drawn, state))
+            return Trajectory(z, h, self.posterior(h, evidence))
+        raw = self._raw_posterior(chain, state, *(x.transpose(0, 1) for x in self._terms(evidence)))
+        return self._draw(chain, state, raw, noise)
 
     def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the prior; arguments as in `infer`."""
-        hidden, output = self.prior_hidden, self.prior_output
-        layers = [
-            Dense("v", (Source("h", hidden.weight),), hidden.bias),
-            Dense("raw", (Source("v", output.weight),), output.bias, active=False),
-        ]
-        return self._draw(layers, context, noise, z, h)
+        chain = Chain(z=z, h=h)
+        state = self._transition(chain, self._project(context, noise), chain.before("z"))
+        return self._draw(chain, state, self._raw_prior(chain, state), noise)
 
     def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Tensor:
         """States (B, T, width) along given latents (B, T, width)."""
-        before = torch.cat([z.unsqueeze(1), latents[:, :-1]], 1)
-        u = F.leaky_relu(self.latent(before) + self._project(context, latents), SLOPE)
-        return self.cell.run(self.cell.input(u).transpose(0, 1), h).transpose(0, 1)
+        chain, before = Chain(h=h), torch.cat([z.unsqueeze(1), latents[:, :-1]], 1)
+        state = self._transition(chain, self._project(context, latents), before.transpose(0, 1))
+        return chain.run(state)[0].transpose(0, 1)
 
-    def _draw(self, layers: list[Dense], context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
-        transition = [
-            Dense(
-                "u", (Source("z", self.latent.weight, previous=True),), self._project(context, noise).transpose(0, 1)
-            ),
-            self.cell.operation("h", (Source("u", self.cell.input.weight),), self.cell.input.bias),
-        ]
-        draw = Draw("z", "raw", noise.transpose(0, 1))
-        values = run_chain([*transition, *layers, draw], {"z": z, "h": h}, ["z", "h", "raw"])
-        z, h, raw = (values[name].transpose(0, 1) for name in ("z", "h", "raw"))
-        return Trajectory(z, h, DiagonalGaussian.from_raw(raw))
+    # -- equations; in chains time-major -----------------------------------------------------------------------------
 
-    def _draw_products(self, evidence, context, noise, z, h) -> Trajectory:
-        """As `infer` for the product with the prior, which no chain knows: step by step."""
-        context, track = self._project(context, noise), []
-        for t in range(noise.shape[1]):
-            h = self.cell.step(self.cell.input(F.leaky_relu(self.latent(z) + context[:, t], SLOPE)), h)
-            q = self.posterior(h, evidence[:, t])
-            z = q.sample(noise[:, t])
-            track.append((z, h, q.mean, q.std))
-        z, h, mean, std = (torch.stack(tensors, 1) for tensors in zip(*track, strict=True))
-        return Trajectory(z, h, DiagonalGaussian(mean, std))
+    def _transition(self, chain: Chain, context: Tensor, z: Value | Tensor) -> Value:
+        """h_t from z_{t-1} and the projected context (B, T, width)."""
+        u = chain.linear("u", (self.latent, z), context.transpose(0, 1), active=True)
+        return chain.gru("h", self.cell, (self.cell.input, u))
 
-    def _project(self, context: Tensor | None, noise: Tensor) -> Tensor:
+    def _raw_prior(self, chain: Chain, h: Value | Tensor) -> Value | Tensor:
+        p = chain.linear("p", (self.prior_hidden, h), active=True)
+        return chain.linear("raw prior", (self.prior_output, p))
+
+    def _raw_posterior(self, chain: Chain, h: Value | Tensor, hidden: Tensor, direct: Tensor) -> Value | Tensor:
+        """Its own part only if it is to be multiplied with the prior."""
+        v = chain.linear("v", (self.posterior_state, h), hidden, active=True)
+        terms = [(self.posterior_output, v), direct]
+        if self.kind == "residual":
+            p = chain.linear("p", (self.prior_hidden, h), active=True)
+            terms.append((mean_half(self.prior_output), p))
+        return chain.linear("raw", *terms)
+
+    def _terms(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """What the posterior's hidden layer and its output owe to the evidence."""
+        return self.posterior_evidence(evidence), self.posterior_direct(evidence)
+
+    def _project(self, context: Tensor | None, like: Tensor) -> Tensor:
         if context is None:
-            return self.context_bias.expand(*noise.shape[:2], -1)
+            return self.context_bias.expand(*like.shape[:2], -1)
         return F.linear(context, self.context.weight, self.context_bias)
+
+    def _draw(self, chain: Chain, state: Value, raw: Value, noise: Tensor) -> Trajectory:
+        z = chain.draw("z", raw, noise.transpose(0, 1))
+        z, h, raw = (x.transpose(0, 1) for x in chain.run(z, state, raw))
+        return Trajectory(z, h, DiagonalGaussian.from_raw(raw))
 
 
 class CWVAE(LatentModel):

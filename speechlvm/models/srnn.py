@@ -19,8 +19,8 @@ Source A writes q(z_t | x_{<=t}, z_{<t}) for what is the smoother. Its published
 training, so that d_t never sees x_{t-1}, and once in generation: here it is once in both. The first stack is predicted
 from a learned start in the place of x_0; z_0 is zero.
 
-Only z is recurrent beyond the two GRUs, so the chain of modules/chain.py holds prior and posterior layers alone. The
-features that `encode` computes over whole utterances are a_t, and d_t, causal but not worth computing twice.
+Only z is recurrent beyond the two GRUs, so the chain of modules/recurrence.py holds prior and posterior layers alone.
+The features that `encode` computes over whole utterances are a_t, and d_t, causal but not worth computing twice.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
 from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
 from speechlvm.models.bound import Features, Series, State, chunks
-from speechlvm.modules.chain import Dense, Draw, Source
-from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import (
     INITIAL_RAW_STD,
@@ -49,9 +47,9 @@ from speechlvm.modules.initialise import (
     start_carrying,
     start_reading,
 )
-from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.modules.recurrence import GRUCell, dense_layers, mean_half
+from speechlvm.modules.recurrence import Chain, GRUCell, mean_half
 from speechlvm.utils.settings import Settings
 
 
@@ -212,20 +210,14 @@ class SRNN(LatentModel):
             a, d = (features[name].values.transpose(0, 1) for name in ("a", "d"))
         else:
             a, d = self._filtered(stacks, state)
-        operations = []
-        for name, network, given in (("p", self.prior, d), ("q", self.posterior, a)):
-            of_given, of_z = split_input(network.hidden[0], given.shape[-1])
-            operations += dense_layers(name, Source("z", of_z, previous=True), of_given(given), network.hidden[1:])
-        last = str(self.config.mlp_layers - 1)
-        prior, posterior = self.prior.output, self.posterior.output
-        outputs = (Source("q" + last, posterior.weight), Source("p" + last, mean_half(prior.weight)))
-        operations.append(Dense("raw", outputs, posterior.bias + mean_half(prior.bias), active=False))
-        operations.append(Draw("z", "raw", normal))
-        values = run_chain(operations, {"z": state["z"]}, ["z", "raw", "p" + last])
-        z = values["z"]
+        chain = Chain(z=state["z"])
+        p = chain.hidden("p", self.prior, d, chain.before("z"))
+        q = chain.hidden("q", self.posterior, a, chain.before("z"))
+        raw = chain.linear("raw", (self.posterior.output, q), (mean_half(self.prior.output), p))
+        z, raw, p = chain.run(chain.draw("z", raw, normal), raw, p)
         with full_precision(z):
-            prior = DiagonalGaussian.from_raw(prior(values["p" + last]).transpose(0, 1))
-        posterior = DiagonalGaussian.from_raw(values["raw"].transpose(0, 1))
+            prior = DiagonalGaussian.from_raw(self.prior.output(p).transpose(0, 1))
+        posterior = DiagonalGaussian.from_raw(raw.transpose(0, 1))
         parameters = self._decode(z, d, frames) if decode else None
         conditionals = Conditionals(parameters, {"z1": prior}, {"z1": posterior})
         after = {"z": z[-1], "d": d[-1], "stack": stacks[-1], "frames": state["frames"] + frames}

@@ -17,7 +17,7 @@ Chosen here: source A gives one size for latents and hidden units, but its publi
 size: both are settings. That code generates from the state after its update and pairs z_t with x_{t-1}; here generation
 uses the state that training used. Prior and posterior start close to N(0, 1) and to each other.
 
-Only posterior, phi_z and GRU are recurrent; all else is computed for all steps at once (modules/chain.py).
+Only posterior, phi_z and GRU are recurrent; all else is computed for all steps at once (modules/recurrence.py).
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
 from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
 from speechlvm.models.bound import Features, State
-from speechlvm.modules.chain import Dense, Draw, Source
-from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import stack_frames
 from speechlvm.modules.initialise import (
     INITIAL_RAW_STD,
@@ -45,9 +44,9 @@ from speechlvm.modules.initialise import (
     start_carrying,
     start_reading,
 )
-from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.modules.recurrence import GRUCell, dense_layers
+from speechlvm.modules.recurrence import Chain, GRUCell
 from speechlvm.utils.settings import Settings
 
 
@@ -119,25 +118,19 @@ class VRNN(LatentModel):
         state = self.start(state, batch)
         normal = self.draw_noise(noise, "z1", self.frames_seen(state, batch), frames).transpose(0, 1)
         phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
-        of_x, of_d = split_input(self.posterior.hidden[0], self.config.hidden)
-        layers = dense_layers("q", Source("d", of_d, previous=True), of_x(phi_x), self.posterior.hidden[1:])
-        entry, *others = self.phi_z.hidden
-        embedding = dense_layers("phi", Source("z", entry.weight), entry.bias, others)
-        output, last = self.posterior.output, embedding[-1].name
-        of_x, of_z = split_input(self.cell.input, self.config.hidden)
-        operations = [
-            *layers,
-            Dense("raw", (Source(layers[-1].name, output.weight),), output.bias, active=False),
-            Draw("z", "raw", normal),
-            *embedding,
-            self.cell.operation("d", (Source(last, of_z),), of_x(phi_x)),
-        ]
-        values = run_chain(operations, {"d": state["d"]}, ["z", "raw", "d", last])
-        d, phi_z = values["d"], values[last]
+        chain = Chain(d=state["d"])
+        raw = chain.mlp("q", self.posterior, phi_x, chain.before("d"))
+        z = chain.draw("z", raw, normal)
+        z, raw, phi_z, d = chain.run(z, raw, *self._transition(chain, phi_x, z))
         before = torch.cat([state["d"][None], d[:-1]])
-        conditionals = self._conditionals(phi_z, before, frames, values["raw"], decode)
+        conditionals = self._conditionals(phi_z, before, frames, raw, decode)
         after = {"d": d[-1], "frames": state["frames"] + frames}
-        return Inference({"z1": values["z"].transpose(0, 1)}, conditionals, after)
+        return Inference({"z1": z.transpose(0, 1)}, conditionals, after)
+
+    def _transition(self, chain: Chain, phi_x: Tensor, z: Value | Tensor) -> tuple[Value | Tensor, Value]:
+        """phi_z(z_t) and d_t."""
+        phi_z = chain.mlp("phi", self.phi_z, z)
+        return phi_z, chain.gru("d", self.cell, (self.cell.input, phi_x, phi_z))
 
     def conditionals(
         self,
@@ -152,8 +145,8 @@ class VRNN(LatentModel):
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
-        phi_z = self.phi_z(latents["z1"].transpose(0, 1))
-        d = self.cell.run(self.cell.input(torch.cat([phi_x, phi_z], -1)), state["d"])
+        chain = Chain(d=state["d"])
+        phi_z, d = chain.run(*self._transition(chain, phi_x, latents["z1"].transpose(0, 1)))
         before = torch.cat([state["d"][None], d[:-1]])
         raw = None if features is None else self.posterior(torch.cat([phi_x, before], -1))
         return self._conditionals(phi_z, before, frames, raw)

@@ -53,13 +53,12 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
 from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
 from speechlvm.models.bound import Bound, Features, Series, State, chunks
-from speechlvm.modules.chain import Dense, Draw, Source
-from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal
-from speechlvm.modules.mlp import MLP, split_input
+from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
-from speechlvm.modules.recurrence import LSTMCell
+from speechlvm.modules.recurrence import Affine, Chain, LSTMCell
 from speechlvm.utils.settings import Settings
 
 _MINIMUM_STATE_STD = math.exp(-4)
@@ -93,25 +92,19 @@ class LatentLSTM(nn.Module):
 
     def term(self, embedded: Tensor) -> Tensor:
         """What the gates (..., 4 H) owe to e_t (..., E) and to biases."""
-        of_e, of_g = split_input(self.cell.input, embedded.shape[-1])
-        return of_e(embedded) + F.linear(self.generator.bias, of_g)
-
-    def latent_weight(self) -> Tensor:
-        """(4 H, D) from z_t to the gates: two linear maps as one."""
-        with full_precision(self.generator.weight):
-            return self.cell.input.weight[:, -self.generator.out_features :] @ self.generator.weight
+        of_e, of_g = self.cell.input.weight.split([embedded.shape[-1], self.generator.out_features], -1)
+        return F.linear(embedded, of_e, self.cell.input.bias) + F.linear(self.generator.bias, of_g)
 
     def step(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """h_t and c_t from a term (B, 4 H), z_t (B, D), h_{t-1} and c_{t-1} (B, H)."""
-        return self.cell.step(term + self._of_latent(z), h, c)
+        of_g = self.cell.input.weight[:, -self.generator.out_features :]
+        return self.cell.step(term + F.linear(F.linear(z, self.generator.weight), of_g), h, c)
 
-    def run(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """States h and c (S, B, H) along given terms (S, B, 4 H) and latents (S, B, D), from h_0 and c_0 (B, H)."""
-        return self.cell.run(term + self._of_latent(z), h, c)
-
-    def _of_latent(self, z: Tensor) -> Tensor:
-        weight = self.cell.input.weight[:, -self.generator.out_features :]
-        return F.linear(F.linear(z, self.generator.weight), weight)
+    def extend(self, chain: Chain, term: Tensor, z: Value | Tensor) -> tuple[Value, Value]:
+        """h_t and c_t of a chain that has them initially, from terms (S, B, 4 H) and z_t; two linear maps as one."""
+        with full_precision(self.generator.weight):
+            weight = self.cell.input.weight[:, -self.generator.out_features :] @ self.generator.weight
+        return chain.lstm("h", "c", self.cell, term, (Affine(weight), z))
 
 
 class ModulatedLSTM(nn.Module):
@@ -137,14 +130,10 @@ class ModulatedLSTM(nn.Module):
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
-    def run(self, term: Tensor, z: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """See `LatentLSTM.run`."""
-        track = []
-        for of_step in zip(term, z, strict=True):
-            h, c = self.step(*of_step, h, c)
-            track.append((h, c))
-        h, c = (torch.stack(tensors) for tensors in zip(*track, strict=True))
-        return h, c
+    def extend(self, chain: Chain, term: Tensor, z: Value | Tensor) -> tuple[Value, Value]:
+        """See `LatentLSTM.extend`."""
+        sizes = dict.fromkeys(("h", "c"), self.state.in_features)
+        return chain.call(sizes, self.step, term, z, chain.before("h"), chain.before("c"))
 
 
 class ZForcing(LatentModel):
@@ -263,8 +252,10 @@ class ZForcing(LatentModel):
         future = features["b"].values.transpose(0, 1)
         epsilon = self.draw_noise(noise, "z1", self.frames_seen(state, batch), frames).transpose(0, 1)
         term, last = self._transition_term(inputs, state)
-        draw = self._draw if isinstance(self.transition, LatentLSTM) else self._draw_plainly
-        z, h, c, raw = draw(term, future, epsilon, state["h"], state["c"])
+        chain = Chain(h=state["h"], c=state["c"])
+        raw = chain.mlp("q", self.posterior, future, chain.before("h"))
+        z = chain.draw("z", raw, epsilon)
+        z, raw, h, c = chain.run(z, raw, *self.transition.extend(chain, term, z))
         h_before = torch.cat([state["h"][None], h[:-1]])
         auxiliary = {}
         if self.training:
@@ -287,8 +278,9 @@ class ZForcing(LatentModel):
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         term, _ = self._transition_term(inputs, state)
+        chain = Chain(h=state["h"], c=state["c"])
         with full_precision(inputs):
-            h, _ = self.transition.run(term, latents["z1"].transpose(0, 1), state["h"], state["c"])
+            h, _ = chain.run(*self.transition.extend(chain, term, latents["z1"].transpose(0, 1)))
         h_before = torch.cat([state["h"][None], h[:-1]])
         raw = None
         if features is not None:
@@ -322,45 +314,6 @@ class ZForcing(LatentModel):
         previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
         with full_precision(inputs):
             return self.transition.term(self._embed(previous)), stacks[:, -1]
-
-    def _draw(
-        self, term: Tensor, future: Tensor, epsilon: Tensor, h: Tensor, c: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents from the posterior along a chunk.
-
-        Args:
-            term: (S, B, 4 H) of the transition.
-            future: (S, B, H), b_t.
-            epsilon: (S, B, D) standard normal.
-            h, c: (B, H) before the first step.
-
-        Returns:
-            z, h, c, and the posterior's raw parameters, each (S, B, .).
-        """
-        of_b, of_h = split_input(self.posterior.hidden[0], self.config.state)
-        output = self.posterior.output
-        operations = [
-            Dense("hidden", (Source("h", of_h, previous=True),), of_b(future)),
-            Dense("raw", (Source("hidden", output.weight),), output.bias, active=False),
-            Draw("z", "raw", epsilon),
-            self.transition.cell.operation("h", "c", (Source("z", self.transition.latent_weight()),), term),
-        ]
-        values = run_chain(operations, {"h": h, "c": c}, ["z", "h", "c", "raw"])
-        return values["z"], values["h"], values["c"], values["raw"]
-
-    def _draw_plainly(
-        self, term: Tensor, future: Tensor, epsilon: Tensor, h: Tensor, c: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`_draw` step by step, for any transition."""
-        track = []
-        with full_precision(h):
-            for of_step, b, normal in zip(term, future, epsilon, strict=True):
-                raw = self.posterior(torch.cat([b, h], -1))
-                z = DiagonalGaussian.from_raw(raw).sample(normal)
-                h, c = self.transition.step(of_step, z, h, c)
-                track.append((z, h, c, raw))
-        z, h, c, raw = (torch.stack(tensors) for tensors in zip(*track, strict=True))
-        return z, h, c, raw
 
     def _conditionals(
         self, h_before: Tensor, h: Tensor, raw: Tensor | None, frames: int, decode: bool = True

@@ -6,24 +6,42 @@ A chain is an ordered list of operations on named values, each (T, B, size), tim
     Draw    z_t = mean_t + std(raw_t) noise_t                  (mean, raw): a Dense value of twice the size
     GRU     h_t = n + u (h_{t-1} - n), n = tanh(i_n + r h'_n)  i = W source_t + term_t, h' = W_hh h_{t-1} (+ bias)
     LSTM    c_t = f c_{t-1} + i g,  h_t = o tanh(c_t)
+    Call    any function of values
 
 A source is a value computed before in the same step, or any value of the step before. Terms are all that does not
-depend on the chain: input halves of linear layers, biases. So VRNN is [posterior layers, Draw z, phi_z layers, GRU h],
-CW-VAE [Dense, GRU h, posterior layers, Draw z], SRNN [prior and posterior layers, Draw z] between two GRUs of their
-own, and Z-forcing a VRNN with an LSTM. `fast_chain.py` evaluates chains, `recurrence.py` has the cells' weights; the
-tests evaluate the same operations one by one under autograd.
+depend on the chain: input halves of linear layers, biases. Models write chains with `recurrence.Chain`. `run_plain`
+evaluates them one operation after another under autograd, which defines them; `fast_chain.py` evaluates those without
+`Call` as one autograd node.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speechlvm.distributions.latent import DiagonalGaussian
+
 SLOPE = 0.01
 """Of the leaky ReLU, as in `MLP`; it keeps the sign, so that its gradient follows from its output."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a chain.
+
+    Attributes:
+        name: unique in the chain.
+        size: of its vectors.
+        previous: whether that of the step before is meant.
+    """
+
+    name: str
+    size: int
+    previous: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,10 +129,64 @@ class LSTM:
     weight: Tensor
 
 
-Operation = Dense | Draw | GRU | LSTM
+@dataclass(frozen=True)
+class Call:
+    """Any function, for what has no operation of its own; slow.
+
+    Attributes:
+        names: of the values it returns.
+        function: of the inputs at one step, (B, size) each.
+        inputs: values, and tensors (T, B, size).
+    """
+
+    names: tuple[str, ...]
+    function: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[Value | Tensor, ...]
 
 
-def term_of(op: Operation) -> Tensor:
+Operation = Dense | Draw | GRU | LSTM | Call
+
+
+def count_steps(operations: Sequence[Operation]) -> int:
+    """T, from what is given for all steps."""
+    given = [x for op in operations for x in (op.inputs if isinstance(op, Call) else (term_of(op),))]
+    return max(len(x) for x in given if isinstance(x, Tensor) and x.dim() == 3)
+
+
+def run_plain(
+    operations: Sequence[Operation], initial: Mapping[str, Tensor], outputs: Sequence[str]
+) -> dict[str, Tensor]:
+    """Evaluate a chain step by step; arguments and result as of `fast_chain.run_chain`."""
+    track: list[dict[str, Tensor]] = []
+    for t in range(count_steps(operations)):
+        before, values = track[-1] if track else initial, {}
+
+        def find(value: str, previous: bool) -> Tensor:
+            return (before if previous else values)[value]  # noqa: B023
+
+        def add(op: Dense | GRU | LSTM) -> Tensor:
+            total = op.term[t] if op.term.dim() == 3 else op.term  # noqa: B023
+            for source in op.sources:
+                total = total + F.linear(find(source.value, source.previous), source.weight)
+            return total
+
+        for op in operations:
+            if isinstance(op, Draw):
+                values[op.name] = DiagonalGaussian.from_raw(values[op.raw]).sample(op.noise[t])
+            elif isinstance(op, Dense):
+                values[op.name] = F.leaky_relu(add(op), SLOPE) if op.active else add(op)
+            elif isinstance(op, GRU):
+                values[op.name] = gru_step(add(op), before[op.name], op.weight, op.bias)
+            elif isinstance(op, LSTM):
+                values[op.name], values[op.cell] = lstm_step(add(op), before[op.name], before[op.cell], op.weight)
+            else:
+                given = (find(x.name, x.previous) if isinstance(x, Value) else x[t] for x in op.inputs)
+                values.update(zip(op.names, op.function(*given), strict=True))
+        track.append(values)
+    return {name: torch.stack([values[name] for values in track]) for name in outputs}
+
+
+def term_of(op: Dense | Draw | GRU | LSTM) -> Tensor:
     """Its term, or noise."""
     return op.noise if isinstance(op, Draw) else op.term
 

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from speechlvm.distributions.latent import MINIMUM_STD, RAW_OFFSET
-from speechlvm.modules.chain import GRU, LSTM, SLOPE, Dense, Draw, Operation, Source, term_of
+from speechlvm.modules.chain import GRU, LSTM, SLOPE, Dense, Draw, Operation, Source, count_steps, term_of
 from speechlvm.modules.frames import full_precision
 
 _LARGE = 2**18
@@ -39,7 +39,7 @@ def run_chain(
         name -> (T, B, size), differentiable.
     """
     like = next(iter(initial.values()))
-    steps = max(t.shape[0] for op in operations for t in (term_of(op),) if t.dim() == 3)
+    steps = count_steps(operations)
     expanded = [_with_term(op, term_of(op).to(like.dtype).expand(steps, len(like), -1)) for op in operations]
     tensors = [tensor for op in expanded for tensor in _tensors(op)]
     half = torch.get_autocast_dtype(like.device.type) if torch.is_autocast_enabled(like.device.type) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,9 +43,3 @@ class MLP(nn.Module):
             return x
         with full_precision(x):
             return self.output(x.to(self.output.weight.dtype))
-
-
-def split_input(layer: nn.Linear, size: int) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A layer of [a, b] in two: a (..., size) -> its part with the bias, and the weight of b."""
-    of_a, of_b = layer.weight[:, :size], layer.weight[:, size:]
-    return lambda a: F.linear(a, of_a, layer.bias), of_b

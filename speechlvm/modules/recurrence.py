@@ -1,15 +1,42 @@
-"""Cells of recurrent models, for chains (`modules/chain.py`), whole sequences and single steps."""
+"""Recurrences as models write them: cells, and chains of layers, draws and cells.
+
+    chain = Chain(d=d_0)                                               # states before the first step
+    raw = chain.mlp("q", self.posterior, phi_x, chain.before("d"))     # q(z_t | phi_x(x_t), d_{t-1})
+    z = chain.draw("z", raw, noise)
+    d = chain.gru("d", self.cell, (self.cell.input, phi_x, z))         # d_t = GRU([phi_x(x_t), z_t], d_{t-1})
+    z, d = chain.run(z, d)                                             # (T, B, size) each
+
+A tensor (T, B, size) may stand wherever a value of the chain may: its part of a linear layer, and what depends on
+tensors alone, is computed for all steps at once.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from speechlvm.modules.chain import GRU, LSTM, Dense, Source, gru_step, lstm_step
+from speechlvm.modules.chain import (
+    GRU,
+    LSTM,
+    SLOPE,
+    Call,
+    Dense,
+    Draw,
+    Operation,
+    Source,
+    Value,
+    gru_step,
+    lstm_step,
+    run_plain,
+)
 from speechlvm.modules.fast_chain import run_chain
+from speechlvm.modules.frames import full_precision
+from speechlvm.modules.mlp import MLP
 
 
 class GRUCell(nn.Module):
@@ -29,13 +56,10 @@ class GRUCell(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def operation(self, name: str, sources: tuple[Source, ...], term: Tensor) -> GRU:
-        """As a part of a chain."""
-        return GRU(name, sources, term, self.state.weight, self.state_bias)
-
-    def run(self, term: Tensor, h: Tensor) -> Tensor:
+    def run(self, gates: Tensor, h: Tensor) -> Tensor:
         """States (T, B, H) along the input's parts of the gates (T, B, 3 H), from h_0 (B, H)."""
-        return run_chain([self.operation("h", (), term)], {"h": h}, ["h"])["h"]
+        chain = Chain(h=h)
+        return chain.run(chain.gru("h", self, gates))[0]
 
     def step(self, gates: Tensor, h: Tensor) -> Tensor:
         """One step, as `gru_step`."""
@@ -58,32 +82,128 @@ class LSTMCell(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def operation(self, name: str, cell: str, sources: tuple[Source, ...], term: Tensor) -> LSTM:
-        """As a part of a chain."""
-        return LSTM(name, cell, sources, term, self.state.weight)
-
-    def run(self, term: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """States h and c (T, B, H) along the input's parts of the gates (T, B, 4 H), from h_0 and c_0 (B, H)."""
-        values = run_chain([self.operation("h", "c", (), term)], {"h": h, "c": c}, ["h", "c"])
-        return values["h"], values["c"]
-
     def step(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One step, as `lstm_step`."""
         return lstm_step(gates, h, c, self.state.weight)
 
 
-def dense_layers(name: str, source: Source, term: Tensor, others: Sequence[nn.Linear]) -> list[Dense]:
-    """Hidden layers of an MLP whose first one sees `source` and `term`: values name + "1", name + "2", ..."""
-    layers = [Dense(f"{name}1", (source,), term)]
-    for i, layer in enumerate(others, 2):
-        layers.append(Dense(f"{name}{i}", (Source(f"{name}{i - 1}", layer.weight),), layer.bias))
-    return layers
+@dataclass(frozen=True)
+class Affine:
+    """A linear layer that is not a module of its own.
+
+    Attributes:
+        weight: (N, K).
+        bias: (N,), or none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
 
 
-def mean_half(output: Tensor) -> Tensor:
-    """Weight (2 D, K) or bias (2 D,) of a layer that gives (mean, raw std), without what gives the latter.
+def mean_half(output: nn.Linear) -> Affine:
+    """A layer that gives (mean, raw std), without what gives the latter.
 
     Added to a posterior's output layer, it makes the posterior's mean relative to the prior's (`residual`).
     """
-    mean, raw = output.chunk(2)
-    return torch.cat([mean, torch.zeros_like(raw)])
+    mean, raw = output.weight.chunk(2)
+    bias = output.bias.chunk(2)
+    return Affine(torch.cat([mean, torch.zeros_like(raw)]), torch.cat([bias[0], torch.zeros_like(bias[1])]))
+
+
+Term = Tensor | tuple[nn.Linear | Affine, *tuple[Value | Tensor, ...]]
+"""Of a sum: a tensor, or a linear layer with the inputs whose concatenation it sees."""
+
+
+class Chain:
+    """The sequential part of a model, written down operation by operation and then run; see the module.
+
+    Args:
+        initial: (B, size) of each value that is read at the step after.
+    """
+
+    def __init__(self, **initial: Tensor) -> None:
+        self._initial = initial
+        self._operations: list[Operation] = []
+
+    def before(self, name: str) -> Value:
+        """A value at the step before."""
+        return Value(name, self._initial[name].shape[-1], previous=True)
+
+    def linear(self, name: str, *terms: Term, active: bool = False) -> Value | Tensor:
+        """The sum of terms, then a leaky ReLU if `active`."""
+        sources, total = self._sum(terms)
+        if not sources:
+            return F.leaky_relu(total, SLOPE) if active else total
+        self._operations.append(Dense(name, sources, total, active))
+        return Value(name, total.shape[-1])
+
+    def hidden(self, name: str, network: MLP, *inputs: Value | Tensor) -> Value:
+        """The last hidden layer of an MLP that sees the concatenation of its inputs."""
+        for i, layer in enumerate(network.hidden, 1):
+            inputs = (self.linear(f"{name}{i}", (layer, *inputs), active=True),)
+        return inputs[0]
+
+    def mlp(self, name: str, network: MLP, *inputs: Value | Tensor) -> Value | Tensor:
+        """An MLP that sees the concatenation of its inputs."""
+        if not any(isinstance(x, Value) for x in inputs):
+            return network(torch.cat(inputs, -1))
+        hidden = self.hidden(name, network, *inputs)
+        return hidden if network.output is None else self.linear(name, (network.output, hidden))
+
+    def draw(self, name: str, raw: Value, noise: Tensor) -> Value:
+        """Latents of `DiagonalGaussian.from_raw(raw)` from standard normal noise (T, B, D)."""
+        self._operations.append(Draw(name, raw.name, noise))
+        return Value(name, noise.shape[-1])
+
+    def gru(self, name: str, cell: GRUCell, *terms: Term) -> Value:
+        """The state of a GRU from the sum of terms, the input's part of its gates."""
+        self._operations.append(GRU(name, *self._sum(terms), cell.state.weight, cell.state_bias))
+        return Value(name, cell.state.in_features)
+
+    def lstm(self, name: str, memory: str, cell: LSTMCell, *terms: Term) -> tuple[Value, Value]:
+        """The state and the memory of an LSTM, likewise."""
+        self._operations.append(LSTM(name, memory, *self._sum(terms), cell.state.weight))
+        return Value(name, cell.state.in_features), Value(memory, cell.state.in_features)
+
+    def call(
+        self, sizes: dict[str, int], function: Callable[..., tuple[Tensor, ...]], *inputs: Value | Tensor
+    ) -> tuple[Value, ...]:
+        """Values, named with their sizes, of any function of one step (`Call`); it makes the chain a plain loop."""
+        self._operations.append(Call(tuple(sizes), function, inputs))
+        return tuple(Value(name, size) for name, size in sizes.items())
+
+    def run(self, *wanted: Value | Tensor) -> tuple[Tensor, ...]:
+        """Evaluate; values as (T, B, size), tensors as they are."""
+        names = [x.name for x in wanted if isinstance(x, Value)]
+        if any(isinstance(op, Call) for op in self._operations):
+            with full_precision(next(iter(self._initial.values()))):
+                values = run_plain(self._operations, self._initial, names)
+        else:
+            values = run_chain(self._operations, self._initial, names)
+        return tuple(values[x.name] if isinstance(x, Value) else x for x in wanted)
+
+    def _sum(self, terms: tuple[Term, ...]) -> tuple[tuple[Source, ...], Tensor]:
+        """What depends on the chain, and the sum of all that does not."""
+        sources, known = [], []
+        for term in terms:
+            if isinstance(term, Tensor):
+                known.append(term)
+                continue
+            layer, *inputs = term
+            tensors = [x for x in inputs if isinstance(x, Tensor)]
+            if len(tensors) == len(inputs):
+                known.append(F.linear(torch.cat(tensors, -1), layer.weight, layer.bias))
+                continue
+            bias, first = layer.bias, 0
+            for x in inputs:
+                size = x.shape[-1] if isinstance(x, Tensor) else x.size
+                weight = layer.weight if len(inputs) == 1 else layer.weight[:, first : first + size]
+                first += size
+                if isinstance(x, Value):
+                    sources.append(Source(x.name, weight, x.previous))
+                else:
+                    known.append(F.linear(x, weight, bias))
+                    bias = None
+            if bias is not None:
+                known.append(bias)
+        return tuple(sources), sum(known[1:], known[0])

@@ -1,17 +1,10 @@
 """Small dumps and experiments that several tests share."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from speechlvm.data.dumps import pcm
 from speechlvm.data.dumps.dump import share_of
-from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.modules.chain import GRU, SLOPE, Dense, Draw, Operation, gru_step, lstm_step, term_of
 from speechlvm.utils.files import mark_done
 
 
@@ -34,43 +27,6 @@ def write_dump(directory, lengths, seed=0, jobs=1):
     pcm.merge(directory, jobs, "data")
     mark_done(directory, {"made": "here"})
     return directory
-
-
-def _plain_chain(
-    operations: Sequence[Operation], initial: Mapping[str, Tensor], outputs: Sequence[str], steps: int
-) -> dict[str, Tensor]:
-    """`run_chain` step by step, in the obvious way."""
-    previous, track = dict(initial), []
-    for t in range(steps):
-        values: dict[str, Tensor] = {}
-
-        def given(op: Operation) -> Tensor:
-            term = term_of(op)
-            total = term[t] if term.dim() == 3 else term  # noqa: B023
-            for source in op.sources:
-                x = (previous if source.previous else values)[source.value]  # noqa: B023
-                total = total + F.linear(x, source.weight)
-            return total
-
-        for op in operations:
-            if isinstance(op, Draw):
-                values[op.name] = DiagonalGaussian.from_raw(values[op.raw]).sample(op.noise[t])
-            elif isinstance(op, Dense):
-                values[op.name] = F.leaky_relu(given(op), SLOPE) if op.active else given(op)
-            elif isinstance(op, GRU):
-                values[op.name] = gru_step(given(op), previous[op.name], op.weight, op.bias)
-            else:
-                h, c = previous[op.name], previous[op.cell]
-                values[op.name], values[op.cell] = lstm_step(given(op), h, c, op.weight)
-        track.append(values)
-        previous = values
-    return {name: torch.stack([values[name] for values in track]) for name in outputs}
-
-
-@pytest.fixture(scope="session")
-def plain_chain():
-    """The reference of `run_chain`, with the number of steps as its last argument."""
-    return _plain_chain
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.config import load_experiment
 from speechlvm.models.bound import slice_features
 from speechlvm.models.zforcing import LatentLSTM
+from speechlvm.modules import recurrence
+from speechlvm.modules.chain import run_plain
+from speechlvm.modules.fast_chain import run_chain
 from speechlvm.scoring.accounting import objective, row_terms
 from speechlvm.scoring.score import score_batch
 from speechlvm.utils.errors import ConfigError
@@ -122,12 +125,12 @@ def test_the_cell_is_the_authors_lstm_at_given_latents(system, pcm):
     torch.testing.assert_close(found, torch.cat(expected, 1)[:, :FRAMES])
 
 
-def test_the_chain_is_the_loop(build_system, pcm):
+def test_the_chain_is_the_loop(build_system, pcm, monkeypatch):
     """Values, and gradients of all weights."""
     found = []
-    for name in ("_draw", "_draw_plainly"):
+    for run in (run_chain, run_plain):
+        monkeypatch.setattr(recurrence, "run_chain", run)
         model, observation = build_system("zforcing", SIZES, distribution_conf={"components": 2})
-        model._draw = getattr(model, name)
         bound = _score((model, observation), pcm)
         objective(bound, 47, auxiliary_weights={"zforcing": 0.5}).backward()
         gradients = {key: parameter.grad for key, parameter in model.named_parameters()}

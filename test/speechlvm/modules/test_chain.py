@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source
+from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source, run_plain
 from speechlvm.modules.fast_chain import _Product, _tensors, _with_tensors, run_chain
-from speechlvm.modules.recurrence import GRUCell, LSTMCell, dense_layers
+from speechlvm.modules.mlp import MLP
+from speechlvm.modules.recurrence import Chain, GRUCell, LSTMCell
 
 BATCH, LATENT, STATE, HIDDEN = 3, 4, 5, 6
 
@@ -83,12 +85,12 @@ CHAINS = {
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
-def test_node_equals_plain_loop(chain, steps, plain_chain):
+def test_node_equals_plain_loop(chain, steps):
     leaf = Leaves()
     operations, initial = chain(leaf, steps)
     names = CHAINS[chain]
     results = []
-    for values in (run_chain(operations, initial, names), plain_chain(operations, initial, names, steps)):
+    for values in (run_chain(operations, initial, names), run_plain(operations, initial, names)):
         generator = torch.Generator().manual_seed(1)
         weights = [torch.randn(values[n].shape, dtype=torch.float64, generator=generator) for n in names]
         loss = sum((values[name] * weight).sum() for name, weight in zip(names, weights, strict=True))
@@ -104,11 +106,11 @@ def test_node_equals_plain_loop(chain, steps, plain_chain):
             torch.testing.assert_close(gradient, other, rtol=0, atol=1e-10)
 
 
-def test_gradients_of_a_value_that_is_no_output_still_flow(plain_chain):
+def test_gradients_of_a_value_that_is_no_output_still_flow():
     leaf = Leaves()
     operations, initial = vrnn(leaf, 4)
     (gradient,) = torch.autograd.grad(run_chain(operations, initial, ["h"])["h"].sum(), initial["h"])
-    (expected,) = torch.autograd.grad(plain_chain(operations, initial, ["h"], 4)["h"].sum(), initial["h"])
+    (expected,) = torch.autograd.grad(run_plain(operations, initial, ["h"])["h"].sum(), initial["h"])
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
@@ -144,22 +146,36 @@ def test_cells_equal_those_of_torch():
         ours.input.weight.copy_(order(theirs.weight_ih, "ifgo", "oifg"))
         ours.input.bias.copy_(order(theirs.bias_ih + theirs.bias_hh, "ifgo", "oifg"))
         ours.state.weight.copy_(order(theirs.weight_hh, "ifgo", "oifg"))
-    for result in (ours.step(ours.input(x), h, c), [v[0] for v in ours.run(ours.input(x)[None], h, c)]):
+    chain = Chain(h=h, c=c)
+    values = chain.run(*chain.lstm("h", "c", ours, ours.input(x)[None]))
+    for result in (ours.step(ours.input(x), h, c), [v[0] for v in values]):
         for value, expected in zip(result, theirs(x, (h, c)), strict=True):
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
 
 
-def test_dense_layers_are_an_mlp():
+@pytest.mark.parametrize("known", [True, False], ids=["known latents", "drawn latents"])
+def test_chain_as_models_write_it_is_its_modules_step_by_step(known):
+    """Inputs of the chain and tensors mixed in one layer; tensors alone are computed outside of it."""
     torch.manual_seed(0)
-    layers = [torch.nn.Linear(HIDDEN, HIDDEN).double() for _ in range(3)]
-    x = torch.randn(2, BATCH, HIDDEN, dtype=torch.float64)
-    operations = dense_layers("a", Source("h", layers[0].weight, previous=True), layers[0].bias, layers[1:])
-    gate = GRU("h", (), x.new_zeros(2, BATCH, 3 * HIDDEN), x.new_zeros(3 * HIDDEN, HIDDEN), x.new_zeros(HIDDEN))
-    value = run_chain([*operations, gate], {"h": x[0]}, ["a3"])["a3"][0]
-    expected = x[0]
-    for layer in layers:
-        expected = torch.nn.functional.leaky_relu(layer(expected))
-    torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+    steps = 4
+    x, z0 = torch.randn(steps, BATCH, HIDDEN).double(), torch.randn(steps, BATCH, LATENT).double()
+    d0 = torch.randn(BATCH, STATE).double()
+    posterior = MLP(HIDDEN + STATE, 7, 2, 2 * LATENT).double()
+    embedding, cell = MLP(LATENT, 7, 2).double(), GRUCell(7 + HIDDEN, STATE).double()
+    chain = Chain(d=d0)
+    raw = chain.mlp("q", posterior, x, chain.before("d"))
+    z = z0 if known else chain.draw("z", raw, z0)
+    phi = chain.mlp("phi", embedding, z)
+    d = chain.gru("d", cell, (cell.input, phi, x))
+    expected, state = [], d0
+    for t in range(steps):
+        of_step = posterior(torch.cat([x[t], state], -1))
+        latent = z0[t] if known else DiagonalGaussian.from_raw(of_step).sample(z0[t])
+        phi_t = embedding(latent)
+        state = cell.step(cell.input(torch.cat([phi_t, x[t]], -1)), state)
+        expected.append((of_step, latent, phi_t, state))
+    for found, value in zip(chain.run(raw, z, phi, d), zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.stack(value), rtol=0, atol=1e-12)
 
 
 def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
