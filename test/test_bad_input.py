@@ -29,7 +29,7 @@ from speechlvm.data.audio import write_wav
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.kaldi.tables import FIXER
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.experiment.config import dump_yaml, load_experiment
+from speechlvm.experiment.config import dump_yaml, load_config
 from speechlvm.experiment.load import build
 from speechlvm.models import MODELS, model_class
 from speechlvm.observation import Observation
@@ -654,7 +654,7 @@ def experiment(tmp_path_factory):
     make_directory(place / "data", place)
     assert call(dump.main, "--data", place / "data", "--out", place / "dump").returncode == 0
     (place / "config.yaml").write_text(CONFIG)
-    config = load_experiment(place / "config.yaml")
+    config = load_config(place / "config.yaml")
     observation = Observation.of_dump(config.coding, open_dump(place / "dump"))
     model = build(config, observation, 1)
     content = {

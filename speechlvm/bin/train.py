@@ -137,7 +137,7 @@ def _train(
 
     from speechlvm.data.dumps import open_dump
     from speechlvm.experiment.checkpoint import Checkpoints, load_weights
-    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.config import load_config
     from speechlvm.experiment.load import build, training_device
     from speechlvm.observation import Observation
     from speechlvm.training.trainer import Trainer
@@ -148,7 +148,7 @@ def _train(
         logging.disable(logging.WARNING)
     with ExitStack() as held:
         with processes.raise_on_all():
-            config = load_experiment(arguments.config, overrides)
+            config = load_config(arguments.config, overrides)
             device = training_device(arguments.ngpu, processes.local_rank)
             train, valid = open_dump(arguments.train), open_dump(arguments.valid)
             observation = Observation.of_dump(config.coding, train)
@@ -188,7 +188,7 @@ def _train(
 def _prepare(arguments: Any, config: Any) -> None:
     """Refuse the directory of another experiment, and record what this one is."""
     from speechlvm.experiment.config import dump_yaml
-    from speechlvm.experiment.load import load_config
+    from speechlvm.experiment.load import config_of
     from speechlvm.utils.errors import ConfigError
     from speechlvm.utils.files import atomic_write, write_json
 
@@ -200,7 +200,7 @@ def _prepare(arguments: Any, config: Any) -> None:
         "valid": _data_hash(arguments.valid),
     }
     if (arguments.out / "config.yaml").exists():
-        changed = _differences(load_config(arguments.out).frozen(), config.frozen())
+        changed = _differences(config_of(arguments.out).frozen(), config.frozen())
         if origin_path.exists():
             meanings = {"train": f"data in {arguments.train}", "valid": f"data in {arguments.valid}"}
             changed += _differences(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import StringConstraints
 
 from speechlvm import __version__
-from speechlvm.experiment.config import dump_yaml, load_experiment
+from speechlvm.experiment.config import dump_yaml, load_config
 from speechlvm.experiment.trained import Provenance, Saved
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_directory, atomic_write, hash_file, read_json, write_json
@@ -160,7 +160,7 @@ def read_export(folder: Path) -> Saved:
     return Saved(
         manifest.name,
         manifest.train_set,
-        load_experiment(folder / CONFIG),
+        load_config(folder / CONFIG),
         read_weights(folder / WEIGHTS),
         Observation.from_dict(read_json(folder / OBSERVATION), source=str(folder / OBSERVATION)),
         manifest.provenance,

@@ -16,35 +16,35 @@ def _auxiliary(name, settings):
 
 def _refused(path, overrides=()):
     with pytest.raises(ConfigError) as error:
-        config.load_experiment(path, list(overrides))
+        config.load_config(path, list(overrides))
     message = str(error.value)
     assert "\n" not in message
     return message
 
 
 def test_defaults_and_overrides(tiny_config):
-    experiment = config.load_experiment(tiny_config(), [("limits.steps", "7"), ("training.learning-rate.peak", "0.1")])
+    experiment = config.load_config(tiny_config(), [("limits.steps", "7"), ("training.learning-rate.peak", "0.1")])
     assert experiment.limits.steps == 7 and experiment.training.learning_rate.peak == 0.1
     assert experiment.data.segment_frames == 1024 and experiment.training.precision == "float32"
 
 
 def test_the_resolved_copy_is_sufficient(tiny_config, tmp_path):
-    experiment = config.load_experiment(tiny_config())
+    experiment = config.load_config(tiny_config())
     path = tmp_path / "resolved.yaml"
     path.write_text(config.dump_yaml(experiment))
-    assert config.load_experiment(path) == experiment
+    assert config.load_config(path) == experiment
 
 
 BASED = "base: tiny.yaml\n"
 
 
 def test_a_base_holds_where_a_file_says_nothing_else(tiny_config, tmp_path):
-    base = config.load_experiment(tiny_config())
+    base = config.load_config(tiny_config())
     row = tmp_path / "sub/row.yaml"
     row.parent.mkdir()
     row.write_text("base: ../tiny.yaml\nmodel_conf: {hidden: 13}\ntraining:\n  learning_rate: {peak: 0.004}\n")
-    found = config.load_experiment(row, [("limits.steps", "7")])
-    expected = config.load_experiment(
+    found = config.load_config(row, [("limits.steps", "7")])
+    expected = config.load_config(
         tiny_config(("hidden: 12", "hidden: 13"), ("peak: 0.005", "peak: 0.004"), ("steps: 12", "steps: 7"))
     )
     assert found == expected != base and "base" not in found.model_dump()
@@ -52,14 +52,14 @@ def test_a_base_holds_where_a_file_says_nothing_else(tiny_config, tmp_path):
 
 
 def test_another_model_or_distribution_leaves_nothing_of_the_base_s_settings(tiny_config, tmp_path):
-    base = config.load_experiment(tiny_config())
+    base = config.load_config(tiny_config())
     assert base.model_conf["hidden"] == 12 and base.distribution_conf["components"] == 3
     row = tmp_path / "row.yaml"
     row.write_text(BASED + "model: wavenet\nmodel_conf: {channels: 8}\ndistribution: categorical\ncoding: mulaw8\n")
-    found = config.load_experiment(row)
+    found = config.load_config(row)
     assert found.model_conf["channels"] == 8 and found.model_conf["stack"] == 1 and found.distribution_conf == {}
     row.write_text(BASED + "model: lstm\ndistribution: dmol\n")
-    assert config.load_experiment(row) == base
+    assert config.load_config(row) == base
 
 
 @pytest.mark.parametrize(
@@ -86,16 +86,16 @@ def test_what_is_wrong_with_a_base_is_named_in_one_line(tiny_config, tmp_path, t
 
 
 def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
-    frozen = config.load_experiment(tiny_config()).frozen()
+    frozen = config.load_config(tiny_config()).frozen()
     assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]
-    cut = config.load_experiment(tiny_config(), [("data.max_frames", "2000")])
+    cut = config.load_config(tiny_config(), [("data.max_frames", "2000")])
     assert cut.frozen()["data"]["max_frames"] == 2000
 
 
 def test_limits_and_workers_are_not_frozen(tiny_config):
-    one = config.load_experiment(tiny_config())
-    two = config.load_experiment(tiny_config(), [("limits.steps", "70"), ("data.workers", "1")])
-    three = config.load_experiment(tiny_config(), [("data.batch_frames", "2048")])
+    one = config.load_config(tiny_config())
+    two = config.load_config(tiny_config(), [("limits.steps", "70"), ("data.workers", "1")])
+    three = config.load_config(tiny_config(), [("data.batch_frames", "2048")])
     assert one.frozen() == two.frozen() != three.frozen()
 
 
@@ -159,13 +159,13 @@ def test_an_override_of_a_section_that_is_none(tiny_config):
 )
 def test_exponents_are_numbers(tiny_config, text, number):
     assert yaml.safe_load("1e-3") == "1e-3"  # not so in YAML 1.1
-    found = config.load_experiment(tiny_config(), [("training.learning_rate.peak", text)])
+    found = config.load_config(tiny_config(), [("training.learning_rate.peak", text)])
     assert found.training.learning_rate.peak == number
     assert settings.parse_yaml(f"peak: {text}", "") == {"peak": number}
 
 
 def test_whole_numbers_with_exponents_count(tiny_config):
-    found = config.load_experiment(tiny_config(), [("limits.steps", "1e3"), ("data.batch_frames", "+2E4")])
+    found = config.load_config(tiny_config(), [("limits.steps", "1e3"), ("data.batch_frames", "+2E4")])
     assert (found.limits.steps, found.data.batch_frames) == (1000, 20000)
     assert "input should be a valid integer; found 0.1 (float)" in _refused(tiny_config(), [("limits.steps", "1e-1")])
     assert "input should be a finite number" in _refused(tiny_config(), [("training.gradient_clip", "1e999")])
@@ -173,7 +173,7 @@ def test_whole_numbers_with_exponents_count(tiny_config):
 
 
 def test_texts_that_look_like_numbers_are_written_as_texts(tiny_config):
-    found = config.load_experiment(tiny_config(), [("training.initialise_from", "'1e3'")])
+    found = config.load_config(tiny_config(), [("training.initialise_from", "'1e3'")])
     assert settings.parse_yaml(config.dump_yaml(found), "")["training"]["initialise_from"] == "1e3"
 
 

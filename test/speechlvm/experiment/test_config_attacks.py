@@ -12,7 +12,7 @@ from speechlvm.utils.errors import ConfigError
 
 def _refused(path, overrides=()):
     with pytest.raises(ConfigError) as error:
-        config.load_experiment(path, list(overrides))
+        config.load_config(path, list(overrides))
     message = str(error.value)
     assert "\n" not in message and len(message) < 800
     return message

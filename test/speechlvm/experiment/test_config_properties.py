@@ -99,7 +99,7 @@ def load(tmp_path_factory):
 
     def of(text):
         path.write_text(text, encoding="utf-8")
-        return config.load_experiment(path)
+        return config.load_config(path)
 
     return of
 

@@ -21,7 +21,7 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture
 def folder(tiny_config, tmp_path):
     """An export that is whole."""
-    settings = config.load_experiment(tiny_config())
+    settings = config.load_config(tiny_config())
     observation = AudioObservation("mulaw", Statistics(0.0, 0.1), rate_hz=16000)
     model = build(settings, observation, 1).eval()
     provenance = Provenance(step=1, epoch=0, seconds=1.0, seed=1, data_hash="0123")

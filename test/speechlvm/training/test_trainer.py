@@ -10,7 +10,7 @@ import torch
 
 from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.experiment.load import load_config, load_experiment
+from speechlvm.experiment.load import config_of, load_experiment
 from speechlvm.models import model_class
 from speechlvm.training import trainer as trainer_module
 from speechlvm.utils.errors import ConfigError, Interrupted, UserError
@@ -93,7 +93,7 @@ def test_the_saved_configuration_holds_every_default(whole):
     text = (whole / "config.yaml").read_text()
     for name in model_class("lstm").Config.model_fields:
         assert f"  {name}: " in text
-    assert load_config(whole).model_conf["mlp_layers"] == 3
+    assert config_of(whole).model_conf["mlp_layers"] == 3
 
 
 def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, copied, capsys):
