@@ -9,7 +9,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # The socket by which a process hands tensors over, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder, may have a
@@ -19,18 +20,29 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Signals that have asked to stop: the handler only notes them, and whoever works looks at the list now and then.
-
-    Anything more in a handler (saving, or what was there before) would run in the middle of whatever goes on.
-    """
-    received: list[int] = []
-    previous = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
+def _handled(handler: Any) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
-        yield received
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Signals that have asked to stop: the handler only notes them; long-running loops check the list.
+
+    Anything more in a handler, such as saving, could run in the middle of any other operation.
+    """
+    received: list[int] = []
+    with _handled(lambda number, _: received.append(number)):
+        yield received
+
+
+def default_signals() -> AbstractContextManager[None]:
+    """Signals that ask to stop do so at once: there is nothing to save yet."""
+    return _handled(signal.SIG_DFL)
 
 
 def die_with(parent: int) -> None:
@@ -53,17 +65,6 @@ def follow_parent(*_: object) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() == parent.pid:  # and not a server that forks for it
         die_with(parent.pid)
-
-
-@contextmanager
-def default_signals() -> Iterator[None]:
-    """Signals that ask to stop do so at once: there is nothing to save yet."""
-    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def is_launched() -> bool:
