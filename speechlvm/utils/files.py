@@ -268,14 +268,11 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     Raises:
         UserError: missing.
     """
-    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run the stage that writes it") from error
-    return digest.hexdigest()
 
 
 def hash_value(value: Any) -> str:
@@ -321,5 +318,4 @@ def invalidate(directory: Path) -> None:
 
 def mark_undone(directory: Path) -> None:
     """Results in `directory` are about to change."""
-    with contextlib.suppress(FileNotFoundError):
-        (Path(directory) / DONE).unlink()
+    (Path(directory) / DONE).unlink(missing_ok=True)
