@@ -132,7 +132,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
     [
         ("  gradient_clip", "  gradient_clp", r"training.gradient_clp: unknown key; did you mean 'gradient_clip'\?"),
         ("hidden: 12", "hiden: 12", r"model_conf: hiden: unknown key; did you mean 'hidden'\?"),
-        ("peak: 0.005", "peak: '5e-3'", r"peak: .*valid number; found '5e-3' \(str\); write it without quotation marks"),
+        ("peak: 0.005", "peak: '5e-3'", r"peak: .*number; found '5e-3' \(str\); write it without quotation marks"),
         ("peak: 0.005", "peak: fast", r"peak: .*valid number; found 'fast' \(str\)$"),
         ("batch_frames: 4096", "batch_frames: 0", r"data.batch_frames: .*greater than 0; found 0"),
         ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
