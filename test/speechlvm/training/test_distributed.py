@@ -132,16 +132,19 @@ def test_it_goes_on_with_another_number_of_processes(arguments, train_together, 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "words", "status", "message"),
     [
-        ("nan_on_the_second", r"step 7: the loss is nan on u0\d(, u0\d)?; last good checkpoint: .*step-00000004.pt"),
-        ("validation_fails_on_the_second", "u01: broken"),
-        ("disk_full", "disk full"),
+        (None, ["--model_conf.hiden", "3"], 2, ".*hiden: unknown key"),  # on all
+        ("nan_on_the_second", [], 1, r"step 7: the loss is nan on u0\d(, u0\d)?; last good .*step-00000004.pt"),
+        ("validation_fails_on_the_second", [], 1, "u01: broken"),
+        ("disk_full", [], 1, "disk full"),
     ],
 )
-def test_what_fails_on_one_fails_on_all_and_is_reported_once(arguments, train_together, tmp_path, wrong, message):
-    statuses, lines = train_together(arguments(LSTM, "exp"), wrong=wrong)
-    assert statuses == [1, 1]
+def test_what_fails_on_one_fails_on_all_and_is_reported_once(
+    arguments, train_together, tmp_path, wrong, words, status, message
+):
+    statuses, lines = train_together(arguments(LSTM, "exp", *words), wrong=wrong)
+    assert statuses == [status, status]
     (error,) = _errors(lines)
     assert re.match(f"error: {message}", error)
     assert not (tmp_path / "exp" / "done.json").exists()
