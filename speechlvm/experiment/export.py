@@ -39,7 +39,7 @@ _Name = Annotated[str, StringConstraints(pattern=rf"^({WEIGHTS}|{CONFIG}|{OBSERV
 
 
 class Manifest(Settings):
-    """What manifest.json says.
+    """Contents of manifest.json.
 
     Attributes:
         format: of the folder.
@@ -48,7 +48,7 @@ class Manifest(Settings):
         train_set: name of the training set.
         provenance: of the weights.
         files: name -> SHA-256, of all files but the card and the manifest itself.
-        inputs: what the folder is a function of.
+        inputs: that determine the contents.
     """
 
     format: int
@@ -71,7 +71,7 @@ def name_of(directory: Path) -> str:
 
 
 def is_exported(folder: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether a folder is the whole export of exactly these inputs."""
+    """Whether a folder is a complete export of exactly these inputs."""
     if not is_export(folder):
         return False
     try:
@@ -91,7 +91,7 @@ def write_export(
         experiment: with the model.
         results: name -> contents of a result.json.
         card: Markdown.
-        inputs: what all this is a function of.
+        inputs: that determine the contents.
 
     Raises:
         UserError: the folder exists, or cannot be written.
@@ -122,7 +122,7 @@ def write_export(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an export, all of whose files are what it says.
+    """The manifest of an export, whose files are checked against it.
 
     Raises:
         UserError: it is not one, is of a newer format, or a file is missing or altered.

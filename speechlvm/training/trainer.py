@@ -110,7 +110,7 @@ class Trainer:
                 self.scalars.close()
 
     def _check_before_training(self) -> None:
-        """Fail now for want of disk space or memory, not hours later."""
+        """Fail now, not hours later, if there is too little disk space or memory."""
         if self.progress.is_finished(self.config):
             return
         if cut := cut_utterances(self.frames, self.config.data):

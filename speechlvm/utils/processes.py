@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# The socket by which a process hands tensors over, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder, may have a
-# path of 107 bytes; with a longer one the process hands nothing over, and who waits for it waits for ever.
+# Tensors are passed between processes through a socket, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder. Its
+# path can have 107 bytes; with a longer one, the receiving process would wait forever.
 SOCKET_FOLDER_BYTES = 75
 _PR_SET_PDEATHSIG = 1
 
@@ -46,9 +46,12 @@ def default_signals() -> AbstractContextManager[None]:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that dies (on Linux; elsewhere nothing is done).
+    """Have the kernel kill this process when its parent dies (on Linux; elsewhere nothing is done).
 
-    An orphan would go on and hold the lock of the experiment. Args: `parent` is the process that started this one.
+    An orphan would continue, and hold the lock of the experiment.
+
+    Args:
+        parent: process that started this one.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -57,13 +60,13 @@ def die_with(parent: int) -> None:
 
 
 def follow_parent(*_: object) -> None:
-    """In a process that reads ahead: its parent alone decides when to stop, and it outlives the parent by no moment."""
+    """Set up a process that reads ahead: it ignores stop signals, as its parent handles them, and dies with it."""
     if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_BYTES:
         tempfile.tempdir = "/tmp"
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() == parent.pid:  # and not a server that forks for it
+    if parent is not None and os.getppid() == parent.pid:  # not of a fork server
         die_with(parent.pid)
 
 
