@@ -248,7 +248,7 @@ def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
     (cell,), _ = collect(root)
     values = [json.loads((d / "score_test" / "result.json").read_text())["bits_per_frame"] for d in (out, other)]
     assert cell.mean("bits_per_frame") == pytest.approx(np.mean(values))
-    assert cell.deviation("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
+    assert cell.std("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
 
 
 def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
