@@ -12,41 +12,19 @@ from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
 from speechlvm.training.distributed import PeerLost
 
-LSTM = """
-model: lstm
-model_conf: {stack: 16, hidden: 12, layers: 1}
-"""
-CWVAE = """
-model: cwvae
-model_conf: {stride: 16, levels: 2, width: 8}
-"""
-WAVENET = """
-model: wavenet
-model_conf: {stack: 4, channels: 8, layers_per_block: 3, blocks: 2}
-"""
-REST = """
-coding: mulaw
-distribution: dmol
-distribution_conf: {components: 3}
-data: {batch_frames: 4096, segment_frames: 1024}
-training:
-  learning_rate: {peak: 0.005, schedule: cosine, warmup_steps: 3}
-  gradient_clip: 1.0
-  accumulate: 1
-validation: {every_steps: 4}
-limits: {steps: 12}
-"""
+LSTM = "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}"
+CWVAE = "model: cwvae\nmodel_conf: {stride: 16, levels: 2, width: 8}"
+WAVENET = "model: wavenet\nmodel_conf: {stack: 4, channels: 8, layers_per_block: 3, blocks: 2}"
 
 
 @pytest.fixture
-def arguments(make_dump, tmp_path):
+def arguments(make_dump, tiny_config, tmp_path):
     """arguments(model, out, *words): of the training program. Of five utterances, the last is alone in its batch."""
     train = make_dump("train", [3000, 2500, 2000, 1500, 2200])
     valid = make_dump("valid", [1200, 900, 700], seed=50)
 
     def of(model, out, *words):
-        config = tmp_path / f"{out}.yaml"
-        config.write_text(model + REST)
+        config = tiny_config((LSTM, model), name=f"{out}.yaml")
         return [
             "--config", str(config), "--train", str(train), "--valid", str(valid), "--out", str(tmp_path / out),
             "--seed", "3", *words,
