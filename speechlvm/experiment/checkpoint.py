@@ -23,7 +23,7 @@ from pydantic import Field
 from speechlvm import __version__
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import bytes_in, check_space, hash_file, read_json, remove_leftovers, write_bytes, write_json
+from speechlvm.utils.files import bytes_in, check_space, hash_file, read_json, write_bytes, write_json
 from speechlvm.utils.settings import NewerFormat, Settings, check_format, checked
 
 FORMAT = 1
@@ -77,7 +77,6 @@ class Checkpoints:
 
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write a checkpoint; on failure (disk full, killed) the previous ones are as they were."""
-        remove_leftovers(self.directory)  # they would fill the disk, kill by kill
         buffer = io.BytesIO()
         torch.save({**content, "format": FORMAT, "speechlvm": __version__}, buffer)
         write_bytes(self.path(step), buffer.getbuffer())

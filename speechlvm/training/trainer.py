@@ -35,7 +35,7 @@ from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 from speechlvm.utils.errors import Interrupted, UserError
-from speechlvm.utils.files import atomic_write
+from speechlvm.utils.files import atomic_write, remove_leftovers
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)
@@ -315,6 +315,7 @@ class Trainer:
         Raises:
             UserError: it is of another training.
         """
+        remove_leftovers(self.checkpoints.directory)  # they would fill the disk, kill by kill
         content = self.checkpoints.load_latest()
         if content is None:
             return None
