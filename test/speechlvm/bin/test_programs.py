@@ -151,10 +151,6 @@ def test_samples_and_pictures(trained):
             np.testing.assert_array_equal(pcm[:320], open_dump(test).read(utterance, 0, 320))
     tempered = [(entry["name"], entry["temperature"], entry["beside"]) for entry in index[2:6]]
     assert tempered[:2] == [("temperature_0_0.5", 0.5, "prior_0"), ("temperature_0_0.75", 0.75, "prior_0")]
-    before = (out / "samples" / "prior_0.wav").read_bytes()
-    (out / "samples" / "done.json").unlink()
-    run(sample, *options)
-    assert (out / "samples" / "prior_0.wav").read_bytes() == before
     run(sample, *options, "--prefix_seconds", 9)
     continuation = next((out / "samples").glob("continuation_*.wav"))
     assert len(soundfile.read(continuation)[0]) == 1700 // 2 // 16 * 16 + 800
@@ -169,12 +165,12 @@ def test_every_kind_of_sample_once(make_dump, tiny_config, tmp_path, monkeypatch
     )
     out = tmp_path / "exp" / "train" / "tiny" / "seed1"
     run(train, "--config", config, "--train", paths[0], "--valid", paths[1], "--out", out)
-    options = ["--exp", out, "--dump", paths[1], "--out", out / "samples", "--count", 3]
+    options = ["--exp", out, "--dump", paths[1], "--out", out / "samples", "--count", 2]
     options += ["--seconds", 0.05, "--prefix_seconds", 0.02]
     assert run(sample, *options) == 0
     index = json.loads((out / "samples" / "samples.json").read_text())
-    counts = {"prior": 3, "temperature": 6, "frames": 2, "resampled": 6, "frozen": 6, "continuation": 3}
-    counts |= {"reconstruction": 6, "resynthesis": 12, "interpolation": 5}
+    counts = {"prior": 2, "temperature": 4, "frames": 1, "resampled": 3, "frozen": 3, "continuation": 2}
+    counts |= {"reconstruction": 4, "resynthesis": 8, "interpolation": 5}
     assert Counter(entry["kind"] for entry in index) == counts
     names = {entry["name"] for entry in index}
     for entry in index:
