@@ -67,8 +67,8 @@ def test_several_do_what_one_does(arguments, train_together, tmp_path, model, si
     statuses, lines = train_together(arguments(model, "several", *words), size)
     assert statuses == [0] * size, lines
     assert _history(tmp_path / "several") == pytest.approx(_history(tmp_path / "one"), rel=1e-6)
-    for name, value in _weights(tmp_path / "one")[0].items():
-        torch.testing.assert_close(_weights(tmp_path / "several")[0][name], value, rtol=1e-3, atol=1e-5)
+    ours, theirs = (_weights(tmp_path / name)[0] for name in ("several", "one"))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert lines[0][-1].endswith(f"finished: {tmp_path / 'several'}")
     assert lines[1:] == [[]] * (size - 1)  # the others are quiet
 
@@ -79,9 +79,9 @@ def test_in_double_precision_they_agree_to_ten_digits(arguments, train_together,
         statuses, lines = train_together(words, size, "in_float64")
         assert statuses == [0] * size, lines
     assert _history(tmp_path / "of_2") == pytest.approx(_history(tmp_path / "of_1"), rel=1e-10)
-    for name, value in _weights(tmp_path / "of_1")[0].items():
-        assert value.dtype == torch.float64
-        torch.testing.assert_close(_weights(tmp_path / "of_2")[0][name], value, rtol=1e-9, atol=1e-10)
+    two, one = (_weights(tmp_path / name)[0] for name in ("of_2", "of_1"))
+    assert all(value.dtype == torch.float64 for value in one.values())
+    torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-10)
 
 
 def test_a_signal_to_one_stops_all_and_the_same_command_goes_on(arguments, train_together, tmp_path):

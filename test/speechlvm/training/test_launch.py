@@ -77,6 +77,7 @@ def _has_checkpoints(out):
     return len(Checkpoints(out / "checkpoints").steps()) >= 2
 
 
+@pytest.mark.slow  # two torchruns and two trainings, each a new process that imports torch
 def test_a_signal_to_one_node_stops_all_nodes(words, nodes, tmp_path):
     command, port = ("speechlvm.bin.train", *words("$exp", "--num_nodes", "2")), module._rendezvous(1)[2]
     first, second = (_start(*command, env=nodes(rank, port)) for rank in (0, 1))
@@ -95,6 +96,7 @@ def test_a_signal_to_one_node_stops_all_nodes(words, nodes, tmp_path):
     assert Checkpoints(tmp_path / "$exp" / "checkpoints").steps()[-1] == step
 
 
+@pytest.mark.slow  # a torchrun and two trainings, each a new process that imports torch
 def test_nothing_outlives_torchrun(words, tmp_path):
     torchrun = ("torch.distributed.run", "--nproc_per_node", "2", "-m", "speechlvm.bin.train")
     process = _start(*torchrun, *words("exp"))
