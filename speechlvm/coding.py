@@ -117,7 +117,7 @@ CODINGS = tuple(_BUILDERS)
 PCM_CODINGS = ("linear", "mulaw-pcm")
 """Codings whose bits are bits of the PCM signal, comparable with each other and with FLAC."""
 CONTINUOUS = "normalised"
-"""In place of a coding: real numbers, normalised with the training set's mean and deviation."""
+"""In place of a coding: real numbers, normalised with the training set's mean and standard deviation."""
 OBSERVATIONS = (*CODINGS, CONTINUOUS)
 
 

@@ -79,7 +79,7 @@ class _Vectors(Settings):
             raise ValueError("channels, mean and std differ in number, or a channel is there twice")
         for (name, kind), std in zip(self.channels, self.std, strict=True):
             if kind not in ("real", "binary") or not std > 0 and kind == "real":
-                raise ValueError(f"channel '{name}' is '{kind}' with a deviation of {std}")
+                raise ValueError(f"channel '{name}' is '{kind}' with a standard deviation of {std}")
         return self
 
 
@@ -120,9 +120,9 @@ class Observation(ABC):
             return AudioObservation(coding, Statistics.of_histogram(dump.histogram), rate_hz=dump.rate_hz)
         if coding != CONTINUOUS:
             raise ConfigError(f"coding: '{coding}' is for audio; expected {CONTINUOUS} for vectors")
-        deviations = zip(dump.channels.items(), dump.std, strict=True)
-        # binary ones are not divided by their deviation
-        if constant := [name for (name, kind), std in deviations if kind == "real" and std == 0]:
+        stds = zip(dump.channels.items(), dump.std, strict=True)
+        # binary ones are not divided by their standard deviation
+        if constant := [name for (name, kind), std in stds if kind == "real" and std == 0]:
             raise UserError(
                 f"{dump.directory}: constant in the training set: {', '.join(constant)}; leave them out of the data"
             )

@@ -49,9 +49,9 @@ def _load(arguments: Any) -> dict[str, Any]:
 
     from speechlvm.data.dumps import open_dump
     from speechlvm.data.dumps.dataset import load_batches, plan_batches
-    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.config import load_config
 
-    data, dump = load_experiment(arguments.config).data, open_dump(arguments.dump)
+    data, dump = load_config(arguments.config).data, open_dump(arguments.dump)
     frames = {utterance: record.frames for utterance, record in dump.records.items()}
     seconds, read = [], 0
     batches = load_batches(dump, plan_batches(frames, data, seed=0, epoch=0), data.workers)
@@ -73,7 +73,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
     import torch
 
     from speechlvm.data.dumps.dataset import Batch, Segment
-    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.config import load_config
     from speechlvm.experiment.load import build, training_device
     from speechlvm.observation import AudioObservation, Observation, Statistics
     from speechlvm.scoring.score import score_batch
@@ -85,7 +85,7 @@ def _measure(arguments: Any) -> dict[str, Any]:
         training_step,
     )
 
-    config = load_experiment(arguments.config)
+    config = load_config(arguments.config)
     device = training_device(arguments.ngpu)
     generator = np.random.default_rng(0)
     pcm = (3000 * generator.standard_normal((arguments.batch, arguments.frames))).clip(-32768, 32767).astype(np.int16)

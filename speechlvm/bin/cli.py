@@ -66,7 +66,7 @@ _NUMBERS = {int: "an integer", float: "a number"}
 
 
 def add_check(parser: Any) -> None:
-    """The option by which stages find out, without a job, that there is nothing to do."""
+    """The option --check, with which recipes skip complete stages without starting a job."""
     parser.add_argument("--check", action="store_true", help="only check: exit 0 if the results are complete, else 1")
 
 
@@ -80,7 +80,7 @@ def add_sharding(parser: argparse.ArgumentParser) -> None:
 
 
 def status_if_decided(arguments: argparse.Namespace, out: Path, complete: bool) -> int | None:
-    """Exit status of a program that has nothing to do, or that is only asked (`add_check`); None: it has to work."""
+    """Exit status if the results are complete, or with --check; None: there is work to do."""
     if complete:
         if not arguments.check:
             print(f"{out}: complete")
@@ -96,12 +96,12 @@ def run_sharded(
     write: Callable[[int, dict[str, Any]], None],
     merge: Callable[[], None],
 ) -> int:
-    """Do one job, or merge, or (with neither option) all of it; nothing that is complete is done again.
+    """Do one job, or merge, or (with neither option) all of it; complete shards are kept.
 
     Args:
         arguments: with the options of `add_sharding`.
         out: directory of the results.
-        inputs: what the results are a function of; recorded in done.json.
+        inputs: that determine the results; recorded in done.json.
         write: (job, inputs) does a job, as `write_shard` writes it.
         merge: joins all shards.
     """
@@ -142,7 +142,7 @@ def start_logging(path: Path | None = None) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that says in one line why it cannot be written, and not by a traceback for each record."""
+    """A log file whose disk errors are one line, not a traceback for each record."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         with disk_errors(Path(self.baseFilename)):
@@ -158,7 +158,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)  # as Ctrl-C, so that temporary files are removed
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, every command seems to have ended well
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, every command would seem to succeed
     try:
         status = main() or 0
     except (UserError, KeyboardInterrupt, OSError) as error:
@@ -173,14 +173,14 @@ def run_main(main: Callable[[], int | None]) -> None:
             error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
         try:
             print(f"error: {_printable(str(error))}", file=sys.stderr, flush=True)
-        except OSError:  # where the disk is full that the log is on, the exit status must do
+        except OSError:  # the log is on a full disk: the exit status must do
             sys.stderr = None  # Python would try once more at its end, and exit with 120
         status = error.exit_status
     raise SystemExit(status)
 
 
 def _printable(text: str) -> str:
-    """One line without characters that a terminal obeys; names of files and utterances may have them."""
+    """One line without control characters, which names of files and utterances may have."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 

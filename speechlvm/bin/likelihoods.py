@@ -14,8 +14,8 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.reporting.collect import collect
     from speechlvm.reporting.render import overviews
 
-    cells, faults = collect(arguments.exp)
-    print("\n\n".join([*(f"Left out: {fault}." for fault in faults), *overviews(cells)]))
+    cells, errors = collect(arguments.exp)
+    print("\n\n".join([*(f"Left out: {error}." for error in errors), *overviews(cells)]))
     return 0
 
 

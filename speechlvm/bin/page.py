@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     with atomic_write(out) as stream:
         stream.write(text)
     print(f"written: {out} ({len(text) / 1e6:.1f} MB)")
-    if page.faults:
-        more = f" (and {len(page.faults) - 1} more; the page lists all)" if len(page.faults) > 1 else ""
-        raise UserError(f"{page.faults[0]}{more}; everything else is on {out}")
+    if page.errors:
+        more = f" (and {len(page.errors) - 1} more; the page lists all)" if len(page.errors) > 1 else ""
+        raise UserError(f"{page.errors[0]}{more}; everything else is on {out}")
     return 0
 
 

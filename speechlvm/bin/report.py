@@ -72,31 +72,31 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     from speechlvm.utils.errors import UserError
 
     train_set = arguments.exp.name
-    own, faults = collect(arguments.exp)
+    own, errors = collect(arguments.exp)
     cells = list(own)
     for root in roots:
         others, more = collect(Path(root), root)
-        cells, faults = cells + others, faults + more
+        cells, errors = cells + others, errors + more
     comparisons = [compare(table, cells, train_set) for table in chosen]
     findings, more = collect_findings(arguments.exp)
-    grids, faults = latent_tables.grids(findings), faults + more
+    grids, errors = latent_tables.grids(findings), errors + more
     files = [(c.table.table, render.records(c), render.latex(c)) for c in comparisons]
     files += [(g.name, g.records, formats.latex_table(g.columns, g.rows, g.title, g.note)) for g in grids]
     for name, records, latex in files:
         for suffix, text in ((".csv", formats.csv_table(records)), (".tex", latex)):
             with atomic_write(arguments.exp / "tables" / f"{name}{suffix}") as stream:
                 stream.write(text)
-    faults += _draw(arguments.exp, own, comparisons)
+    errors += _draw(arguments.exp, own, comparisons)
     if panels := mean_curves(findings):
         figures.neighbours_figure(arguments.exp / "figures" / "neighbours", panels)
-    text = render.document(comparisons, cells, grids, train_set, arguments.command, faults)
+    text = render.document(comparisons, cells, grids, train_set, arguments.command, errors)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)
     print(f"written: {arguments.out}, {arguments.exp / 'tables'}, {arguments.exp / 'figures'}")
-    if faults:
-        more = f" (and {len(faults) - 1} more; {arguments.out} lists all)" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0]}{more}; everything else is in {arguments.out}")
+    if errors:
+        more = f" (and {len(errors) - 1} more; {arguments.out} lists all)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}; everything else is in {arguments.out}")
 
 
 def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:
@@ -115,14 +115,14 @@ def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:
     for comparison in comparisons:
         if comparison.table.axis and (results := sweep(comparison)):
             figures.sweep_figure(folder / comparison.table.table, comparison.table, results)
-    curves, faults = learning_curves(exp)
+    curves, errors = learning_curves(exp)
     discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
     densities = {name: curve for name, curve in curves.items() if name not in discrete}
     if discrete:
         figures.curves_figure(folder / "learning_curves", discrete, "bits_per_frame")
     if densities:
         figures.curves_figure(folder / "learning_curves_densities", densities, "nats_per_frame")
-    return faults
+    return errors
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def _score(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _merge(arguments: Any) -> None:
-    from speechlvm.experiment.load import load_config, load_experiment
+    from speechlvm.experiment.load import config_of, load_experiment
     from speechlvm.scoring import results
 
     experiment = load_experiment(arguments.exp, coding=arguments.coding)
@@ -108,7 +108,7 @@ def _merge(arguments: Any) -> None:
             "epochs": provenance.epoch,
             "hours": provenance.seconds / 3600,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "config_hash": hash_value(load_config(arguments.exp).frozen()),
+            "config_hash": hash_value(config_of(arguments.exp).frozen()),
             **results.of_dump(arguments.dump),
         },
     )

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, run_main, start_logging, status_if_decided
 from speechlvm.bin.inputs import check_done
-from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import hash_file, hash_value, is_done, mark_done, mark_undone, read_json
+from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import hash_file, hash_value, is_done, mark_done, read_json
 from speechlvm.utils.processes import default_signals, die_with, is_launched, stop_requests
 
 if TYPE_CHECKING:
@@ -133,46 +133,35 @@ def _train(
     processes: "OneProcess",
     requests: list[int],
 ) -> None:
-    import torch
-
     from speechlvm.data.dumps import open_dump
-    from speechlvm.experiment.checkpoint import Checkpoints, load_weights
-    from speechlvm.experiment.config import load_experiment
+    from speechlvm.experiment.checkpoint import Checkpoints
+    from speechlvm.experiment.config import load_config
     from speechlvm.experiment.load import build, training_device
+    from speechlvm.experiment.origin import data_hash, record_origin
     from speechlvm.observation import Observation
     from speechlvm.training.trainer import Trainer
-    from speechlvm.utils.errors import ConfigError
     from speechlvm.utils.lock import locked
 
     if not processes.is_rank0:
         logging.disable(logging.WARNING)
     with ExitStack() as held:
         with processes.raise_on_all():
-            config = load_experiment(arguments.config, overrides)
+            config = load_config(arguments.config, overrides)
             device = training_device(arguments.ngpu, processes.local_rank)
-            train, valid = open_dump(arguments.train), open_dump(arguments.valid)
+            sets = arguments.train, arguments.valid
+            train, valid = map(open_dump, sets)
             observation = Observation.of_dump(config.coding, train)
             observation.check(valid)
             if processes.is_rank0:
                 held.enter_context(locked(arguments.out))
-                _prepare(arguments, config)
+                record_origin(arguments.out, config, arguments.seed, *sets)
+                start_logging(arguments.out / "train.log")
             model = build(config, observation, arguments.seed)
             if not Checkpoints(arguments.out / "checkpoints").steps():
-                if config.training.initialise_from is None:
-                    model.initialise_output(model.distribution.initial_bias(*observation.marginal(train.marginal())))
-                else:
-                    source = Path(config.training.initialise_from)
-                    content = Checkpoints(source / "checkpoints").load_best()
-                    load_weights(model, content["model"], str(source))
+                _initialise(model, config.training.initialise_from, observation, train)
             model.to(device)
             observation = Observation.from_dict(observation.to_dict(), device)
-        data = [_data_hash(arguments.train), _data_hash(arguments.valid)]
-        what = [config.model_dump(mode="json"), arguments.seed, data, __version__, torch.__version__]
-        fingerprint = int(hash_value(what)[:12], 16)  # exact as a float
-        if len({number for (number,) in processes.all_gather(fingerprint)}) > 1:
-            raise processes.log_once(
-                ConfigError("settings, data or versions differ between nodes; run the same command on each of them")
-            )
+        _check_same_on_all(processes, [config.model_dump(mode="json"), arguments.seed, *map(data_hash, sets)])
         log.info(
             "%s: %d parameters, %s on %s; training on %d utterances (%s), validating on %d",
             config.model, sum(p.numel() for p in model.parameters()), config.training.precision,
@@ -185,59 +174,30 @@ def _train(
             log.info("finished: %s", arguments.out)
 
 
-def _prepare(arguments: Any, config: Any) -> None:
-    """Refuse the directory of another experiment, and record what this one is."""
-    from speechlvm.experiment.config import dump_yaml
-    from speechlvm.experiment.load import load_config
-    from speechlvm.utils.errors import ConfigError
-    from speechlvm.utils.files import atomic_write, write_json
+def _initialise(model: Any, initialise_from: str | None, observation: Any, train: Any) -> None:
+    """Give a new model the weights of another run, or an output that fits the frequencies of the training data."""
+    from speechlvm.experiment.checkpoint import Checkpoints, load_weights
 
-    origin_path = arguments.out / "origin.json"
-    origin = {
-        "seed": arguments.seed,
-        "train_set": arguments.train.name,
-        "train": _data_hash(arguments.train),
-        "valid": _data_hash(arguments.valid),
-    }
-    if (arguments.out / "config.yaml").exists():
-        changed = _differences(load_config(arguments.out).frozen(), config.frozen())
-        if origin_path.exists():
-            meanings = {"train": f"data in {arguments.train}", "valid": f"data in {arguments.valid}"}
-            changed += _differences(
-                {meanings.get(key, key): value for key, value in read_json(origin_path).items()},
-                {meanings.get(key, key): value for key, value in origin.items()},
-            )
-        if changed:
-            raise ConfigError(
-                f"{arguments.out}: the experiment exists with other settings: {', '.join(changed)}; "
-                "choose another name with --tag, or remove the directory"
-            )
-    mark_undone(arguments.out)
-    start_logging(arguments.out / "train.log")
-    with atomic_write(arguments.out / "config.yaml") as stream:
-        stream.write(dump_yaml(config))
-    write_json(origin_path, origin)
+    if initialise_from is None:
+        model.initialise_output(model.distribution.initial_bias(*observation.marginal(train.marginal())))
+    else:
+        content = Checkpoints(Path(initialise_from) / "checkpoints").load_best()
+        load_weights(model, content["model"], initialise_from)
 
 
-def _data_hash(dump: Path) -> str:
-    """Hash of all frames of a dump and their meaning, independent of its path."""
-    info = read_json(dump / "info.json")
-    return hash_value([info.get(key) for key in ("data_hash", "channels", "rate_hz")])
+def _check_same_on_all(processes: "OneProcess", values: list[Any]) -> None:
+    """Check that settings, data and versions are those of all other processes."""
+    import torch
+
+    fingerprint = int(hash_value([*values, __version__, torch.__version__])[:12], 16)  # exact as a float
+    if len({number for (number,) in processes.all_gather(fingerprint)}) > 1:
+        raise processes.log_once(
+            ConfigError("settings, data or versions differ between nodes; run the same command on each of them")
+        )
 
 
 def _amount(dump: Any) -> str:
     return f"{dump.frames / dump.rate_hz / 3600:.2f} h" if dump.rate_hz else f"{dump.frames} frames"
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            keys.append(f"{prefix}{key} (was {a!r}, now {b!r})")
-    return keys
 
 
 if __name__ == "__main__":

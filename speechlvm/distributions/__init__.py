@@ -29,7 +29,7 @@ class DMoLSettings(Settings):
 class GaussianSettings(Settings):
     """Diagonal Gaussian."""
 
-    minimum_std: float = Field(default=0.01, ge=0, le=10, description="floor, in units of the training set's deviation")
+    minimum_std: float = Field(default=0.01, ge=0, le=10, description="floor, relative to the std of the training set")
 
 
 class GaussianMixtureSettings(GaussianSettings):

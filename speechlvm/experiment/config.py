@@ -172,7 +172,7 @@ def _merged(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def load_experiment(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
+def load_config(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
     """A checked experiment configuration; model and distribution settings are checked by their own classes.
 
     A file may have a line ``base: other.yaml``, a path relative to the file: the settings of that file, which has no

@@ -17,7 +17,7 @@ import torch
 
 from speechlvm.distributions import build_distribution
 from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_weights
-from speechlvm.experiment.config import ExperimentConfig, resolved
+from speechlvm.experiment.config import ExperimentConfig, load_config
 from speechlvm.experiment.export import is_export, name_of, read_export
 from speechlvm.experiment.trained import Experiment, Provenance, Saved
 from speechlvm.models import build_model
@@ -25,7 +25,7 @@ from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.utils.errors import ConfigError, UserError
 from speechlvm.utils.files import read_json
-from speechlvm.utils.settings import checked, load_yaml, validated
+from speechlvm.utils.settings import checked
 
 
 def build(config: ExperimentConfig, observation: Observation, seed: int) -> Model:
@@ -40,8 +40,8 @@ def build(config: ExperimentConfig, observation: Observation, seed: int) -> Mode
         return build_model(config.model, config.model_conf, observation.channels, distribution)
 
 
-def load_config(directory: Path) -> ExperimentConfig:
-    """The resolved configuration of an experiment.
+def config_of(directory: Path) -> ExperimentConfig:
+    """The configuration of an experiment, or of an export.
 
     Raises:
         UserError: there is none.
@@ -49,7 +49,7 @@ def load_config(directory: Path) -> ExperimentConfig:
     path = Path(directory) / "config.yaml"
     if not path.exists():
         raise UserError(f"{path}: missing; {directory} is not a trained experiment; run stage 3 (train) first")
-    return resolved(validated(ExperimentConfig, load_yaml(path), str(path)), str(path))
+    return load_config(path)
 
 
 SAME_INPUTS = ({"mulaw", "mulaw-pcm"},)
@@ -93,7 +93,7 @@ def load_saved(directory: Path) -> Saved:
     directory = Path(directory)
     if is_export(directory):
         return read_export(directory)
-    config = load_config(directory)
+    config = config_of(directory)
     checkpoints = Checkpoints(directory / "checkpoints")
     content = checkpoints.load_best()
     source = str(checkpoints.path(checkpoints.best_step()))

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import Field
+from torch import Tensor
 
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.utils.settings import Settings
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from speechlvm.observation import Observation
 
 
 class Provenance(Settings):

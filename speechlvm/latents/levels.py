@@ -113,7 +113,7 @@ def correlation_length(autocorrelation: np.ndarray) -> float | None:
 
 
 def analyse(stores: Sequence[Store]) -> dict[str, Any]:
-    """All levels over all sets; of those sets alone that have them, KL and posterior deviations.
+    """All levels over all sets; of those sets alone that have them, KL and posterior standard deviations.
 
     Args:
         stores: of one model, or of spectra; one for each set.

@@ -163,17 +163,17 @@ def collect_findings(root: Path) -> tuple[list[Findings], list[str]]:
     Returns:
         What there is, and a line for each result.json that cannot be used: which, why, and what to do.
     """
-    found, faults = [], []
+    found, errors = [], []
     for directory in [*sorted(Path(root).glob("*/seed*")), Path(root) / SPECTRA]:
         findings, more = findings_of(directory)
         found.append(findings)
-        faults += more
-    return [each for each in found if each.representations or each.probes], faults
+        errors += more
+    return [each for each in found if each.representations or each.probes], errors
 
 
 def findings_of(directory: Path) -> tuple[Findings, list[str]]:
     """Complete analyses and probes of one experiment directory, and a line for each that cannot be used."""
-    directory, faults = Path(directory), []
+    directory, errors = Path(directory), []
     *_, experiment, name = directory.absolute().parts
 
     def read(folder: Path, record: type[BaseModel], stage: str) -> Any:
@@ -181,7 +181,7 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
             try:
                 return _read(folder, record, stage)
             except UserError as error:
-                faults.append(str(error))
+                errors.append(str(error))
         return None
 
     analyses, stage = directory / "analysis", "7 (latent analysis)"
@@ -199,7 +199,7 @@ def findings_of(directory: Path) -> tuple[Findings, list[str]]:
         probes,
         notes,
     )
-    return findings, faults
+    return findings, errors
 
 
 def _read(folder: Path, record: type[BaseModel], stage: str) -> BaseModel:
@@ -220,20 +220,20 @@ class Value:
 
     Attributes:
         mean: over them.
-        deviation: standard deviation over them, if there are several.
+        std: standard deviation over them, if there are several.
         interval: of 95 %, where there is one training and it has one.
         count: of trainings.
     """
 
     mean: float
-    deviation: float | None
+    std: float | None
     interval: tuple[float, float] | None
     count: int
 
     def text(self, render: Callable[[float], str]) -> str:
         """The mean, and how sure it is."""
-        if self.deviation is not None:
-            return f"{render(self.mean)} +-{render(self.deviation)}"
+        if self.std is not None:
+            return f"{render(self.mean)} +-{render(self.std)}"
         return render(self.mean) + (f" [{', '.join(map(render, self.interval))}]" if self.interval else "")
 
 

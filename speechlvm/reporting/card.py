@@ -67,9 +67,9 @@ def scores_of_model(directory: Path, model: str) -> list[Cell]:
         done = read_json(path)
         if not isinstance(done, dict) or done.get("model") != model:
             raise UserError(f"{path.parent}: is a score of other weights; run stage 4 (score) again, or remove it")
-    cells, faults = scores_of(directory)
-    if faults:
-        raise UserError(faults[0])
+    cells, errors = scores_of(directory)
+    if errors:
+        raise UserError(errors[0])
     return cells
 
 

@@ -75,7 +75,7 @@ class Cell:
         values = [getattr(result, field) for result in self.results]
         return None if None in values else statistics.fmean(values)
 
-    def deviation(self, field: str) -> float | None:
+    def std(self, field: str) -> float | None:
         """Standard deviation over seeds, if there are several."""
         values = [getattr(result, field) for result in self.results]
         return statistics.stdev(values) if len(values) > 1 and None not in values else None
@@ -119,30 +119,30 @@ def collect(root: Path, name: str = "") -> tuple[list[Cell], list[str]]:
     """
     # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
     groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
-    faults = []
+    errors = []
     for path in _complete_results(Path(root)):
         try:
             result, samples = _read(path)
         except UserError as error:
-            faults.append(str(error))
+            errors.append(str(error))
             continue
         key = (path.relative_to(root).parts[0], result.set, result.coding)
         groups.setdefault(key, {}).setdefault(samples, {})[path.parent.parent] = result
     cells = [Cell(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
-    return cells, faults
+    return cells, errors
 
 
 def scores_of(directory: Path) -> tuple[list[Cell], list[str]]:
     """All complete results of one experiment directory, one to a cell, and a line for each that cannot be used."""
-    cells, faults = [], []
+    cells, errors = [], []
     for path in _complete(directory, "score_*/result.json"):
         try:
             result, _ = _read(path)
         except UserError as error:
-            faults.append(str(error))
+            errors.append(str(error))
             continue
         cells.append(Cell("", result.model, result.set, result.coding, (result,)))
-    return cells, faults
+    return cells, errors
 
 
 def _complete_results(root: Path) -> Iterator[Path]:
@@ -182,15 +182,15 @@ def learning_curves(root: Path, pattern: str = "*/seed*") -> tuple[dict[str, lis
         root: exp/<train_set>.
         pattern: of the trainings: all, or one.
     """
-    curves, faults = {}, []
+    curves, errors = {}, []
     for path in sorted(Path(root).glob(f"{pattern}/history.jsonl")):
         try:
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for entry in entries:
                 entry["step"] + entry["seconds"], entry["bits_per_frame"], entry["nats_per_frame"] + 0.0
         except (ValueError, KeyError, TypeError) as error:
-            faults.append(f"{path}: not a history of validations ({error!r}); continue the training, which writes it")
+            errors.append(f"{path}: not a history of validations ({error!r}); continue the training, which writes it")
             continue
         if entries:
             curves["/".join(path.relative_to(root).parts[:2])] = entries
-    return curves, faults
+    return curves, errors

@@ -17,14 +17,14 @@ class Entry:
     Attributes:
         published: the paper's.
         ours: mean over seeds, or computed.
-        deviation: standard deviation over seeds, if there are several.
+        std: standard deviation over seeds, if there are several.
         difference: ours - published, where these can be compared.
         cell: our result.
     """
 
     published: float | None
     ours: float | None
-    deviation: float | None
+    std: float | None
     difference: float | None
     cell: Cell | None
 
@@ -108,13 +108,13 @@ def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
 
 def _entry(table: Table, row: Row, name: str, cell: Cell | None, length: float | None) -> Entry:
     published = row.published.get(name)
-    ours = deviation = None
+    ours = std = None
     if cell:
-        ours, deviation = cell.mean(table.unit), cell.deviation(table.unit)
+        ours, std = cell.mean(table.unit), cell.std(table.unit)
     elif row.minimum_std is not None and length is not None:
         ours = length * row.largest_log_density
     known = table.comparable and ours is not None and published is not None
-    return Entry(published, ours, deviation, ours - published if known else None, cell)
+    return Entry(published, ours, std, ours - published if known else None, cell)
 
 
 def output(cell: Cell) -> str:

@@ -59,9 +59,9 @@ def bits_figure(stem: Path, cells: list[Cell], name: str, codings: Collection[st
 
 def _whiskers(cell: Cell) -> tuple[float, float]:
     """How far they reach below and above the mean."""
-    deviation = cell.deviation("bits_per_frame")
-    if deviation is not None:
-        return deviation, deviation
+    std = cell.std("bits_per_frame")
+    if std is not None:
+        return std, std
     value, interval = cell.first.bits_per_frame, cell.first.bits_per_frame_interval or [cell.first.bits_per_frame] * 2
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
 
@@ -79,7 +79,7 @@ def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, 
     for name, places in results.items():
         at, values = [at for at, _ in places], [cell.mean(table.unit) for _, cell in places]
         [line] = axis.plot(at, values, marker="o", label=name)
-        several = [(at, value, cell.deviation(table.unit)) for (at, cell), value in zip(places, values, strict=True)]
+        several = [(at, value, cell.std(table.unit)) for (at, cell), value in zip(places, values, strict=True)]
         several = [place for place in several if place[2] is not None]
         if several:
             axis.errorbar(*zip(*several, strict=True), fmt="none", color=line.get_color(), capsize=3)

@@ -89,7 +89,7 @@ def _levels(findings: Sequence[Findings]) -> Grid:
             record: dict[str, Any] = {"experiment": experiment, "representation": name, "kind": known[0].kind}
             record |= {"seeds": len(known), "collapsed": collapsed}
             for key, value in values.items():
-                record |= {key: value and value.mean, f"{key}_deviation": value and value.deviation}
+                record |= {key: value and value.mean, f"{key}_deviation": value and value.std}
             records.append(record)
     note = (
         f"Active: units whose posterior mean has a variance above {ACTIVE_VARIANCE:g} (known from {LEAST_SAMPLES} "
@@ -167,7 +167,7 @@ def _neighbours_record(
         "accuracy": value.mean,
         "low": low,
         "high": high,
-        "standard_deviation": value.deviation,
+        "standard_deviation": value.std,
         "seeds": value.count,
         "chance": _curves(seeds, subject, protocol)[0].chance,
         "items": comparison.items,
@@ -191,7 +191,7 @@ def _probes(findings: Sequence[Findings]) -> Grid:
             "minutes": sum(minutes for minutes, _ in runs) / len(runs),
             "trainings": len(runs),
             "mean": combine(value for _, value in runs).mean,
-            "standard_deviation": combine(value for _, value in runs).deviation,
+            "standard_deviation": combine(value for _, value in runs).std,
         }
         for key, runs in groups.items()
     ]

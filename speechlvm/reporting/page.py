@@ -72,11 +72,11 @@ class Page:
     Attributes:
         name: experiment/seed<k>, or spectra.
         trained: whether it is of a model, and not of spectra.
-        faults: a line for each file that cannot be used, known once `html` has been made.
+        errors: a line for each file that cannot be used, known once `html` has been made.
     """
 
     def __init__(self, exp: Path, title: str = "") -> None:
-        self.exp, self.faults = Path(exp), []
+        self.exp, self.errors = Path(exp), []
         *_, before, experiment, last = ("", "", *self.exp.absolute().parts)
         self.trained = last.startswith("seed")
         self.name = f"{experiment}/{last}" if self.trained else last
@@ -104,10 +104,10 @@ class Page:
         return found is not None and found[1] == self.inputs()
 
     def html(self) -> str:
-        """The whole file; the same inputs give the same bytes. With faults it is not marked as made."""
-        cells, faults = scores_of(self.exp)
+        """The whole file; the same inputs give the same bytes. With errors it is not marked as made."""
+        cells, errors = scores_of(self.exp)
         findings, more = findings_of(self.exp)
-        self.faults = faults + more
+        self.errors = errors + more
         sections = {
             "Model": self._model(cells),
             "Scores": self._scores(cells),
@@ -122,7 +122,7 @@ class Page:
         head = element(
             "head",
             element("meta", charset="utf-8"),
-            element("meta", name="inputs", content="" if self.faults else self.inputs()),
+            element("meta", name="inputs", content="" if self.errors else self.inputs()),
             element("meta", http_equiv="Content-Security-Policy", content=policy(style, script)),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
             element("link", rel="icon", href="data:,"),
@@ -134,12 +134,12 @@ class Page:
             element("section", element("h2", heading, id=_anchor(heading)), content, aria_labelledby=_anchor(heading))
             for heading, content in sections.items()
         ]
-        faults = [element("p", f"Left out: {fault}.", class_="fault") for fault in self.faults]
+        errors = [element("p", f"Left out: {error}.", class_="error") for error in self.errors]
         body = element(
             "body",
             element("a", "Skip to the contents", class_="skip", href="#main"),
             element("header", element("h1", self.title), element("nav", element("ul", links), aria_label="Sections")),
-            element("main", faults, main, id="main", tabindex=-1),
+            element("main", errors, main, id="main", tabindex=-1),
             element("script", Markup(script)),
         )
         return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
@@ -174,8 +174,8 @@ class Page:
     def _training(self) -> Markup | None:
         if not self.trained:
             return None
-        curves, faults = learning_curves(self.exp.absolute().parents[1], glob.escape(self.name))
-        self.faults += faults
+        curves, errors = learning_curves(self.exp.absolute().parents[1], glob.escape(self.name))
+        self.errors += errors
         if not curves:
             return self._missing("learning curve", "3 (train)", "it")
         [entries] = curves.values()
@@ -220,7 +220,7 @@ class Page:
         try:
             return read_samples(folder / "samples.json")
         except UserError as error:
-            self.faults.append(str(error))
+            self.errors.append(str(error))
             return []
 
     def _sound(self, sample: Sample) -> Markup | None:
@@ -231,7 +231,7 @@ class Page:
             rate_hz = audio_info(path).rate_hz
             return player(sample, read_audio(path, rate_hz), rate_hz)
         except UserError as error:
-            self.faults.append(str(error))
+            self.errors.append(str(error))
             return None
 
     def _latents(self, findings: Findings) -> Markup | None:
@@ -267,7 +267,7 @@ class Page:
         for path in paths:
             words = f"{CAPTIONS.get(path.stem, _words(path.stem))} ({path.parent.name})"
             if not path.is_file():
-                self.faults.append(f"{path}: missing; run the stage that writes it")
+                self.errors.append(f"{path}: missing; run the stage that writes it")
                 continue
             source = data_uri(path.read_bytes(), PICTURES[path.suffix])
             figures.append(element("figure", element("img", src=source, alt=words), element("figcaption", words)))

@@ -57,10 +57,10 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
                 axis.set_xlim(right=max(axis.get_xlim()[1], 1.05 * chance))
         else:
             for (place, name), curve in curves.items():
-                minutes, values, deviations = zip(*curve, strict=True)
+                minutes, values, stds = zip(*curve, strict=True)
                 style = LINE_STYLES[place % len(LINE_STYLES)]
                 colour = colours[place, name]
-                axis.errorbar(minutes, values, deviations, ls=style, marker="o", capsize=3, color=colour, label=name)
+                axis.errorbar(minutes, values, stds, ls=style, marker="o", capsize=3, color=colour, label=name)
             if chance is not None:
                 axis.axhline(chance, color="0.4", linestyle=":", label="chance")
             axis.set_xscale("log")
@@ -100,18 +100,18 @@ def _curve(result: Result, name: str, metric: str) -> list[tuple[float, float, f
 def _bars(axis, values: Mapping[tuple[int, str], tuple[float, float, float]], colours: Mapping) -> None:
     """Horizontal bars, the first on top."""
     order = list(values)
-    widths, deviations = [values[key][1] for key in order], [values[key][2] for key in order]
-    axis.barh(range(len(order)), widths, xerr=deviations, color=[colours[key] for key in order], height=0.7, capsize=2)
-    for row, (width, deviation) in enumerate(zip(widths, deviations, strict=True)):
-        axis.text(width + deviation + 1, row, f"{width:.1f}", va="center", fontsize=8)
+    widths, stds = [values[key][1] for key in order], [values[key][2] for key in order]
+    axis.barh(range(len(order)), widths, xerr=stds, color=[colours[key] for key in order], height=0.7, capsize=2)
+    for row, (width, std) in enumerate(zip(widths, stds, strict=True)):
+        axis.text(width + std + 1, row, f"{width:.1f}", va="center", fontsize=8)
     axis.set_yticks(range(len(order)), [name for _, name in order], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlim(0, max(w + d for w, d in zip(widths, deviations, strict=True)) * 1.15)
+    axis.set_xlim(0, max(w + d for w, d in zip(widths, stds, strict=True)) * 1.15)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def describe(result: Result) -> str:
-    """Lines that say what was left out, and the means and deviations of each task, representation and size."""
+    """Lines that say what was left out, and the means and standard deviations of each task, representation and size."""
     lines = []
     for name, task in result["tasks"].items():
         for part in ("train", "valid", "test"):

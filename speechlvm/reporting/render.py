@@ -41,9 +41,9 @@ def published_number(value: float | None, row: Row, unit: str) -> str:
 
 
 def _value(cell: Cell, unit: str, render: Callable[[float | None, str], str] = number) -> str:
-    """Mean over seeds with its sign, and their deviation."""
-    deviation = cell.deviation(unit)
-    return cell.sign + render(cell.mean(unit), unit) + ("" if deviation is None else f" +-{render(deviation, unit)}")
+    """Mean over seeds with its sign, and their standard deviation."""
+    std = cell.std(unit)
+    return cell.sign + render(cell.mean(unit), unit) + ("" if std is None else f" +-{render(std, unit)}")
 
 
 def _training(cell: Cell | None) -> list[str]:
@@ -144,7 +144,7 @@ def records(comparison: Comparison) -> list[dict[str, Any]]:
             "published": entry.published,
             "bound": entry.cell.first.bound if entry.cell else None,
             "ours": entry.ours,
-            "standard_deviation": entry.deviation,
+            "standard_deviation": entry.std,
             "difference": entry.difference,
             "seeds": len(entry.cell.results) if entry.cell and entry.cell.first.steps is not None else None,
             "training_hours": entry.cell.mean("hours") if entry.cell else None,
@@ -299,7 +299,7 @@ def document(
     grids: list[Grid],
     train_set: str,
     command: str,
-    faults: list[str],
+    errors: list[str],
 ) -> str:
     """The whole of RESULTS.md.
 
@@ -309,11 +309,11 @@ def document(
         grids: what the recipe's own latents know.
         train_set: what they were trained on.
         command: that made them.
-        faults: a line for each result that cannot be used.
+        errors: a line for each result that cannot be used.
     """
     parts = [f"# Results (trained on `{train_set}`)", f"Made by `{command}`."]
     parts += [text for text in (_explanations(comparisons, cells),) if text]
-    parts += [f"Left out: {fault}." for fault in faults]
+    parts += [f"Left out: {error}." for error in errors]
     parts += _other_data(cells)
     for comparison in comparisons:
         table = comparison.table

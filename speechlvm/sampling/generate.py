@@ -107,7 +107,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Request:
     """A sequence to draw: name, key of its noise, level -> latents (T_l, D_l) to keep, `Generated.about`."""
 
     name: str
@@ -122,28 +122,28 @@ def _noise(experiment: Experiment, keys: list[tuple]) -> Noise:
     return Noise(keys, reference.device, reference.dtype)
 
 
-def _draw(experiment: Experiment, frames: int, wishes: list[_Wish]) -> tuple[list[Generated], Samples]:
-    """All wishes side by side, from the start."""
-    model, noise = experiment.model, _noise(experiment, [wish.key for wish in wishes])
+def _draw(experiment: Experiment, frames: int, requests: list[_Request]) -> tuple[list[Generated], Samples]:
+    """All requested sequences side by side, from the start."""
+    model, noise = experiment.model, _noise(experiment, [request.key for request in requests])
     latents = {}
     for level, size in model.latent_sizes.items():
         anew = torch.full((-(-frames // model.latent_hops[level]), size), torch.nan, device=noise.device)
-        latents[level] = torch.stack([wish.kept.get(level, anew) for wish in wishes])
-    temperature = torch.tensor([wish.temperature for wish in wishes])
+        latents[level] = torch.stack([request.kept.get(level, anew) for request in requests])
+    temperature = torch.tensor([request.temperature for request in requests])
     samples = model.sample(
         frames, noise, experiment.observation.inputs_of, latents=latents, temperature=temperature.to(noise.device)
     )
     data = experiment.observation.decode(samples.target).cpu().numpy()
     totals = samples.log_likelihood.double().sum(1).tolist()
-    made = [Generated(wish.name, data[row], totals[row], about=wish.about) for row, wish in enumerate(wishes)]
+    made = [Generated(asked.name, data[row], totals[row], about=asked.about) for row, asked in enumerate(requests)]
     return made, samples
 
 
 def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> list[Group]:
     """`count` sequences from the prior, the same at other temperatures, and variations of the first one's latents."""
-    wishes = [_Wish(f"prior_{row}", (seed, "prior", row)) for row in range(count)]
-    wishes += [
-        _Wish(
+    requests = [_Request(f"prior_{row}", (seed, "prior", row)) for row in range(count)]
+    requests += [
+        _Request(
             f"temperature_{row}_{t:g}",
             (seed, "prior", row),
             about={"temperature": t, "beside": f"prior_{row}"},
@@ -152,7 +152,7 @@ def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> 
         for row in range(count)
         for t in TEMPERATURES
     ]
-    made, samples = _draw(experiment, frames, wishes)
+    made, samples = _draw(experiment, frames, requests)
     prior, tempered = made[:count], made[count:]
     page = []
     for row, item in enumerate(prior):
@@ -175,8 +175,8 @@ def _variations(
         kept["resampled", level] = [other for other in latents if other != level]
     for level in latents if len(latents) > 2 else ():
         kept["frozen", level] = [level]
-    wishes = [
-        _Wish(
+    requests = [
+        _Request(
             "_".join(filter(None, (kind, level, str(row)))),
             (seed, "variation", row),
             {name: latents[name] for name in names},
@@ -185,7 +185,7 @@ def _variations(
         for (kind, level), names in kept.items()
         for row in range(1, count + 1)
     ]
-    made, _ = _draw(experiment, frames, wishes)
+    made, _ = _draw(experiment, frames, requests)
     groups = []
     for index, (kind, level) in enumerate(kept):
         items = made[index * count : (index + 1) * count]
@@ -234,8 +234,8 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
         return groups
     latents = _posterior_latents(experiment, {name: data[:frames] for name, data in originals.items()}, seed)
     anew = ["", *(model.latent_sizes if len(model.latent_sizes) > 1 else ())]
-    wishes = [
-        _Wish(
+    requests = [
+        _Request(
             f"resynthesis{f'-{level}' if level else ''}_{name}",  # the utterance last, whatever it is called
             (seed, "resynthesis", name),
             {other: values for other, values in latents[name].items() if other != level},
@@ -246,8 +246,8 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     ]
     names = list(latents)
     for number, (first, second) in enumerate(zip(names[::2], names[1::2], strict=False), 1):
-        wishes += [
-            _Wish(
+        requests += [
+            _Request(
                 f"interpolation_{number}_{weight:g}",
                 (seed, "interpolation", first, second),
                 interpolate(latents[first], latents[second], weight),
@@ -255,7 +255,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
             )
             for weight in WEIGHTS
         ]
-    made, _ = _draw(experiment, frames, wishes)
+    made, _ = _draw(experiment, frames, requests)
     resynthesised, interpolated = made[: len(names) * len(anew)], made[len(names) * len(anew) :]
     page = []
     for row, original in enumerate(beside.values()):

@@ -29,7 +29,7 @@ DEFAULT_CHUNK_FRAMES = 65_536
 
 
 def most_frames(dump: Dump, given: int | None) -> int:
-    """Frames that are looked at together: those given, or else so many of audio or of vectors as stands above."""
+    """Maximum frames of a batch: those given, or the default for audio or for vectors."""
     return given or (AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES)
 
 

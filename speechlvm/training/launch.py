@@ -34,7 +34,7 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
 
     Raises:
         ConfigError: the environment does not say where the nodes meet.
-        UserError: the nodes do not find each other, or a process died without a word.
+        UserError: the nodes do not find each other, or a process died without a message.
         Interrupted: processes were stopped before they could save.
         KeyboardInterrupt: a signal came before any process was started.
     """

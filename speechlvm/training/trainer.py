@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,46 +25,20 @@ from speechlvm.data.dumps.dump import Dump
 from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.experiment.config import ExperimentConfig
-from speechlvm.experiment.trained import Provenance
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.scoring.accounting import LN2, CorpusScore, objective, row_terms
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
+from speechlvm.training.progress import Progress
 from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 from speechlvm.utils.errors import Interrupted, UserError
-from speechlvm.utils.files import atomic_write
-from speechlvm.utils.settings import checked
+from speechlvm.utils.files import atomic_write, remove_leftovers
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """Position of a run; saved with every checkpoint.
-
-    Attributes:
-        step: optimiser steps taken.
-        epoch: from 0.
-        group: optimiser steps taken within the epoch.
-        seconds: spent in training steps, validation and checkpoints excluded.
-        best: highest validation log-likelihood, nats per frame.
-        best_step: step at which it was reached.
-        stale: number of validations since then.
-        history: one entry per validation.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    group: int = 0
-    seconds: float = 0.0
-    best: float = -math.inf
-    best_step: int = -1
-    stale: int = 0
-    history: list[dict] = field(default_factory=list)
 
 
 class Trainer:
@@ -96,31 +70,17 @@ class Trainer:
     ) -> None:
         self.processes, self.requests = processes or OneProcess(), requests
         self.config, self.model, self.observation, self.seed = config, model, observation, seed
-        self.train_dump, self.valid_dump, self.directory = train, valid, Path(directory)
+        self.train_dump, self.directory = train, Path(directory)
         self.device = next(model.parameters()).device
         self.frames = {utterance: record.frames for utterance, record in train.records.items()}
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate.peak)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.progress = Progress()
         self.scalars: Scalars | None = None
-        utterances = self._choose_valid(config.validation.utterances)
+        utterances = _choose(sorted(valid.records), config.validation.utterances)
         self.validation = Validation(valid, utterances, observation, config.data.max_frames, self.processes, requests)
-        self._precision = self._choose_precision()
+        self._bfloat16 = _uses_bfloat16(config.training.precision, self.device)
         self._groups_per_epoch = len(self._groups(0))
-
-    def _choose_precision(self) -> torch.dtype | None:
-        if self.config.training.precision == "float32":
-            return None
-        if self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            log.warning("precision: this CPU has no bf16 arithmetic; training in float32")
-            return None
-        return torch.bfloat16
-
-    def _choose_valid(self, count: int | None) -> list[str]:
-        utterances = sorted(self.valid_dump.records)
-        if count is None or count >= len(utterances):
-            return utterances
-        return sorted(keyed_generator("validation subset").choice(utterances, count, replace=False).tolist())
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -150,8 +110,8 @@ class Trainer:
                 self.scalars.close()
 
     def _check_before_training(self) -> None:
-        """Fail now for want of disk space or memory, not hours later."""
-        if self._finished():
+        """Fail now, not hours later, if there is too little disk space or memory."""
+        if self.progress.is_finished(self.config):
             return
         if cut := cut_utterances(self.frames, self.config.data):
             log.info(
@@ -172,7 +132,7 @@ class Trainer:
         self._saved_at = time.monotonic()
         plan = self._plan()
         self._validate_if_due()
-        while not self._finished():
+        while not progress.is_finished(self.config):
             batches, ends_epoch = next(plan)
             started = time.monotonic()
             nats = self._step(batches)
@@ -182,11 +142,7 @@ class Trainer:
             all_nats, all_seconds, all_overdue, requests = zip(*everywhere, strict=True)
             nats_per_frame = sum(all_nats) / _frames(batches)
             self._log_scalars({"train/nats_per_frame": nats_per_frame})
-            progress.seconds += max(all_seconds)
-            progress.step += 1
-            progress.group += 1
-            if ends_epoch:
-                progress.epoch, progress.group = progress.epoch + 1, 0
+            progress.advance(max(all_seconds), ends_epoch)
             self._show(bar, nats_per_frame)
             if request := max(requests):
                 self._stop(request)
@@ -222,33 +178,13 @@ class Trainer:
         size = self.config.training.accumulate
         return [batches[i : i + size] for i in range(0, len(batches), size)]
 
-    def _fraction_done(self) -> float:
-        """Of the limit that is nearest, 0 to 1."""
-        limits, progress = self.config.limits, self.progress
-        fractions = [0.0]
-        if limits.steps is not None:
-            fractions.append(progress.step / limits.steps)
-        if limits.epochs is not None:
-            # fractions of epochs count, so that a cosine over epochs is smooth
-            fractions.append((progress.epoch + progress.group / self._groups_per_epoch) / limits.epochs)
-        if limits.seconds is not None:
-            fractions.append(progress.seconds / limits.seconds)
-        return min(1.0, max(fractions))
-
-    def _finished(self) -> bool:
-        patience = self.config.validation.patience
-        limits, progress = self.config.limits, self.progress
-        return (
-            (limits.steps is not None and progress.step >= limits.steps)
-            or (limits.epochs is not None and progress.epoch >= limits.epochs)
-            or (limits.seconds is not None and progress.seconds >= limits.seconds)
-            or (patience is not None and progress.stale >= patience)
-        )
+    # -- one step ------------------------------------------------------------------------------------------------
 
     def _step(self, batches: list[list[Segment]]) -> float:
         """Take one optimiser step; returns the bound of this process's rows in nats."""
         training, progress = self.config.training, self.progress
-        rate = learning_rate(training.learning_rate, progress.step, self._fraction_done())
+        done = progress.fraction(self.config, self._groups_per_epoch)
+        rate = learning_rate(training.learning_rate, progress.step, done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -277,7 +213,7 @@ class Trainer:
         data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
         inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
         noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision is not None):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             bound = self.model.score(inputs, target, lengths, noise)
         kl_factor = kl_weight(training.kl_weight, progress.step)
         auxiliary = auxiliary_weights(training.auxiliary, progress.step)
@@ -301,44 +237,30 @@ class Trainer:
     # -- validation, logs, checkpoints ------------------------------------------------------------------------------
 
     def _validate_if_due(self) -> bool:
-        """Validate and save at the beginning, at the end and every `every_steps`; returns whether it did."""
-        progress = self.progress
-        due = progress.step % self.config.validation.every_steps == 0 or self._finished() or not progress.history
-        if not due or (progress.history and progress.history[-1]["step"] == progress.step):
+        """Validate and save if this step needs it; returns whether it did."""
+        if not self.progress.needs_validation(self.config):
             return False
         score = self.validation.score(self.model)
         if score is None:  # the resumed run validates first
             self._stop(max(request for (request,) in self.processes.all_gather(self._request())))
-        self._record(score)
+        is_best = self.progress.add_validation(score, self.observation.continuous)
+        self._log_validation(score, is_best)
+        self._save()
         return True
 
-    def _record(self, score: CorpusScore) -> None:
-        progress = self.progress
-        entry = {
-            "step": progress.step,
-            "epoch": progress.epoch,
-            "seconds": round(progress.seconds, 3),
-            "nats_per_frame": score.nats_per_frame,
-            "bits_per_frame": None if self.observation.continuous else score.bits_per_frame,
-            "terms_nats_per_frame": score.terms_nats_per_frame,
-        }
-        progress.history.append(entry)
-        is_best = score.nats_per_frame > progress.best
-        progress.stale += 1
-        if is_best:
-            progress.best, progress.best_step, progress.stale = score.nats_per_frame, progress.step, 0
+    def _log_validation(self, score: CorpusScore, is_best: bool) -> None:
+        progress, density = self.progress, self.observation.continuous
         self._log_scalars({"valid/nats_per_frame": score.nats_per_frame, "valid/bits_per_frame": score.bits_per_frame})
         self._log_scalars({f"valid/{name}": value for name, value in score.terms_nats_per_frame.items()})
         kl = sum(value for name, value in score.terms_nats_per_frame.items() if name.startswith("kl_")) / LN2
         log.info(
             "step %d, epoch %d, %.0f s: valid %.4f %s%s%s",
             progress.step, progress.epoch, progress.seconds,
-            score.nats_per_frame if self.observation.continuous else score.bits_per_frame,
-            "nats/frame" if self.observation.continuous else "bits/frame",
+            score.nats_per_frame if density else score.bits_per_frame,
+            "nats/frame" if density else "bits/frame",
             f" (KL {kl:.4f} bits)" if kl else "",
             ", best so far" if is_best else "",
         )  # fmt: skip
-        self._save()
 
     def _save(self) -> None:
         with self.processes.raise_on_all():
@@ -371,9 +293,8 @@ class Trainer:
         self.checkpoints.prune()
 
     def _mark_best(self) -> None:
-        progress = self.progress
-        if progress.best_step in self.checkpoints.steps():
-            self.checkpoints.mark_best(progress.best_step, progress.best)
+        if self.progress.best_step in self.checkpoints.steps():
+            self.checkpoints.mark_best(self.progress.best_step, self.progress.best)
 
     def _resume(self) -> None:
         content = self.processes.broadcast_from_rank0(self._load_latest)
@@ -381,49 +302,28 @@ class Trainer:
             return
         with self.processes.raise_on_all():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
-            try:
-                self.optimizer.load_state_dict(content["optimizer"])
-                torch.set_rng_state(content["generator"])
-                self.progress = Progress(**content["progress"])
-            except (LookupError, TypeError, ValueError, RuntimeError) as error:
-                raise self._mismatch(error) from error
+            self.optimizer.load_state_dict(content["optimizer"])
+            torch.set_rng_state(content["generator"])
+            self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
                 self._mark_best()  # the run may have been killed between saving a checkpoint and marking it
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 
     def _load_latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint, None without any.
+        """The newest checkpoint, or None.
 
         Raises:
             UserError: it is of another training.
         """
+        remove_leftovers(self.checkpoints.directory)  # they would fill the disk, kill by kill
         content = self.checkpoints.load_latest()
         if content is None:
             return None
         check_settings(content, self.config, str(self.checkpoints.directory))
-        provenance = checked(Provenance, content["provenance"], str(self.checkpoints.directory))
-        now = {"seed": self.seed, "data_hash": self.train_dump.info["data_hash"]}
-        for key, value in now.items():
-            if getattr(provenance, key) != value:
-                what = "seed" if key == "seed" else "training data (data_hash)"
-                raise UserError(
-                    f"{self.checkpoints.directory}: trained with {what} {getattr(provenance, key)}, now {value}; "
-                    "choose another name with --tag, or remove the directory"
-                )
-        progress = content["progress"]
-        try:
-            if progress["best_step"] not in self.checkpoints.steps():  # lost: the next validation is the best
-                progress["best"], progress["best_step"] = -math.inf, -1
-                progress["history"] = [entry for entry in progress["history"] if entry["step"] < progress["step"]]
-        except (LookupError, TypeError) as error:
-            raise self._mismatch(error) from error
-        return content
-
-    def _mismatch(self, error: Exception) -> UserError:
-        return UserError(
-            f"{self.checkpoints.directory}: the newest checkpoint does not belong to this training "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); remove it to resume from the previous one"
-        )
+        progress = Progress(**content["progress"])
+        if progress.best_step not in self.checkpoints.steps():
+            progress.forget_best()
+        return {**content, "progress": asdict(progress)}
 
     def _write_history(self) -> None:
         with atomic_write(self.directory / "history.jsonl") as stream:
@@ -436,10 +336,26 @@ class Trainer:
     def _show(self, bar: tqdm, train_nats: float) -> None:
         progress = self.progress
         shown = f"{train_nats:.3f} nats/frame" if self.observation.continuous else f"{-train_nats / LN2:.3f} bits/frame"
-        bar.n = round(100 * self._fraction_done(), 1)
+        bar.n = round(100 * progress.fraction(self.config, self._groups_per_epoch), 1)
         bar.set_postfix_str(f"step {progress.step}, epoch {progress.epoch}, {progress.seconds:.0f} s, train {shown}")
         if progress.step % 50 == 0:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
+
+
+def _uses_bfloat16(precision: str, device: torch.device) -> bool:
+    if precision == "float32":
+        return False
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        log.warning("precision: this CPU has no bf16 arithmetic; training in float32")
+        return False
+    return True
+
+
+def _choose(utterances: list[str], count: int | None) -> list[str]:
+    """A fixed subset of the utterances, sorted; all if there are no more than `count`, or if it is None."""
+    if count is None or count >= len(utterances):
+        return utterances
+    return sorted(keyed_generator("validation subset").choice(utterances, count, replace=False).tolist())
 
 
 def _frames(batches: list[list[Segment]]) -> int:

@@ -30,7 +30,7 @@ def atomic_write(path: Path, mode: str = "w", size: int = 0) -> Iterator[IO]:
     Args:
         path: of the file.
         mode: "w" or "wb".
-        size: bytes that it will have at least, as far as that is known; for the message where there is no space.
+        size: bytes that it will have at least, if known; for the message about a full disk.
 
     Raises:
         UserError: the disk is full, a file-size limit is hit, or the place cannot be written; `path` is as it was.
@@ -75,12 +75,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove, at any depth, what a killed process left that was in `atomic_write` or `atomic_directory`."""
+    """Remove, at any depth, temporary files of killed processes (`atomic_write`, `atomic_directory`)."""
     _remove_left(list(Path(directory).rglob(".*.tmp")))
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Remove what a killed process left that was about to write this file or directory."""
+    """Remove temporary files of killed processes that were writing this file or directory."""
     _remove_left(list(Path(path).parent.glob(f".{glob.escape(Path(path).name)}.*.tmp")))
 
 
@@ -99,9 +99,9 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # of another user
         return True
-    with contextlib.suppress(OSError):  # killed, and not yet taken note of by its parent
+    with contextlib.suppress(OSError):  # or a zombie
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return status.rpartition(")")[2].split()[0] != "Z"
     return True
@@ -145,13 +145,13 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
 
 
 def check_space(path: Path, needed: int, what: str = "", present: int = 0) -> None:
-    """Require free space before something long is begun.
+    """Check that there is space for a long write.
 
     Args:
-        path: where it will be written.
-        needed: bytes in all.
-        what: takes them, for the message.
-        present: bytes of them that are there already.
+        path: that will be written.
+        needed: bytes in total.
+        what: needs them, for the message.
+        present: bytes that are already there.
 
     Raises:
         UserError: fewer are free.
@@ -177,11 +177,11 @@ def files_below(
 ) -> Iterator[Path]:
     """All files in a directory at any depth, in a fixed order; links are followed, no directory is searched twice.
 
-    What is read and what its change stamp is made of must come from here both, or changes go unseen.
+    Use it both to read files and to detect that they have changed, or changes are missed.
 
     Args:
         root: the directory.
-        again: is told of links to directories that are searched anyway, as those that lead back up.
+        again: called with directories that have been searched already, which links lead back to.
         enter: whether to search a directory below `root`.
 
     Raises:
@@ -204,7 +204,7 @@ def files_below(
 
 
 def version_of(path: Path) -> list:
-    """What differs where another file lies at `path`: size, time, and where links lead, if there are any."""
+    """Size, modification time and link target (if any) of a file: they change when it is replaced."""
     status, place = os.stat(path), os.path.realpath(path)
     return [status.st_size, status.st_mtime_ns, *([place] if place != str(path) else [])]
 
@@ -234,7 +234,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Atomic; for what writers of libraries make, who hide a full disk behind errors of their own."""
+    """Atomic; libraries write to memory first, as their own errors would hide a full disk."""
     with atomic_write(path, "wb", size=len(data)) as stream:
         stream.write(data)
 
@@ -254,7 +254,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
-    """Atomic .npy file, which cannot hold anything that runs."""
+    """Atomic .npy file, without pickled objects."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -268,14 +268,11 @@ def hash_file(path: Path, algorithm: str = "sha256") -> str:
     Raises:
         UserError: missing.
     """
-    digest = hashlib.new(algorithm, usedforsecurity=False)
     try:
         with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run the stage that writes it") from error
-    return digest.hexdigest()
 
 
 def hash_value(value: Any) -> str:
@@ -286,7 +283,7 @@ def hash_value(value: Any) -> str:
 def is_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> bool:
     """Whether `directory` holds the complete results of exactly these inputs (settings and content hashes).
 
-    With `SKIPPED` as the mark: whether there can be none, which was found out of exactly these inputs.
+    With the mark `SKIPPED`: whether exactly these inputs are known to give no results.
     """
     try:
         return json.loads((Path(directory) / mark).read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
@@ -295,10 +292,10 @@ def is_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> bool:
 
 
 def check_complete(directory: Path, otherwise: str) -> None:
-    """Check that what is in a directory has been written to its end.
+    """Check that the results in a directory are complete.
 
     Raises:
-        UserError: it has not; the message says `otherwise`.
+        UserError: they are not; `otherwise` is the message.
     """
     if not (Path(directory) / DONE).exists():
         raise UserError(f"{directory}: {otherwise}")
@@ -307,19 +304,18 @@ def check_complete(directory: Path, otherwise: str) -> None:
 def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None:
     """Record that `directory` is complete, or with `SKIPPED` that it stays empty; the last thing a stage writes.
 
-    What killed processes left in it goes; nobody else works on it now.
+    Temporary files of killed processes are removed.
     """
     _remove_left(list(Path(directory).glob(".*.tmp")))
     write_json(Path(directory) / mark, inputs)
 
 
 def invalidate(directory: Path) -> None:
-    """Results in `directory` are of data that no longer support them."""
+    """Remove results in `directory` that can no longer be computed from the data."""
     for name in (DONE, "result.json"):
         (Path(directory) / name).unlink(missing_ok=True)
 
 
 def mark_undone(directory: Path) -> None:
     """Results in `directory` are about to change."""
-    with contextlib.suppress(FileNotFoundError):
-        (Path(directory) / DONE).unlink()
+    (Path(directory) / DONE).unlink(missing_ok=True)

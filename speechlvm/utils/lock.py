@@ -19,9 +19,8 @@ from speechlvm.utils.files import disk_errors
 def locked(directory: Path) -> Iterator[None]:
     """Hold the directory; the kernel releases the lock of a process that dies, so none is ever stale.
 
-    `<directory>/lock` names the holder. It names nobody when the last holder has ended by itself. Where it names one on
-    another host, and the lock is free all the same, that run was killed, or the file system keeps locks to each host:
-    a warning says so.
+    `<directory>/lock` names the holder, and is emptied when it ends. If it names a process on another host although the
+    lock is free, that run was killed, or the file system does not share locks between hosts: a warning says so.
 
     Raises:
         UserError: another run holds it (host, process and start are named), or the file system has no locks.

@@ -9,34 +9,49 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-# The socket by which a process hands tensors over, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder, may have a
-# path of 107 bytes; with a longer one the process hands nothing over, and who waits for it waits for ever.
+# Tensors are passed between processes through a socket, pymp-xxxxxxxx/listener-xxxxxxxx in the temporary folder. Its
+# path can have 107 bytes; with a longer one, the receiving process would wait forever.
 SOCKET_FOLDER_BYTES = 75
 _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Signals that have asked to stop: the handler only notes them, and whoever works looks at the list now and then.
-
-    Anything more in a handler (saving, or what was there before) would run in the middle of whatever goes on.
-    """
-    received: list[int] = []
-    previous = {number: signal.signal(number, lambda n, _: received.append(n)) for number in STOP_SIGNALS}
+def _handled(handler: Any) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
-        yield received
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that dies (on Linux; elsewhere nothing is done).
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Signals that have asked to stop: the handler only notes them; long-running loops check the list.
 
-    An orphan would go on and hold the lock of the experiment. Args: `parent` is the process that started this one.
+    Anything more in a handler, such as saving, could run in the middle of any other operation.
+    """
+    received: list[int] = []
+    with _handled(lambda number, _: received.append(number)):
+        yield received
+
+
+def default_signals() -> AbstractContextManager[None]:
+    """Signals that ask to stop do so at once: there is nothing to save yet."""
+    return _handled(signal.SIG_DFL)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (on Linux; elsewhere nothing is done).
+
+    An orphan would continue, and hold the lock of the experiment.
+
+    Args:
+        parent: process that started this one.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -45,25 +60,14 @@ def die_with(parent: int) -> None:
 
 
 def follow_parent(*_: object) -> None:
-    """In a process that reads ahead: its parent alone decides when to stop, and it outlives the parent by no moment."""
+    """Set up a process that reads ahead: it ignores stop signals, as its parent handles them, and dies with it."""
     if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_BYTES:
         tempfile.tempdir = "/tmp"
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() == parent.pid:  # and not a server that forks for it
+    if parent is not None and os.getppid() == parent.pid:  # not of a fork server
         die_with(parent.pid)
-
-
-@contextmanager
-def default_signals() -> Iterator[None]:
-    """Signals that ask to stop do so at once: there is nothing to save yet."""
-    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def is_launched() -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-import stat
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -101,33 +101,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: missing, too large, malformed, or not a mapping.
     """
     path = Path(path)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block, a device never end
-            raise ConfigError(f"{path}: cannot be read (not a regular file); give an existing YAML file")
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-    except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
-        raise ConfigError(f"{path}: cannot be read ({error}); give an existing YAML file") from error
+    if not path.is_file():  # a pipe would block
+        reason = "not a regular file" if path.exists() else "no such file"
+        raise ConfigError(f"{path}: cannot be read ({reason}); give an existing YAML file")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
     value = parse_yaml(read_text(path), str(path))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
     return value
 
 
-def validated(settings: type[Settings], value: dict[str, Any], source: str) -> Any:
+def validated(settings: type[Settings], value: Any, source: str) -> Any:
     """Build settings from plain values; the first thing wrong becomes one line.
 
     Raises:
         ConfigError: unknown key, wrong type, out of range.
     """
     try:
-        return settings(**value)
+        return settings.model_validate(value)
     except ValidationError as error:
-        # a misspelt key, which says why another is missing, first
+        # a misspelt key first: it explains why another is missing
         items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         raise ConfigError("; ".join(_explain(settings, item, source) for item in items[:3])) from error
-    except TypeError as error:
-        raise ConfigError(f"{source}: {error}") from error
 
 
 def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str:
@@ -143,29 +139,17 @@ def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str
     message = message[0].lower() + message[1:]
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{source}: {key}: {message}"
-    return (
-        f"{source}: {key}: {message}; found {_shown(item['input'])} ({type(item['input']).__name__}){_as_number(item)}"
-    )
+    found = f"{item['input']!r:.200} ({type(item['input']).__name__})"
+    return f"{source}: {key}: {message}; found {found}{_hint(item)}"
 
 
-def _as_number(item: dict[str, Any]) -> str:
-    """What to write in place of text that was meant as a number."""
-    if not item["type"].startswith(("int_", "float_")) or not isinstance(item["input"], str):
-        return ""
-    try:
-        number = float(item["input"])
-    except ValueError:
-        return ""
-    written = f"{number:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number:f}".rstrip("0")
-    return f"; write {written if float(written) == number else repr(number)}, without quotation marks"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # of a number with thousands of digits
-        return "more digits than can be shown"
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _hint(item: dict[str, Any]) -> str:
+    """For text that was meant as a number."""
+    if item["type"].startswith(("int_", "float_")) and isinstance(item["input"], str):
+        with contextlib.suppress(ValueError):
+            float(item["input"])
+            return "; write it without quotation marks"
+    return ""
 
 
 def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:
@@ -190,15 +174,13 @@ def checked(settings: type[Settings], value: Any, source: str) -> Any:
     Raises:
         UserError: not a mapping, an unknown or missing key, another type, or out of range.
     """
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UserError(f"{source}: expected a mapping of names, found {type(value).__name__}; the file is damaged")
     try:
         return validated(settings, value, source)
     except ConfigError as error:
         raise UserError(f"{error}; the file is damaged") from error
 
 
-def check_format(value: dict[str, Any], newest: int, source: str) -> None:
+def check_format(value: Any, newest: int, source: str) -> None:
     """Check that a file is of a format that this version reads.
 
     Args:
@@ -210,11 +192,11 @@ def check_format(value: dict[str, Any], newest: int, source: str) -> None:
         NewerFormat: it has a newer one; the version to install is named.
         UserError: it has no format number.
     """
-    number = value.get("format")
+    number = value.get("format") if isinstance(value, dict) else None
     if type(number) is not int or number < 1:
         raise UserError(f"{source}: not a file of this project (no format number); nothing was loaded")
     if number > newest:
-        writer = value.get("speechlvm")
-        known = isinstance(writer, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+-]{0,30}", writer)
-        needed = f"speechlvm >= {writer}" if known else "a newer speechlvm"
-        raise NewerFormat(f"{source}: format {number}; speechlvm {__version__} reads up to {newest}; needs {needed}")
+        raise NewerFormat(
+            f"{source}: format {number}; speechlvm {__version__} reads up to {newest}; needs speechlvm >= "
+            f"{value.get('speechlvm')}"
+        )

@@ -16,7 +16,7 @@ MARKS = {
 
 
 def unmarked(data: bytes) -> tuple[bytes, str]:
-    """What a byte order mark says of some text.
+    """Text in UTF-8 and the encoding that its byte order mark names.
 
     Returns:
         The text in UTF-8 without its mark, and the encoding that the mark named; text without a mark as it is, and "".

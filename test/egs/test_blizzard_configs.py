@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.reporting.tables import load_tables
 
 CONF = Path(__file__).resolve().parents[2] / "egs/blizzard/conf"
-CONFIGS = {path.stem: load_experiment(path) for path in sorted(CONF.glob("*.yaml"))}
+CONFIGS = {path.stem: load_config(path) for path in sorted(CONF.glob("*.yaml"))}
 TABLES = {table.table: table for table in load_tables(CONF / "tables")}
 
 

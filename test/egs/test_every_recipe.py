@@ -8,7 +8,7 @@ import pytest
 
 from speechlvm.bin.baseline import BASELINES
 from speechlvm.coding import CONTINUOUS
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.experiment.load import SAME_INPUTS
 from speechlvm.reporting.tables import load_tables
 
@@ -53,7 +53,7 @@ def test_help_explains_every_option(recipe):
 
 @pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.parent.name)
 def test_rows_and_configurations_belong_together(conf):
-    configs = {path.stem: load_experiment(path) for path in conf.glob("*.yaml")}
+    configs = {path.stem: load_config(path) for path in conf.glob("*.yaml")}
     tables = load_tables(conf / "tables")
     assert configs and tables
     rows = [(table, row) for table in tables for row in table.rows if row.experiment and not row.root]

@@ -23,7 +23,7 @@ from speechlvm.data.dumps import open_dump
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.data.kaldi.matrices import read_vectors
 from speechlvm.data.kaldi.validate import validate
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.experiment.load import build
 from speechlvm.observation import VectorObservation
 from speechlvm.reporting.tables import load_tables
@@ -698,7 +698,7 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((RECIPE / "conf").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_configuration_builds_and_is_in_the_table(path):
-    config = load_experiment(path)
+    config = load_config(path)
     observation = VectorObservation({f"c{i}": "real" for i in range(56)}, np.zeros(56), np.ones(56))
     with torch.device("meta"):  # shapes without memory
         model = build(config, observation, seed=1)

@@ -18,7 +18,7 @@ from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.data.kaldi.matrices import read_vectors
 from speechlvm.data.kaldi.validate import validate
 from speechlvm.distributions.gaussian import Gaussian
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.experiment.load import build
 from speechlvm.observation import VectorObservation
 from speechlvm.reporting.tables import load_tables
@@ -416,7 +416,7 @@ OUTPUTS = {"diagonal": (1, False), "bivariate": (1, True), "mixture of 20 bivari
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration_builds_and_is_what_its_rows_say(path):
-    config = load_experiment(path)
+    config = load_config(path)
     observation = VectorObservation(CHANNELS, [0.0] * 3, [1.0] * 3)
     with torch.device("meta"):  # shapes without memory
         model = build(config, observation, seed=1)
@@ -449,7 +449,7 @@ def test_the_tables_are_source_bs():
     }
     for name, (setting, grid) in axes.items():
         rows = TABLES[name].rows
-        confs = [load_experiment(RECIPE / f"conf/{row.experiment}.yaml").model_conf for row in rows]
+        confs = [load_config(RECIPE / f"conf/{row.experiment}.yaml").model_conf for row in rows]
         assert [row.at for row in rows] == [conf[setting] for conf in confs] == grid
     named = {row.experiment for table in TABLES.values() for row in table.rows}
     assert named == {path.stem for path in CONFIGS}

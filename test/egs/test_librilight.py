@@ -12,7 +12,7 @@ from programs import call, load
 from speechlvm.data.corpora.download import load_archives
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.data.kaldi.validate import validate
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.reporting.tables import load_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def test_configurations_differ_from_librispeech_only_in_how_long_they_train():
     names = sorted(path.name for path in RECIPE.glob("conf/*.yaml"))
     assert names == sorted(path.name for path in OTHER.glob("conf/*.yaml"))
     for name in names:
-        ours, theirs = (load_experiment(recipe / "conf" / name) for recipe in (RECIPE, OTHER))
+        ours, theirs = (load_config(recipe / "conf" / name) for recipe in (RECIPE, OTHER))
         assert ours.frozen() == theirs.frozen() and ours.limits.epochs == 10 * theirs.limits.epochs
 
 

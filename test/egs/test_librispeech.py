@@ -16,7 +16,7 @@ from programs import call, load
 from speechlvm.data.corpora.download import load_archives
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.data.kaldi.validate import validate
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.experiment.load import build
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
@@ -362,7 +362,7 @@ CONFIGS = sorted(RECIPE.glob("conf/*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration_builds_and_is_in_the_table(path):
-    config = load_experiment(path)
+    config = load_config(path)
     with torch.device("meta"):
         model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=1)
     [table] = load_tables(RECIPE / "conf/tables")

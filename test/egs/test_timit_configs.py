@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.experiment.load import build
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.tables import load_tables
@@ -36,7 +36,7 @@ def of(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.parent.name}-{path.stem}")
 def test_a_configuration_builds_and_fits_the_tables_it_is_in(path):
-    config = load_experiment(path)
+    config = load_config(path)
     with torch.device("meta"):  # shapes without memory
         model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=1)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1000
@@ -68,7 +68,7 @@ SETTINGS = {
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
 def test_the_sizes_in_a_row_are_those_of_its_configuration(path, text):
-    conf = load_experiment(path).model_conf
+    conf = load_config(path).model_conf
     for names, size in re.findall(r"((?:\w+=)+)(\d+)", text):
         for name in names.strip("=").split("="):  # S=L=5
             [setting] = [setting for setting in SETTINGS[name] if setting in conf]
@@ -84,7 +84,7 @@ def test_a_comment_names_the_tables(path):
 
 def test_floors_are_the_published_ones():
     floors = {
-        row.experiment: load_experiment(RECIPES["timit"] / f"{row.experiment}.yaml").distribution_conf["minimum_std"]
+        row.experiment: load_config(RECIPES["timit"] / f"{row.experiment}.yaml").distribution_conf["minimum_std"]
         for table in TABLES["timit"]
         if table.densities
         for row in table.rows
@@ -101,7 +101,7 @@ def test_floors_are_the_published_ones():
 def test_the_sweeps_are_those_of_the_figures():
     tables = {table.table: table for table in TABLES["timit"]}
     settings = {
-        name: {row.at: load_experiment(RECIPES["timit"] / f"{row.experiment}.yaml").model_conf for row in table.rows}
+        name: {row.at: load_config(RECIPES["timit"] / f"{row.experiment}.yaml").model_conf for row in table.rows}
         for name, table in tables.items()
         if table.axis
     }

@@ -1,7 +1,7 @@
 """What a finished step must give again to the bit, and whether the files of an unfinished one are whole.
 
 Not compared, because they hold times: logs (`logs/`, `*.log`), TensorBoard's events (`tb/`), `lock`; of checkpoints the
-seconds of training, and so their SHA-256 in manifests and in best.json; the seconds in history.jsonl. All else is
+seconds of training, and so their SHA-256 in best.json; the seconds in history.jsonl. All else is
 compared byte by byte; a checkpoint by each of its tensors and values.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = re.compile(r"\..*\.(tmp|old)")
-CLOCKS = {"seconds", "sha256", "next_sha256"}
+CLOCKS = {"seconds", "sha256"}
 
 
 def _left_out(path: Path) -> bool:
@@ -137,7 +137,7 @@ def _open(path: Path) -> None:
         value = json.loads(data)
         if path.parent.name == "checkpoints":
             weights = path.parent / f"step-{value['step']:08d}.pt"
-            if hashlib.sha256(weights.read_bytes()).hexdigest() not in (value["sha256"], value.get("next_sha256")):
+            if hashlib.sha256(weights.read_bytes()).hexdigest() != value["sha256"]:
                 raise ValueError(f"{weights.name} is another one")
     elif path.suffix == ".npy":
         import numpy as np

@@ -47,7 +47,7 @@ def find_utterances(corpus: Path, files: list[Path], log: Log) -> list[Utterance
     found = []
     for use in SETS:
         if not (corpus / use).is_dir():
-            log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
+            log.error(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
     for path in files:
         use, *between, _ = path.relative_to(corpus).parts
         if len(between) != 1 or path.suffix != ".wav":
@@ -76,10 +76,10 @@ def check_names(utterances: list[Utterance], log: Log) -> None:
     uses: dict[str, str] = {}
     for utterance in utterances:
         if (other := first.setdefault(utterance.name, utterance)) is not utterance:
-            log.fault(f"{utterance.path}: the same id, {utterance.name}, as {other.path}; rename one of the two")
-        # where the corpus's own division lets sets share speakers, this is no fault
+            log.error(f"{utterance.path}: the same id, {utterance.name}, as {other.path}; rename one of the two")
+        # where the corpus's own division lets sets share speakers, this is no error
         if (use := uses.setdefault(utterance.speaker, utterance.use)) != utterance.use:
-            log.fault(f"{utterance.path}: speaker {utterance.speaker} is also in {use}; expected each in one set")
+            log.error(f"{utterance.path}: speaker {utterance.speaker} is also in {use}; expected each in one set")
 
 
 def make_sets(corpus: Path, files: list[Path], log: Log) -> dict[str, DataDirectory]:

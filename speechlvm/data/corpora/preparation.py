@@ -207,7 +207,7 @@ def prepare_sets(
             how many there were, with all else that was tolerated, to <out>/<set>/preparation.json.
 
     Raises:
-        UserError: there are faults (each is printed), too many rejected files, a set is empty, or another preparation
+        UserError: there are errors (each is printed), too many rejected files, a set is empty, or another preparation
             is at work in `out`.
     """
     if is_done(out, inputs) and all(_is_there(out / name) for name in names):
@@ -219,7 +219,7 @@ def prepare_sets(
         sets = make(log)
         for name, data in sets.items():
             if not data.utt2spk and not log.failed:
-                log.fault(f"{name}: no utterances are left for this set; give more data, or another split")
+                log.error(f"{name}: no utterances are left for this set; give more data, or another split")
         log.report()
         train = next(iter(sets.values()))
         for name, data in sets.items():

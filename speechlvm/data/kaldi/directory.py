@@ -86,12 +86,12 @@ def load_data_dir(path: str | Path) -> DataDirectory:
     """Reads a data directory, without looking at its audio files; commands in wav.scp are not run.
 
     Raises:
-        UserError: the first fault that `validate` finds, and how many there are.
+        UserError: the first error that `validate` finds, and how many there are.
     """
-    contents, faults = examine(Path(path))
-    if faults:
-        rest = f"{len(faults) - 1} more; utils/validate_data_dir.sh {path} lists all"
-        raise UserError(faults[0] + (f" (and {rest})" if len(faults) > 1 else ""))
+    contents, errors = examine(Path(path))
+    if errors:
+        rest = f"{len(errors) - 1} more; utils/validate_data_dir.sh {path} lists all"
+        raise UserError(errors[0] + (f" (and {rest})" if len(errors) > 1 else ""))
     values: dict[str, dict] = {}
     for name, (attribute, convert) in ATTRIBUTES.items():
         column = values.setdefault(attribute, {})
@@ -121,9 +121,9 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
             write_lines(temporary / name, lines)
         if data.channels:
             write_channels(temporary, data.channels, data.rate_hz)
-        _, faults = examine(temporary)
-        if faults:
-            raise UserError(faults[0].replace(str(temporary), str(path)))
+        _, errors = examine(temporary)
+        if errors:
+            raise UserError(errors[0].replace(str(temporary), str(path)))
         if path.exists():
             path.rename(old)
         try:

@@ -19,10 +19,10 @@ from speechlvm.data.kaldi.validate import (
     excerpts,
     mandatory,
     of_vectors,
-    pipe_faults,
+    pipe_errors,
     recording_infos,
     seconds_late,
-    vector_faults,
+    vector_errors,
 )
 from speechlvm.data.log import examples
 from speechlvm.utils.errors import UserError
@@ -51,7 +51,7 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
         UserError: the directory would still not be valid; nothing was changed.
     """
     path = Path(path)
-    contents, faults = examine(path)
+    contents, errors = examine(path)
     _refuse_guesses(contents, allow_pipes)
     done: list[str] = []
     for name, table in contents.items():
@@ -59,35 +59,35 @@ def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
     _fix_keys(path, contents, done)
     lengths = _lengths(contents, allow_pipes, done)
     _regenerate(path, contents, lengths, done)
-    _replace(path, contents, faults, done)
+    _replace(path, contents, errors, done)
     return done
 
 
 def _refuse_guesses(contents: dict[str, Contents], allow_pipes: bool) -> None:
     """Raise an error about the first line that cannot be repaired without a guess."""
     for name, table in contents.items():
-        blocking = table.faults if table.unreadable else [] if name in COMPUTED_FILES else table.malformed
+        blocking = table.errors if table.unreadable else [] if name in COMPUTED_FILES else table.malformed
         if blocking:
             raise UserError(f"{blocking[0]} ({UNCHANGED})")
-    if not allow_pipes and (pipes := pipe_faults(contents)):
+    if not allow_pipes and (pipes := pipe_errors(contents)):
         raise UserError(f"{pipes[0]} ({UNCHANGED})")
 
 
 def _lengths(contents: dict[str, Contents], allow_pipes: bool, done: list[str]) -> dict[str, int]:
     """Samples of each utterance, after ends that are late were cut; empty for vectors."""
     if of_vectors(contents):
-        lengths, faults = {}, vector_faults(contents)
+        lengths, errors = {}, vector_errors(contents)
     else:
-        infos, faults = recording_infos(contents, allow_pipes)
+        infos, errors = recording_infos(contents, allow_pipes)
         _cut_ends(contents, infos, done)
         lengths, impossible = audio_lengths(contents, infos)
-        faults += impossible
-    if faults:
-        raise _refusal(faults)
+        errors += impossible
+    if errors:
+        raise _refusal(errors)
     return lengths
 
 
-def _replace(path: Path, contents: dict[str, Contents], original_faults: list[str], done: list[str]) -> None:
+def _replace(path: Path, contents: dict[str, Contents], original_errors: list[str], done: list[str]) -> None:
     """Write the repaired directory beside the old one, check it, and put its files in place."""
     temporary = path.resolve().with_name(f".{path.resolve().name}.{os.getpid()}.tmp")
     kept = {name: table for name, table in contents.items() if table.lines}
@@ -100,10 +100,10 @@ def _replace(path: Path, contents: dict[str, Contents], original_faults: list[st
         for name in OF_VECTORS:
             if (path / name).is_file():
                 shutil.copy(path / name, temporary / name)
-        remaining = [fault.replace(str(temporary), str(path)) for fault in examine(temporary)[1]]
+        remaining = [error.replace(str(temporary), str(path)) for error in examine(temporary)[1]]
         if remaining:
             # The line numbers of the user's own file are of more use than those of the one that was to replace it.
-            raise _refusal([fault for fault in original_faults if not fault.endswith(FIXER)] or remaining)
+            raise _refusal([error for error in original_errors if not error.endswith(FIXER)] or remaining)
         for name in contents if done else ():
             if name in kept:
                 os.replace(temporary / name, path / name)
@@ -113,15 +113,15 @@ def _replace(path: Path, contents: dict[str, Contents], original_faults: list[st
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refusal(faults: list[str]) -> UserError:
-    number = f", {len(faults)} in all need you" if len(faults) > 1 else ""
-    return UserError(f"{faults[0]} (not fixed{number}: nothing was changed)")
+def _refusal(errors: list[str]) -> UserError:
+    number = f", {len(errors)} in all need you" if len(errors) > 1 else ""
+    return UserError(f"{errors[0]} (not fixed{number}: nothing was changed)")
 
 
 def _fix_lines(name: str, contents: Contents, done: list[str]) -> None:
     """Byte-level repairs have been made in reading; what is left is order and repeated lines."""
     table = TABLES[name]
-    done += [f"{fault}: repaired" for fault in contents.cosmetic]
+    done += [f"{error}: repaired" for error in contents.cosmetic]
     lines: dict[str, Line] = {}
     for line in contents.lines:
         if line.text in lines:

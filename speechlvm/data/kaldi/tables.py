@@ -15,7 +15,7 @@ The files that make up a directory (see `TABLES`), one entry a line, sorted by b
     spk2dialect      speaker region
     phones words     utterance start_sample end_sample label     several lines an utterance, sorted by start
 
-A fault is a string ``file:line: reason; what to do``.
+An error is a string ``file:line: reason; what to do``.
 """
 
 import contextlib
@@ -101,12 +101,12 @@ class Line:
 
 @dataclass
 class Contents:
-    """The readable lines of one file, and every fault found on the way.
+    """The readable lines of one file, and every error found on the way.
 
     Attributes:
         path: the file.
         lines: those that could be read.
-        faults: all.
+        errors: all.
         cosmetic: those that reading has repaired already.
         malformed: those that only the file's owner can fix.
         misshapen: the lines that these are about.
@@ -115,20 +115,20 @@ class Contents:
 
     path: Path
     lines: list[Line] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     cosmetic: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
     misshapen: set[Line] = field(default_factory=set)
     unreadable: bool = False
 
-    def fault(self, line: int, reason: str) -> None:
-        """Records a fault of a line."""
-        self.faults.append(f"{self.path}:{line}: {reason}")
+    def error(self, line: int, reason: str) -> None:
+        """Records an error of a line."""
+        self.errors.append(f"{self.path}:{line}: {reason}")
 
     def repaired(self, line: int, reason: str) -> None:
         """Records an error that reading repairs."""
         self.cosmetic.append(f"{self.path}:{line}: {reason}")
-        self.faults.append(f"{self.cosmetic[-1]}; {FIXER}")
+        self.errors.append(f"{self.cosmetic[-1]}; {FIXER}")
 
     def by_key(self) -> dict[str, Line]:
         """First line of each key."""
@@ -153,19 +153,19 @@ def read_table(path: Path) -> Contents:
         contents.lines.append(line)
         reason = _line_fault(path.name, table, line)
         if reason:
-            contents.fault(number, reason)
-            contents.malformed.append(contents.faults[-1])
+            contents.error(number, reason)
+            contents.malformed.append(contents.errors[-1])
             contents.misshapen.add(line)
         elif path.name == "wav.scp" and stripped != f"{key} {rest}":
             contents.repaired(number, "more than one blank after the utterance id")
-    if not contents.lines and not contents.faults:
-        contents.fault(1, "empty file; remove it, or prepare the data again")
+    if not contents.lines and not contents.errors:
+        contents.error(1, "empty file; remove it, or prepare the data again")
     _check_order(contents, table)
     return contents
 
 
 def _split_lines(contents: Contents) -> list[tuple[int, str]]:
-    """Numbered lines without line ends; faults of encoding and line ends are recorded."""
+    """Numbered lines without line ends; errors of encoding and line ends are recorded."""
     data = contents.path.read_bytes()
     with contextlib.suppress(UnicodeDecodeError):  # not what its mark says: found below
         data, encoding = unmarked(data)
@@ -173,7 +173,7 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
             contents.repaired(1, f"{encoding.upper()} byte order mark")
     if b"\0" in data:
         line = data.count(b"\n", 0, data.find(b"\0")) + 1
-        contents.fault(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
+        contents.error(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
         contents.unreadable = True
         return []
     if data and not data.endswith(b"\n"):
@@ -187,7 +187,7 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
         try:
             result.append((number, raw.decode("utf-8")))
         except UnicodeDecodeError as error:
-            contents.fault(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
+            contents.error(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
             contents.unreadable = True
     if crlf:
         contents.repaired(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
@@ -269,13 +269,13 @@ def _check_order(contents: Contents, table: Table) -> None:
             if line.key != first.key:
                 kind = f"duplicate {table.key} in another Unicode form (NFC, NFD)"
             remedy = FIXER if same else "remove one of the two"
-            contents.fault(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
+            contents.error(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
         seen.setdefault(identity, line)
         if line in contents.misshapen:
             continue
         if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
             unsorted = True
-            contents.fault(
+            contents.error(
                 line.number, f"not sorted as LC_ALL=C sorts: '{line.key}' comes after '{previous.key}'; {FIXER}"
             )
         elif (
@@ -285,7 +285,7 @@ def _check_order(contents: Contents, table: Table) -> None:
             and line.text != previous.text
             and _overlap(previous, line)
         ):
-            contents.fault(line.number, f"{line.key}: starts before line {previous.number} ends; correct the times")
+            contents.error(line.number, f"{line.key}: starts before line {previous.number} ends; correct the times")
         previous = line
 
 

@@ -37,16 +37,16 @@ def validate(
         allow_pipes: take commands in wav.scp, and run them to check the audio.
         log: counts audio that is read although it is odd.
     """
-    contents, faults = examine(Path(path))
+    contents, errors = examine(Path(path))
     if not allow_pipes:
-        faults += pipe_faults(contents)
+        errors += pipe_errors(contents)
     if check_audio and "wav.scp" in contents:
         infos, unreadable = recording_infos(contents, allow_pipes, log)
         lengths, impossible = audio_lengths(contents, infos)
-        faults += unreadable + impossible + _wrong_counts(contents, lengths)
+        errors += unreadable + impossible + _wrong_counts(contents, lengths)
     if check_audio and of_vectors(contents):
-        faults += vector_faults(contents)
-    return faults
+        errors += vector_errors(contents)
+    return errors
 
 
 def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
@@ -57,7 +57,7 @@ def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
         speakers: test sets must have other speakers than the first two. (The validation set, which is drawn from the
             training set, may share speakers with it.)
     """
-    faults: list[str] = []
+    errors: list[str] = []
     utterances: dict[str, str] = {}
     known_speakers: dict[str, str] = {}
     stretches: list[tuple] = []
@@ -67,27 +67,27 @@ def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
         for line in utt2spk.lines:
             here = f"{utt2spk.path}:{line.number}"
             if line.key in utterances:
-                faults.append(f"{here}: utterance '{line.key}' is also in {utterances[line.key]}; {ONE_SET}")
+                errors.append(f"{here}: utterance '{line.key}' is also in {utterances[line.key]}; {ONE_SET}")
             utterances.setdefault(line.key, here)
             if speakers and number > 1 and line.rest in known_speakers:
-                faults.append(
+                errors.append(
                     f"{here}: {line.key}: speaker '{line.rest}' is also in {known_speakers[line.rest]}; "
                     "test speakers must be unseen; split the corpus again"
                 )
             elif number < 2:
                 known_speakers.setdefault(line.rest, here)
         stretches += [(*stretch, number) for stretch in _stretches(contents)]
-    if faults:
-        return faults
+    if errors:
+        return errors
     last: dict[tuple, tuple] = {}  # of each source, the stretch that reaches furthest so far
     for stretch in sorted(stretches):
         source, start, end, key, here, number = stretch
         _, _, reached, other_key, other, other_number = last.get(source, stretch)
         if start < reached and other_number != number:
-            faults.append(f"{here}: {key}: the same audio as '{other_key}' in {other}; {ONE_SET}")
+            errors.append(f"{here}: {key}: the same audio as '{other_key}' in {other}; {ONE_SET}")
         if source not in last or end > reached:
             last[source] = stretch
-    return faults
+    return errors
 
 
 def _stretches(contents: dict[str, Contents]) -> Iterator[tuple[tuple, Decimal, Decimal, str, str]]:
@@ -130,25 +130,25 @@ def examine(path: Path) -> tuple[dict[str, Contents], list[str]]:
     if not path.is_dir():
         raise UserError(f"{path}: no such directory; expected a data directory (wav.scp, utt2spk, ...)")
     contents = {name: read_table(path / name) for name in TABLES if (path / name).is_file()}
-    faults = [fault for table in contents.values() for fault in table.faults]
+    errors = [error for table in contents.values() for error in table.errors]
     for name in mandatory(contents):
         if name not in contents:
             remedy = FIXER if name in COMPUTED_FILES else "prepare the data again"
-            faults.append(f"{path / name}: no such file; {remedy}")
+            errors.append(f"{path / name}: no such file; {remedy}")
     # of a malformed line it says nothing that other files lack it
     unsure = [n for n, t in contents.items() if t.unreadable or (t.malformed and n not in COMPUTED_FILES)]
     if "utt2spk" in contents and not unsure:
-        faults += _consistency(contents)
+        errors += _consistency(contents)
     if of_vectors(contents):
         try:
             read_channels(path)
         except UserError as error:
-            faults.append(str(error))
-    return contents, faults
+            errors.append(str(error))
+    return contents, errors
 
 
-def pipe_faults(contents: dict[str, Contents]) -> list[str]:
-    """A fault for each command in wav.scp."""
+def pipe_errors(contents: dict[str, Contents]) -> list[str]:
+    """An error for each command in wav.scp."""
     return [
         f"{contents['wav.scp'].path}:{line.number}: {line.key}: '{line.rest}' is a command; {ALLOW}"
         for line in (contents["wav.scp"].lines if "wav.scp" in contents else [])
@@ -173,13 +173,13 @@ def recordings(contents: dict[str, Contents]) -> dict[str, Line]:
 
 def _consistency(contents: dict[str, Contents]) -> list[str]:
     """Keys and values that must agree across files."""
-    faults: list[str] = []
+    errors: list[str] = []
     utt2spk = contents["utt2spk"]
     utterances = utt2spk.by_key()
     speakers = {line.rest: line for line in reversed(utt2spk.lines)}
     for line in utterances.values():
         if line.rest and not line.key.startswith(line.rest) and not unsafe_id(line.rest):
-            faults.append(
+            errors.append(
                 f"{utt2spk.path}:{line.number}: speaker '{line.rest}' is no prefix of utterance '{line.key}', "
                 "so that files sorted by either would differ; rename the utterance"
             )
@@ -189,80 +189,80 @@ def _consistency(contents: dict[str, Contents]) -> list[str]:
             kind, source, known = "recording", contents["segments"], recordings(contents)
         for key, line in table.by_key().items():
             if key not in known:
-                faults.append(f"{table.path}:{line.number}: {kind} '{key}' is not in {source.path.name}; {FIXER}")
+                errors.append(f"{table.path}:{line.number}: {kind} '{key}' is not in {source.path.name}; {FIXER}")
         if name in (*mandatory(contents), "segments"):
             present = table.by_key()
-            faults += [
+            errors += [
                 f"{source.path}:{line.number}: {kind} '{key}' is not in {name}; {FIXER}"
                 for key, line in known.items()
                 if key and key not in present
             ]
     if "spk2utt" in contents:
-        faults += _spk2utt_faults(contents["spk2utt"], utterances)
+        errors += _spk2utt_errors(contents["spk2utt"], utterances)
     if "wav.scp" in contents:
-        faults += _same_file_faults(contents["wav.scp"])
+        errors += _same_file_errors(contents["wav.scp"])
     if "utt2num_samples" in contents:
-        faults += _segments_past_the_end(contents)
-    return faults
+        errors += _segments_past_the_end(contents)
+    return errors
 
 
-def _spk2utt_faults(spk2utt: Contents, utterances: dict[str, Line]) -> list[str]:
-    faults, listed = [], {}
+def _spk2utt_errors(spk2utt: Contents, utterances: dict[str, Line]) -> list[str]:
+    errors, listed = [], {}
     for line in spk2utt.lines:
         for utterance in line.columns if line.rest else ():
             if utterance in listed:
                 where, first = f"{spk2utt.path}:{line.number}", listed[utterance].number
-                faults.append(f"{where}: '{utterance}' is listed twice, also in line {first}; {FIXER}")
+                errors.append(f"{where}: '{utterance}' is listed twice, also in line {first}; {FIXER}")
             listed.setdefault(utterance, line)
             speaker = utterances[utterance].rest if utterance in utterances else None
             if speaker != line.key:
                 found = f"utt2spk says '{speaker}'" if speaker else "utt2spk lacks it"
-                faults.append(f"{spk2utt.path}:{line.number}: '{utterance}' under '{line.key}', but {found}; {FIXER}")
-    return faults + [
+                errors.append(f"{spk2utt.path}:{line.number}: '{utterance}' under '{line.key}', but {found}; {FIXER}")
+    return errors + [
         f"{spk2utt.path}: utterance '{key}' of utt2spk line {line.number} is not listed; {FIXER}"
         for key, line in utterances.items()
         if key not in listed
     ]
 
 
-def _same_file_faults(wav: Contents) -> list[str]:
-    faults, first = [], {}
+def _same_file_errors(wav: Contents) -> list[str]:
+    errors, first = [], {}
     for line in wav.by_key().values():
         other = first.setdefault(line.rest if is_pipe(line.rest) else os.path.normpath(line.rest), line)
         if other is not line:
-            faults.append(
+            errors.append(
                 f"{wav.path}:{line.number}: the same file as '{other.key}' in line {other.number} ({line.rest}); "
                 "remove one of the two"
             )
-    return faults
+    return errors
 
 
 def _segments_past_the_end(contents: dict[str, Contents]) -> list[str]:
     counts = contents["utt2num_samples"].by_key().items()
     lengths = {key: int(line.rest) for key, line in counts if SAMPLE_NUMBER.fullmatch(line.rest)}
-    faults = []
+    errors = []
     for name in ("phones", "words"):
         for line in contents[name].lines if name in contents else []:
             end = "".join(line.columns[1:2])
             if SAMPLE_NUMBER.fullmatch(end) and int(end) > lengths.get(line.key, int(end)):
-                faults.append(
+                errors.append(
                     f"{contents[name].path}:{line.number}: {line.key}: ends at {end}, "
                     f"past the audio's {lengths[line.key]} samples; prepare the data again"
                 )
-    return faults
+    return errors
 
 
 def recording_infos(
     contents: dict[str, Contents], allow_pipes: bool, log: Log | None = None
 ) -> tuple[dict[str, AudioInfo], list[str]]:
-    """The headers of all files, by their keys, and a fault for each file that dumps would refuse."""
+    """The headers of all files, by their keys, and an error for each file that dumps would refuse."""
     from speechlvm.data.audio import BLOCK_FRAMES, audio_blocks, audio_info, check_format, tell_oddities
 
-    infos, faults, rate_hz = {}, [], None
+    infos, errors, rate_hz = {}, [], None
     wav = contents["wav.scp"]
     for line in wav.by_key().values():
         if line in wav.misshapen or (is_pipe(line.rest) and not allow_pipes):
-            continue  # has its own fault already
+            continue  # has its own error already
         try:
             with local_file(entry(line.rest)) as path:
                 info = audio_info(path)
@@ -276,8 +276,8 @@ def recording_infos(
             infos[line.key] = info
         except UserError as error:
             here = "" if is_pipe(line.rest) or os.path.isabs(line.rest) else f" (relative paths start at {Path.cwd()})"
-            faults.append(f"{wav.path}:{line.number}: {line.key}: {error}{here}")
-    return infos, faults
+            errors.append(f"{wav.path}:{line.number}: {line.key}: {error}{here}")
+    return infos, errors
 
 
 def seconds_late(excerpt: Excerpt, info: AudioInfo) -> Decimal:
@@ -288,10 +288,10 @@ def seconds_late(excerpt: Excerpt, info: AudioInfo) -> Decimal:
 
 
 def audio_lengths(contents: dict[str, Contents], infos: dict[str, AudioInfo]) -> tuple[dict[str, int], list[str]]:
-    """Samples of all utterances of files with these headers, and a fault for each that has none."""
+    """Samples of all utterances of files with these headers, and an error for each that has none."""
     if "segments" not in contents:
         return {key: info.num_samples for key, info in infos.items()}, []
-    lengths, faults = {}, []
+    lengths, errors = {}, []
     for key, line in excerpts(contents).items():
         excerpt = Excerpt.parse(line.rest)
         if excerpt.recording in infos:
@@ -301,18 +301,18 @@ def audio_lengths(contents: dict[str, Contents], infos: dict[str, AudioInfo]) ->
             if stop > info.num_samples:
                 by_little = 0 < seconds_late(excerpt, info) <= LATE_SECONDS
                 remedy = FIXER if by_little else "correct the times (end -1: the recording's end)"
-                faults.append(
+                errors.append(
                     f"{where}: ends at sample {stop}, past the {info.num_samples} of '{excerpt.recording}' at "
                     f"{info.rate_hz} Hz; {remedy}"
                 )
             elif stop <= start:
-                faults.append(
+                errors.append(
                     f"{where}: samples {start} to {stop} of '{excerpt.recording}', which has {info.num_samples} at "
                     f"{info.rate_hz} Hz: none; correct the times"
                 )
             else:
                 lengths[key] = stop - start
-    return lengths, faults
+    return lengths, errors
 
 
 def _wrong_counts(contents: dict[str, Contents], lengths: dict[str, int]) -> list[str]:
@@ -325,21 +325,21 @@ def _wrong_counts(contents: dict[str, Contents], lengths: dict[str, int]) -> lis
     ]
 
 
-def vector_faults(contents: dict[str, Contents]) -> list[str]:
+def vector_errors(contents: dict[str, Contents]) -> list[str]:
     """Sequences that are not where feats.scp says, or not as long as utt2num_frames says."""
     counts = contents["utt2num_frames"].by_key() if "utt2num_frames" in contents else {}
-    faults = []
+    errors = []
     for key, line in contents["feats.scp"].by_key().items():
         if line in contents["feats.scp"].misshapen:
             continue
         try:
             frames = count_frames(line.rest, key)
         except UserError as error:
-            faults.append(f"{contents['feats.scp'].path}:{line.number}: {key}: {error}")
+            errors.append(f"{contents['feats.scp'].path}:{line.number}: {key}: {error}")
             continue
         if key in counts and counts[key].rest != str(frames):
-            faults.append(
+            errors.append(
                 f"{contents['utt2num_frames'].path}:{counts[key].number}: {key}: {counts[key].rest} frames, "
                 f"but the archive has {frames}; prepare the data again"
             )
-    return faults
+    return errors

@@ -227,7 +227,7 @@ def _described(store: Store) -> str:
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each task, representation and size the mean over seeds of each metric, and its standard deviation.
 
-    The deviation is that of a sample, `<metric>_std`, and None for a single seed.
+    The standard deviation is that of a sample, `<metric>_std`, and None for a single seed.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for run in runs:

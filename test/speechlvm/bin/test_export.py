@@ -1,6 +1,5 @@
-"""Exports: what is in them, that they alone give the same scores, samples and latents, and when they are made anew."""
+"""Exports: that they alone give the same scores, samples and latents, and when they are written again."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,14 +7,11 @@ import sys
 from types import SimpleNamespace
 from typing import ClassVar
 
-import numpy as np
 import pytest
 import soundfile
 import yaml
-from safetensors.torch import load_file
 
 from speechlvm.bin import export, latents, sample, score, train
-from speechlvm.data.dumps import open_dump
 from speechlvm.experiment.load import load_experiment
 from speechlvm.models import MODELS, model_class
 from speechlvm.utils.errors import ConfigError, UserError
@@ -53,41 +49,32 @@ def trained(made_once, make_dump, tiny_config, tmp_path):
     return out, test
 
 
+def outputs(exp, test, out):
+    """Name -> content of what the programs make of a model."""
+    options = ["--exp", exp, "--dump", test]
+    run(score, *options, "--out", out / "score")
+    run(sample, *options, "--out", out / "samples", "--count", 1, "--seconds", 0.01, "--prefix_seconds", 0.01)
+    run(latents, *options, "--out", out / "latents", "--latent_samples", 1)
+    kinds = (".wav", ".png", ".ark")
+    names = {"utt2nats", "result.json", "samples.json", "info.json"}
+    files = [path for path in out.rglob("*") if path.suffix in kinds or path.name in names]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
 def test_the_folder_alone_gives_the_same_numbers(trained, tmp_path):
     out, test = trained
     moved = tmp_path / "elsewhere" / "tiny model"
     assert run(export, "--exp", out, "--out", tmp_path / "tiny") == 0
     moved.parent.mkdir()
     (tmp_path / "tiny").rename(moved)
-    theirs = load_experiment(out)
+    theirs, made = load_experiment(out), outputs(out, test, tmp_path / "theirs")
+    assert {"score/result.json", "latents/z1_mean.1.ark", "samples/prior_0.wav"} < made.keys()
     shutil.rmtree(out / "checkpoints")
     ours = load_experiment(moved)
     assert ours.config == theirs.config and ours.observation.to_dict() == theirs.observation.to_dict()
     assert (ours.provenance, ours.name, ours.train_set) == (theirs.provenance, "tiny", "train")
-    for (name, own), (other, given) in zip(
-        ours.model.state_dict().items(), theirs.model.state_dict().items(), strict=True
-    ):
-        assert name == other and own.dtype == given.dtype and own.numpy().tobytes() == given.numpy().tobytes()
-    run(score, "--exp", moved, "--dump", test, "--out", tmp_path / "again")
-    assert (tmp_path / "again" / "utt2nats").read_bytes() == (out / "score_test" / "utt2nats").read_bytes()
-    assert read_json(tmp_path / "again" / "result.json") == read_json(out / "score_test" / "result.json")
+    assert outputs(moved, test, tmp_path / "ours") == made
     assert read_json(moved / "results" / "test.json") == read_json(out / "score_test" / "result.json")
-    assert run(score, "--exp", moved, "--dump", test, "--out", tmp_path / "again", "--check") == 0
-
-
-def test_samples_and_latents_are_the_same(trained, tmp_path):
-    out, test = trained
-    run(export, "--exp", out, "--out", tmp_path / "tiny")
-    made = {}
-    for name, exp in (("theirs", out), ("ours", tmp_path / "tiny")):
-        options = ["--exp", exp, "--dump", test]
-        run(sample, *options, "--out", tmp_path / name, "--count", 1, "--seconds", 0.01, "--prefix_seconds", 0.01)
-        run(latents, *options, "--out", tmp_path / name / "latents", "--latent_samples", 1)
-        made[name] = {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
-    assert any(name.endswith(".wav") for name in made["ours"]) and "z1_mean.1.ark" in made["ours"]
-    for name, content in made["theirs"].items():
-        if name.endswith((".wav", ".png", ".ark")) or name in ("samples.json", "info.json"):
-            assert made["ours"][name] == content, name
 
 
 def test_the_card_holds_what_is_known(trained, tmp_path):
@@ -112,12 +99,8 @@ def test_the_card_holds_what_is_known(trained, tmp_path):
         assert f"- {fact}" in body
     assert f"≤ {result['bits_per_frame']:.3f} bits per frame" in body and "arXiv:1506.02216" in body
     assert "trained on Mine `train`." in body
-
-
-def test_the_example_of_the_card_runs(trained, tmp_path):
-    run(export, "--exp", trained[0], "--out", tmp_path / "tiny")
-    code = (tmp_path / "tiny" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    code = code.replace("frames=32000", "frames=160")
+    # the example
+    code = body.split("```python\n")[1].split("```")[0].replace("frames=32000", "frames=160")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert soundfile.info(tmp_path / "sample.wav").frames == 160
@@ -143,7 +126,6 @@ def test_again_is_nothing_and_what_has_changed_is_not_overwritten(trained, tmp_p
         run(export, "--exp", folder, "--out", tmp_path / "third")
     with pytest.raises(UserError, match=r"nothing: no trained model; run stage 3"):
         run(export, "--exp", tmp_path / "nothing", "--out", tmp_path / "third")
-    assert not (tmp_path / "third").exists()
 
 
 def test_scores_of_other_weights_are_refused(trained, tmp_path):
@@ -159,22 +141,17 @@ def test_scores_of_other_weights_are_refused(trained, tmp_path):
 
 def test_complete_or_not_at_all(trained, tmp_path, monkeypatch):
     out, folder = trained[0], tmp_path / "tiny"
-    count, fail_at = 0, 0
 
     def failing(path, value):
-        nonlocal count
-        count += 1
-        if count == fail_at:
+        if path.name == "manifest.json":
             raise OSError(28, "No space left on device", str(path))
         write_json(path, value)
 
-    monkeypatch.setattr("speechlvm.experiment.export.write_json", failing)
-    for fail_at in (1, 2, 3):  # noqa: B007 (read by failing)
-        count = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("speechlvm.experiment.export.write_json", failing)
         with pytest.raises(UserError, match="No space left on device while writing"):
             run(export, "--exp", out, "--out", folder)
-        assert not folder.exists() and not list(tmp_path.glob(".tiny*"))
-    monkeypatch.undo()
+    assert not folder.exists() and not list(tmp_path.glob(".tiny*"))
     left = tmp_path / ".tiny.999999999.tmp"  # of a killed process
     (left / "results").mkdir(parents=True)
     assert run(export, "--exp", out, "--out", folder) == 0
@@ -217,12 +194,3 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
         UserError, match=r"^--push_to_hub tiny: 401 Client Error\. tiny: you are not logged in; .*log in"
     ):
         run(export, *words, "tiny")
-
-
-def test_weights_are_plain_safetensors(trained, tmp_path):
-    out, test = trained
-    run(export, "--exp", out, "--out", tmp_path / "tiny")
-    weights, model = load_file(tmp_path / "tiny" / "model.safetensors"), load_experiment(out).model
-    assert weights.keys() == model.state_dict().keys()
-    assert json.loads((tmp_path / "tiny" / "observation.json").read_text())["coding"] == "mulaw"
-    assert len(open_dump(test).records) == 3 and np.isfinite(next(iter(weights.values())).numpy()).all()

@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from programs import call
 
 from speechlvm.bin import baseline, report, sample, score, train
 from speechlvm.data.dumps import open_dump
 from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.files import atomic_write
 
-SHARED = {"__init__", "cli", "inputs", "recipe"}
+SHARED = {"__init__", "cli", "inputs"}
 PROGRAMS = sorted({path.stem for path in Path(sample.__file__).parent.glob("*.py")} - SHARED)
 
 
@@ -148,10 +151,6 @@ def test_samples_and_pictures(trained):
             np.testing.assert_array_equal(pcm[:320], open_dump(test).read(utterance, 0, 320))
     tempered = [(entry["name"], entry["temperature"], entry["beside"]) for entry in index[2:6]]
     assert tempered[:2] == [("temperature_0_0.5", 0.5, "prior_0"), ("temperature_0_0.75", 0.75, "prior_0")]
-    before = (out / "samples" / "prior_0.wav").read_bytes()
-    (out / "samples" / "done.json").unlink()
-    run(sample, *options)
-    assert (out / "samples" / "prior_0.wav").read_bytes() == before
     run(sample, *options, "--prefix_seconds", 9)
     continuation = next((out / "samples").glob("continuation_*.wav"))
     assert len(soundfile.read(continuation)[0]) == 1700 // 2 // 16 * 16 + 800
@@ -166,12 +165,12 @@ def test_every_kind_of_sample_once(make_dump, tiny_config, tmp_path, monkeypatch
     )
     out = tmp_path / "exp" / "train" / "tiny" / "seed1"
     run(train, "--config", config, "--train", paths[0], "--valid", paths[1], "--out", out)
-    options = ["--exp", out, "--dump", paths[1], "--out", out / "samples", "--count", 3]
+    options = ["--exp", out, "--dump", paths[1], "--out", out / "samples", "--count", 2]
     options += ["--seconds", 0.05, "--prefix_seconds", 0.02]
     assert run(sample, *options) == 0
     index = json.loads((out / "samples" / "samples.json").read_text())
-    counts = {"prior": 3, "temperature": 6, "frames": 2, "resampled": 6, "frozen": 6, "continuation": 3}
-    counts |= {"reconstruction": 6, "resynthesis": 12, "interpolation": 5}
+    counts = {"prior": 2, "temperature": 4, "frames": 1, "resampled": 3, "frozen": 3, "continuation": 2}
+    counts |= {"reconstruction": 4, "resynthesis": 8, "interpolation": 5}
     assert Counter(entry["kind"] for entry in index) == counts
     names = {entry["name"] for entry in index}
     for entry in index:
@@ -245,7 +244,7 @@ def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
     (cell,), _ = collect(root)
     values = [json.loads((d / "score_test" / "result.json").read_text())["bits_per_frame"] for d in (out, other)]
     assert cell.mean("bits_per_frame") == pytest.approx(np.mean(values))
-    assert cell.deviation("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
+    assert cell.std("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
 
 
 def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
@@ -275,29 +274,20 @@ def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     assert f"{result['nats_per_utterance']:.0f}" in line and f"{result['nats_per_utterance'] - 100:+.0f}" in line
 
 
-def test_sigterm_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path):
-    script = (
-        "import os, signal, sys, time\n"
-        "from pathlib import Path\n"
-        "from speechlvm.bin.cli import run_main\n"
-        "from speechlvm.utils.files import atomic_write\n"
-        "def main():\n"
-        "    if sys.argv[1] == 'missing':\n"
-        "        open('/nowhere/file')\n"
-        "    if sys.argv[1] == 'closed':\n"
-        "        raise PermissionError(13, 'Permission denied', '/closed/file')\n"
-        "    with atomic_write(Path(sys.argv[1])) as stream:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        time.sleep(5)\n"
-        "run_main(main)\n"
-    )
-    command = [sys.executable, "-c", script]
-    stopped = subprocess.run([*command, str(tmp_path / "file")], capture_output=True, text=True)
-    assert stopped.returncode == 75 and stopped.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
-    missing = subprocess.run([*command, "missing"], capture_output=True, text=True)
-    assert (missing.returncode, missing.stderr) == (1, "error: /nowhere/file: No such file or directory\n")
-    closed = subprocess.run([*command, "closed"], capture_output=True, text=True)
+def test_a_signal_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path):
+    def stopped(_):
+        with atomic_write(tmp_path / "file"):
+            signal.raise_signal(signal.SIGTERM)
+
+    def failing(_):
+        raise PermissionError(13, "Permission denied", "/closed/file")
+
+    done = call(stopped)
+    assert done.returncode == 75 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    done = call(failing)
     told = "error: /closed/file: Permission denied; check its permissions\n"
-    assert (closed.returncode, closed.stderr) == (1, told)
+    assert (done.returncode, done.stderr) == (1, told)
+    # where errors cannot be written: not Python's 120
+    code = "from speechlvm.bin.cli import run_main\nrun_main(lambda: open('/nowhere/file'))"
     with open("/dev/full", "w") as full:
-        assert subprocess.run([*command, "missing"], stderr=full).returncode == 1
+        assert subprocess.run([sys.executable, "-c", code], stderr=full).returncode == 1

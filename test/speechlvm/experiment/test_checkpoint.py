@@ -1,14 +1,20 @@
-import json
+"""Checkpoints: the newest that is intact, and the best; nothing in a file is called."""
+
+import builtins
+import contextlib
+import copyreg
+import functools
+import io
+import os
+import pickle
 import re
 import resource
-import subprocess
-import types
+import zipfile
 
 import pytest
 import torch
 
-from speechlvm.experiment import checkpoint as module
-from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_tensors, load_weights
+from speechlvm.experiment.checkpoint import Checkpoints, load_tensors, load_weights
 from speechlvm.utils.errors import UserError
 
 
@@ -34,95 +40,6 @@ def test_pruning_keeps_the_newest_two_and_the_best(checkpoints):
     assert checkpoints.load_best()["model"]["w"].tolist() == [10.0] * 3
 
 
-def test_the_only_checkpoint_is_valid_at_each_moment_in_which_it_is_written_over_itself(tmp_path, monkeypatch):
-    found = Checkpoints(tmp_path / "checkpoints")
-    found.save(0, {"model": {}, "progress": {"age": "old"}})
-    original, ages = module.write_json, []
-
-    def write_json(path, value):
-        ages.append(found.load(0)["progress"]["age"])
-        original(path, value)
-        ages.append(found.load(0)["progress"]["age"])
-
-    monkeypatch.setattr(module, "write_json", write_json)
-    found.save(0, {"model": {}, "progress": {"age": "new"}})
-    assert ages == ["old", "old", "new", "new"]
-
-
-def test_saving_leaves_nothing_of_killed_processes(checkpoints):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = [checkpoints.directory / name for name in (f".step-00000030.pt.{dead.pid}.tmp", "step-00000010.pt")]
-    left[0].write_bytes(b"half")
-    checkpoints.path(10).with_suffix(".json").unlink()  # killed in the middle of prune
-    checkpoints.save(40, {"model": {}})
-    assert not any(path.exists() for path in left)
-    assert checkpoints.steps() == [20, 30, 40]
-
-
-def test_no_best_yet(checkpoints):
-    with pytest.raises(UserError, match="no best checkpoint yet; run stage 3"):
-        checkpoints.load_best()
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
-def test_a_damaged_newest_checkpoint_is_passed_over(checkpoints, damage, caplog):
-    path = checkpoints.path(30)
-    content = bytearray(path.read_bytes())
-    if damage == "cut":
-        path.write_bytes(content[:-20])
-    elif damage == "flip":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "empty":
-        path.write_bytes(b"")
-    else:
-        path.unlink()
-    assert checkpoints.load_latest()["progress"] == {"step": 20}
-    assert "step-00000030.pt: does not match its manifest" in caplog.text
-
-
-def test_all_damaged_is_an_error(checkpoints):
-    for step in checkpoints.steps():
-        checkpoints.path(step).write_bytes(b"x")
-    with pytest.raises(UserError, match="no intact checkpoint is left"):
-        checkpoints.load_latest()
-
-
-def test_without_manifest_there_is_no_checkpoint(checkpoints):
-    checkpoints.path(30).with_suffix(".json").unlink()
-    assert checkpoints.steps() == [10, 20]
-
-
-def test_other_files_and_formats(tmp_path):
-    path = tmp_path / "x.pt"
-    path.write_text("hello")
-    with pytest.raises(UserError, match="not a checkpoint"):
-        load_tensors(path)
-    torch.save({"model": {}}, path)
-    with pytest.raises(UserError, match="no format number"):
-        load_tensors(path)
-    torch.save({"format": 99, "speechlvm": "0.9.1"}, path)
-    with pytest.raises(UserError, match=r"format 99; speechlvm [\d.]+ reads up to 1; needs speechlvm >= 0\.9\.1$"):
-        load_tensors(path)
-    for writer in ({}, {"speechlvm": "1; rm -r /"}, {"speechlvm": [1]}):
-        torch.save({"format": 99, **writer}, path)
-        with pytest.raises(UserError, match="needs a newer speechlvm$"):
-            load_tensors(path)
-
-
-def test_weights_of_another_model_are_named_and_nothing_is_loaded():
-    module = torch.nn.Linear(3, 2)
-    before = module.weight.detach().clone()
-    wrong = {"weight": torch.zeros(2, 4), "other": torch.zeros(1), "bias": torch.zeros(2)}
-    expected = re.escape("other (model absent, file (1,)), weight (model (2, 3), file (2, 4))")
-    with pytest.raises(UserError, match=expected):
-        load_weights(module, wrong, "x.pt")
-    with pytest.raises(UserError, match="not finite: bias"):
-        load_weights(module, {"weight": torch.zeros(2, 3), "bias": torch.tensor([0.0, float("nan")])}, "x.pt")
-    assert torch.equal(module.weight, before)
-
-
 def test_full_disk_leaves_the_previous_checkpoint(checkpoints):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
@@ -131,87 +48,136 @@ def test_full_disk_leaves_the_previous_checkpoint(checkpoints):
             checkpoints.save(40, {"model": {"w": torch.zeros(9000)}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert checkpoints.steps() == [10, 20, 30]
     assert not list(checkpoints.directory.glob(".*.tmp"))
     assert checkpoints.load_latest()["progress"] == {"step": 30}
-    checkpoints.save(40, {"model": {}})
-    assert checkpoints.steps()[-1] == 40
 
 
-def test_cut_files_and_flipped_bits_are_noticed_even_without_checksum(checkpoints, tmp_path):
-    whole, path = checkpoints.path(30).read_bytes(), tmp_path / "x.pt"
-    for number in range(16):
-        path.write_bytes(whole[: len(whole) * number // 16])
-        with pytest.raises(UserError, match="^[^\n]*x.pt: not a checkpoint of this project[^\n]*$"):
-            load_tensors(path)
-        flipped = bytearray(whole)
-        flipped[len(whole) * number // 16] ^= 4
-        checkpoints.path(30).write_bytes(flipped)
-        with pytest.raises(UserError, match=r"step-00000030\.pt: does not match its manifest"):
-            checkpoints.load(30)
-        path.write_bytes(flipped)
-        try:
-            assert load_tensors(path)["format"] == 1  # a weight, or nothing that is read
-        except UserError as error:
-            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-
-
-NO_OBJECTS = ["[]", "{}", '{"step": "../../x"}', '{"step": -1}', '{"sha256": ["x"]}', "[" * 100_000, "{"]
-
-
-@pytest.mark.parametrize("text", NO_OBJECTS)
-def test_marks_and_manifests_that_are_none(checkpoints, text, caplog):
-    (checkpoints.directory / "best.json").write_text(text)
-    with pytest.raises(UserError, match=r"checkpoints/best\.json"):
-        checkpoints.load_best()
-    checkpoints.path(30).with_suffix(".json").write_text(text)
-    assert checkpoints.load_latest()["progress"] == {"step": 20} and "step-00000030" in caplog.text
-    with pytest.raises(UserError, match="step-00000030"):
-        checkpoints.load(30)
-
-
-def test_what_a_newer_version_wrote_is_not_passed_over(checkpoints):
-    path = checkpoints.path(30).with_suffix(".json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2, "speechlvm": "0.4.0", "shards": 3}))
-    with pytest.raises(UserError, match=r"step-00000030\.json: format 2; .* needs speechlvm >= 0\.4\.0$"):
+def test_damaged_checkpoints_are_skipped(checkpoints, caplog):
+    whole = checkpoints.path(30).read_bytes()
+    weights = whole.index(torch.full((3,), 30.0).numpy().tobytes())
+    for damaged in (b"", whole[:-20], whole[:weights] + b"\1" + whole[weights + 1 :]):
+        caplog.clear()
+        checkpoints.path(30).write_bytes(damaged)
+        assert checkpoints.load_latest()["progress"] == {"step": 20}
+        assert "step-00000030.pt: damaged, or not a checkpoint" in caplog.text
+    for step in checkpoints.steps():
+        checkpoints.path(step).write_bytes(b"x")
+    with pytest.raises(UserError, match="no intact checkpoint is left"):
         checkpoints.load_latest()
 
 
-def test_parts_and_settings_that_are_missing_or_unreadable():
-    config = types.SimpleNamespace(frozen=dict)
-    values = {key: kind() for key, kind in module.CONTENT.items()}
-    whole = {**values, "frozen": "{}"}
-    check_settings(whole, config, "x.pt")
-    for key in whole:
-        with pytest.raises(UserError, match=rf"^x\.pt: a checkpoint has NoneType as '{key}', expected"):
-            check_settings({**whole, key: None}, config, "x.pt")
-        with pytest.raises(UserError, match=f"has nothing as '{key}'"):
-            check_settings({name: value for name, value in whole.items() if name != key}, config, "x.pt")
-    for text in ("", "{", "[1]", "null", "[" * 100_000, "1" * 10_000):
-        with pytest.raises(UserError, match=r"^x\.pt: .*(settings are not readable|of another experiment)"):
-            check_settings({**whole, "frozen": text}, config, "x.pt")
+def test_damage_anywhere_is_noticed_or_changes_nothing(checkpoints, tmp_path):
+    whole, path = checkpoints.path(30).read_bytes(), tmp_path / "x.pt"
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match="^[^\n]*x.pt: damaged, or not a checkpoint of this project[^\n]*$"):
+            load_tensors(path)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with contextlib.suppress(UserError):
+            content = load_tensors(path)
+            assert content["model"]["w"].tolist() == [30.0] * 3 and content["progress"] == {"step": 30}
 
 
-ODD = {
-    "double": (torch.zeros(2, 3, dtype=torch.float64), r"\(2, 3\) float64"),
-    "sparse": (torch.zeros(2, 3).to_sparse(), "no plain tensor"),
-    "without storage": (torch.zeros(2, 3, device="meta"), "no plain tensor"),
-    "transposed": (torch.zeros(3, 2), r"\(3, 2\)"),
-    "a list": ([[0.0] * 3] * 2, "no plain tensor"),
-    "nothing": (None, "absent"),
+def test_the_best_is_the_file_that_was_marked(checkpoints):
+    with pytest.raises(UserError, match="no best checkpoint yet; run stage 3"):
+        checkpoints.load_best()
+    checkpoints.mark_best(20, -1.0)
+    checkpoints.path(20).write_bytes(checkpoints.path(10).read_bytes())
+    with pytest.raises(UserError, match=r"step-00000020\.pt: does not match best\.json"):
+        checkpoints.load_best()
+    for text in ("[]", '{"format": 1, "step": "../../x"}', "{"):
+        (checkpoints.directory / "best.json").write_text(text)
+        with pytest.raises(UserError, match=r"checkpoints/best\.json: "):
+            checkpoints.load_best()
+
+
+def test_formats(checkpoints, tmp_path):
+    path = tmp_path / "x.pt"
+    torch.save({"model": {}}, path)
+    with pytest.raises(UserError, match="no format number"):
+        load_tensors(path)
+    torch.save({"format": 99, "speechlvm": "0.9.1"}, checkpoints.path(40))
+    with pytest.raises(UserError, match=r"format 99; speechlvm [\d.]+ reads up to 1; needs speechlvm >= 0\.9\.1$"):
+        checkpoints.load_latest()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, r"another model: .*weight: .*\[2, 4\].*\[2, 3\]"),
+        ({"weight": torch.zeros(2, 3)}, 'another model: .*Missing key.*"bias"'),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "x": torch.zeros(1)}, 'another .*Unexpected.*"x"'),
+        ({"weight": torch.zeros(2, 3), "bias": torch.tensor([0.0, float("nan")])}, "not finite: bias"),
+    ],
+)
+def test_weights_of_another_model_are_named(weights, message):
+    with pytest.raises(UserError, match=rf"^x\.pt: weights .*{message}[^\n]*$"):
+        load_weights(torch.nn.Linear(3, 2), weights, "x.pt")
+
+
+# -- attacks -----------------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = (function, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+class State(Call):
+    """Pickles as an object whose state is set by a call."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = functools.partial, (function,), (function, arguments, {}, None)
+
+    def __call__(self):
+        """Pickle requires what it calls to be callable."""
+
+
+def saved(value, **how):
+    stream = io.BytesIO()
+    torch.save(value, stream, **how)
+    return stream.getvalue()
+
+
+def with_pickle(data):
+    """A checkpoint with another pickle in its archive."""
+    stream, whole = io.BytesIO(), zipfile.ZipFile(io.BytesIO(saved({"format": 1})))
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, data if name.endswith("data.pkl") else whole.read(name))
+    return stream.getvalue()
+
+
+PAYLOADS = {
+    "the whole is a call": lambda c: saved(Call(os.system, f"touch '{c}'")),
+    "a weight is a call": lambda c: saved({"model": {"weight": Call(builtins.eval, f"open({c!r}, 'w')")}}),
+    "a state is set by a call": lambda c: saved({"optimizer": {"state": {0: [Call(State(os.mkdir, c))]}}}),
+    "torch's format without archive": lambda c: saved(Call(os.mkdir, c), _use_new_zipfile_serialization=False),
+    "a bare pickle": lambda c: pickle.dumps(Call(os.mkdir, c), 0),
+    "INST, without GLOBAL and REDUCE": lambda c: with_pickle(b"(S'" + c.encode() + b"'\nios\nmkdir\n."),
+    "an extension of copyreg": lambda c: with_pickle(
+        b"\x80\x02\x82\xf0X" + len(c).to_bytes(4, "little") + c.encode() + b"\x85R."
+    ),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-@pytest.mark.parametrize("case", ODD)
-def test_odd_weights_are_refused_and_nothing_is_loaded(case, tmp_path):
-    value, words = ODD[case]
-    torch.save({"format": 1, "model": {"weight": value, "bias": torch.ones(2)}}, tmp_path / "x.pt")
-    weights, linear = load_tensors(tmp_path / "x.pt")["model"], torch.nn.Linear(3, 2)
-    before = {key: each.clone() for key, each in linear.state_dict().items()}
-    with pytest.raises(UserError, match=rf"weight \(model \(2, 3\), file {words}\)"):
-        load_weights(linear, weights, "x.pt")
-    for weights in ([], {1: torch.zeros(1)}):
-        with pytest.raises(UserError, match=r"^x\.pt: weights have no names; nothing was loaded$"):
-            load_weights(linear, weights, "x.pt")
-    assert all(torch.equal(each, before[key]) for key, each in linear.state_dict().items())
+@pytest.mark.parametrize("case", PAYLOADS)
+def test_nothing_is_called(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # what would make torch unsafe again
+    copyreg.add_extension("posix", "mkdir", 240)
+    path, canary = tmp_path / "x.pt", tmp_path / "canary"
+    try:
+        path.write_bytes(PAYLOADS[case](str(canary)))
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: .*not a checkpoint of this project[^\n]*$"):
+            load_tensors(path)
+        assert not canary.exists()
+        with contextlib.suppress(Exception):
+            torch.load(path, weights_only=False)
+        assert canary.exists()  # the payload is alive
+    finally:
+        copyreg.remove_extension("posix", "mkdir", 240)

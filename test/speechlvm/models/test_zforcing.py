@@ -11,7 +11,7 @@ from speechlvm.bin import train
 from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions.latent import kl
 from speechlvm.distributions.noise import Noise
-from speechlvm.experiment.config import load_experiment
+from speechlvm.experiment.config import load_config
 from speechlvm.models.bound import slice_features
 from speechlvm.models.zforcing import LatentLSTM
 from speechlvm.modules import recurrence
@@ -266,13 +266,13 @@ CLIP = "  gradient_clip: 1.0"
 
 def test_costs_that_this_configuration_lacks_are_refused(tiny_config):
     weights = f"{CLIP}\n  auxiliary: {{NAME: {{initial: 1.0, final: 0.0, steps: 2}}}}"
-    load_experiment(tiny_config(*CONFIG, (CLIP, weights.replace("NAME", "zforcing"))))
+    load_config(tiny_config(*CONFIG, (CLIP, weights.replace("NAME", "zforcing"))))
     for wrong in ("backward", "zforcin"):
         with pytest.raises(ConfigError) as error:
-            load_experiment(tiny_config(*CONFIG, (CLIP, weights.replace("NAME", wrong))))
+            load_config(tiny_config(*CONFIG, (CLIP, weights.replace("NAME", wrong))))
         assert str(error.value).endswith(f": unknown loss '{wrong}' for zforcing; expected one of zforcing")
     both = ("embedding: 4}", "embedding: 4, backward_likelihood: true}")
-    load_experiment(tiny_config(*CONFIG, both, (CLIP, weights.replace("NAME", "backward"))))
+    load_config(tiny_config(*CONFIG, both, (CLIP, weights.replace("NAME", "backward"))))
 
 
 def test_training_weighs_the_costs_that_are_named(tiny_config, make_dump, tmp_path):

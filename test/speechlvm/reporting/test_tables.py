@@ -101,7 +101,7 @@ def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
             write_result("a", nats, seed, folder=folder)
     [cell] = cells_of(tmp_path)
     assert [result.nats_per_utterance for result in cell.results] == [10.0, 30.0]
-    assert cell.deviation("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
+    assert cell.std("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
 
 
 def test_published_figures_have_the_digits_of_the_papers(tmp_path, table):

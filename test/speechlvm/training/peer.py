@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -54,6 +55,28 @@ def kill_of_the_second(rank):
     """Process 1 is killed in step 6."""
     if rank == 1:
         _before_step(6, partial(os.kill, os.getpid(), signal.SIGKILL))
+
+
+def _killed_before(happens):
+    """SIGKILL instead of the first rename of a file into place for which happens(its path) is true."""
+    original = os.replace
+
+    def replace(source, target):
+        if happens(Path(target)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(source, target)
+
+    os.replace = replace
+
+
+def killed_before_a_checkpoint_is_in_place(rank):
+    """Killed when the checkpoint of step 8 is written."""
+    _killed_before(lambda target: target.name == "step-00000008.pt")
+
+
+def killed_before_the_best_is_marked(rank):
+    """Killed when the last checkpoint is in place, and best.json names another one."""
+    _killed_before(lambda target: target.name == "best.json" and (target.parent / "step-00000012.pt").exists())
 
 
 def validation_fails_on_the_second(rank):

@@ -92,13 +92,14 @@ def test_hash_does_not_depend_on_key_order():
 def test_only_what_killed_processes_left_is_removed(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    left = tmp_path / f"below/.a b.wav.{dead.pid}.tmp"
+    left, folder = tmp_path / f"below/.a b.wav.{dead.pid}.tmp", tmp_path / f".data.{dead.pid}.tmp"
     kept = [tmp_path / name for name in (f"below/.a.wav.{os.getpid()}.tmp", "below/.mine.tmp", "a.wav", ".x.1.tmp")]
     left.parent.mkdir()
+    folder.mkdir()
     for path in (left, *kept):
         path.write_bytes(b"x")
     remove_leftovers(tmp_path)
-    assert not left.exists() and all(path.exists() for path in kept)
+    assert not left.exists() and not folder.exists() and all(path.exists() for path in kept)
     remove_leftovers(tmp_path / "nowhere")
 
 
@@ -109,13 +110,3 @@ def test_a_killed_process_that_nobody_has_waited_for_is_dead(tmp_path):
         os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
         mark_done(tmp_path, {})
     assert os.listdir(tmp_path) == ["done.json"]
-
-
-def test_what_is_done_holds_nothing_that_killed_processes_left(tmp_path):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    (tmp_path / f".a.json.{dead.pid}.tmp").write_text("half")
-    (tmp_path / f".data.old.{dead.pid}.tmp").mkdir()
-    (tmp_path / f".b.json.{os.getpid()}.tmp").write_text("of a living process")
-    mark_done(tmp_path, {})
-    assert sorted(os.listdir(tmp_path)) == [f".b.json.{os.getpid()}.tmp", "done.json"]
