@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.latents import intervals
-from speechlvm.latents import knn as neighbours
+from speechlvm.latents import intervals, knn
 from speechlvm.latents.labelled import Items, Unsuitable
 from speechlvm.latents.store import Store
 from speechlvm.utils.errors import UserError
@@ -24,7 +23,7 @@ DEFAULT_LARGEST_K = 50
 HEADLINE_PROTOCOL, HEADLINE_K = "leave_one_out", 10
 DIGITS = 5  # of places in the space of an LDA, which are for pictures
 
-Comparison = dict[str, Any]
+Classification = dict[str, Any]
 """items, speakers, classes (name -> items), left_out (of fewer than two items), chance (share of the largest class),
 notes (for people), and representations: name -> kind, rate_hz (steps per second), dimensions, curves (protocol -> k,
 accuracy, low, high, items, chance), headline (one point of a curve), places (labels, and by protocol N points)."""
@@ -32,17 +31,17 @@ accuracy, low, high, items, chance), headline (one point of a curve), places (la
 
 def compare(
     items: Items, store: Store, dimensions: int, largest_k: int | None, by_speaker: bool, what: str
-) -> Comparison:
-    """Compare all representations of some items.
+) -> Classification:
+    """Compare how well all representations tell some items apart.
 
     Args:
         items: what is told apart; of one speaker, or of several.
         store: whose representations they are.
-        dimensions: of the LDA, at most; one less than there are classes if that is less.
-        largest_k: None: 50, or as many neighbours as there are.
-        by_speaker: items are utterances of speakers: leave speakers out, too, and let intervals be those of drawing
-            speakers, but no narrower than those of independent items, which they else are.
-        what: they are, for messages: "phones of speaker X".
+        dimensions: of the LDA; no more than one less than there are classes are used.
+        largest_k: number of neighbours; None: 50, or as many as there are.
+        by_speaker: whether to leave out speakers, too, and widen intervals to those of drawing speakers where these are
+            wider than those of independent items.
+        what: what the items are, for messages: "phones of speaker X".
 
     Raises:
         Unsuitable: there are not two classes of two items.
@@ -110,8 +109,8 @@ def _representation(
     values, (classes, index) = items.features[name], np.unique(items.labels, return_inverse=True)
     dimensions = min(dimensions, len(classes) - 1)
     clusters = items.speakers if by_speaker else None
-    right, held_out = neighbours.leave_out(values, index, np.arange(len(items)), dimensions, largest_k)
-    seen, fitted = neighbours.fit_on_all(values, index, dimensions, largest_k)
+    right, held_out = knn.leave_out(values, index, np.arange(len(items)), dimensions, largest_k)
+    seen, fitted = knn.fit_on_all(values, index, dimensions, largest_k)
     curves = {
         "leave_one_out": _curve(right, index, clusters),
         "fit_on_all": _curve(seen, index, clusters),
@@ -119,7 +118,7 @@ def _representation(
     if folds is not None:
         chosen, k = folds
         _, part = np.unique(items.labels[chosen], return_inverse=True)
-        right, _ = neighbours.leave_out(values[chosen], part, items.speakers[chosen], min(dimensions, part.max()), k)
+        right, _ = knn.leave_out(values[chosen], part, items.speakers[chosen], min(dimensions, part.max()), k)
         curves["leave_one_speaker_out"] = _curve(right, part, items.speakers[chosen])
     return {
         "kind": store.representations[name].kind,
@@ -157,7 +156,7 @@ def headline(curves: Mapping[str, Any]) -> dict[str, Any]:
     return {"protocol": HEADLINE_PROTOCOL, **{key: curve[key][place] for key in ("k", "accuracy", "low", "high")}}
 
 
-def mean_over_speakers(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+def mean_over_speakers(comparisons: Mapping[str, Classification]) -> dict[str, Any]:
     """Curves of the mean accuracy of speakers, each of whom counts alike, up to the largest k that all have.
 
     Intervals are those of drawing speakers, but no narrower than those of these speakers' items: two who happen to be

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from speechlvm.latents import lda as discriminant
+from speechlvm.latents import lda
 
 
 def votes(neighbours: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def leave_out(
     for group in np.unique(groups):
         left = groups == group
         others = labels[~left]
-        found = discriminant.fit(items[~left], others, dimensions)
+        found = lda.fit(items[~left], others, dimensions)
         places[left] = found.project(items[left])
         nearest = _distances(places[left], found.project(items[~left])).argsort(1, kind="stable")[:, :largest_k]
         right[left] = votes(others[nearest]) == labels[left][:, None]
@@ -59,7 +59,7 @@ def leave_out(
 
 def fit_on_all(items: np.ndarray, labels: np.ndarray, dimensions: int, largest_k: int) -> tuple[np.ndarray, np.ndarray]:
     """One LDA fitted on all items; an item's neighbours are the others. Arguments and results as of `leave_out`."""
-    places = discriminant.fit(items, labels, dimensions).project(items)
+    places = lda.fit(items, labels, dimensions).project(items)
     nearest = np.empty((len(items), largest_k), int)
     for n in range(len(items)):  # all distances at once would take N^2 numbers
         distances = _distances(places[n : n + 1], places)[0]

@@ -1,7 +1,7 @@
 """Linear discriminant analysis: directions that maximise between-class over within-class variance.
 
-The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
-by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
+The covariance within classes is that of features scaled to unit standard deviation within classes, shrunk towards the
+identity by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
 With many items this is the usual analysis. With few for their dimensions the usual one fits chance, most of all where
 both numbers are alike, and representations of different dimensions could not be compared: of 290 phones of a speaker of
 TIMIT in 256 hidden units of an LSTM, 5 dimensions and 10 neighbours tell 34 % when left out, but 21 % without

@@ -29,8 +29,6 @@ LONGEST_LAG_STEPS = 250
 """Where steps are not spaced in time."""
 LEAST_PAIRS = 0.1
 """A lag is left out that fewer than this share of all steps have."""
-LEAST_DRAWN = 1e-6
-"""Of KL and variances, on logarithmic axes."""
 _COLUMNS = 16
 
 
@@ -113,7 +111,7 @@ def correlation_length(autocorrelation: np.ndarray) -> float | None:
 
 
 def analyse(stores: Sequence[Store]) -> dict[str, Any]:
-    """All levels over all sets; of those sets alone that have them, KL and posterior deviations.
+    """All levels over all sets; of those sets alone that have them, KL and posterior standard deviations.
 
     Args:
         stores: of one model, or of spectra; one for each set.
@@ -186,6 +184,3 @@ def _average(arrays: Iterable[np.ndarray]) -> np.ndarray | None:
 def _product(*factors: float | None) -> float | None:
     """None if one of them is not known."""
     return None if None in factors else math.prod(factors)
-
-
-# --- The picture ------------------------------------------------------------------------------------------------------

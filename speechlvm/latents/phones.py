@@ -58,7 +58,7 @@ def analyse(
     known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}
     if unknown := sorted(set(skipped) - known):
         notes.append(f"no phone to be left out is labelled {' '.join(unknown)}")
-    each: dict[str, comparison.Comparison] = {}
+    each: dict[str, comparison.Classification] = {}
     for name in names:
         items = of_phones(sets, name, lambda label: None if label in skipped else fold(label, classes))
         what = f"phones of speaker {name}"

@@ -33,10 +33,9 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
                 "as it is never guessed; add what is missing"
             )
     items = of_utterances(sets, lambda data, speaker: data.spk2gender.get(speaker))
-    result = comparison.compare(
+    return comparison.compare(
         items, sets[0].store, GENDER_DIMENSIONS, largest_k, by_speaker=True, what="utterances by gender"
     )
-    return result
 
 
 def analyse_height(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ SETTINGS = {
     "floor": MEL_FLOOR,
     "coefficients": COEFFICIENTS,
 }
-"""What spectra are a function of, beside the audio."""
+"""What spectra depend on besides the audio."""
 
 REPRESENTATIONS = tuple(
     Representation(name, "spectrum", MEL_HOP_FRAMES, 0.0, dimensions)

@@ -22,7 +22,7 @@ from speechlvm.utils.errors import UserError
 CLOCK_HZ = 62.5
 MOST_STACKED = 4
 SLACK_STEPS = 4  # that an utterance may be longer or shorter than its representation: windows and rounding at the ends
-LEAST_DEVIATION = 1e-6  # dimensions that are constant become 0
+LEAST_STD = 1e-6  # dimensions that are constant become 0
 CACHE_BYTES = 2 << 30  # beyond it features are read again each time
 
 
@@ -116,5 +116,5 @@ class Features:
             values = self[utterance].astype(np.float64)
             steps, total, squares = steps + len(values), total + values.sum(0), squares + np.square(values).sum(0)
         mean = total / steps
-        deviation = np.sqrt(np.maximum(squares / steps - mean**2, 0.0))
-        return mean.astype(np.float32), np.maximum(deviation, LEAST_DEVIATION).astype(np.float32)
+        std = np.sqrt(np.maximum(squares / steps - mean**2, 0.0))
+        return mean.astype(np.float32), np.maximum(std, LEAST_STD).astype(np.float32)

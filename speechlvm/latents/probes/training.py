@@ -55,7 +55,7 @@ def train_probe(
     Args:
         task: with the labels.
         features: of all sets.
-        moments: mean and deviation that features are normalised with.
+        moments: mean and standard deviation that features are normalised with.
         utterances: of the training set.
         settings: the budget.
         seed: any number.
@@ -127,7 +127,7 @@ class _Probe:
         device: torch.device,
     ) -> None:
         self.task, self.features, self.network, self.settings, self.device = task, features, network, settings, device
-        self.mean, self.deviation = (torch.from_numpy(array).to(device) for array in moments)
+        self.mean, self.std = (torch.from_numpy(array).to(device) for array in moments)
 
     def loss(self, utterances: list[str]) -> Tensor:
         self.network.train()
@@ -139,18 +139,18 @@ class _Probe:
         self.network.eval()
         references = self.task.references[name]
         utterances = sorted(references, key=lambda utterance: (self.task.frames[utterance], utterance))
-        heard, batch, total = [], [], 0
+        decoded, batch, total = [], [], 0
         for place, utterance in enumerate(utterances, start=1):
             batch.append(utterance)
             total += self.task.steps_of(utterance)
             if total >= self.settings.batch_steps or place == len(utterances):
                 outputs, lengths = self._outputs(batch)
-                heard += self.task.heard(outputs, lengths.tolist())
+                decoded += self.task.decode(outputs, lengths.tolist())
                 batch, total = [], 0
-        return self.task.score([references[utterance] for utterance in utterances], heard)
+        return self.task.score([references[utterance] for utterance in utterances], decoded)
 
     def _outputs(self, utterances: list[str]) -> tuple[Tensor, Tensor]:
         arrays = [torch.from_numpy(self.features[utterance]) for utterance in utterances]
         lengths = torch.tensor([len(array) for array in arrays], device=self.device)
-        padded = nn.utils.rnn.pad_sequence([(a.to(self.device) - self.mean) / self.deviation for a in arrays], True)
+        padded = nn.utils.rnn.pad_sequence([(a.to(self.device) - self.mean) / self.std for a in arrays], True)
         return self.network(padded, lengths)

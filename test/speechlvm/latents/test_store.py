@@ -1,10 +1,8 @@
-import shutil
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
+from imitations.representations import make
 
-from speechlvm.latents.store import Representation, Store, merge
+from speechlvm.latents.store import Representation, Store, merge, open_stores
 from speechlvm.latents.store import write as write_store
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
@@ -90,7 +88,7 @@ def test_fewer_representations_leave_nothing_of_the_others(store):
     assert {path.name for path in store.iterdir()} == kept
 
 
-def test_a_job_without_utterances_is_no_fault(tmp_path):
+def test_a_job_without_utterances_is_no_error(tmp_path):
     write_store(tmp_path, 1, [], [Z1], {})
     write_store(tmp_path, 2, [("a", values(0))], [Z1], {})
     assert merge(tmp_path, 2, {"source": "m", "set": "s", "rate_hz": None, "data_hash": ""})["utterances"] == 1
@@ -99,7 +97,7 @@ def test_a_job_without_utterances_is_no_fault(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
+        (lambda s: (s / "done.json").unlink(), r"done.json: missing; remove .*/s and run stage 6"),
         (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
         (lambda s: (s / "info.json").write_text('{"kind"'), r"info.json: not valid JSON .*; remove .*/s and run"),
         (lambda s: (s / "info.json").unlink(), "info.json: missing; remove .*/s and run stage 6"),
@@ -136,24 +134,35 @@ def test_a_damaged_archive_is_to_be_made_again(store, spoil, message):
         Store(store).read("h", "c")
 
 
+VALUES = np.arange(12.0).reshape(6, 2)
+
+
 @pytest.mark.parametrize(
-    ("changed", "what"),
+    ("values", "source", "made", "message"),
     [
-        ({"model": "2"}, "another training"),
-        ({"model": "2", "num_samples": 10}, "another training"),
-        ({"num_samples": 10}, "another num_samples"),
-        ({"names": ["z1"], "seed": 1}, "another names, seed"),
-        ({"dump": "2", "statistics": ["mean"]}, None),
+        ({"b_1": {"z1": VALUES}}, "other", {}, "b/latents: other, 8000 Hz, z1 .*a/latents: model, 8000 Hz, z1"),
+        ({"b_1": {"z2": VALUES}}, "model", {}, "b/latents: .* z2 .* only sets of one model"),
+        ({"b_1": {"z1": VALUES[:, :1]}}, "model", {}, r"b/latents: .* z1 \(D=1, hop 64 frames\)"),
+        ({"a_1": {"z1": VALUES}}, "model", {}, "b/latents: a_1 is in .*a/latents, too"),
+        # trained anew under the same name, or other samples
+        ({"b_1": {"z1": VALUES}}, "model", {"model": "2", "num_samples": 9}, "b/latents: made with another training"),
+        ({"b_1": {"z1": VALUES}}, "model", {"names": ["z1"], "seed": 1}, "with another names, seed than .*; run stage"),
     ],
 )
-def test_sets_are_of_one_training(store, tmp_path, changed, what):
-    """A model trained anew under the same name, or other samples, are not mixed with what was there."""
-    made = {"model": "1", "num_samples": 100, "names": None, "seed": 0, "dump": "1", "statistics": ["kl", "mean"]}
-    mark_done(store, made)
-    shutil.copytree(store, tmp_path / "t")
-    mark_done(tmp_path / "t", made | changed)
-    with pytest.raises(UserError, match=f"t: made with {what} than .*s; run stage 6") if what else nullcontext():
-        Store(tmp_path / "t").check_compatible(Store(store))
+def test_sets_that_do_not_belong_together(tmp_path, values, source, made, message):
+    known = {"model": "1", "num_samples": 100, "names": None, "seed": 0, "statistics": ["kl", "mean"]}
+    stores = [make(tmp_path, "a", {"a_1": {"z1": VALUES}})[0], make(tmp_path, "b", values, source=source)[0]]
+    mark_done(stores[0], known)
+    mark_done(stores[1], known | made)
+    with pytest.raises(UserError, match=message):
+        open_stores(stores)
+
+
+def test_statistics_may_differ_between_sets(tmp_path):
+    stores = [make(tmp_path, name, {f"{name}_1": {"z1": VALUES}})[0] for name in "ab"]
+    edit(stores[1] / "info.json", '"mean"', '"mean", "kl"')
+    mark_done(stores[1], {"statistics": ["kl", "mean"]})
+    assert [store.utterances for store in open_stores(stores)] == [["a_1"], ["b_1"]]
 
 
 def test_what_is_not_there_is_named(store):
