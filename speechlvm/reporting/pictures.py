@@ -97,7 +97,7 @@ def channels_page(
 ) -> None:
     """For each (name, (T, C) values, marked frames) its channels over time, each on a line of its own.
 
-    Each channel is drawn in units of its deviation over the page, so that slow and small ones are seen too.
+    Each channel is drawn in units of its standard deviation over the page, so that slow and small ones are seen too.
 
     Args:
         path: PNG or PDF.
@@ -112,14 +112,14 @@ def channels_page(
     figure = new_figure(figsize=(4.2 * columns, (1.0 + 0.25 * len(channels)) * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     everything = np.concatenate([values for _, values, _ in sequences])
-    center, deviation = everything.mean(0), everything.std(0) + 1e-12
+    center, std = everything.mean(0), everything.std(0) + 1e-12
     places = 6.0 * np.arange(len(channels))[::-1]
     for axis in axes:
         axis.set_visible(False)
     for axis, (name, values, marks) in zip(axes, sequences, strict=False):
         axis.set_visible(True)
         time = np.arange(len(values)) / (rate_hz or 1.0)
-        axis.plot(time, np.clip((values - center) / deviation, -3, 3) + places, linewidth=0.6, color="0.2")
+        axis.plot(time, np.clip((values - center) / std, -3, 3) + places, linewidth=0.6, color="0.2")
         axis.set_yticks(places, channels if axis.get_subplotspec().is_first_col() else [], fontsize=6)
         axis.set_ylim(-4, places[0] + 4)
         axis.set_title(name, fontsize=8)
