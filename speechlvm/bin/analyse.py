@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
     parser.add_argument("--spectra", type=Path, help="analyses of the spectra, shown in the same figures")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--speaker", default="", help="whose phones are shown; default: the first")
+    parser.add_argument("--speaker", default="", help="speaker shown in figures of phones; default: the first")
     parser.add_argument(
-        "--speakers", type=positive(int), default=10, help="whose phones are analysed: that one and others"
+        "--speakers", type=positive(int), default=10, help="number of speakers whose phones are analysed"
     )
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="phone classes; 39: folded")
     parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, e.g. h# pau epi")

@@ -84,7 +84,7 @@ def _inputs(arguments: Any, tasks: list[str]) -> dict[str, Any]:
 
 
 def _with_labels(arguments: Any) -> list[str]:
-    """Tasks whose label files are there; with --optional those of others are named and left out."""
+    """Tasks with label files; with --optional, missing files are reported and their tasks left out."""
     kept = []
     for task in dict.fromkeys(arguments.tasks):
         files = [getattr(arguments, f"{s}_data") / name for s in SETS for name in (LENGTHS, LABELS[task])]

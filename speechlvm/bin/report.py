@@ -92,7 +92,7 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
 
 
 def _draw(folder: Path, scores: list[Any], compared: list[Any], analyses: list[Any], errors: list[str]) -> None:
-    """Figures of what there is."""
+    """All figures for which there is data."""
     from speechlvm.coding import PCM_CODINGS
     from speechlvm.reporting import figures
     from speechlvm.reporting.analysis_results import mean_curves

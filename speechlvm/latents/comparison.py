@@ -32,11 +32,11 @@ accuracy, low, high, items, chance), headline (one point of a curve), places (la
 def compare(
     items: Items, store: Store, dimensions: int, largest_k: int | None, by_speaker: bool, what: str
 ) -> Classification:
-    """Compare how well all representations tell some items apart.
+    """Compare how well all representations classify some items.
 
     Args:
-        items: what is told apart; of one speaker, or of several.
-        store: whose representations they are.
+        items: to classify; of one speaker, or of several.
+        store: that the items' representations are from.
         dimensions: of the LDA; no more than one less than there are classes are used.
         largest_k: number of neighbours; None: 50, or as many as there are.
         by_speaker: whether to leave out speakers, too, and widen intervals to those of drawing speakers where these are
@@ -82,7 +82,7 @@ def _counted(labels: np.ndarray) -> dict[str, int]:
 
 
 def _by_speaker(items: Items, largest_k: int, notes: list[str], what: str) -> tuple[np.ndarray, int] | None:
-    """Items that leaving out their speakers makes sense for, and the largest k; None if there are none."""
+    """Items of classes with several speakers, and the largest k; None if there are not two such classes."""
     speakers_of = {name: set(items.speakers[items.labels == name]) for name in _counted(items.labels)}
     alone = [name for name, speakers in speakers_of.items() if len(speakers) < 2]
     if alone:
@@ -136,7 +136,8 @@ def _representation(
 
 def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Any]:
     low, high = intervals.wilson(right)
-    if clusters is not None:  # where all are right, drawing speakers tells nothing: no better than independent items
+    # where all are right, drawing speakers gives no width: intervals are no narrower than for independent items
+    if clusters is not None:
         drawn_low, drawn_high = intervals.over_speakers(right, clusters)
         low, high = np.minimum(low, drawn_low), np.maximum(high, drawn_high)
     return {
@@ -150,7 +151,7 @@ def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -
 
 
 def headline(curves: Mapping[str, Any]) -> dict[str, Any]:
-    """The point that tables show: leaving one out, k = 10 (chosen before any result was seen)."""
+    """The point that tables show: leave one out, k = 10 (chosen before any result was seen)."""
     curve = curves[HEADLINE_PROTOCOL]
     place = min(HEADLINE_K, len(curve["k"])) - 1
     return {"protocol": HEADLINE_PROTOCOL, **{key: curve[key][place] for key in ("k", "accuracy", "low", "high")}}

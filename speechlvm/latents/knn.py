@@ -2,9 +2,9 @@
 
 A class wins by the number of its members among the k nearest; of classes with equal numbers, the one whose member is
 nearest. Where items are left out, LDA and neighbours come from the others alone, so that nothing of what is classified
-has been seen; `fit_on_all`, where the LDA has seen all items and their classes, is there to show what that is worth.
-Of two classes of equal size each item left out makes its own the smaller one, so that accuracy falls below chance
-where k comes near the number of items and there is nothing to be told.
+has been seen; `fit_on_all`, where the LDA has seen all items and their classes, shows how much that would help.
+With two classes of equal size, leaving an item out makes its class the smaller one, so accuracy falls below chance
+for k near the number of items if features carry no information.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from speechlvm.utils.errors import UserError
 
 
 class Unsuitable(UserError):
-    """The data do not support an analysis: labels are missing, or there is nothing to be told apart."""
+    """The data do not support an analysis: labels are missing, or there are not two classes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Set:
-    """Representations of a set, and what is known of its utterances."""
+    """Representations of a set, and its data directory."""
 
     store: Store
     directory: Path
@@ -97,8 +97,8 @@ def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | Non
 
     Args:
         sets: with `phones`.
-        speaker: whose.
-        fold: label -> class, or None for what is left out.
+        speaker: name.
+        fold: label -> class, or None to leave the phone out.
     """
 
     def pieces(data: DataDirectory, utterance: str) -> list[Piece]:
@@ -113,7 +113,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
 
     Args:
         sets: of speech.
-        label: (data, speaker) -> class, or None for who is left out.
+        label: (data, speaker) -> class, or None to leave the speaker out.
     """
 
     def pieces(data: DataDirectory, utterance: str) -> list[Piece]:

@@ -21,12 +21,12 @@ LEAST_VARIANCE = 1e-6  # within classes, of scaled features
 
 @dataclass(frozen=True)
 class Discriminant:
-    """A linear map into the space in which classes lie apart.
+    """A linear map into a space that separates the classes.
 
     Attributes:
         center: (D,) mean of the items it was fitted on.
-        directions: (D, d), most telling first; the (shrunk) covariance within classes is 1 along each. The first of the
-            classes lies on the negative side. Beyond the number of features that vary, directions are 0.
+        directions: (D, d), most discriminative first; the (shrunk) covariance within classes is 1 along each. The first
+            class is on the negative side. Beyond the number of features that vary, directions are 0.
     """
 
     center: np.ndarray

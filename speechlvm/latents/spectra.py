@@ -20,7 +20,7 @@ from speechlvm.latents.store import Representation, Values
 from speechlvm.utils.errors import UserError
 
 PART_FRAMES = 8192 * MEL_HOP_FRAMES
-"""Most frames whose spectra are made at once; no number depends on it."""
+"""Maximum frames processed at once; does not change results."""
 
 COEFFICIENTS = 20
 """Of mfcc, the one of the level (c0) among them: 13 are classical for phones, finer ones tell speakers apart."""

@@ -41,7 +41,7 @@ class Representation:
         hop_frames: frames from one step to the next.
         first_centre_frames: the frame at which step 0 is centred; that of step i is `i * hop_frames` later.
         dimensions: D.
-        statistics: those of `STATISTICS` that are there; "mean" always is.
+        statistics: available ones of `STATISTICS`, always with "mean".
     """
 
     name: str
@@ -90,7 +90,7 @@ def write(
         inputs: what the shard is made from; kept in it.
 
     Raises:
-        UserError: a value is not finite, or not what the representation says.
+        UserError: a value is not finite, or its shape does not match the representation.
     """
     described = list(representations)
     stems = [(r, statistic, f"{r.name}_{statistic}") for r in described for statistic in r.statistics]
@@ -116,7 +116,7 @@ def write(
 
 
 def expected_bytes(described: Iterable[Representation], lengths: Collection[int]) -> int:
-    """Of a store of utterances of so many frames, about."""
+    """Approximate size of a store of utterances of these lengths in frames."""
     return sum(
         len(r.statistics) * (4 * r.dimensions * -(-frames // r.hop_frames) + 300)
         for r in described
@@ -125,12 +125,12 @@ def expected_bytes(described: Iterable[Representation], lengths: Collection[int]
 
 
 def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the shards into scp files; returns what info.json says.
+    """Join the shards into scp files; returns the contents of info.json.
 
     Args:
         directory: of the store.
         jobs: number of shards.
-        info: what `about_dump` says, and "source" (the experiment's name, or "spectra"); of latents "num_samples".
+        info: as `about_dump` returns it, with "source" (experiment name, or "spectra") and, for latents, "num_samples".
     """
     shards, utterances = read_shards(directory, jobs), 0
     described = next((shard["representations"] for shard in shards if shard["representations"]), [])
@@ -145,7 +145,7 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
 
 
 def about_dump(dump: Path) -> dict[str, Any]:
-    """What a store says of the dump that it was made from.
+    """Fields of info.json that come from the dump.
 
     Returns:
         set, rate_hz (frames per second or None), data_hash, and segment_frames, None unless recordings were cut.
@@ -245,7 +245,7 @@ class Store:
         """Check that another set's representations are of the same training, drawn in the same way.
 
         Raises:
-            UserError: they are not, for instance because stage 6 was interrupted after the model had been trained anew.
+            UserError: they are not, for instance because stage 6 was interrupted after the model had been retrained.
         """
         if self._identity() != other._identity():
             raise UserError(

@@ -34,7 +34,7 @@ class Curve(Record):
 
 
 class Headline(Record):
-    """Which point of which curve stands for a representation."""
+    """The point of a curve that tables show for a representation."""
 
     protocol: str
     k: int = Field(ge=1)
@@ -239,7 +239,7 @@ def accuracy(seeds: Iterable[AnalysisResults], subject: str, name: str, protocol
         seeds: trainings of one experiment.
         subject: of `SUBJECTS`.
         name: of the representation.
-        protocol: whose curve is read.
+        protocol: of `PROTOCOLS`.
     """
     points = []
     for each in seeds:
@@ -258,7 +258,7 @@ class MeanCurve:
     """Accuracies over k of a representation, means over seeds.
 
     Attributes:
-        experiment: whose it is.
+        experiment: that the representation belongs to.
         representation: name.
         accuracy: (largest k,) from k = 1.
         chance: accuracy of always the largest class.

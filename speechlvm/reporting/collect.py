@@ -62,7 +62,7 @@ class Score:
         root: as the rows of tables name another recipe's experiments; "" for the recipe's own.
         experiment: directory name below exp/<train_set>.
         set: that was scored.
-        coding: whose cells were scored.
+        coding: of the scored values.
         results: result.json of each seed (of one for baselines), all with the same bound.
     """
 
@@ -95,7 +95,7 @@ class Score:
 
     @property
     def sign(self) -> str:
-        """What stands before a value that is not exact: <= of bits, >= of densities."""
+        """The sign before a value that is not exact: <= for bits, >= for densities."""
         if self.first.bound in EXACT_BOUNDS:
             return ""
         return "<=" if self.first.unit == "pmf" else ">="
@@ -127,7 +127,7 @@ class Score:
 def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
     """All complete scores below exp/<train_set>, sorted by experiment, set and coding; none if it does not exist.
 
-    The bound with the most samples stands for a system: an importance-weighted one for the ELBO where there is one.
+    Each system has the bound with the most samples: an importance-weighted one rather than the ELBO.
 
     Args:
         root: exp/<train_set>.

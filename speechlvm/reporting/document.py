@@ -146,7 +146,7 @@ def _explanations(tables: list[ComparedTable], scores: list[Score]) -> str:
 
 
 def _other_data(scores: list[Score]) -> list[str]:
-    """A line for each set of which not all scores are of the same data, as after preparing it anew."""
+    """A line for each set that changed between scores, for instance because it was prepared again."""
     hashes: dict[str, dict[str | None, list[str]]] = {}
     for score in scores:
         for result in score.results:

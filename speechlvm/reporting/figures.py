@@ -39,7 +39,7 @@ def bits_figure(stem: Path, scores: list[Score], name: str, codings: Collection[
         stem: path without ending.
         scores: of the recipe.
         name: of the set.
-        codings: those whose bits compare with each other.
+        codings: to show together; their bits must be comparable.
     """
     chosen = [c for c in scores if c.set == name and c.coding in codings and c.first.unit == "pmf"]
     chosen.sort(key=lambda c: (-c.mean("bits_per_frame"), c.experiment))
@@ -103,7 +103,7 @@ def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, 
 def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: str) -> None:
     """Validation over minutes of training, one line per run, lower is better.
 
-    Runs stand in the legend in the order of their last values, so the worst on top as in the picture; runs of one
+    The legend lists runs in the order of their last values, the worst on top as in the figure; runs of one
     experiment have one colour.
 
     Args:

@@ -94,7 +94,7 @@ class Grid:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def csv(self) -> str:
-        """The records."""
+        """The records as CSV."""
         return csv_table(self.records)
 
 

@@ -158,7 +158,7 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
 
 
 def _look_at_most(axis, places: np.ndarray) -> str:
-    """Set limits by all but the outermost points, as power spectra have far ones; says how many lie outside."""
+    """Set limits that ignore the outermost points, as power spectra have outliers; returns how many are outside."""
     low, high = np.quantile(places[:, :2], (OUTERMOST, 1 - OUTERMOST), axis=0)
     margin = 0.25 * (high - low) + LEAST_SPREAD
     axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -168,7 +168,7 @@ def _look_at_most(axis, places: np.ndarray) -> str:
 
 
 def _write_apart(axis, names: Sequence[str], points: np.ndarray, colours: Sequence[str]) -> None:
-    """Write names at points, moved as far as they must be so that none covers another, with lines to the points.
+    """Write names near points without overlap, with lines to the points.
 
     Args:
         axis: with its limits, within which names stay.
@@ -248,7 +248,7 @@ def _densities(axis, places: Mapping[str, Any], labels: np.ndarray, classes: lis
 
 
 def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Kernel estimate; equal values, as a level that says nothing has, get a kernel of the grid's spacing."""
+    """Kernel density estimate; equal values, as of a collapsed level, get a kernel as wide as the grid's spacing."""
     from scipy.stats import gaussian_kde, norm
 
     if np.std(values) < LEAST_SPREAD:
@@ -272,7 +272,7 @@ def _joined(*parts: str) -> str:
 
 
 def _title(figure, note: str) -> None:
-    """In as many lines as keep it from under the legend, which stands at the right."""
+    """Wrapped so that it does not overlap the legend at the right."""
     characters = int((figure.get_figwidth() - 2 * LEGEND_INCHES) * CHARACTERS_PER_INCH)
     figure.suptitle(textwrap.fill(note, characters), fontsize=10)
 

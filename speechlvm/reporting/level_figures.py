@@ -23,7 +23,7 @@ def draw(out: Path, result: Mapping[str, Any], spectra: Mapping[str, Any] | None
         out: directory.
         result: of `analyse`, with its source and set; without KL there are no panels of it, without latents none of
             variances.
-        spectra: the same of the spectra, whose autocorrelation is drawn too.
+        spectra: result for the spectra; their autocorrelation is drawn too.
     """
     levels = result["representations"]
     informed = {name: level for name, level in levels.items() if level["unit_kl_nats_per_step"] is not None}

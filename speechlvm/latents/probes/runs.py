@@ -47,7 +47,7 @@ class Probing:
     Args:
         stores: representations, by set.
         data: data directories, by set.
-        tasks: names of tasks, whose labels are there.
+        tasks: names of tasks that have label files.
         vocabulary: of sentencepiece units; None: the usual one, as far as the transcripts support it.
         optional: leave out tasks that the labels do not suffice for.
 
@@ -75,7 +75,7 @@ class Probing:
         self.hop = clock_hop(self.rate_hz)
         directories = {s: load_data_dir(data[s]) for s in SETS}
         utterances = {s: self.stores[s].utterances for s in SETS}
-        # of a large set stage 6 may have taken random utterances of some minutes
+        # stage 6 may have extracted a random part of a large set
         self._partial = len(utterances["train"]) < len(directories["train"].utt2spk)
         for s in SETS:
             unknown = [utterance for utterance in utterances[s] if utterance not in directories[s].num_samples]
@@ -106,9 +106,9 @@ class Probing:
         return sum(self._frames[utterance] for utterance in utterances) / self.rate_hz / 60
 
     def coinciding(self, task: Task, sizes: Sequence[str]) -> list[str]:
-        """Sizes in minutes that are no less than nine tenths of what there is, and so are the same as all of it.
+        """Sizes of at least nine tenths of the training data, which are therefore treated as all of it.
 
-        None is where only a part of the training set has been extracted.
+        Empty if only a part of the training set has been extracted.
         """
         if self._partial:
             return []
@@ -140,7 +140,7 @@ class Probing:
         ]
 
     def subset(self, run: ProbeRun) -> list[str]:
-        """Utterances that a run is trained on: the first of a random order that is the seed's, so sizes are nested."""
+        """Training utterances of a run: the first in a random order given by the seed, so sizes are nested."""
         trainable = self.tasks[run.task].trainable
         if run.size == ALL:
             return trainable
@@ -154,7 +154,7 @@ class Probing:
         return drawn
 
     def execute(self, run: ProbeRun, settings: Settings, device: torch.device) -> dict[str, Any]:
-        """Train and score one probe; returns what result.json says of it."""
+        """Train and score one probe; returns its entry in result.json."""
         if self._features is None or self._features.representation.name != run.representation:
             self._features = Features(run.representation, self.stores.values(), self._frames, self.hop)
             self._moments = self._features.moments(self.stores["train"].utterances)
@@ -170,7 +170,7 @@ class Probing:
                 stream.write(self.units)
 
     def describe(self, sizes: Sequence[str]) -> dict[str, Any]:
-        """What result.json says about the source, sets, representations and tasks."""
+        """Source, sets, representations and tasks, for result.json."""
         store = self.stores["train"]
         return {
             "source": store.source,
