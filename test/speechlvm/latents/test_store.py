@@ -9,6 +9,7 @@ from speechlvm.utils.files import mark_done
 
 Z1 = Representation("z1", "latent", 64, 32.0, 3, ("mean", "kl"))
 H = Representation("h", "hidden", 256, 128.0, 2)
+INFO = {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"}
 
 
 def values(seed, steps=8):
@@ -30,68 +31,55 @@ def edit(path, before, after):
 def store(tmp_path):
     write_store(tmp_path / "s", 1, [("b", values(1)), ("a", values(0))], [Z1, H], {"jobs": 2})
     write_store(tmp_path / "s", 2, [("c", values(2))], [Z1, H], {"jobs": 2})
-    merge(tmp_path / "s", 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    merge(tmp_path / "s", 2, INFO)
     mark_done(tmp_path / "s", {})
     return tmp_path / "s"
 
 
-def test_reads_what_was_written(store):
+def assert_holds(store, expected):
     opened = Store(store)
-    assert opened.utterances == ["a", "b", "c"]
-    assert opened.representations == {"z1": Z1, "h": H}
-    assert opened.step_rate_hz("h") == 62.5
-    for seed, utterance in enumerate("abc"):
-        for name, statistics in values(seed).items():
+    assert opened.utterances == sorted(expected)
+    for utterance, of in expected.items():
+        for name, statistics in of.items():
             for statistic, array in statistics.items():
                 np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+
+
+def test_reads_what_was_written_also_elsewhere(store, tmp_path):
+    expected = {utterance: values(seed) for seed, utterance in enumerate("abc")}
+    assert_holds(store, expected)
+    assert Store(store).representations == {"z1": Z1, "h": H} and Store(store).step_rate_hz("h") == 62.5
+    store.rename(tmp_path / "moved")
+    assert_holds(tmp_path / "moved", expected)
 
 
 def test_parts_of_an_utterance_are_joined(store):
     whole = values(7, 24)
     parts = [
-        ("b", {name: {s: array[i * n : (i + 1) * n] for s, array in of.items()} for name, of in whole.items()})
+        ("b", {"z1": {s: array[8 * i : 8 * i + 8] for s, array in whole["z1"].items()},
+               "h": {"mean": whole["h"]["mean"][2 * i : 2 * i + 2]}})
         for i in range(3)
-        for n in [8]
-    ]
-    for i, (_, part) in enumerate(parts):
-        part["h"]["mean"] = whole["h"]["mean"][2 * i : 2 * i + 2]
+    ]  # fmt: skip
     write_store(store, 1, [("a", values(0)), *parts, ("d", values(3))], [Z1, H], {"jobs": 2})
-    merge(store, 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
-    opened = Store(store)
-    for utterance, expected in (("a", values(0)), ("b", whole), ("c", values(2)), ("d", values(3))):
-        for name, statistics in expected.items():
-            for statistic, array in statistics.items():
-                np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+    merge(store, 2, INFO)
+    assert_holds(store, {"a": values(0), "b": whole, "c": values(2), "d": values(3)})
 
 
-def test_a_moved_store_reads_its_own_archives(store, tmp_path):
-    before = Store(store).read("z1", "c")
-    store.rename(tmp_path / "moved")
-    np.testing.assert_array_equal(Store(tmp_path / "moved").read("z1", "c"), before)
-
-
-def test_fewer_jobs_leave_nothing_of_more(store):
-    items = [("a", values(0)), ("b", values(1)), ("c", values(2))]
-    write_store(store, 1, items, [Z1, H], {"jobs": 1})
-    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
-    assert not list(store.glob("*.2.*"))
-    np.testing.assert_array_equal(Store(store).read("h", "c"), values(2)["h"]["mean"])
-
-
-def test_fewer_representations_leave_nothing_of_the_others(store):
+def test_fewer_jobs_and_representations_leave_nothing_of_more(store):
     for name in ("pcm.1.ark", "notes_mean"):  # not of a store
         (store / name).touch()
     z1 = Representation("z1", "latent", 64, 32.0, 3)
     write_store(store, 1, [("a", values(0))], [z1], {"jobs": 1})
-    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    merge(store, 1, INFO)
     kept = {"z1_mean.1.ark", "z1_mean.scp", "shard.1.json", "info.json", "done.json", "pcm.1.ark", "notes_mean"}
     assert {path.name for path in store.iterdir()} == kept
+    assert_holds(store, {"a": {"z1": {"mean": values(0)["z1"]["mean"]}}})
 
 
 def test_a_job_without_utterances_is_no_error(tmp_path):
     write_store(tmp_path, 1, [], [Z1], {})
     write_store(tmp_path, 2, [("a", values(0))], [Z1], {})
-    assert merge(tmp_path, 2, {"source": "m", "set": "s", "rate_hz": None, "data_hash": ""})["utterances"] == 1
+    assert merge(tmp_path, 2, INFO)["utterances"] == 1
 
 
 @pytest.mark.parametrize(
