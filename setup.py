@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["speechlvm", "speechlvm.*"]),
-    package_data={"speechlvm.reporting": ["page.css", "page.js"]},
+    package_data={"speechlvm.reporting": ["page.css", "page.html", "page.js"]},
     python_requires=">=3.11,<3.15",
     install_requires=[
         # An exact pair: torchaudio's library is linked against one torch, and its metadata names none.
@@ -31,6 +31,7 @@ setup(
         "scipy>=1.14",
         "scikit-learn>=1.6",
         "matplotlib>=3.9",
+        "Jinja2>=3.1",
         "PyYAML>=6.0.2",
         "soundfile>=0.13",
         "soxr>=1.0",

@@ -71,20 +71,20 @@ latents() {
 # Arguments: model, seed and directory of an experiment; for spectra the seed is empty.
 analyse() {
     local analysis set
-    local -a stores=() directories=() beside=() skipped
+    local -a stores=() directories=() spectra=() skipped
     read -r -a skipped <<<"${skip_phones}"
     for set in ${analysis_sets}; do
         stores+=("$3/latents_${set}")
         directories+=("${datadir}/${set}")
     done
-    [ -z "$2" ] || [ "${material}" != pcm16 ] || beside=(--beside "${root}/spectra/analysis")
+    [ -z "$2" ] || [ "${material}" != pcm16 ] || spectra=(--spectra "${root}/spectra/analysis")
     for analysis in levels phones gender height; do
         wanted "${analysis}" || continue
         log "${analysis} in $1${2:+, seed $2}"
         single processor "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
             --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis/${analysis}" \
             --speaker "${speaker:-}" --classes "${phone_classes}" --skip_phones "${skipped[@]}" \
-            "${beside[@]}" "${optional[@]}"
+            "${spectra[@]}" "${optional[@]}"
         show "$3/logs/analysis_${analysis}.log"
     done
 }
@@ -108,14 +108,14 @@ phone_durations() {
 
 probe() {
     local test="${test_sets%% *}"
-    local -a words minutes beside=()
+    local -a words minutes spectra=()
     read -r -d '' -a words <<<"${probe_args}" || true
     read -r -a minutes <<<"${probe_minutes}"
-    [ -z "$2" ] || beside=(--beside "${root}/spectra/probes")
+    [ -z "$2" ] || spectra=(--spectra "${root}/spectra/probes")
     log "probes on $1${2:+, seed $2}"
     sharded gpu "${nj}" "$3/logs/probes" python -m speechlvm.bin.probe --out "$3/probes" --ngpu $((ngpu > 0)) \
         --train "$3/latents_${train_set}" --train_data "${datadir}/${train_set}" \
         --valid "$3/latents_${valid_set}" --valid_data "${datadir}/${valid_set}" \
         --test "$3/latents_${test}" --test_data "${datadir}/${test}" \
-        --minutes "${minutes[@]}" "${words[@]}" "${beside[@]}" "${optional[@]}"
+        --minutes "${minutes[@]}" "${words[@]}" "${spectra[@]}" "${optional[@]}"
 }

@@ -26,11 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--analysis", choices=FILES, required=True)
     parser.add_argument("--latents", type=Path, nargs="+", required=True, help="representations of sets, pooled")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
-    parser.add_argument("--beside", type=Path, help="analyses of the spectra, shown in the same figures")
+    parser.add_argument("--spectra", type=Path, help="analyses of the spectra, shown in the same figures")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--speaker", default="", help="whose phones are shown; default: the first")
+    parser.add_argument("--speaker", default="", help="speaker shown in figures of phones; default: the first")
     parser.add_argument(
-        "--speakers", type=positive(int), default=10, help="whose phones are analysed: that one and others"
+        "--speakers", type=positive(int), default=10, help="number of speakers whose phones are analysed"
     )
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="phone classes; 39: folded")
     parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, e.g. h# pau epi")
@@ -50,12 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     if status is not None:
         return status
 
-    from speechlvm.latents.labelled import Unsuitable, open_sets
-    from speechlvm.reporting import latent_figures, level_figures
+    from speechlvm.latents.labelled import Unsuitable
 
     try:
-        sets = open_sets(arguments.latents, arguments.data, labelled=arguments.analysis != "levels")
-        result = _analyse(arguments, sets)
+        result = _analyse(arguments)
     except Unsuitable as error:
         if not arguments.optional:
             raise UserError(str(error)) from error
@@ -63,35 +61,33 @@ def main(argv: list[str] | None = None) -> int:
         invalidate(arguments.out)
         mark_done(arguments.out, inputs, SKIPPED)
         return 0
-    result = {
-        "analysis": arguments.analysis,
-        "source": sets[0].store.source,
-        "set": [item.store.info["set"] for item in sets],
-        **result,
-    }
     mark_undone(arguments.out)
-    figures = level_figures if arguments.analysis == "levels" else latent_figures
-    figures.draw(arguments.out, result, read_json(_beside(arguments)) if arguments.beside else None)
+    _draw(arguments, result)
     write_json(arguments.out / "result.json", result)
     mark_done(arguments.out, inputs)
-    _print_notes(result.get("notes", []), arguments.out)
+    notes = result.get("notes", [])
+    for line in notes[:SHOWN_NOTES]:
+        print(line)
+    if len(notes) > SHOWN_NOTES:
+        print(f"and {len(notes) - SHOWN_NOTES} more: see {arguments.out / 'result.json'}")
+    print(f"written: {arguments.out}")
     return 0
 
 
-def _beside(arguments: Any) -> Path | None:
-    """The same analysis of the spectra."""
-    return arguments.beside and arguments.beside / arguments.analysis / "result.json"
+def _of_spectra(arguments: Any) -> Path | None:
+    """The result of the same analysis of the spectra."""
+    return arguments.spectra and arguments.spectra / arguments.analysis / "result.json"
 
 
 def _inputs(arguments: Any) -> dict[str, Any]:
     """What the results are a function of."""
     files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
-    beside = _beside(arguments)
+    spectra = _of_spectra(arguments)
     inputs = {
         "latents": [fingerprint(store) for store in arguments.latents],
         "data": [hash_file(path) if path.exists() else "missing" for path in files],
         # where the spectra's analysis was skipped, this one will be
-        "beside": beside and (hash_file(beside) if beside.exists() else "missing"),
+        "spectra": spectra and (hash_file(spectra) if spectra.exists() else "missing"),
         **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
     }
     if arguments.analysis == "phones":
@@ -100,31 +96,31 @@ def _inputs(arguments: Any) -> dict[str, Any]:
     return inputs
 
 
-def _print_notes(notes: list[str], out: Path) -> None:
-    for line in notes[:SHOWN_NOTES]:
-        print(line)
-    if len(notes) > SHOWN_NOTES:
-        print(f"and {len(notes) - SHOWN_NOTES} more: see {out / 'result.json'}")
-    print(f"written: {out}")
+def _analyse(arguments: Any) -> dict[str, Any]:
+    from speechlvm.latents import levels, phones, speakers
+    from speechlvm.latents.labelled import open_sets
+
+    analysis, k = arguments.analysis, arguments.largest_k
+    sets = open_sets(arguments.latents, arguments.data, labelled=analysis != "levels")
+    if analysis == "levels":
+        result = levels.analyse([item.store for item in sets])
+    elif analysis == "phones":
+        skipped = set(arguments.skip_phones)
+        result = phones.analyse(sets, arguments.speaker, arguments.speakers, arguments.classes, k, skipped)
+    elif analysis == "gender":
+        result = speakers.analyse_gender(sets, k)
+    else:
+        result = speakers.analyse_height(sets, k)
+    about = {"analysis": analysis, "source": sets[0].store.source, "set": [item.store.info["set"] for item in sets]}
+    return about | result
 
 
-def _analyse(arguments: Any, sets: list) -> dict[str, Any]:
-    from speechlvm.latents import levels, speakers
-    from speechlvm.latents import phones as speech
+def _draw(arguments: Any, result: dict[str, Any]) -> None:
+    from speechlvm.reporting import latent_figures, level_figures
 
-    if arguments.analysis == "levels":
-        return levels.analyse([item.store for item in sets])
-    if arguments.analysis == "phones":
-        return speech.analyse(
-            sets,
-            arguments.speaker,
-            arguments.speakers,
-            arguments.classes,
-            arguments.largest_k,
-            set(arguments.skip_phones),
-        )
-    analyse = speakers.analyse_gender if arguments.analysis == "gender" else speakers.analyse_height
-    return analyse(sets, arguments.largest_k)
+    figures = level_figures if arguments.analysis == "levels" else latent_figures
+    spectra = _of_spectra(arguments)
+    figures.draw(arguments.out, result, read_json(spectra) if spectra else None)
 
 
 if __name__ == "__main__":

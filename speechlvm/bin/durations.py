@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write durations/phone_durations.png and .pdf, and their quartiles as durations/phone_durations.csv."""
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories with phones")
-    parser.add_argument("--speaker", default="", help="whose durations stand above everybody's (default: the first)")
+    parser.add_argument("--speaker", default="", help="speaker shown above all speakers together (default: the first)")
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     parser.add_argument("--allow_pipes", action="store_true", help="run the commands in wav.scp")
     add_check(parser)

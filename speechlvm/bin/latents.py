@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         "--names", nargs="+", help="representations, e.g. z1 or skip50; default: all, or the last of each block"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
+    parser.add_argument("--minutes", type=float, help="use random utterances of this total length; default: all")
     parser.add_argument(
         "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by kind of data"
     )

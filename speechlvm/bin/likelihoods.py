@@ -12,10 +12,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.reporting.collect import collect
-    from speechlvm.reporting.render import overviews
+    from speechlvm.reporting.document import overviews
 
-    cells, errors = collect(arguments.exp)
-    print("\n\n".join([*(f"Left out: {error}." for error in errors), *overviews(cells)]))
+    errors: list[str] = []
+    tables = overviews(collect(arguments.exp, errors))
+    print("\n\n".join([*(f"Left out: {error}." for error in errors), *tables]))
     return 0
 
 

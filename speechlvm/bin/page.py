@@ -13,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     add_check(parser)
     arguments = parser.parse_args(argv)
 
+    from speechlvm.reporting.collect import raise_first
     from speechlvm.reporting.page import PAGE, Page
     from speechlvm.utils.errors import UserError
     from speechlvm.utils.files import atomic_write, remove_leftovers_of
@@ -28,9 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     with atomic_write(out) as stream:
         stream.write(text)
     print(f"written: {out} ({len(text) / 1e6:.1f} MB)")
-    if page.errors:
-        more = f" (and {len(page.errors) - 1} more; the page lists all)" if len(page.errors) > 1 else ""
-        raise UserError(f"{page.errors[0]}{more}; everything else is on {out}")
+    raise_first(page.errors, out)
     return 0
 
 

@@ -5,12 +5,11 @@ from typing import Any
 
 from speechlvm.bin.cli import add_sharding, make_parser, positive, run_main, run_sharded
 from speechlvm.bin.inputs import fingerprint
-from speechlvm.latents.probes import USUAL_VOCABULARY
+from speechlvm.latents.probes import SETS, USUAL_VOCABULARY
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_file, hash_value, invalidate, read_json, remove_leftovers, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
 
-SETS = ("train", "valid", "test")
 LABELS = {"phones": "phones", "units": "text", "frames": "phones"}
 LENGTHS = "utt2num_samples"
 SETTINGS = ("steps", "batch_steps", "hidden", "learning_rate")
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch_steps", type=positive(int), default=4000, help="steps of 16 ms in a batch")
     parser.add_argument("--hidden", type=positive(int), default=256, help="units of recognisers, in each direction")
     parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="peak learning rate")
-    parser.add_argument("--beside", type=Path, help="results of other probes to draw in the same figures")
+    parser.add_argument("--spectra", type=Path, help="results of probes of the spectra, drawn in the same figures")
     parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
     parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
@@ -71,7 +70,7 @@ def _size(text: str) -> str:
 def _inputs(arguments: Any, tasks: list[str]) -> dict[str, Any]:
     """What the results are a function of."""
     files = {LABELS[task] for task in tasks} | {LENGTHS}
-    beside = arguments.beside and arguments.beside / "result.json"
+    spectra = arguments.spectra and arguments.spectra / "result.json"
     return {
         "tasks": tasks,
         "minutes": list(dict.fromkeys(arguments.minutes)),
@@ -80,12 +79,12 @@ def _inputs(arguments: Any, tasks: list[str]) -> dict[str, Any]:
         "data": {name: {s: hash_file(getattr(arguments, f"{s}_data") / name) for s in SETS} for name in sorted(files)},
         "settings": {name: getattr(arguments, name) for name in SETTINGS},
         "vocabulary": (arguments.vocabulary or USUAL_VOCABULARY) if "units" in tasks else None,
-        "beside": hash_file(beside) if beside and beside.exists() else None,
+        "spectra": hash_file(spectra) if spectra and spectra.exists() else None,
     }
 
 
 def _with_labels(arguments: Any) -> list[str]:
-    """Tasks whose label files are there; with --optional those of others are named and left out."""
+    """Tasks with label files; with --optional, missing files are reported and their tasks left out."""
     kept = []
     for task in dict.fromkeys(arguments.tasks):
         files = [getattr(arguments, f"{s}_data") / name for s in SETS for name in (LENGTHS, LABELS[task])]
@@ -165,12 +164,12 @@ def _merge(arguments: Any, inputs: dict[str, Any]) -> None:
     if not runs:
         return
     panels = [result]
-    if inputs["beside"]:
-        other = read_json(arguments.beside / "result.json")
+    if inputs["spectra"]:
+        other = read_json(arguments.spectra / "result.json")
         if other["settings"] == settings:
             panels.append(other)
         else:
-            print(f"{arguments.beside}: not drawn beside, since its probes were trained with other settings")
+            print(f"{arguments.spectra}: not drawn, since these probes were trained with other settings")
     probes.probes_figure(arguments.out / "error_rates", panels)
     print(probes.describe(result))
 

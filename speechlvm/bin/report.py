@@ -65,64 +65,57 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     Raises:
         UserError: some files cannot be used; what does not need them is written.
     """
-    from speechlvm.reporting import figures, formats, latent_tables, render
-    from speechlvm.reporting.analysis_results import collect_findings, mean_curves
-    from speechlvm.reporting.collect import collect
+    from speechlvm.reporting import latent_tables
+    from speechlvm.reporting.analysis_results import collect_analyses
+    from speechlvm.reporting.collect import collect, raise_first
     from speechlvm.reporting.compare import compare
-    from speechlvm.utils.errors import UserError
+    from speechlvm.reporting.document import document
+    from speechlvm.reporting.published import published_grid
 
-    train_set = arguments.exp.name
-    own, errors = collect(arguments.exp)
-    cells = list(own)
-    for root in roots:
-        others, more = collect(Path(root), root)
-        cells, errors = cells + others, errors + more
-    comparisons = [compare(table, cells, train_set) for table in chosen]
-    findings, more = collect_findings(arguments.exp)
-    grids, errors = latent_tables.grids(findings), errors + more
-    files = [(c.table.table, render.records(c), render.latex(c)) for c in comparisons]
-    files += [(g.name, g.records, formats.latex_table(g.columns, g.rows, g.title, g.note)) for g in grids]
-    for name, records, latex in files:
-        for suffix, text in ((".csv", formats.csv_table(records)), (".tex", latex)):
-            with atomic_write(arguments.exp / "tables" / f"{name}{suffix}") as stream:
+    exp, errors = arguments.exp, []
+    own = collect(exp, errors)
+    scores = [*own, *(score for root in roots for score in collect(Path(root), errors, root))]
+    compared = [compare(table, scores, exp.name) for table in chosen]
+    analyses = collect_analyses(exp, errors)
+    grids = latent_tables.grids(analyses)
+    for grid in [*map(published_grid, compared), *grids]:
+        for suffix, text in ((".csv", grid.csv()), (".tex", grid.latex())):
+            with atomic_write(exp / "tables" / f"{grid.name}{suffix}") as stream:
                 stream.write(text)
-    errors += _draw(arguments.exp, own, comparisons)
-    if panels := mean_curves(findings):
-        figures.neighbours_figure(arguments.exp / "figures" / "neighbours", panels)
-    text = render.document(comparisons, cells, grids, train_set, arguments.command, errors)
+    _draw(exp / "figures", own, compared, analyses, errors)
+    text = document(compared, scores, grids, exp.name, arguments.command, errors)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)
-    print(f"written: {arguments.out}, {arguments.exp / 'tables'}, {arguments.exp / 'figures'}")
-    if errors:
-        more = f" (and {len(errors) - 1} more; {arguments.out} lists all)" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}{more}; everything else is in {arguments.out}")
+    print(f"written: {arguments.out}, {exp / 'tables'}, {exp / 'figures'}")
+    raise_first(errors, arguments.out)
 
 
-def _draw(exp: Path, cells: list[Any], comparisons: list[Any]) -> list[str]:
-    """Figures of what there is; returns a line for each file that cannot be used."""
+def _draw(folder: Path, scores: list[Any], compared: list[Any], analyses: list[Any], errors: list[str]) -> None:
+    """All figures for which there is data."""
     from speechlvm.coding import PCM_CODINGS
     from speechlvm.reporting import figures
+    from speechlvm.reporting.analysis_results import mean_curves
     from speechlvm.reporting.collect import learning_curves
     from speechlvm.reporting.compare import sweep
 
-    folder = exp / "figures"
-    for name, coding in sorted({(cell.set, cell.coding) for cell in cells if cell.first.unit == "pmf"}):
+    for name, coding in sorted({(score.set, score.coding) for score in scores if score.first.unit == "pmf"}):
         if coding not in PCM_CODINGS:
-            figures.bits_figure(folder / f"bits_{name}_{coding}", cells, name, [coding])
-    for name in sorted({cell.set for cell in cells if cell.coding in PCM_CODINGS}):
-        figures.bits_figure(folder / f"bits_{name}_pcm", cells, name, PCM_CODINGS)
-    for comparison in comparisons:
-        if comparison.table.axis and (results := sweep(comparison)):
-            figures.sweep_figure(folder / comparison.table.table, comparison.table, results)
-    curves, errors = learning_curves(exp)
+            figures.bits_figure(folder / f"bits_{name}_{coding}", scores, name, [coding])
+    for name in sorted({score.set for score in scores if score.coding in PCM_CODINGS}):
+        figures.bits_figure(folder / f"bits_{name}_pcm", scores, name, PCM_CODINGS)
+    for item in compared:
+        if item.table.axis and (results := sweep(item)):
+            figures.sweep_figure(folder / item.table.table, item.table, results)
+    curves = learning_curves(folder.parent, errors)
     discrete = {name: curve for name, curve in curves.items() if curve[0]["bits_per_frame"] is not None}
     densities = {name: curve for name, curve in curves.items() if name not in discrete}
     if discrete:
         figures.curves_figure(folder / "learning_curves", discrete, "bits_per_frame")
     if densities:
         figures.curves_figure(folder / "learning_curves_densities", densities, "nats_per_frame")
-    return errors
+    if panels := mean_curves(analyses):
+        figures.neighbours_figure(folder / "neighbours", panels)
 
 
 if __name__ == "__main__":

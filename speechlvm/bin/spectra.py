@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set's audio")
     parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
-    parser.add_argument("--minutes", type=float, help="only random utterances that last so long; not given: all")
+    parser.add_argument("--minutes", type=float, help="use random utterances of this total length; default: all")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     if arguments.minutes is not None and not arguments.minutes > 0:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.latents import intervals
-from speechlvm.latents import knn as neighbours
+from speechlvm.latents import intervals, knn
 from speechlvm.latents.labelled import Items, Unsuitable
 from speechlvm.latents.store import Store
 from speechlvm.utils.errors import UserError
@@ -24,7 +23,7 @@ DEFAULT_LARGEST_K = 50
 HEADLINE_PROTOCOL, HEADLINE_K = "leave_one_out", 10
 DIGITS = 5  # of places in the space of an LDA, which are for pictures
 
-Comparison = dict[str, Any]
+Classification = dict[str, Any]
 """items, speakers, classes (name -> items), left_out (of fewer than two items), chance (share of the largest class),
 notes (for people), and representations: name -> kind, rate_hz (steps per second), dimensions, curves (protocol -> k,
 accuracy, low, high, items, chance), headline (one point of a curve), places (labels, and by protocol N points)."""
@@ -32,17 +31,17 @@ accuracy, low, high, items, chance), headline (one point of a curve), places (la
 
 def compare(
     items: Items, store: Store, dimensions: int, largest_k: int | None, by_speaker: bool, what: str
-) -> Comparison:
-    """Compare all representations of some items.
+) -> Classification:
+    """Compare how well all representations classify some items.
 
     Args:
-        items: what is told apart; of one speaker, or of several.
-        store: whose representations they are.
-        dimensions: of the LDA, at most; one less than there are classes if that is less.
-        largest_k: None: 50, or as many neighbours as there are.
-        by_speaker: items are utterances of speakers: leave speakers out, too, and let intervals be those of drawing
-            speakers, but no narrower than those of independent items, which they else are.
-        what: they are, for messages: "phones of speaker X".
+        items: to classify; of one speaker, or of several.
+        store: that the items' representations are from.
+        dimensions: of the LDA; no more than one less than there are classes are used.
+        largest_k: number of neighbours; None: 50, or as many as there are.
+        by_speaker: whether to leave out speakers, too, and widen intervals to those of drawing speakers where these are
+            wider than those of independent items.
+        what: what the items are, for messages: "phones of speaker X".
 
     Raises:
         Unsuitable: there are not two classes of two items.
@@ -83,7 +82,7 @@ def _counted(labels: np.ndarray) -> dict[str, int]:
 
 
 def _by_speaker(items: Items, largest_k: int, notes: list[str], what: str) -> tuple[np.ndarray, int] | None:
-    """Items that leaving out their speakers makes sense for, and the largest k; None if there are none."""
+    """Items of classes with several speakers, and the largest k; None if there are not two such classes."""
     speakers_of = {name: set(items.speakers[items.labels == name]) for name in _counted(items.labels)}
     alone = [name for name, speakers in speakers_of.items() if len(speakers) < 2]
     if alone:
@@ -110,8 +109,8 @@ def _representation(
     values, (classes, index) = items.features[name], np.unique(items.labels, return_inverse=True)
     dimensions = min(dimensions, len(classes) - 1)
     clusters = items.speakers if by_speaker else None
-    right, held_out = neighbours.leave_out(values, index, np.arange(len(items)), dimensions, largest_k)
-    seen, fitted = neighbours.fit_on_all(values, index, dimensions, largest_k)
+    right, held_out = knn.leave_out(values, index, np.arange(len(items)), dimensions, largest_k)
+    seen, fitted = knn.fit_on_all(values, index, dimensions, largest_k)
     curves = {
         "leave_one_out": _curve(right, index, clusters),
         "fit_on_all": _curve(seen, index, clusters),
@@ -119,7 +118,7 @@ def _representation(
     if folds is not None:
         chosen, k = folds
         _, part = np.unique(items.labels[chosen], return_inverse=True)
-        right, _ = neighbours.leave_out(values[chosen], part, items.speakers[chosen], min(dimensions, part.max()), k)
+        right, _ = knn.leave_out(values[chosen], part, items.speakers[chosen], min(dimensions, part.max()), k)
         curves["leave_one_speaker_out"] = _curve(right, part, items.speakers[chosen])
     return {
         "kind": store.representations[name].kind,
@@ -137,7 +136,8 @@ def _representation(
 
 def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Any]:
     low, high = intervals.wilson(right)
-    if clusters is not None:  # where all are right, drawing speakers tells nothing: no better than independent items
+    # where all are right, drawing speakers gives no width: intervals are no narrower than for independent items
+    if clusters is not None:
         drawn_low, drawn_high = intervals.over_speakers(right, clusters)
         low, high = np.minimum(low, drawn_low), np.maximum(high, drawn_high)
     return {
@@ -151,13 +151,13 @@ def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -
 
 
 def headline(curves: Mapping[str, Any]) -> dict[str, Any]:
-    """The point that tables show: leaving one out, k = 10 (chosen before any result was seen)."""
+    """The point that tables show: leave one out, k = 10 (chosen before any result was seen)."""
     curve = curves[HEADLINE_PROTOCOL]
     place = min(HEADLINE_K, len(curve["k"])) - 1
     return {"protocol": HEADLINE_PROTOCOL, **{key: curve[key][place] for key in ("k", "accuracy", "low", "high")}}
 
 
-def mean_over_speakers(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+def mean_over_speakers(comparisons: Mapping[str, Classification]) -> dict[str, Any]:
     """Curves of the mean accuracy of speakers, each of whom counts alike, up to the largest k that all have.
 
     Intervals are those of drawing speakers, but no narrower than those of these speakers' items: two who happen to be

@@ -44,7 +44,7 @@ ROW_STEPS = 65_536
 
 
 def least_hop_frames(dump: Dump) -> int:
-    """The finest clock of what is kept: vectors keep their own."""
+    """The finest clock that is stored; vectors keep their own."""
     return AUDIO_LEAST_HOP_FRAMES if isinstance(dump, PCMDump) else 1
 
 
@@ -101,7 +101,7 @@ def extract_dump(
         samples: paths drawn from the posterior of each utterance.
         seed: of the paths.
         row_steps: memory bound; no number depends on it.
-        max_frames: another one: longer utterances, by default than `most_frames` says, come in consecutive parts.
+        max_frames: longer utterances come in consecutive parts; default: as `most_frames` says.
     """
     frames = {u: dump.records[u].frames for u in utterances}
     most = most_frames(dump, max_frames)
@@ -219,7 +219,7 @@ def _hidden_states(model, parts, described) -> Iterator[tuple[Tensor, dict[str, 
     """As `_latents`, of states.
 
     A model's states are those that predict a stack. Shifted by one they have seen it: the last of a chunk is the first
-    of the next, and after the last chunk there is one more stack, whose content it does not depend on.
+    of the next, and after the last chunk there is one more stack, of zeros: its own content does not matter.
     """
     names, state = [r.name for r in described], None
     held: tuple[Tensor, dict[str, Tensor]] | None = None

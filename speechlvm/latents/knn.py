@@ -2,16 +2,16 @@
 
 A class wins by the number of its members among the k nearest; of classes with equal numbers, the one whose member is
 nearest. Where items are left out, LDA and neighbours come from the others alone, so that nothing of what is classified
-has been seen; `fit_on_all`, where the LDA has seen all items and their classes, is there to show what that is worth.
-Of two classes of equal size each item left out makes its own the smaller one, so that accuracy falls below chance
-where k comes near the number of items and there is nothing to be told.
+has been seen; `fit_on_all`, where the LDA has seen all items and their classes, shows how much that would help.
+With two classes of equal size, leaving an item out makes its class the smaller one, so accuracy falls below chance
+for k near the number of items if features carry no information.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from speechlvm.latents import lda as discriminant
+from speechlvm.latents import lda
 
 
 def votes(neighbours: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def leave_out(
     for group in np.unique(groups):
         left = groups == group
         others = labels[~left]
-        found = discriminant.fit(items[~left], others, dimensions)
+        found = lda.fit(items[~left], others, dimensions)
         places[left] = found.project(items[left])
         nearest = _distances(places[left], found.project(items[~left])).argsort(1, kind="stable")[:, :largest_k]
         right[left] = votes(others[nearest]) == labels[left][:, None]
@@ -59,7 +59,7 @@ def leave_out(
 
 def fit_on_all(items: np.ndarray, labels: np.ndarray, dimensions: int, largest_k: int) -> tuple[np.ndarray, np.ndarray]:
     """One LDA fitted on all items; an item's neighbours are the others. Arguments and results as of `leave_out`."""
-    places = discriminant.fit(items, labels, dimensions).project(items)
+    places = lda.fit(items, labels, dimensions).project(items)
     nearest = np.empty((len(items), largest_k), int)
     for n in range(len(items)):  # all distances at once would take N^2 numbers
         distances = _distances(places[n : n + 1], places)[0]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment
-from speechlvm.latents.store import Store
+from speechlvm.data.kaldi.directory import DataDirectory, Segment, load_data_dir
+from speechlvm.latents.store import Store, open_stores
 from speechlvm.utils.errors import UserError
 
 
 class Unsuitable(UserError):
-    """The data do not support an analysis: labels are missing, or there is nothing to be told apart."""
+    """The data do not support an analysis: labels are missing, or there are not two classes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Set:
-    """Representations of a set, and what is known of its utterances."""
+    """Representations of a set, and its data directory."""
 
     store: Store
     directory: Path
@@ -58,7 +58,7 @@ def require_labels(sets: Sequence[Set], **files: str) -> None:
 
 
 def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: bool = True) -> list[Set]:
-    """Stores beside the data directories of the same sets.
+    """Stores with the data directories of the same sets.
 
     Args:
         stores, directories: of the sets.
@@ -66,16 +66,15 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: boo
 
     Raises:
         Unsuitable: labels are needed, and the representations are of pieces that recordings were cut into.
-        UserError: a store and its data directory have different utterances, stores are of different models, or an
-            utterance is in two sets.
+        UserError: a store and its data directory have different utterances, or as of `open_stores`.
     """
-    from speechlvm.data.kaldi.directory import load_data_dir
-
-    sets = [Set(Store(store), Path(path), load_data_dir(path)) for store, path in zip(stores, directories, strict=True)]
-    first, seen = sets[0].store, {}
-    for item in sets:
+    sets = [
+        Set(store, Path(path), load_data_dir(path))
+        for store, path in zip(open_stores(stores), directories, strict=True)
+    ]
+    for item in sets if labelled else ():
         store = item.store
-        missing = sorted(set(item.data.utterances) ^ set(store.utterances)) if labelled else []
+        missing = sorted(set(item.data.utterances) ^ set(store.utterances))
         if missing and store.info.get("segment_frames"):
             raise Unsuitable(
                 f"{store.directory}: of pieces of {store.info['segment_frames']} frames that recordings were cut into; "
@@ -90,30 +89,7 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: boo
                 f"({len(missing)} such utterances); give the data directory that the latents are of, or run stage 6 "
                 "(latents) again"
             )
-        if _identity(store) != _identity(first):
-            raise UserError(
-                f"{store.directory}: {_describe(store)}; {first.directory}: {_describe(first)}; "
-                "only sets of one model can be analysed together"
-            )
-        store.check_compatible(first)
-        for utterance in store.utterances:
-            if seen.setdefault(utterance, item) is not item:
-                raise UserError(
-                    f"{store.directory}: {utterance} is in {seen[utterance].store.directory}, too; "
-                    "give each utterance once"
-                )
     return sets
-
-
-def _identity(store: Store) -> tuple:
-    """What is the same in all sets of a model; which statistics there are may differ."""
-    described = [replace(representation, statistics=()) for representation in store.representations.values()]
-    return store.source, store.rate_hz, described
-
-
-def _describe(store: Store) -> str:
-    named = [f"{r.name} (D={r.dimensions}, hop {r.hop_frames} frames)" for r in store.representations.values()]
-    return f"{store.source}, {store.rate_hz} Hz, {', '.join(named)}"
 
 
 def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | None]) -> Items:
@@ -121,8 +97,8 @@ def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | Non
 
     Args:
         sets: with `phones`.
-        speaker: whose.
-        fold: label -> class, or None for what is left out.
+        speaker: name.
+        fold: label -> class, or None to leave the phone out.
     """
 
     def pieces(data: DataDirectory, utterance: str) -> list[Piece]:
@@ -137,7 +113,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
 
     Args:
         sets: of speech.
-        label: (data, speaker) -> class, or None for who is left out.
+        label: (data, speaker) -> class, or None to leave the speaker out.
     """
 
     def pieces(data: DataDirectory, utterance: str) -> list[Piece]:

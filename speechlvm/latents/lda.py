@@ -1,7 +1,7 @@
 """Linear discriminant analysis: directions that maximise between-class over within-class variance.
 
-The covariance within classes is that of features scaled to unit deviation within classes, shrunk towards the identity
-by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
+The covariance within classes is that of features scaled to unit standard deviation within classes, shrunk towards the
+identity by as much as O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
 With many items this is the usual analysis. With few for their dimensions the usual one fits chance, most of all where
 both numbers are alike, and representations of different dimensions could not be compared: of 290 phones of a speaker of
 TIMIT in 256 hidden units of an LSTM, 5 dimensions and 10 neighbours tell 34 % when left out, but 21 % without
@@ -21,12 +21,12 @@ LEAST_VARIANCE = 1e-6  # within classes, of scaled features
 
 @dataclass(frozen=True)
 class Discriminant:
-    """A linear map into the space in which classes lie apart.
+    """A linear map into a space that separates the classes.
 
     Attributes:
         center: (D,) mean of the items it was fitted on.
-        directions: (D, d), most telling first; the (shrunk) covariance within classes is 1 along each. The first of the
-            classes lies on the negative side. Beyond the number of features that vary, directions are 0.
+        directions: (D, d), most discriminative first; the (shrunk) covariance within classes is 1 along each. The first
+            class is on the negative side. Beyond the number of features that vary, directions are 0.
     """
 
     center: np.ndarray

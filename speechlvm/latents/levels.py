@@ -16,21 +16,19 @@ import numpy as np
 from speechlvm.latents.store import Store
 
 ACTIVE_VARIANCE = 0.01
-"""A unit is active whose posterior mean varies more (Burda et al.).
+"""A unit is active if its posterior mean varies more (Burda et al.).
 
 Means over K sampled paths also vary by chance, by up to 1/K of the prior's variance where the prior follows the path.
 With fewer than `LEAST_SAMPLES` paths that alone could make a unit active, and the count is not known.
 """
 LEAST_SAMPLES = round(1 / ACTIVE_VARIANCE)
 ACTIVE_NATS = 0.01
-"""A unit is active whose KL is more nats per step."""
+"""A unit is active if its KL is more nats per step."""
 LONGEST_LAG_MS = 1000.0
 LONGEST_LAG_STEPS = 250
 """Where steps are not spaced in time."""
 LEAST_PAIRS = 0.1
-"""A lag is left out that fewer than this share of all steps have."""
-LEAST_DRAWN = 1e-6
-"""Of KL and variances, on logarithmic axes."""
+"""Lags with fewer pairs than this share of all steps are left out."""
 _COLUMNS = 16
 
 
@@ -41,7 +39,7 @@ class Correlation:
         longest_lag: in steps.
 
     Attributes:
-        pairs: (longest_lag + 1,) number of steps that have another one so many steps later.
+        pairs: (longest_lag + 1,) number of pairs of steps at each lag.
     """
 
     def __init__(self, longest_lag: int) -> None:
@@ -50,7 +48,7 @@ class Correlation:
         self._centre: np.ndarray | None = None
 
     def add(self, values: np.ndarray) -> None:
-        """Take in an utterance, (steps, D)."""
+        """Add an utterance, (steps, D)."""
         from scipy.fft import irfft, next_fast_len, rfft
 
         wide = values.astype(np.float64)
@@ -86,11 +84,11 @@ class Correlation:
         return np.maximum(self._squares / self.steps - self._mean() ** 2, 0.0)
 
     def autocorrelation(self) -> np.ndarray:
-        """(lags,) from lag 0: covariance with the vector so many steps later, over that with itself.
+        """(lags,) from lag 0: covariance of vectors at that lag, divided by their covariance at lag 0.
 
         Covariances are summed over dimensions, which are thus weighted by their variance: those that are constant have
-        no say. The mean that is removed is that of all utterances, so that what distinguishes one utterance from
-        another counts as lasting. Lags that too few steps have are left out; empty where nothing varies.
+        no influence. The mean over all utterances is removed, so that what distinguishes one utterance from
+        another counts as correlation. Lags with too few pairs are left out; empty if nothing varies.
         """
         total = self.variances().sum()
         if total == 0:
@@ -186,6 +184,3 @@ def _average(arrays: Iterable[np.ndarray]) -> np.ndarray | None:
 def _product(*factors: float | None) -> float | None:
     """None if one of them is not known."""
     return None if None in factors else math.prod(factors)
-
-
-# --- The picture ------------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ DIMENSIONS = 5
 
 
 def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
-    """`speaker` and others, spread evenly over all that have phones; `count` in all, or as many as there are.
+    """`speaker` and others, spread evenly over all with phones; `count` in total, or all.
 
     Args:
         sets: with phones.
-        speaker: the first of the result; the first of all if nobody is called so.
+        speaker: the first of the result; the first of all if there is none of this name.
         count: at least 1.
     """
     everybody = sorted({item.data.utt2spk[utterance] for item in sets for utterance in item.data.phones})
@@ -36,21 +36,21 @@ def analyse(
     largest_k: int | None,
     skipped: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Compare representations by the phones of some speakers; who has too few is left out with a note.
+    """Classify the phones of some speakers; speakers with too few are left out with a note.
 
     Args:
         sets: of one model.
-        speaker: who is shown in pictures, "" for the first.
+        speaker: shown in figures; "" for the first.
         speakers: how many are analysed.
         classes: 61 or 39.
         largest_k: of neighbours; None: 50 or as many as there are.
         skipped: labels of the data that are left out, before folding.
 
     Returns:
-        A comparison whose curves are means over speakers, with "speaker" and, under "speakers", each one's own.
+        A classification with means over speakers as curves, "speaker", and each speaker's own under "speakers".
 
     Raises:
-        Unsuitable: data without phones, or nobody with two phones to be told apart.
+        Unsuitable: data without phones, or no speaker with two classes of phones.
     """
     require_labels(sets, phones="phones")
     names = chosen_speakers(sets, speaker, speakers)
@@ -58,7 +58,7 @@ def analyse(
     known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}
     if unknown := sorted(set(skipped) - known):
         notes.append(f"no phone to be left out is labelled {' '.join(unknown)}")
-    each: dict[str, comparison.Comparison] = {}
+    each: dict[str, comparison.Classification] = {}
     for name in names:
         items = of_phones(sets, name, lambda label: None if label in skipped else fold(label, classes))
         what = f"phones of speaker {name}"

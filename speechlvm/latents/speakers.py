@@ -33,19 +33,18 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
                 "as it is never guessed; add what is missing"
             )
     items = of_utterances(sets, lambda data, speaker: data.spk2gender.get(speaker))
-    result = comparison.compare(
+    return comparison.compare(
         items, sets[0].store, GENDER_DIMENSIONS, largest_k, by_speaker=True, what="utterances by gender"
     )
-    return result
 
 
 def analyse_height(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]:
     """Comparisons of representations by the speakers' class of height, "men" and "women" under "groups".
 
-    A group in which there is nothing to be told apart is left out with a note.
+    A group without two classes is left out with a note.
 
     Raises:
-        Unsuitable: data without heights or genders, or nothing to be told apart in either group.
+        Unsuitable: data without heights or genders, or fewer than two classes in both groups.
     """
     require_labels(sets, spk2height_cm="spk2height", spk2gender="spk2gender")
     groups, notes = {}, _unknown(sets, "height", "spk2height_cm") + _unknown(sets, "gender", "spk2gender")

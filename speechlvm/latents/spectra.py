@@ -20,7 +20,7 @@ from speechlvm.latents.store import Representation, Values
 from speechlvm.utils.errors import UserError
 
 PART_FRAMES = 8192 * MEL_HOP_FRAMES
-"""Most frames whose spectra are made at once; no number depends on it."""
+"""Maximum frames processed at once; does not change results."""
 
 COEFFICIENTS = 20
 """Of mfcc, the one of the level (c0) among them: 13 are classical for phones, finer ones tell speakers apart."""
@@ -32,7 +32,7 @@ SETTINGS = {
     "floor": MEL_FLOOR,
     "coefficients": COEFFICIENTS,
 }
-"""What spectra are a function of, beside the audio."""
+"""What spectra depend on besides the audio."""
 
 REPRESENTATIONS = tuple(
     Representation(name, "spectrum", MEL_HOP_FRAMES, 0.0, dimensions)

@@ -13,7 +13,7 @@ the package's own reader: nothing that is read can run code.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import numpy as np
 from speechlvm.data.kaldi.matrices import extend_record, read_vectors, write_record
 from speechlvm.data.kaldi.tables import unsafe_id
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import check_complete, disk_errors, read_json, write_json
+from speechlvm.utils.files import disk_errors, read_json, write_json
+from speechlvm.utils.records import read_record
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 STATISTICS = ("mean", "std", "kl")
@@ -40,7 +41,7 @@ class Representation:
         hop_frames: frames from one step to the next.
         first_centre_frames: the frame at which step 0 is centred; that of step i is `i * hop_frames` later.
         dimensions: D.
-        statistics: those of `STATISTICS` that are there; "mean" always is.
+        statistics: available ones of `STATISTICS`, always with "mean".
     """
 
     name: str
@@ -79,7 +80,7 @@ def write(
     representations: Iterable[Representation],
     inputs: dict[str, Any],
 ) -> None:
-    """Write one job's archives, side by side, and last its JSON.
+    """Write one job's archives at the same time, and last its JSON.
 
     Args:
         directory: of the store.
@@ -89,7 +90,7 @@ def write(
         inputs: what the shard is made from; kept in it.
 
     Raises:
-        UserError: a value is not finite, or not what the representation says.
+        UserError: a value is not finite, or its shape does not match the representation.
     """
     described = list(representations)
     stems = [(r, statistic, f"{r.name}_{statistic}") for r in described for statistic in r.statistics]
@@ -115,7 +116,7 @@ def write(
 
 
 def expected_bytes(described: Iterable[Representation], lengths: Collection[int]) -> int:
-    """Of a store of utterances of so many frames, about."""
+    """Approximate size of a store of utterances of these lengths in frames."""
     return sum(
         len(r.statistics) * (4 * r.dimensions * -(-frames // r.hop_frames) + 300)
         for r in described
@@ -124,12 +125,12 @@ def expected_bytes(described: Iterable[Representation], lengths: Collection[int]
 
 
 def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the shards into scp files; returns what info.json says.
+    """Join the shards into scp files; returns the contents of info.json.
 
     Args:
         directory: of the store.
         jobs: number of shards.
-        info: what `about_dump` says, and "source" (the experiment's name, or "spectra"); of latents "num_samples".
+        info: as `about_dump` returns it, with "source" (experiment name, or "spectra") and, for latents, "num_samples".
     """
     shards, utterances = read_shards(directory, jobs), 0
     described = next((shard["representations"] for shard in shards if shard["representations"]), [])
@@ -144,7 +145,7 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
 
 
 def about_dump(dump: Path) -> dict[str, Any]:
-    """What a store says of the dump that it was made from.
+    """Fields of info.json that come from the dump.
 
     Returns:
         set, rate_hz (frames per second or None), data_hash, and segment_frames, None unless recordings were cut.
@@ -182,11 +183,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
-        check_complete(self.directory, "no complete representations; run stage 6 (latents)")
-        try:
-            done, info = (read_json(self.directory / name) for name in ("done.json", "info.json"))
-        except UserError as error:
-            raise UserError(f"{str(error).split(';')[0]}; {self._again()}") from error
+        done, info = (read_record(self.directory / name, dict, self._again()) for name in ("done.json", "info.json"))
         try:
             if info["kind"] != "representations":
                 raise ValueError(f"kind '{info['kind']}'")
@@ -208,7 +205,7 @@ class Store:
         return f"remove {self.directory} and run stage 6 (latents) again"
 
     def _index(self, name: str, statistic: str) -> dict[str, str]:
-        """Utterance -> location. Archives lie beside their scp file, also after the store has been moved."""
+        """Utterance -> location. Archives are next to their scp file, also after the store has been moved."""
         if (name, statistic) not in self._places:
             path = self.directory / f"{name}_{statistic}.scp"
             places = {}
@@ -248,8 +245,13 @@ class Store:
         """Check that another set's representations are of the same training, drawn in the same way.
 
         Raises:
-            UserError: they are not, for instance because stage 6 was interrupted after the model had been trained anew.
+            UserError: they are not, for instance because stage 6 was interrupted after the model had been retrained.
         """
+        if self._identity() != other._identity():
+            raise UserError(
+                f"{self.directory}: {self._describe()}; {other.directory}: {other._describe()}; "
+                "only sets of one model can be used together"
+            )
         differing = [key for key in MADE if self.made.get(key) != other.made.get(key)]
         if differing:
             what = "another training" if "model" in differing else f"another {', '.join(differing)}"
@@ -257,6 +259,33 @@ class Store:
                 f"{self.directory}: made with {what} than {other.directory}; run stage 6 (latents) for all sets"
             )
 
+    def _identity(self) -> tuple:
+        """What is the same in all sets of a model; which statistics there are may differ."""
+        described = [replace(representation, statistics=()) for representation in self.representations.values()]
+        return self.source, self.rate_hz, described
+
+    def _describe(self) -> str:
+        named = [f"{r.name} (D={r.dimensions}, hop {r.hop_frames} frames)" for r in self.representations.values()]
+        return f"{self.source}, {self.rate_hz} Hz, {', '.join(named)}"
+
     def step_rate_hz(self, name: str) -> float | None:
         """Steps per second; None where frames are not spaced in time."""
         return None if self.rate_hz is None else self.rate_hz / self.representations[name].hop_frames
+
+
+def open_stores(directories: Iterable[Path]) -> list[Store]:
+    """The stores of several sets.
+
+    Raises:
+        UserError: one is damaged, they are of different models, or two of them have an utterance in common.
+    """
+    stores = [Store(directory) for directory in directories]
+    owners: dict[str, Store] = {}
+    for store in stores:
+        store.check_compatible(stores[0])
+        for utterance in store.utterances:
+            if owners.setdefault(utterance, store) is not store:
+                raise UserError(
+                    f"{store.directory}: {utterance} is in {owners[utterance].directory}, too; give each utterance once"
+                )
+    return stores

@@ -1,6 +1,6 @@
 """Latent space analysis: analyses (stage 7) and probes (stage 8) of experiments and of spectra, found on disk.
 
-No torch in here: it works in seconds, from result.json files alone.
+Does not import torch: it works in seconds, from result.json files alone.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import read_json
+from speechlvm.utils.records import Record, read_record
 
 SPECTRA = "spectra"
 LEAVE_ONE_OUT, LEAVE_ONE_SPEAKER_OUT = "leave_one_out", "leave_one_speaker_out"
@@ -23,11 +23,7 @@ ANALYSES = ("levels", "phones", "gender", "height")
 SUBJECTS = ("phones", "gender", "height of men", "height of women")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class Curve(_Record):
+class Curve(Record):
     """Accuracies of k nearest neighbours over k = 1, 2, ..., with their intervals."""
 
     k: list[int] = Field(min_length=1)
@@ -37,14 +33,14 @@ class Curve(_Record):
     chance: float
 
 
-class Headline(_Record):
-    """Which point of which curve stands for a representation."""
+class Headline(Record):
+    """The point of a curve that tables show for a representation."""
 
     protocol: str
     k: int = Field(ge=1)
 
 
-class Classified(_Record):
+class Accuracies(Record):
     """How well a representation tells classes apart; curves by protocol."""
 
     kind: str
@@ -52,29 +48,29 @@ class Classified(_Record):
     headline: Headline
 
 
-class Comparison(_Record):
+class Classification(Record):
     """Representations compared by how well they tell the same classes apart."""
 
     items: int
     speakers: int | dict[str, Any]
     classes: dict[str, int]
-    representations: dict[str, Classified]
+    representations: dict[str, Accuracies]
     notes: list[str] = []
 
     @property
     def size(self) -> str:
-        """Number of items and, in brackets, of the speakers whose they are."""
+        """Number of items and, in brackets, of their speakers."""
         return f"{self.items} ({self.speakers if isinstance(self.speakers, int) else len(self.speakers)})"
 
 
-class Groups(_Record):
-    """Comparisons within groups of speakers: of height among men, and among women."""
+class GroupResults(Record):
+    """Classifications within groups of speakers: of height among men, and among women."""
 
-    groups: dict[str, Comparison]
+    groups: dict[str, Classification]
     notes: list[str] = []
 
 
-class Level(_Record):
+class LevelResult(Record):
     """What a level, or another representation, holds; None where that is not known."""
 
     kind: str
@@ -96,16 +92,16 @@ class Level(_Record):
         return 1000 * (len(self.autocorrelation) - 1) / self.rate_hz
 
 
-class Levels(_Record):
+class LevelResults(Record):
     """What tables need of analysis/levels/result.json."""
 
-    representations: dict[str, Level]
+    representations: dict[str, LevelResult]
 
 
-class Run(BaseModel):
-    """One training of a probe; accuracy, and fields that end in _error_rate, are its scores."""
+class ProbeResult(Record):
+    """One run of a probe; accuracy, and fields that end in _error_rate, are its scores."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     task: str
     representation: str
@@ -119,103 +115,86 @@ class Run(BaseModel):
         return {key: fields[key] for key in fields if key == "accuracy" or key.endswith("_error_rate")}
 
 
-class Task(_Record):
+class ProbeTask(Record):
     """What is known of a task: by score, what always the commonest label reaches."""
 
     chance: dict[str, float]
 
 
-class Probes(_Record):
+class ProbeResults(Record):
     """What tables need of probes/result.json."""
 
-    runs: list[Run]
-    tasks: dict[str, Task]
+    runs: list[ProbeResult]
+    tasks: dict[str, ProbeTask]
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What stages 7 and 8 found for one training of an experiment, or for the spectra.
+class AnalysisResults:
+    """Results of stages 7 and 8 for one training of an experiment, or for the spectra.
 
     Attributes:
         experiment: directory below exp/<train_set>; "spectra" for the baselines.
         levels: by representation.
-        comparisons: by subject: those of `SUBJECTS` that there are.
+        classifications: by subject: those of `SUBJECTS` that there are.
         probes: None if there are none.
         notes: what analyses left out, by the analysis.
     """
 
     experiment: str
-    levels: dict[str, Level] = field(default_factory=dict)
-    comparisons: dict[str, Comparison] = field(default_factory=dict)
-    probes: Probes | None = None
+    levels: dict[str, LevelResult] = field(default_factory=dict)
+    classifications: dict[str, Classification] = field(default_factory=dict)
+    probes: ProbeResults | None = None
     notes: dict[str, list[str]] = field(default_factory=dict)
 
-    @property
-    def representations(self) -> list[str]:
-        """Names in all analyses, in their order."""
-        names = [self.levels, *(comparison.representations for comparison in self.comparisons.values())]
-        return list(dict.fromkeys(name for known in names for name in known))
+    def curves(self, subject: str, protocol: str) -> dict[str, Curve]:
+        """Accuracies by representation."""
+        classification = self.classifications.get(subject)
+        known = classification.representations.items() if classification else ()
+        return {name: each.curves[protocol] for name, each in known if protocol in each.curves}
 
 
-def collect_findings(root: Path) -> tuple[list[Findings], list[str]]:
+def collect_analyses(root: Path, errors: list[str]) -> list[AnalysisResults]:
     """All complete analyses and probes below exp/<train_set>: experiments by name and seed, the spectra last.
 
-    Returns:
-        What there is, and a line for each result.json that cannot be used: which, why, and what to do.
+    Args:
+        root: exp/<train_set>.
+        errors: gets a line for each result.json that cannot be used: which, why, and what to do.
     """
-    found, errors = [], []
-    for directory in [*sorted(Path(root).glob("*/seed*")), Path(root) / SPECTRA]:
-        findings, more = findings_of(directory)
-        found.append(findings)
-        errors += more
-    return [each for each in found if each.representations or each.probes], errors
+    directories = [*sorted(Path(root).glob("*/seed*")), Path(root) / SPECTRA]
+    found = [read_analyses(directory, errors) for directory in directories]
+    return [each for each in found if each.levels or each.classifications or each.probes]
 
 
-def findings_of(directory: Path) -> tuple[Findings, list[str]]:
-    """Complete analyses and probes of one experiment directory, and a line for each that cannot be used."""
-    directory, errors = Path(directory), []
+def read_analyses(directory: Path, errors: list[str]) -> AnalysisResults:
+    """Complete analyses and probes of one experiment directory; `errors` as in `collect_analyses`."""
+    directory = Path(directory)
     *_, experiment, name = directory.absolute().parts
 
-    def read(folder: Path, record: type[BaseModel], stage: str) -> Any:
+    def read(folder: Path, kind: type[Record], stage: str = "7 (latent analysis)") -> Any:
         if (folder / "done.json").exists():
             try:
-                return _read(folder, record, stage)
+                return read_record(folder / "result.json", kind, f"remove {folder} and run stage {stage} again")
             except UserError as error:
                 errors.append(str(error))
         return None
 
-    analyses, stage = directory / "analysis", "7 (latent analysis)"
-    levels = read(analyses / "levels", Levels, stage)
-    comparisons = {name: read(analyses / name, Comparison, stage) for name in ("phones", "gender")}
-    notes = {name: comparison.notes for name, comparison in comparisons.items() if comparison}
-    if height := read(analyses / "height", Groups, stage):
+    levels = read(directory / "analysis" / "levels", LevelResults)
+    classifications = {name: read(directory / "analysis" / name, Classification) for name in ("phones", "gender")}
+    notes = {name: each.notes for name, each in classifications.items() if each}
+    if height := read(directory / "analysis" / "height", GroupResults):
         notes["height"] = height.notes
-        comparisons |= {f"height of {group}": comparison for group, comparison in height.groups.items()}
-    probes = read(directory / "probes", Probes, "8 (probes)")
-    findings = Findings(
+        classifications |= {f"height of {group}": each for group, each in height.groups.items()}
+    return AnalysisResults(
         experiment if name.startswith("seed") else name,
         levels.representations if levels else {},
-        {name: comparisons[name] for name in SUBJECTS if comparisons.get(name)},
-        probes,
+        {name: classifications[name] for name in SUBJECTS if classifications.get(name)},
+        read(directory / "probes", ProbeResults, "8 (probes)"),
         notes,
     )
-    return findings, errors
-
-
-def _read(folder: Path, record: type[BaseModel], stage: str) -> BaseModel:
-    path, again = folder / "result.json", f"remove {folder} and run stage {stage} again"
-    try:
-        return record.model_validate(read_json(path))
-    except UserError as error:
-        raise UserError(f"{str(error).split(';')[0]}; {again}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "contents"
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {again}") from error
 
 
 @dataclass(frozen=True)
-class Value:
+class Estimate:
     """A number that several trainings have.
 
     Attributes:
@@ -237,42 +216,41 @@ class Value:
         return render(self.mean) + (f" [{', '.join(map(render, self.interval))}]" if self.interval else "")
 
 
-def combine(values: Iterable[float | None], interval: tuple[float, float] | None = None) -> Value | None:
-    """The value of several trainings, None if none has it; `interval` is that of the first."""
+def combine(values: Iterable[float | None], interval: tuple[float, float] | None = None) -> Estimate | None:
+    """The estimate of several trainings, None if none has it; `interval` is that of the first."""
     known = [value for value in values if value is not None]
     if len(known) > 1:
-        return Value(statistics.fmean(known), statistics.stdev(known), None, len(known))
-    return Value(known[0], None, interval, 1) if known else None
+        return Estimate(statistics.fmean(known), statistics.stdev(known), None, len(known))
+    return Estimate(known[0], None, interval, 1) if known else None
 
 
-def by_experiment(findings: Iterable[Findings]) -> dict[str, list[Findings]]:
+def by_experiment(results: Iterable[AnalysisResults]) -> dict[str, list[AnalysisResults]]:
     """The trainings of each experiment, in order."""
-    groups: dict[str, list[Findings]] = {}
-    for each in findings:
+    groups: dict[str, list[AnalysisResults]] = {}
+    for each in results:
         groups.setdefault(each.experiment, []).append(each)
     return groups
 
 
-def accuracy(seeds: Iterable[Findings], subject: str, name: str, protocol: str) -> tuple[Value, int] | None:
+def accuracy(seeds: Iterable[AnalysisResults], subject: str, name: str, protocol: str) -> tuple[Estimate, int] | None:
     """Accuracy of a representation under a protocol, at the k of its headline or the last before it, and that k.
 
     Args:
         seeds: trainings of one experiment.
         subject: of `SUBJECTS`.
         name: of the representation.
-        protocol: whose curve is read.
+        protocol: of `PROTOCOLS`.
     """
     points = []
     for each in seeds:
-        known = _classified(each, subject).get(name)
-        if known and protocol in known.curves:
-            curve = known.curves[protocol]
-            points.append((curve, min(known.headline.k, len(curve.k)) - 1))
+        if curve := each.curves(subject, protocol).get(name):
+            k = each.classifications[subject].representations[name].headline.k
+            points.append((curve, min(k, len(curve.k)) - 1))
     if not points:
         return None
     curve, place = points[0]
-    value = combine((curve.accuracy[place] for curve, place in points), (curve.low[place], curve.high[place]))
-    return value, curve.k[place]
+    estimate = combine((curve.accuracy[place] for curve, place in points), (curve.low[place], curve.high[place]))
+    return estimate, curve.k[place]
 
 
 @dataclass(frozen=True)
@@ -280,7 +258,7 @@ class MeanCurve:
     """Accuracies over k of a representation, means over seeds.
 
     Attributes:
-        experiment: whose it is.
+        experiment: that the representation belongs to.
         representation: name.
         accuracy: (largest k,) from k = 1.
         chance: accuracy of always the largest class.
@@ -292,28 +270,24 @@ class MeanCurve:
     chance: float
 
 
-def mean_curves(findings: Sequence[Findings]) -> dict[str, list[MeanCurve]]:
+def mean_curves(results: Sequence[AnalysisResults]) -> dict[str, list[MeanCurve]]:
     """All curves of each subject, by its name and protocol: speakers left out, where there are such curves."""
     panels = {}
     for subject in SUBJECTS:
-        known: dict[str, dict[tuple[str, str], list[Curve]]] = {}
-        for each in findings:
-            for name, classified in _classified(each, subject).items():
-                for protocol, curve in classified.curves.items():
-                    known.setdefault(protocol, {}).setdefault((each.experiment, name), []).append(curve)
-        protocol = LEAVE_ONE_SPEAKER_OUT if LEAVE_ONE_SPEAKER_OUT in known else LEAVE_ONE_OUT
-        if protocol in known:
-            panels[f"{subject}, {PROTOCOLS[protocol]}"] = [
-                MeanCurve(
-                    *who,
-                    # to the largest k that all seeds have
-                    [statistics.fmean(values) for values in zip(*(curve.accuracy for curve in curves), strict=False)],
-                    statistics.fmean(curve.chance for curve in curves),
-                )
-                for who, curves in known[protocol].items()
-            ]
+        for protocol in (LEAVE_ONE_SPEAKER_OUT, LEAVE_ONE_OUT):
+            known: dict[tuple[str, str], list[Curve]] = {}
+            for each in results:
+                for name, curve in each.curves(subject, protocol).items():
+                    known.setdefault((each.experiment, name), []).append(curve)
+            if known:
+                panels[f"{subject}, {PROTOCOLS[protocol]}"] = [
+                    MeanCurve(
+                        *who,
+                        # to the largest k that all seeds have
+                        [statistics.fmean(values) for values in zip(*(c.accuracy for c in curves), strict=False)],
+                        statistics.fmean(curve.chance for curve in curves),
+                    )
+                    for who, curves in known.items()
+                ]
+                break
     return panels
-
-
-def _classified(findings: Findings, subject: str) -> dict[str, Classified]:
-    return findings.comparisons[subject].representations if subject in findings.comparisons else {}

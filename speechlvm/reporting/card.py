@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from speechlvm import __version__
 from speechlvm.models import model_class
-from speechlvm.reporting.collect import Cell, scores_of
-from speechlvm.reporting.formats import markdown_table
-from speechlvm.reporting.page import SCORES, score_row
+from speechlvm.reporting.collect import Score, scores_of
+from speechlvm.reporting.document import scores_grid
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, read_json
 from speechlvm.utils.settings import format_yaml
@@ -53,7 +52,7 @@ VECTORS = ("import numpy as np", 'np.save("sample.npy", sample.data)  # (frames,
 SAMPLE_SECONDS, SAMPLE_FRAMES = 2, 500  # that the example draws; frames where they are not spaced in time
 
 
-def scores_of_model(directory: Path, model: str) -> list[Cell]:
+def scores_of_model(directory: Path, model: str) -> list[Score]:
     """The scores of an experiment.
 
     Args:
@@ -67,18 +66,19 @@ def scores_of_model(directory: Path, model: str) -> list[Cell]:
         done = read_json(path)
         if not isinstance(done, dict) or done.get("model") != model:
             raise UserError(f"{path.parent}: is a score of other weights; run stage 4 (score) again, or remove it")
-    cells, errors = scores_of(directory)
+    errors: list[str] = []
+    scores = scores_of(directory, errors)
     if errors:
         raise UserError(errors[0])
-    return cells
+    return scores
 
 
-def model_card(experiment: Experiment, cells: list[Cell], folder: str, licence: str, data_set: str) -> str:
+def model_card(experiment: Experiment, scores: list[Score], folder: str, licence: str, data_set: str) -> str:
     """The card.
 
     Args:
         experiment: that is exported.
-        cells: its scores.
+        scores: its own.
         folder: name of the export.
         licence: of the weights, as the hub names it.
         data_set: name of the corpus; "" if nobody said.
@@ -89,7 +89,7 @@ def model_card(experiment: Experiment, cells: list[Cell], folder: str, licence: 
         "library_name": "speechlvm",
         "license": licence,
         "tags": [config.model, *(["audio"] if audible else [])],
-        "model-index": [{"name": experiment.name, "results": [_entry(cell, data_set) for cell in cells]}],
+        "model-index": [{"name": experiment.name, "results": [_entry(score, data_set) for score in scores]}],
     }
     facts = {
         "parameters": sum(parameter.numel() for parameter in experiment.model.parameters()),
@@ -108,9 +108,7 @@ def model_card(experiment: Experiment, cells: list[Cell], folder: str, licence: 
         reference=model_class(config.model).reference,
         data=" ".join(filter(None, (data_set, f"`{experiment.train_set}`"))),
         facts="\n".join(f"- {key}: {value}" for key, value in facts.items()),
-        results=markdown_table([column.name for column in SCORES], [score_row(cell) for cell in cells])
-        if cells
-        else "None: it had not been scored.",
+        results=scores_grid(scores).markdown() if scores else "None: it had not been scored.",
         folder=json.dumps(folder),
         frames=round(SAMPLE_SECONDS * rate_hz) if rate_hz else SAMPLE_FRAMES,
         imports=imports,
@@ -118,13 +116,13 @@ def model_card(experiment: Experiment, cells: list[Cell], folder: str, licence: 
     )
 
 
-def _entry(cell: Cell, data_set: str) -> dict[str, Any]:
+def _entry(score: Score, data_set: str) -> dict[str, Any]:
     """A score as the hub's index of models has it."""
-    unit = "nats_per_utterance" if cell.first.unit == "density" else "bits_per_frame"
-    bound = {"<=": f", upper bound ({cell.bound})", ">=": f", lower bound ({cell.bound})"}.get(cell.sign, "")
-    name = f"{unit.replace('_', ' ')}, coding {cell.coding}{bound}"
+    unit = "nats_per_utterance" if score.first.unit == "density" else "bits_per_frame"
+    bound = {"<=": f", upper bound ({score.bound})", ">=": f", lower bound ({score.bound})"}.get(score.sign, "")
+    name = f"{unit.replace('_', ' ')}, coding {score.coding}{bound}"
     return {
         "task": {"type": "density-estimation"},
-        "dataset": {"name": " ".join(filter(None, (data_set, cell.set))), "type": cell.set},
-        "metrics": [{"type": unit, "name": name, "value": cell.mean(unit)}],
+        "dataset": {"name": " ".join(filter(None, (data_set, score.set))), "type": score.set},
+        "metrics": [{"type": unit, "name": name, "value": score.mean(unit)}],
     }

@@ -1,42 +1,38 @@
-"""Results found on disk, averaged over seeds. Does not import torch: fast, from result.json files alone."""
+"""Scores and learning curves found on disk. Does not import torch: fast, from result.json files alone."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import read_json
+from speechlvm.utils.records import Record, read_record
 
 
-class Preparation(BaseModel):
+class Preparation(Record):
     """What became of the corpus's files when it was prepared, all sets together; numbers of files, by kind."""
-
-    model_config = ConfigDict(strict=True)
 
     rejected: int = 0
     converted: dict[str, int] = {}
     tolerated: dict[str, int] = {}
 
 
-class Result(BaseModel):
+class Result(Record):
     """What tables and figures need of a result.json; `speechlvm.bin.score` and `baseline` say what the fields are."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     model: str
     system: str
     set: str
     coding: str
     unit: Literal["pmf", "density"]
-    bound: str
+    bound: str = Field(pattern=r"^(exact|code-length|elbo|iwae-[0-9]+)$")
     distribution: dict[str, Any] = {}
     bits_per_frame: float | None
     bits_per_frame_interval: list[float] | None
@@ -51,16 +47,22 @@ class Result(BaseModel):
     data_hash: str | None = None
     preparation: Preparation = Preparation()
 
+    @property
+    def samples(self) -> int:
+        """Samples of the latents that bound the likelihood: 1 for the ELBO and for what is exact."""
+        kind, _, samples = self.bound.partition("-")
+        return int(samples) if kind == "iwae" else 1
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One system's result on one set under one coding.
+class Score:
+    """One system's results on one set under one coding.
 
     Attributes:
         root: as the rows of tables name another recipe's experiments; "" for the recipe's own.
         experiment: directory name below exp/<train_set>.
         set: that was scored.
-        coding: whose cells were scored.
+        coding: of the scored values.
         results: result.json of each seed (of one for baselines), all with the same bound.
     """
 
@@ -93,10 +95,15 @@ class Cell:
 
     @property
     def sign(self) -> str:
-        """What stands before a value that is not exact: <= of bits, >= of densities."""
+        """The sign before a value that is not exact: <= for bits, >= for densities."""
         if self.first.bound in EXACT_BOUNDS:
             return ""
         return "<=" if self.first.unit == "pmf" else ">="
+
+    @property
+    def symbol(self) -> str:
+        """The sign as figures and pages have it."""
+        return {"": "", "<=": "≤ ", ">=": "≥ "}[self.sign]
 
     @property
     def kl_nats_per_frame(self) -> float | None:
@@ -104,85 +111,62 @@ class Cell:
         sums = [[v for k, v in r.terms_nats_per_frame.items() if k.startswith("kl_")] for r in self.results]
         return statistics.fmean(map(sum, sums)) if all(sums) else None
 
+    @property
+    def output(self) -> str:
+        """Output distribution with its settings, above all the floor that bounds a density."""
+        settings: dict[str, Any] = dict(self.first.distribution)
+        name, components = settings.pop("name", ""), settings.pop("components", None)
+        words = [f"{name}({components})" if components else name]
+        if (floor := settings.pop("minimum_std", None)) is not None:
+            words.append(f"std >= {floor:g}" if floor else "no floor")
+        for key, value in sorted(settings.items()):
+            words.append(f"{'' if value else 'not '}{key}" if isinstance(value, bool) else f"{key} {value}")
+        return ", ".join(words)
 
-def collect(root: Path, name: str = "") -> tuple[list[Cell], list[str]]:
-    """All complete results below exp/<train_set>, sorted by experiment, set and coding; none if it is not there.
 
-    The bound with the most samples stands for a system: an importance-weighted one for the ELBO where there is one.
+def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
+    """All complete scores below exp/<train_set>, sorted by experiment, set and coding; none if it does not exist.
+
+    Each system has the bound with the most samples: an importance-weighted one rather than the ELBO.
 
     Args:
         root: exp/<train_set>.
-        name: what rows call it, if it is another recipe's.
-
-    Returns:
-        The cells, and a line for each result that cannot be used: which, why, and what to do.
+        errors: gets a line for each result that cannot be used: which, why, and what to do.
+        name: what rows call the root, if it is another recipe's.
     """
     # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
     groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
-    errors = []
-    for path in _complete_results(Path(root)):
-        try:
-            result, samples = _read(path)
-        except UserError as error:
-            errors.append(str(error))
-            continue
-        key = (path.relative_to(root).parts[0], result.set, result.coding)
-        groups.setdefault(key, {}).setdefault(samples, {})[path.parent.parent] = result
-    cells = [Cell(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
-    return cells, errors
+    for pattern in ("*/score_*", "*/seed*/score_*"):  # baselines, experiments
+        for folder, result in _complete_results(Path(root), pattern, errors):
+            key = (folder.relative_to(root).parts[0], result.set, result.coding)
+            groups.setdefault(key, {}).setdefault(result.samples, {})[folder.parent] = result
+    return [Score(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
 
 
-def scores_of(directory: Path) -> tuple[list[Cell], list[str]]:
-    """All complete results of one experiment directory, one to a cell, and a line for each that cannot be used."""
-    cells, errors = [], []
-    for path in _complete(directory, "score_*/result.json"):
-        try:
-            result, _ = _read(path)
-        except UserError as error:
-            errors.append(str(error))
-            continue
-        cells.append(Cell("", result.model, result.set, result.coding, (result,)))
-    return cells, errors
+def scores_of(directory: Path, errors: list[str]) -> list[Score]:
+    """All complete scores of one experiment directory, each on its own; `errors` as in `collect`."""
+    results = _complete_results(directory, "score_*", errors)
+    return [Score("", result.model, result.set, result.coding, (result,)) for _, result in results]
 
 
-def _complete_results(root: Path) -> Iterator[Path]:
-    for pattern in ("*/score_*/result.json", "*/seed*/score_*/result.json"):  # baselines, experiments
-        yield from _complete(root, pattern)
+def _complete_results(root: Path, pattern: str, errors: list[str]) -> Iterator[tuple[Path, Result]]:
+    for path in sorted(root.glob(f"{pattern}/result.json")):
+        if (path.parent / "done.json").exists():
+            try:
+                yield path.parent, read_record(path, Result, f"remove {path.parent} and score again")
+            except UserError as error:
+                errors.append(str(error))
 
 
-def _complete(root: Path, pattern: str) -> Iterator[Path]:
-    return (path for path in sorted(root.glob(pattern)) if (path.parent / "done.json").exists())
-
-
-def _read(path: Path) -> tuple[Result, int]:
-    """A result, and the samples of the latents that bound its likelihood: 1 for the ELBO and for what is exact."""
-    again = f"remove {path.parent} and score again"
-    try:
-        value = read_json(path)
-    except UserError as error:
-        raise UserError(f"{str(error).split(';')[0]}; {again}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a mapping, found {type(value).__name__}; {again}")
-    try:
-        result = Result(**value)
-        kind, _, samples = result.bound.partition("-")
-        return result, int(samples) if kind == "iwae" else 1
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {again}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: bound '{result.bound}'; expected iwae-K; {again}") from error
-
-
-def learning_curves(root: Path, pattern: str = "*/seed*") -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Validations of history.jsonl by "experiment/seed", and a line for each file that cannot be used.
+def learning_curves(root: Path, errors: list[str], pattern: str = "*/seed*") -> dict[str, list[dict[str, Any]]]:
+    """Validations of history.jsonl by "experiment/seed".
 
     Args:
         root: exp/<train_set>.
+        errors: gets a line for each file that cannot be used.
         pattern: of the trainings: all, or one.
     """
-    curves, errors = {}, []
+    curves = {}
     for path in sorted(Path(root).glob(f"{pattern}/history.jsonl")):
         try:
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -193,4 +177,19 @@ def learning_curves(root: Path, pattern: str = "*/seed*") -> tuple[dict[str, lis
             continue
         if entries:
             curves["/".join(path.relative_to(root).parts[:2])] = entries
-    return curves, errors
+    return curves
+
+
+def raise_first(errors: Sequence[str], out: Path) -> None:
+    """Raise the first error, if there is one.
+
+    Args:
+        errors: of files that could not be used.
+        out: the file that lists them all.
+
+    Raises:
+        UserError: there is an error.
+    """
+    if errors:
+        more = f" (and {len(errors) - 1} more; {out} lists all)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}; everything else is in {out}")

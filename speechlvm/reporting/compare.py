@@ -1,139 +1,102 @@
-"""Published figures of a table next to ours: which results belong in it, and which values are computed."""
+"""Published figures of a table next to ours: which scores belong in it, and which values are computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
-from speechlvm.reporting.collect import Cell
+from speechlvm.reporting.collect import Score
 from speechlvm.reporting.tables import Row, Table
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row's figures on one set, in the table's unit; what is unknown is None.
-
-    Attributes:
-        published: the paper's.
-        ours: mean over seeds, or computed.
-        std: standard deviation over seeds, if there are several.
-        difference: ours - published, where these can be compared.
-        cell: our result.
-    """
-
-    published: float | None
-    ours: float | None
-    std: float | None
-    difference: float | None
-    cell: Cell | None
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row with its figures.
+class ComparedRow:
+    """A row of a table with our figures.
 
     Attributes:
         row: of the table.
         train_set: what its experiment was, or will be, trained on.
-        entries: by set.
+        scores: ours, by set.
+        ours: by set, in the table's unit: means over seeds, or computed.
     """
 
     row: Row
     train_set: str
-    entries: dict[str, Entry]
-
-    @property
-    def cells(self) -> dict[str, Cell]:
-        """Our results, by set."""
-        return {name: entry.cell for name, entry in self.entries.items() if entry.cell}
+    scores: dict[str, Score]
+    ours: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedTable:
     """A table with its figures.
 
     Attributes:
         table: as published.
-        lines: in the order of its rows.
+        rows: in the order of the table's.
         lengths: mean frames per utterance of the sets where it is known.
-        misplaced: (experiment, set, its output) of results that have no place because of their output.
+        misplaced: (experiment, set, its output) of scores that have no place because of their output.
     """
 
     table: Table
-    lines: list[Line]
+    rows: list[ComparedRow]
     lengths: dict[str, float]
     misplaced: list[tuple[str, str, str]]
 
     def published(self, name: str) -> bool:
         """Whether there are published figures on a set."""
-        return any(name in line.row.published for line in self.lines)
+        return any(name in row.published for row in self.table.rows)
 
     def compared(self, name: str) -> bool:
         """Whether differences can be taken on a set."""
         return self.table.comparable and self.published(name)
 
+    def difference(self, item: ComparedRow, name: str) -> float | None:
+        """Ours - published, where these can be compared."""
+        if self.table.comparable and name in item.ours and name in item.row.published:
+            return item.ours[name] - item.row.published[name]
+        return None
 
-def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
-    """A table with the results that have a place in it: of its unit, coding and training set, and of a row's output.
+
+def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
+    """A table with the scores that have a place in it: of its unit, coding and training set, and of a row's output.
 
     Args:
         table: of the recipe.
-        cells: its results, and those of the roots that its rows name.
+        scores: its own, and those of the roots that its rows name.
         train_set: name of what the recipe's own experiments were trained on.
     """
     unit = "density" if table.densities else "pmf"
     fitting = {
-        (cell.root, cell.experiment, cell.set): cell
-        for cell in cells
-        # a code's length is of the signal itself and has a place beside every coding
-        if cell.first.unit == unit and (cell.coding == table.coding or cell.first.bound == "code-length")
-        if cell.root or table.train_set in ("", train_set)
+        (score.root, score.experiment, score.set): score
+        for score in scores
+        # a code's length is of the signal itself and has a place under every coding
+        if score.first.unit == unit and (score.coding == table.coding or score.first.bound == "code-length")
+        if score.root or table.train_set in ("", train_set)
     }
-    lengths = {cell.set: cell.first.frames / cell.first.utterances for cell in cells}
+    lengths = {score.set: score.first.frames / score.first.utterances for score in scores}
     lengths.update(table.frames_per_utterance)
-    lines, misplaced = [], []
+    rows, misplaced = [], []
     for row in table.rows:
-        entries = {}
-        for name in table.sets:
-            cell = fitting.get((row.root, row.experiment, name))
-            if cell and row.distribution not in (None, cell.first.distribution.get("name")):
-                misplaced.append((row.experiment, name, output(cell)))
-                cell = None
-            entries[name] = _entry(table, row, name, cell, lengths.get(name))
-        lines.append(Line(row, PurePosixPath(row.root).name or table.train_set or train_set, entries))
-    placed = {(cell.experiment, cell.set) for line in lines for cell in line.cells.values()}
-    return Comparison(table, lines, lengths, [each for each in misplaced if each[:2] not in placed])
+        found = {name: fitting.get((row.root, row.experiment, name)) for name in table.sets}
+        chosen: dict[str, Score] = {}
+        for name, score in found.items():
+            if score and row.distribution in (None, score.first.distribution.get("name")):
+                chosen[name] = score
+            elif score:
+                misplaced.append((row.experiment, name, score.output))
+        ours = {name: score.mean(table.unit) for name, score in chosen.items()}
+        if row.minimum_std is not None:
+            ours = {name: lengths[name] * row.largest_log_density for name in table.sets if name in lengths}
+        place = PurePosixPath(row.root).name or table.train_set or train_set
+        rows.append(ComparedRow(row, place, chosen, ours))
+    placed = {(score.experiment, score.set) for row in rows for score in row.scores.values()}
+    return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed])
 
 
-def _entry(table: Table, row: Row, name: str, cell: Cell | None, length: float | None) -> Entry:
-    published = row.published.get(name)
-    ours = std = None
-    if cell:
-        ours, std = cell.mean(table.unit), cell.std(table.unit)
-    elif row.minimum_std is not None and length is not None:
-        ours = length * row.largest_log_density
-    known = table.comparable and ours is not None and published is not None
-    return Entry(published, ours, std, ours - published if known else None, cell)
-
-
-def output(cell: Cell) -> str:
-    """Output distribution with its settings, above all the floor that bounds a density."""
-    settings: dict[str, Any] = dict(cell.first.distribution)
-    name, components = settings.pop("name", ""), settings.pop("components", None)
-    words = [f"{name}({components})" if components else name]
-    if (floor := settings.pop("minimum_std", None)) is not None:
-        words.append(f"std >= {floor:g}" if floor else "no floor")
-    for key, value in sorted(settings.items()):
-        words.append(f"{'' if value else 'not '}{key}" if isinstance(value, bool) else f"{key} {value}")
-    return ", ".join(words)
-
-
-def sweep(comparison: Comparison) -> dict[str, list[tuple[float, Cell]]]:
-    """Results of a table with an axis, by set and in the order of the axis; sets without any are left out."""
-    lines = sorted(comparison.lines, key=lambda line: line.row.at)
+def sweep(compared: ComparedTable) -> dict[str, list[tuple[float, Score]]]:
+    """Scores of a table with an axis, by set and in the order of the axis; sets without any are left out."""
+    rows = sorted(compared.rows, key=lambda item: item.row.at)
     found = {
-        name: [(line.row.at, line.cells[name]) for line in lines if name in line.cells]
-        for name in comparison.table.sets
+        name: [(item.row.at, item.scores[name]) for item in rows if name in item.scores] for name in compared.table.sets
     }
     return {name: places for name, places in found.items() if places}

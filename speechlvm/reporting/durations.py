@@ -23,7 +23,7 @@ def durations_ms(
 
     Args:
         directories: with `phones`; the sampling rate of each is that of its first recording.
-        speaker: whose; None: everybody's.
+        speaker: name; None: all speakers.
         allow_pipes: run the command that a recording may be.
     """
     found: dict[str, list[float]] = {}

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.reporting.analysis_results import SPECTRA, MeanCurve
-from speechlvm.reporting.collect import Cell
+from speechlvm.reporting.collect import Score
 from speechlvm.reporting.pictures import new_figure, save_figure
 from speechlvm.reporting.tables import Table
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
 LEGEND_ROWS = 26
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-SIGNS = {"": "", "<=": "≤ ", ">=": "≥ "}
 
 
 def save(figure, stem: Path) -> None:
@@ -24,31 +23,38 @@ def save(figure, stem: Path) -> None:
         save_figure(figure, stem.with_name(stem.name + suffix))
 
 
-def bits_figure(stem: Path, cells: list[Cell], name: str, codings: Collection[str]) -> None:
+def shared_legend(figure) -> None:
+    """One for all panels, at the right."""
+    entries = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8)
+
+
+def bits_figure(stem: Path, scores: list[Score], name: str, codings: Collection[str]) -> None:
     """Horizontal bars of bits per frame on one set, best on top; baselines in grey.
 
     Whiskers are standard deviations over seeds, or the 95 % interval over utterances where there is one seed.
 
     Args:
         stem: path without ending.
-        cells: results.
+        scores: of the recipe.
         name: of the set.
-        codings: those whose bits compare with each other.
+        codings: to show together; their bits must be comparable.
     """
-    chosen = [c for c in cells if c.set == name and c.coding in codings and c.first.unit == "pmf"]
+    chosen = [c for c in scores if c.set == name and c.coding in codings and c.first.unit == "pmf"]
     chosen.sort(key=lambda c: (-c.mean("bits_per_frame"), c.experiment))
     figure = new_figure(figsize=(7, 1.0 + 0.26 * len(chosen)))
     axis = figure.add_subplot()
     values = [c.mean("bits_per_frame") for c in chosen]
     width = max(values) - max(0.0, min(values) - 1.0)
-    whiskers = [_whiskers(cell) for cell in chosen]
-    colours = ["0.75" if cell.first.system in BASELINE_SYSTEMS else "tab:blue" for cell in chosen]
+    whiskers = [_whiskers(score) for score in chosen]
+    colours = ["0.75" if score.first.system in BASELINE_SYSTEMS else "tab:blue" for score in chosen]
     axis.barh(range(len(chosen)), values, color=colours, height=0.7)
     axis.errorbar(
         values, range(len(chosen)), xerr=list(zip(*whiskers, strict=True)), fmt="none", color="0.2", capsize=2
     )
-    for row, (cell, value, (_, above)) in enumerate(zip(chosen, values, whiskers, strict=True)):
-        axis.text(value + above + 0.015 * width, row, f"{SIGNS[cell.sign]}{value:.2f}", va="center", fontsize=8)
+    for row, (score, value, (_, above)) in enumerate(zip(chosen, values, whiskers, strict=True)):
+        axis.text(value + above + 0.015 * width, row, f"{score.symbol}{value:.2f}", va="center", fontsize=8)
     axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
     axis.set_ylim(-0.7, len(chosen) - 0.3)
     axis.set_xlim(max(values) - width, max(values) + 0.15 * width)
@@ -57,16 +63,17 @@ def bits_figure(stem: Path, cells: list[Cell], name: str, codings: Collection[st
     save(figure, stem)
 
 
-def _whiskers(cell: Cell) -> tuple[float, float]:
+def _whiskers(score: Score) -> tuple[float, float]:
     """How far they reach below and above the mean."""
-    std = cell.std("bits_per_frame")
+    std = score.std("bits_per_frame")
     if std is not None:
         return std, std
-    value, interval = cell.first.bits_per_frame, cell.first.bits_per_frame_interval or [cell.first.bits_per_frame] * 2
+    value = score.first.bits_per_frame
+    interval = score.first.bits_per_frame_interval or [value, value]
     return max(0.0, value - interval[0]), max(0.0, interval[1] - value)
 
 
-def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, Cell]]]) -> None:
+def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, Score]]]) -> None:
     """A table's unit over its axis, one line per set; whiskers are standard deviations over seeds.
 
     Args:
@@ -77,17 +84,17 @@ def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, 
     figure = new_figure(figsize=(5, 3.6))
     axis = figure.add_subplot()
     for name, places in results.items():
-        at, values = [at for at, _ in places], [cell.mean(table.unit) for _, cell in places]
+        at, values = [at for at, _ in places], [score.mean(table.unit) for _, score in places]
         [line] = axis.plot(at, values, marker="o", label=name)
-        several = [(at, value, cell.std(table.unit)) for (at, cell), value in zip(places, values, strict=True)]
+        several = [(at, value, score.std(table.unit)) for (at, score), value in zip(places, values, strict=True)]
         several = [place for place in several if place[2] is not None]
         if several:
             axis.errorbar(*zip(*several, strict=True), fmt="none", color=line.get_color(), capsize=3)
     axis.set_xticks(sorted({row.at for row in table.rows}))
     axis.margins(x=0.08)
-    signs = {cell.sign for places in results.values() for _, cell in places}
+    signs = {score.symbol for places in results.values() for _, score in places}
     axis.set_xlabel(table.axis)
-    axis.set_ylabel(SIGNS[max(signs)] + table.unit.replace("_", " "))
+    axis.set_ylabel(max(signs) + table.unit.replace("_", " "))
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     save(figure, stem)
@@ -96,7 +103,7 @@ def sweep_figure(stem: Path, table: Table, results: dict[str, list[tuple[float, 
 def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: str) -> None:
     """Validation over minutes of training, one line per run, lower is better.
 
-    Runs stand in the legend in the order of their last values, so the worst on top as in the picture; runs of one
+    The legend lists runs in the order of their last values, the worst on top as in the figure; runs of one
     experiment have one colour.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ import numpy as np
 
 from speechlvm.data.kaldi.phones import MANNERS, OTHER, manner
 from speechlvm.latents.speakers import GENDERS, HEIGHTS
-from speechlvm.reporting.figures import save
+from speechlvm.reporting.analysis_results import PROTOCOLS
+from speechlvm.reporting.figures import save, shared_legend
 from speechlvm.reporting.pictures import new_figure
 from speechlvm.utils.errors import UserError
 
-PROTOCOLS = {
-    "leave_one_out": "leave one out",
-    "leave_one_speaker_out": "leave one speaker out",
-    "fit_on_all": "the LDA has seen all",
-}
+ALL_PROTOCOLS = {**PROTOCOLS, "fit_on_all": "the LDA has seen all"}
 MANNER_COLOURS = dict(
     zip(
         [*MANNERS, OTHER],
@@ -32,30 +29,30 @@ DENSITY_POINTS = 400
 LETTER_POINTS = (5.2, 9.0)  # width and height of a letter of 8 points
 ROUNDS = 400
 LEGEND_INCHES, CHARACTERS_PER_INCH = 1.5, 11.5  # the widest legend; a title of 10 points
-OUTERMOST = 0.02  # of points, on each side
+OUTERMOST = 0.02  # share of points on each side that limits of axes ignore
 LEAST_SPREAD = 1e-6  # of points in the space of an LDA, where the spread within classes is about 1
 
 Representations = Mapping[str, Mapping[str, Any]]
 """As in a comparison."""
 
 
-def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None) -> None:
+def draw(out: Path, result: Mapping[str, Any], spectra: Mapping[str, Any] | None) -> None:
     """<out>/accuracy and <out>/clusters, PNG and PDF.
 
     Args:
         out: directory.
         result: of the analysis of phones, gender or height.
-        beside: that of the spectra, shown in the same figures.
+        spectra: the same analysis of the spectra, shown in the same figures.
 
     Raises:
-        UserError: `beside` is of other items.
+        UserError: `spectra` is of other items.
     """
-    own, other = _parts(result), _parts(beside) if beside else {}
+    own, other = _parts(result), _parts(spectra) if spectra else {}
     for title, part in own.items():
         if other and (other.get(title) or {}).get("classes") != part["classes"]:
             raise UserError(
-                f"{result['analysis']} of {result['source']} ({', '.join(result['set'])}) and of {beside['source']} "
-                f"({', '.join(beside['set'])}) are of different items; run both with the same data and settings"
+                f"{result['analysis']} of {result['source']} ({', '.join(result['set'])}) and of {spectra['source']} "
+                f"({', '.join(spectra['set'])}) are of different items; run both with the same data and settings"
             )
     panels = {
         title: {**part["representations"], **(other[title]["representations"] if other else {})}
@@ -106,7 +103,7 @@ def accuracies(stem: Path, panels: Mapping[str, Representations], note: str) -> 
         note: what was classified, for the title.
     """
     found = {p for names in panels.values() for one in names.values() for p in one["curves"]}
-    protocols = [protocol for protocol in PROTOCOLS if protocol in found]
+    protocols = [protocol for protocol in ALL_PROTOCOLS if protocol in found]
     styles = _styles({name: one for names in panels.values() for name, one in names.items()})
     figure = new_figure(figsize=(3.6 * len(protocols) + 1.2, 3.2 * len(panels) + 0.4), layout="constrained")
     axes = figure.subplots(len(panels), len(protocols), squeeze=False, sharey="row", sharex=True)
@@ -122,12 +119,12 @@ def accuracies(stem: Path, panels: Mapping[str, Representations], note: str) -> 
                 axis.axhline(chance, color="0.3", linestyle=":", linewidth=1, label="largest class")
             else:
                 axis.text(0.5, 0.5, "not possible", transform=axis.transAxes, ha="center", color="0.4")
-            axis.set_title(_joined(title, PROTOCOLS[protocol]), fontsize=9)
+            axis.set_title(_joined(title, ALL_PROTOCOLS[protocol]), fontsize=9)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("accuracy [%]")
     for axis in axes[-1]:
         axis.set_xlabel("neighbours k")
-    _legend(figure, axes.flat)
+    shared_legend(figure)
     _title(figure, note)
     save(figure, stem)
 
@@ -161,7 +158,7 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
 
 
 def _look_at_most(axis, places: np.ndarray) -> str:
-    """Set limits by all but the outermost points, as power spectra have far ones; says how many lie outside."""
+    """Set limits that ignore the outermost points, as power spectra have outliers; returns how many are outside."""
     low, high = np.quantile(places[:, :2], (OUTERMOST, 1 - OUTERMOST), axis=0)
     margin = 0.25 * (high - low) + LEAST_SPREAD
     axis.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -171,7 +168,7 @@ def _look_at_most(axis, places: np.ndarray) -> str:
 
 
 def _write_apart(axis, names: Sequence[str], points: np.ndarray, colours: Sequence[str]) -> None:
-    """Write names at points, moved as far as they must be so that none covers another, with lines to the points.
+    """Write names near points without overlap, with lines to the points.
 
     Args:
         axis: with its limits, within which names stay.
@@ -228,7 +225,7 @@ def speaker_clusters(stem: Path, panels: Mapping[str, Representations], note: st
             _name_axes(axis, name)
         axis.set_title(_joined(title, name, heading), fontsize=9)
         axis.grid(alpha=0.3)
-    _legend(figure, axes)
+    shared_legend(figure)
     _title(figure, note)
     save(figure, stem)
 
@@ -251,7 +248,7 @@ def _densities(axis, places: Mapping[str, Any], labels: np.ndarray, classes: lis
 
 
 def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Kernel estimate; equal values, as a level that says nothing has, get a kernel of the grid's spacing."""
+    """Kernel density estimate; equal values, as of a collapsed level, get a kernel as wide as the grid's spacing."""
     from scipy.stats import gaussian_kde, norm
 
     if np.std(values) < LEAST_SPREAD:
@@ -275,15 +272,9 @@ def _joined(*parts: str) -> str:
 
 
 def _title(figure, note: str) -> None:
-    """In as many lines as keep it from under the legend, which stands at the right."""
+    """Wrapped so that it does not overlap the legend at the right."""
     characters = int((figure.get_figwidth() - 2 * LEGEND_INCHES) * CHARACTERS_PER_INCH)
     figure.suptitle(textwrap.fill(note, characters), fontsize=10)
-
-
-def _legend(figure, axes: Iterable) -> None:
-    """One for all panels."""
-    entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8)
 
 
 def _name_axes(axis, name: str) -> None:

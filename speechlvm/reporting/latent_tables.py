@@ -8,46 +8,38 @@ exp/<train_set>/tables/probes.{csv,tex}         scores of small recognisers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE, LEAST_SAMPLES
-from speechlvm.reporting.analysis_results import PROTOCOLS, SUBJECTS, Findings, Value, accuracy, by_experiment, combine
-from speechlvm.reporting.formats import Column
+from speechlvm.reporting.analysis_results import (
+    PROTOCOLS,
+    SUBJECTS,
+    AnalysisResults,
+    Estimate,
+    accuracy,
+    by_experiment,
+    combine,
+)
+from speechlvm.reporting.formats import Column, Grid
 
 LATENTS = "Latent space analysis"
 PROBES = "probes"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table in cells of text, and the same with all digits.
-
-    Attributes:
-        name: of its files.
-        title: above it.
-        note: what its figures are.
-        columns: heads.
-        rows: cells.
-        records: for CSV.
-    """
-
-    name: str
-    title: str
-    note: str
-    columns: list[Column]
-    rows: list[list[str]]
-    records: list[dict[str, Any]]
-
-
-def grids(findings: Sequence[Findings]) -> list[Grid]:
+def grids(results: Sequence[AnalysisResults]) -> list[Grid]:
     """The tables that there is something in."""
-    return [grid for grid in (_levels(findings), _neighbours(findings), _probes(findings)) if grid.records]
+    return [grid for grid in (_levels(results), _neighbours(results), _probes(results)) if grid.records]
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _span(values: Iterable[float]) -> str:
+    """Per cents from the least to the greatest value; blank if there are none."""
+    values = sorted(values)
+    return " - ".join(dict.fromkeys(map(_percent, (values[0], values[-1])))) if values else ""
 
 
 def _filled(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
@@ -70,11 +62,11 @@ LEVELS: dict[str, tuple[str, Callable[[float], str]]] = {
 SETTINGS = ("rate_hz", "dimensions")  # the same in each training
 
 
-def _levels(findings: Sequence[Findings]) -> Grid:
+def _levels(results: Sequence[AnalysisResults]) -> Grid:
     columns = [Column("experiment"), Column("representation")]
     columns += [Column(head, number=True) for head, _ in LEVELS.values()] + [Column("seeds", number=True)]
     rows, records = [], []
-    for experiment, seeds in by_experiment(findings).items():
+    for experiment, seeds in by_experiment(results).items():
         for name in dict.fromkeys(name for each in seeds for name in each.levels):
             known = [each.levels[name] for each in seeds if name in each.levels]
             values = {
@@ -96,102 +88,82 @@ def _levels(findings: Sequence[Findings]) -> Grid:
         f"samples on), or (by KL) whose KL is above {ACTIVE_NATS:g} nats per step; autocorrelation: the lag at which "
         "it falls below 1/e."
     )
-    return Grid("levels", f"{LATENTS}: information, units in use, time scale", note, *_filled(columns, rows), records)
+    title = f"{LATENTS}: information, units in use, time scale"
+    return Grid("levels", title, *_filled(columns, rows), note, records)
 
 
 # --- Nearest neighbours -----------------------------------------------------------------------------------------------
 
 
-def _neighbours(findings: Sequence[Findings]) -> Grid:
+def _neighbours(results: Sequence[AnalysisResults]) -> Grid:
     heads = [(subject, protocol) for subject in SUBJECTS for protocol in PROTOCOLS]
     columns = [Column("experiment"), Column("representation")]
     columns += [Column(PROTOCOLS[protocol], f"{subject} [%]", number=True) for subject, protocol in heads]
-    rows, records, ks, several = [], [], set(), False
-    for experiment, seeds in by_experiment(findings).items():
-        names = dict.fromkeys(name for e in seeds for c in e.comparisons.values() for name in c.representations)
-        for name in names:
-            cells = [accuracy(seeds, subject, name, protocol) for subject, protocol in heads]
-            rows.append([experiment, name, *(cell[0].text(_percent) if cell else "" for cell in cells)])
-            for (subject, protocol), cell in zip(heads, cells, strict=True):
-                if cell:
-                    ks.add(cell[1])
-                    several |= cell[0].count > 1
-                    records.append(_neighbours_record(seeds, subject, name, protocol, *cell))
-    chances = [_chances(findings, subject, protocol) for subject, protocol in heads]
+    rows, records = [], []
+    for experiment, seeds in by_experiment(results).items():
+        for name in dict.fromkeys(n for e in seeds for c in e.classifications.values() for n in c.representations):
+            found = [accuracy(seeds, subject, name, protocol) for subject, protocol in heads]
+            rows.append([experiment, name, *(known[0].text(_percent) if known else "" for known in found)])
+            for head, known in zip(heads, found, strict=True):
+                if known:
+                    records.append(_neighbours_record(seeds, *head, name, *known))
     if rows:
-        rows.append(["chance", "", *chances])
-    found = " or ".join(map(str, sorted(ks)))
-    sizes = {name: [e.comparisons[name].size for e in findings if name in e.comparisons] for name in SUBJECTS}
+        chances = [[c.chance for each in results for c in each.curves(*head).values()] for head in heads]
+        rows.append(["chance", "", *map(_span, chances)])
+        columns, rows = _filled(columns, rows)
+    ks = " or ".join(map(str, sorted({record["k"] for record in records})))
+    several = any(record["seeds"] > 1 for record in records)
+    sizes = {name: [e.classifications[name].size for e in results if name in e.classifications] for name in SUBJECTS}
     items = ", ".join(f"{name} {' or '.join(dict.fromkeys(known))}" for name, known in sizes.items() if known)
     note = (
-        f"k nearest neighbours (k = {found}) in the space of an LDA that has not seen the item; brackets: 95 % "
+        f"k nearest neighbours (k = {ks}) in the space of an LDA that has not seen the item; brackets: 95 % "
         f"intervals{', `+-`: standard deviation over seeds' if several else ''}; chance: always the largest class. "
         "Where one speaker is left out, nothing of that speaker is among the neighbours, or in the LDA. Items (of "
         f"speakers): {items}."
     )
-    columns, rows = _filled(columns, rows) if rows else (columns, rows)
-    return Grid("neighbours", f"{LATENTS}: phones and speakers", note, columns, rows, records)
-
-
-def _curves(findings: Sequence[Findings], subject: str, protocol: str) -> list[Any]:
-    return [
-        known.curves[protocol]
-        for each in findings
-        if subject in each.comparisons
-        for known in each.comparisons[subject].representations.values()
-        if protocol in known.curves
-    ]
-
-
-def _chances(findings: Sequence[Findings], subject: str, protocol: str) -> str:
-    return _span([curve.chance for curve in _curves(findings, subject, protocol)])
-
-
-def _span(values: Sequence[float]) -> str:
-    """Least and greatest in per cent, where experiments were analysed on different sets; blank of nothing."""
-    values = sorted(values)
-    return " - ".join(dict.fromkeys(map(_percent, (values[0], values[-1])))) if values else ""
+    return Grid("neighbours", f"{LATENTS}: phones and speakers", columns, rows, note, records)
 
 
 def _neighbours_record(
-    seeds: Sequence[Findings], subject: str, name: str, protocol: str, value: Value, k: int
+    seeds: Sequence[AnalysisResults], subject: str, protocol: str, name: str, estimate: Estimate, k: int
 ) -> dict[str, Any]:
-    comparison = next(each.comparisons[subject] for each in seeds if subject in each.comparisons)
-    low, high = value.interval or (None, None)
+    first = next(each for each in seeds if subject in each.classifications)
+    low, high = estimate.interval or (None, None)
     return {
         "subject": subject,
         "protocol": protocol,
-        "experiment": seeds[0].experiment,
+        "experiment": first.experiment,
         "representation": name,
         "k": k,
-        "accuracy": value.mean,
+        "accuracy": estimate.mean,
         "low": low,
         "high": high,
-        "standard_deviation": value.std,
-        "seeds": value.count,
-        "chance": _curves(seeds, subject, protocol)[0].chance,
-        "items": comparison.items,
-        "classes": len(comparison.classes),
+        "standard_deviation": estimate.std,
+        "seeds": estimate.count,
+        "chance": next(curve.chance for each in seeds for curve in each.curves(subject, protocol).values()),
+        "items": first.classifications[subject].items,
+        "classes": len(first.classifications[subject].classes),
     }
 
 
 # --- Probes -----------------------------------------------------------------------------------------------------------
 
 
-def _probes(findings: Sequence[Findings]) -> Grid:
+def _probes(results: Sequence[AnalysisResults]) -> Grid:
     groups: dict[tuple[str, str, str, str, str], list[tuple[float, float]]] = {}
-    for each in findings:
+    for each in results:
         for run in each.probes.runs if each.probes else ():
             for score, value in run.scores.items():
                 key = (run.task, score, run.size, each.experiment, run.representation)
                 groups.setdefault(key, []).append((run.minutes, value))
+    estimates = {key: combine(value for _, value in runs) for key, runs in groups.items()}
     records = [
         {
             **dict(zip(("task", "score", "size", "experiment", "representation"), key, strict=True)),
             "minutes": sum(minutes for minutes, _ in runs) / len(runs),
             "trainings": len(runs),
-            "mean": combine(value for _, value in runs).mean,
-            "standard_deviation": combine(value for _, value in runs).std,
+            "mean": estimates[key].mean,
+            "standard_deviation": estimates[key].std,
         }
         for key, runs in groups.items()
     ]
@@ -204,9 +176,13 @@ def _probes(findings: Sequence[Findings]) -> Grid:
         columns.append(Column(size, f"{head[0]}: {head[1].replace('_', ' ')} [%]", number=True))
     rows = []
     for who in dict.fromkeys(key[3:] for key in groups):
-        values = [combine(value for _, value in groups.get((*head, *who), [])) for head in heads]
-        rows.append([*who, *(value.text(_percent) if value else "" for value in values)])
-    chances = [_probe_chances(findings, task, score) for task, score, _ in heads]
+        found = [estimates.get((*head, *who)) for head in heads]
+        rows.append([*who, *(estimate.text(_percent) if estimate else "" for estimate in found)])
+    tasks = [each.probes.tasks for each in results if each.probes]
+    chances = [
+        _span(known[task].chance[score] for known in tasks if task in known and score in known[task].chance)
+        for task, score, _ in heads
+    ]
     if any(chances):
         rows.append(["chance", "", *chances])
     most = max((len(runs) for runs in groups.values()), default=0)
@@ -215,13 +191,8 @@ def _probes(findings: Sequence[Findings]) -> Grid:
         f"{f'; mean and standard deviation over up to {most} trainings' if most > 1 else ''}. Of error rates less is "
         f"better, of accuracies more{'; chance: always the commonest phone' if any(chances) else ''}."
     )
-    return Grid(PROBES, "Probes", note, columns, rows, records)
+    return Grid(PROBES, "Probes", columns, rows, note, records)
 
 
 def _minutes(size: str) -> float:
     return math.inf if size == "all" else float(size)
-
-
-def _probe_chances(findings: Sequence[Findings], task: str, score: str) -> str:
-    known = [each.probes.tasks[task].chance for each in findings if each.probes and task in each.probes.tasks]
-    return _span([chance[score] for chance in known if score in chance])

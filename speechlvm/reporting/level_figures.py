@@ -9,24 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE, LEAST_DRAWN
+from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE
 from speechlvm.reporting.figures import save
 from speechlvm.reporting.pictures import new_figure
 
+LEAST_DRAWN = 1e-6  # of KL and variances, on logarithmic axes
 
-def draw(out: Path, result: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> None:
+
+def draw(out: Path, result: Mapping[str, Any], spectra: Mapping[str, Any] | None = None) -> None:
     """<out>/levels.png and .pdf: KL of each level, KL and variance of its units in descending order, autocorrelation.
 
     Args:
         out: directory.
         result: of `analyse`, with its source and set; without KL there are no panels of it, without latents none of
             variances.
-        beside: that of the spectra, whose autocorrelation is drawn too.
+        spectra: result for the spectra; their autocorrelation is drawn too.
     """
     levels = result["representations"]
     informed = {name: level for name, level in levels.items() if level["unit_kl_nats_per_step"] is not None}
     latent = {name: level for name, level in levels.items() if level["kind"] == "latent"}
-    compared = {**levels, **(beside["representations"] if beside else {})}
+    compared = {**levels, **(spectra["representations"] if spectra else {})}
     panels = [(_draw_kl, informed), (_draw_unit_kl, informed), (_draw_variances, latent), (_draw_correlation, compared)]
     panels = [(draw_panel, shown) for draw_panel, shown in panels if shown]
     rows, columns = (2, 2) if len(panels) == 4 else (1, len(panels))

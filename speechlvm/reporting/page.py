@@ -1,33 +1,36 @@
 """The page of an experiment: one self-contained HTML file with all sounds, figures and tables.
 
 It is made from what the stages have left in the experiment's directory; what a stage has not made is said on it.
+page.html is its template.
 """
 
 from __future__ import annotations
 
+import base64
 import glob
+import hashlib
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechlvm import __version__
-from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.reporting import latent_tables
-from speechlvm.reporting.analysis_results import ANALYSES, Findings, findings_of
-from speechlvm.reporting.collect import Cell, learning_curves, scores_of
-from speechlvm.reporting.compare import output
-from speechlvm.reporting.figures import SIGNS, curves_figure
-from speechlvm.reporting.formats import Column
-from speechlvm.reporting.html import Markup, data_uri, element, join, policy, table
-from speechlvm.reporting.render import LN2, number
-from speechlvm.reporting.sounds import Sample, player, read_samples
+from speechlvm.reporting.analysis_results import ANALYSES, read_analyses
+from speechlvm.reporting.collect import Score, learning_curves, scores_of
+from speechlvm.reporting.document import scores_grid
+from speechlvm.reporting.figures import curves_figure
+from speechlvm.reporting.formats import Grid
+from speechlvm.reporting.sounds import Sample, Sound, data_uri, read_samples, read_sound
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import files_below, hash_file, hash_value
 
 PAGE = "index.html"
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 INPUTS = (".json", ".jsonl", ".yaml", ".wav", *PICTURES)
+PARTS = ("page.html", "page.css", "page.js")
 WITH_SECTIONS = ("samples", "analysis", "probes")
 NOT_SHOWN = ("checkpoints", "figures", "logs", "tb", "latents_")  # figures: what the page itself draws
 STAMP = re.compile(r'<meta name="inputs" content="(\w+)">')
@@ -35,8 +38,8 @@ STAMP = re.compile(r'<meta name="inputs" content="(\w+)">')
 HEADINGS = {
     "prior": "Prior samples",
     "temperature": "Other temperatures",
-    "frames": "Frames drawn anew",
-    "resampled": "One level drawn anew",
+    "frames": "Redrawn frames",
+    "resampled": "One level redrawn",
     "frozen": "One level kept",
     "continuation": "Continuations",
     "reconstruction": "Reconstructions",
@@ -50,16 +53,23 @@ CAPTIONS = {
     "levels": "KL, units in use and autocorrelation of each level",
     "error_rates": "Error rates over the amount of labelled speech",
 }
-SCORES = [
-    *(Column(name) for name in ("set", "coding")),
-    *(Column(name, number=True) for name in ("likelihood", "95 % interval")),
-    Column("bound"),
-    *(Column(name, number=True) for name in ("KL", "utterances", "frames")),
-]
-KEYS = [
-    ("Tab", "next kind of sounds"), ("arrows, Home, End", "from sound to sound"), ("Space or Enter", "play and pause"),
-    ("Shift and arrows", "half a second back and on"), ("Esc", "stop"),
-]  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """An embedded picture: data URI, and the caption below it."""
+
+    source: str
+    caption: str
+
+
+class Group(NamedTuple):
+    """What is shown under one heading: samples of a kind, or the figures of an analysis."""
+
+    heading: str
+    pictures: list[Picture]
+    description: str = ""
+    sounds: Sequence[Sound] = ()
+    notes: Sequence[str] = ()
 
 
 class Page:
@@ -92,7 +102,7 @@ class Page:
         hashes = {
             name: hash_file(path) for name, path in sorted(files) if path.is_file() and not name.startswith(NOT_SHOWN)
         }
-        return hash_value([__version__, self.title, _packaged("page.css"), _packaged("page.js"), hashes])
+        return hash_value([__version__, self.title, *map(_packaged, PARTS), hashes])
 
     def is_made(self) -> bool:
         """Whether index.html was made from these very inputs."""
@@ -105,79 +115,60 @@ class Page:
 
     def html(self) -> str:
         """The whole file; the same inputs give the same bytes. With errors it is not marked as made."""
-        cells, errors = scores_of(self.exp)
-        findings, more = findings_of(self.exp)
-        self.errors = errors + more
-        sections = {
-            "Model": self._model(cells),
-            "Scores": self._scores(cells),
-            "Training": self._training(),
-            "Samples": self._samples(),
-            "Latents": self._latents(findings),
-            "Probes": self._probes(findings),
-            "More pictures": self._more_pictures(),
+        import jinja2
+
+        self.errors = []
+        scores, analyses = scores_of(self.exp, self.errors), read_analyses(self.exp, self.errors)
+        grids = [_of_one_experiment(grid) for grid in latent_tables.grids([analyses])]
+        content = {**(self._training_sections(scores) if self.trained else {}), **self._latents(analyses.notes)}
+        content["more_pictures"] = self._more_pictures()
+        sections = ["Model", "Scores", "Training", "Samples"] if self.trained else []
+        sections += ["Latents", "Probes", *(["More pictures"] if content["more_pictures"] else [])]
+        template, style, script = map(_packaged, PARTS)
+        environment = jinja2.Environment(
+            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        text = environment.from_string(template).render(
+            title=self.title,
+            trained=self.trained,
+            inputs="" if self.errors else self.inputs(),
+            policy=_policy(style, script),
+            style=style,
+            script=script,
+            errors=self.errors,
+            sections=sections,
+            latents=[grid for grid in grids if grid.name != latent_tables.PROBES],
+            probes=[grid for grid in grids if grid.name == latent_tables.PROBES],
+            **content,
+        )
+        return f"{text.strip()}\n"
+
+    # --- What the sections show ---------------------------------------------------------------------------------------
+
+    def _training_sections(self, scores: list[Score]) -> dict[str, Any]:
+        """Model, scores, training and samples."""
+        path, settings, facts = self.exp / "config.yaml", None, {}
+        if path.exists():
+            settings = path.read_text(encoding="utf-8", errors="replace")
+            facts = dict(re.findall(r"^(model|coding|distribution): *(\S.*)$", settings, re.M))
+            for score in scores[:1]:
+                facts["distribution"] = score.output
+                facts["parameters"] = f"{score.first.parameters:,}".replace(",", " ")
+        curve, pictures = self._learning_curve()
+        return {
+            "settings": settings,
+            "facts": facts,
+            "scores": scores_grid(scores),
+            "curve": curve,
+            "curve_pictures": pictures,
+            "samples": self._samples(),
         }
-        sections = {heading: content for heading, content in sections.items() if content}
-        style, script = _packaged("page.css"), _packaged("page.js")
-        head = element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="inputs", content="" if self.errors else self.inputs()),
-            element("meta", http_equiv="Content-Security-Policy", content=policy(style, script)),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("link", rel="icon", href="data:,"),
-            element("title", self.title),
-            element("style", Markup(style)),
-        )
-        links = [element("li", element("a", heading, href=f"#{_anchor(heading)}")) for heading in sections]
-        main = [
-            element("section", element("h2", heading, id=_anchor(heading)), content, aria_labelledby=_anchor(heading))
-            for heading, content in sections.items()
-        ]
-        errors = [element("p", f"Left out: {error}.", class_="error") for error in self.errors]
-        body = element(
-            "body",
-            element("a", "Skip to the contents", class_="skip", href="#main"),
-            element("header", element("h1", self.title), element("nav", element("ul", links), aria_label="Sections")),
-            element("main", errors, main, id="main", tabindex=-1),
-            element("script", Markup(script)),
-        )
-        return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
-    # --- sections: what they show, None where they have no place on the page -----------------------------------------
-
-    def _missing(self, what: str, stage: str, pronoun: str = "them") -> Markup:
-        return element("p", f"No {what} yet: stage {stage} makes {pronoun}.", class_="missing")
-
-    def _model(self, cells: list[Cell]) -> Markup | None:
-        if not self.trained:
-            return None
-        path = self.exp / "config.yaml"
-        if not path.exists():
-            return self._missing("model", "3 (train)", "it")
-        text = path.read_text(encoding="utf-8", errors="replace")
-        facts = dict(re.findall(r"^(model|coding|distribution): *(\S.*)$", text, re.M))
-        for cell in cells[:1]:
-            facts["distribution"], facts["parameters"] = output(cell), f"{cell.first.parameters:,}".replace(",", " ")
-        rows = [(element("dt", key), element("dd", value)) for key, value in facts.items()]
-        settings = element("details", element("summary", "Settings (config.yaml)"), element("pre", text, tabindex=0))
-        return join([element("dl", rows), settings])
-
-    def _scores(self, cells: list[Cell]) -> Markup | None:
-        if not self.trained:
-            return None
-        if not cells:
-            return self._missing("scores", "4 (score)")
-        caption = "Likelihoods: of bits less is better, of nats more"
-        return table(SCORES, [score_row(cell) for cell in cells], caption)
-
-    def _training(self) -> Markup | None:
-        if not self.trained:
-            return None
-        curves, errors = learning_curves(self.exp.absolute().parents[1], glob.escape(self.name))
-        self.errors += errors
+    def _learning_curve(self) -> tuple[str, list[Picture]]:
+        """The curve in words, "" if there is none, and its figure."""
+        curves = learning_curves(self.exp.absolute().parents[1], self.errors, glob.escape(self.name))
         if not curves:
-            return self._missing("learning curve", "3 (train)", "it")
+            return "", []
         [entries] = curves.values()
         field = "nats_per_frame" if entries[0]["bits_per_frame"] is None else "bits_per_frame"
         best = max(entries, key=lambda entry: entry["nats_per_frame"])
@@ -188,123 +179,86 @@ class Page:
             f"{best[field]:.3f} {field.replace('_', ' ')}; ended after {entries[-1]['step']} steps and "
             f"{entries[-1]['seconds'] / 60:.1f} min."
         )
-        return join([element("p", words), self._pictures([stem.with_name("learning_curve.png")])])
+        return words, self._pictures([stem.with_name("learning_curve.png")])
 
-    def _samples(self) -> Markup | None:
-        if not self.trained:
-            return None
-        folder = self.exp / "samples"
-        samples = self._read(folder) if (folder / "done.json").exists() else []
-        if not samples:
-            return self._missing("samples", "5 (sample and reconstruct)")
-        groups: dict[tuple[str, str], list[Sample]] = {}
-        for sample in samples:
-            groups.setdefault((sample.kind, sample.picture or f"{sample.kind}.png"), []).append(sample)
-        parts: list[Any] = []
-        if any(folder.glob("*.wav")):
-            keys = [(element("kbd", key), f" {effect}; ") for key, effect in KEYS[:-1]]
-            keys += [(element("kbd", key), f" {effect}.") for key, effect in KEYS[-1:]]
-            parts.append(element("p", "Keys: ", keys, class_="keys soft", hidden=True))
-        for (kind, picture), members in groups.items():
-            level = {member.level for member in members}
+    def _samples(self) -> list[Group]:
+        folder, groups = self.exp / "samples", {}
+        if (folder / "done.json").exists():
+            try:
+                for sample in read_samples(folder / "samples.json"):
+                    picture = sample.picture or f"{sample.kind}.png"
+                    groups.setdefault((sample.kind, picture), []).append(sample)
+            except UserError as error:
+                self.errors.append(str(error))
+        shown = []
+        for (kind, picture), samples in groups.items():
+            level = {sample.level for sample in samples}
             heading = HEADINGS.get(kind, _words(kind)) + (f": {level.pop()}" if len(level) == 1 and any(level) else "")
-            parts += [element("h3", heading), element("p", members[0].description, class_="soft")]
-            sounds = [self._sound(member) for member in members]
-            if any(sounds):
-                parts.append(element("div", sounds, class_="sounds", role="group", aria_label=heading))
-            else:
-                parts.append(self._pictures([folder / picture]))
-        return join(parts)
+            sounds = [sound for sound in map(self._sound, samples) if sound]
+            pictures = [] if sounds else self._pictures([folder / picture])
+            shown.append(Group(heading, pictures, samples[0].description or "", sounds))
+        return shown
 
-    def _read(self, folder: Path) -> list[Sample]:
-        try:
-            return read_samples(folder / "samples.json")
-        except UserError as error:
-            self.errors.append(str(error))
-            return []
-
-    def _sound(self, sample: Sample) -> Markup | None:
+    def _sound(self, sample: Sample) -> Sound | None:
         path = self.exp / "samples" / f"{sample.name}.wav"
         if path.with_name(f"{sample.name}.npy").exists():
             return None
         try:
-            rate_hz = audio_info(path).rate_hz
-            return player(sample, read_audio(path, rate_hz), rate_hz)
+            return read_sound(sample, path)
         except UserError as error:
             self.errors.append(str(error))
             return None
 
-    def _latents(self, findings: Findings) -> Markup | None:
-        grids = [grid for grid in latent_tables.grids([findings]) if grid.name != latent_tables.PROBES]
+    def _latents(self, notes: dict[str, list[str]]) -> dict[str, Any]:
+        """Figures of analyses and probes."""
         folders = [self.exp / "analysis" / name for name in ANALYSES]
-        folders = [path for path in folders if (path / "done.json").exists()]
-        if not grids and not folders:
-            return self._missing("analyses", "7 (latent analysis)")
-        parts: list[Any] = [_grid(grid) for grid in grids]
-        for folder in folders:
-            pictures = sorted(folder.glob("*.png"))
-            notes = [element("li", note) for note in findings.notes.get(folder.name, [])]
-            parts += [element("h3", _words(folder.name)), self._pictures(pictures)]
-            parts += [element("ul", notes, class_="soft")] if notes else []
-        return join(parts)
+        return {
+            "analyses": [
+                Group(_words(path.name), self._pictures(sorted(path.glob("*.png"))), notes=notes.get(path.name, ()))
+                for path in folders
+                if (path / "done.json").exists()
+            ],
+            "probe_pictures": self._pictures(sorted((self.exp / "probes").glob("*.png"))),
+        }
 
-    def _probes(self, findings: Findings) -> Markup | None:
-        grids = [grid for grid in latent_tables.grids([findings]) if grid.name == latent_tables.PROBES]
-        if not grids:
-            return self._missing("probes", "8 (probes)")
-        return join([*map(_grid, grids), self._pictures(sorted((self.exp / "probes").glob("*.png")))])
-
-    def _more_pictures(self) -> Markup | None:
-        paths = [
+    def _more_pictures(self) -> list[Picture]:
+        return self._pictures(
             path
             for path in sorted(self.exp.glob("*/*"))
             if path.suffix in PICTURES and not path.parent.name.startswith((*WITH_SECTIONS, *NOT_SHOWN))
-        ]
-        return self._pictures(paths) if paths else None
+        )
 
-    def _pictures(self, paths: list[Path]) -> Markup:
-        figures = []
+    def _pictures(self, paths: Iterable[Path]) -> list[Picture]:
+        pictures = []
         for path in paths:
-            words = f"{CAPTIONS.get(path.stem, _words(path.stem))} ({path.parent.name})"
-            if not path.is_file():
+            if path.is_file():
+                caption = f"{CAPTIONS.get(path.stem, _words(path.stem))} ({path.parent.name})"
+                pictures.append(Picture(data_uri(path.read_bytes(), PICTURES[path.suffix]), caption))
+            else:
                 self.errors.append(f"{path}: missing; run the stage that writes it")
-                continue
-            source = data_uri(path.read_bytes(), PICTURES[path.suffix])
-            figures.append(element("figure", element("img", src=source, alt=words), element("figcaption", words)))
-        return element("div", figures, class_="pictures")
+        return pictures
 
 
 def _packaged(name: str) -> str:
     return resources.files("speechlvm.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
-def _anchor(heading: str) -> str:
-    return heading.lower().replace(" ", "-")
-
-
 def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-def _grid(grid: latent_tables.Grid) -> list[Markup]:
-    """A table of one experiment, which the page need not name in each row."""
+def _of_one_experiment(grid: Grid) -> Grid:
+    """Without the column that names the experiment in each row."""
     rows = [[row[0] if row[0] == "chance" else row[1], *row[2:]] for row in grid.rows]
-    return [table(grid.columns[1:], rows, grid.title), element("p", grid.note, class_="soft")]
+    return replace(grid, columns=grid.columns[1:], rows=rows)
 
 
-def score_row(cell: Cell) -> list[str]:
-    """A row under the heads `SCORES`."""
-    result, density = cell.first, cell.first.unit == "density"
-    unit = "nats_per_utterance" if density else "bits_per_frame"
-    words = "nats per utterance" if density else "bits per frame"
-    interval, kl = result.bits_per_frame_interval, cell.kl_nats_per_frame
-    return [
-        cell.set,
-        cell.coding,
-        f"{SIGNS[cell.sign]}{number(cell.mean(unit), unit)} {words}",
-        f"{interval[0]:.3f} - {interval[1]:.3f}" if interval else "",
-        cell.bound,
-        "" if kl is None else f"{kl:.3f} nats per frame" if density else f"{kl / LN2:.3f} bits per frame",
-        str(result.utterances),
-        str(result.frames),
+def _policy(style: str, script: str) -> str:
+    """A Content-Security-Policy under which a page loads nothing and runs nothing but this style and this script."""
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)
     ]
+    return (
+        "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'"
+    )

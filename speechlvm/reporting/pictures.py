@@ -62,7 +62,7 @@ def waveform_page(
     figure = new_figure(figsize=(width, height))
     for index, (name, samples, marks) in enumerate(waves):
         band, column = divmod(index, columns)
-        # placed by hand: a layout that measures all labels takes longer than all that is drawn
+        # placed by hand: a layout that measures all labels takes longer than drawing
         left, bottom = PANEL_INCHES * column + 0.55, PANEL_INCHES * (bands - band - 1) + 0.5
         places = [(left / width, (bottom + up) / height, 3.55 / width, tall / height) for up, tall in PANEL_PARTS]
         picture, wave = (figure.add_axes(place) for place in places)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechlvm.reporting.figures import LINE_STYLES, save
+from speechlvm.reporting.figures import LINE_STYLES, save, shared_legend
 from speechlvm.reporting.pictures import new_figure
 
 TITLES = {
@@ -19,6 +19,8 @@ PANEL_ROWS = 2
 
 Result = Mapping[str, Any]
 """Contents of probes/result.json."""
+Point = tuple[float, float, float]
+"""Minutes of training data, error in per cent, its standard deviation."""
 
 
 def probes_figure(stem: Path, results: Sequence[Result]) -> None:
@@ -29,7 +31,7 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
 
     Args:
         stem: path without ending.
-        results: of one experiment, and what is drawn beside it, of other sources.
+        results: of one experiment, and of other sources to compare with.
     """
     from matplotlib import colormaps
 
@@ -43,49 +45,27 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
     figure = new_figure(figsize=(4.6 * columns + 1.4, (1.2 + max(2.2, 0.26 * len(names))) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, metric in zip(axes, metrics, strict=False):
-        curves = {
-            (place, name): _curve(results[place], name, metric)
-            for place, name in names
-            if any(row["representation"] == name and metric in row for row in results[place]["summary"])
-        }
+        curves = {(place, name): _curve(results[place], name, metric) for place, name in names}
+        curves = {key: curve for key, curve in curves.items() if curve}
         chance = _chance(results[0], metric)
         if all(len(curve) == 1 for curve in curves.values()):
-            _bars(axis, {key: curve[0] for key, curve in curves.items()}, colours)
-            axis.set_xlabel(TITLES[metric])
-            if chance is not None:
-                axis.axvline(chance, color="0.4", linestyle=":", label="chance")
-                axis.set_xlim(right=max(axis.get_xlim()[1], 1.05 * chance))
+            _bars(axis, {key: curve[0] for key, curve in curves.items()}, colours, TITLES[metric], chance)
         else:
-            for (place, name), curve in curves.items():
-                minutes, values, stds = zip(*curve, strict=True)
-                style = LINE_STYLES[place % len(LINE_STYLES)]
-                colour = colours[place, name]
-                axis.errorbar(minutes, values, stds, ls=style, marker="o", capsize=3, color=colour, label=name)
-            if chance is not None:
-                axis.axhline(chance, color="0.4", linestyle=":", label="chance")
-            axis.set_xscale("log")
-            ticks = sorted({round(minutes, 1) for curve in curves.values() for minutes, _, _ in curve})
-            axis.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
-            axis.minorticks_off()
-            axis.set_xlabel("labelled training data [min]")
-            axis.set_ylabel(TITLES[metric])
-            axis.grid(alpha=0.3)
+            _lines(axis, curves, colours, TITLES[metric], chance)
     for axis in list(figure.axes)[len(metrics) :]:
         axis.set_visible(False)
-    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+    shared_legend(figure)
     save(figure, stem)
 
 
 def _chance(result: Result, metric: str) -> float | None:
-    """Error in per cent of a probe that hears nothing; None where that is no figure to compare with."""
+    """Error in per cent of a constant guess; None where that is no figure to compare with."""
     values = (task["chance"][metric] for task in result["tasks"].values() if metric in task["chance"])
     return next((100 * (1 - value) for value in values), None)
 
 
-def _curve(result: Result, name: str, metric: str) -> list[tuple[float, float, float]]:
-    """(minutes, error in per cent, its standard deviation) of a representation, fewest minutes first."""
+def _curve(result: Result, name: str, metric: str) -> list[Point]:
+    """Points of a representation, fewest minutes first."""
     return sorted(
         (
             row["minutes"],
@@ -97,7 +77,26 @@ def _curve(result: Result, name: str, metric: str) -> list[tuple[float, float, f
     )
 
 
-def _bars(axis, values: Mapping[tuple[int, str], tuple[float, float, float]], colours: Mapping) -> None:
+def _lines(
+    axis, curves: Mapping[tuple[int, str], list[Point]], colours: Mapping, title: str, chance: float | None
+) -> None:
+    """Error over minutes of training data."""
+    for (place, name), curve in curves.items():
+        minutes, values, stds = zip(*curve, strict=True)
+        style = LINE_STYLES[place % len(LINE_STYLES)]
+        axis.errorbar(minutes, values, stds, ls=style, marker="o", capsize=3, color=colours[place, name], label=name)
+    if chance is not None:
+        axis.axhline(chance, color="0.4", linestyle=":", label="chance")
+    axis.set_xscale("log")
+    ticks = sorted({round(minutes, 1) for curve in curves.values() for minutes, _, _ in curve})
+    axis.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("labelled training data [min]")
+    axis.set_ylabel(title)
+    axis.grid(alpha=0.3)
+
+
+def _bars(axis, values: Mapping[tuple[int, str], Point], colours: Mapping, title: str, chance: float | None) -> None:
     """Horizontal bars, the first on top."""
     order = list(values)
     widths, stds = [values[key][1] for key in order], [values[key][2] for key in order]
@@ -106,8 +105,12 @@ def _bars(axis, values: Mapping[tuple[int, str], tuple[float, float, float]], co
         axis.text(width + std + 1, row, f"{width:.1f}", va="center", fontsize=8)
     axis.set_yticks(range(len(order)), [name for _, name in order], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlim(0, max(w + d for w, d in zip(widths, stds, strict=True)) * 1.15)
+    axis.set_xlim(0, max(width + std for width, std in zip(widths, stds, strict=True)) * 1.15)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.set_xlabel(title)
+    if chance is not None:
+        axis.axvline(chance, color="0.4", linestyle=":", label="chance")
+        axis.set_xlim(right=max(axis.get_xlim()[1], 1.05 * chance))
 
 
 def describe(result: Result) -> str:

@@ -1,24 +1,25 @@
-"""Sounds embedded in a page: a player and a small spectrogram each."""
+"""Samples of stage 5 for the page of an experiment: a sound, a small spectrogram and a description each."""
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from speechlvm.reporting.html import Markup, data_uri, element
+from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.reporting.pictures import DYNAMIC_RANGE_DB, spectrogram_db
-from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import read_json
+from speechlvm.utils.records import Record, read_record
 
 WIDTH, HEIGHT = 320, 128  # pixels of a spectrogram
 STEP_DB = 2.0  # finer steps are not seen, and take more bytes
 MARK_COLOUR = (0, 184, 217)
 
 
-class Sample(BaseModel):
+class Sample(Record):
     """An entry of samples.json, as stage 5 writes it.
 
     Attributes:
@@ -34,8 +35,6 @@ class Sample(BaseModel):
         log_likelihood_nats: of what was drawn.
         marks: frames at which something changes.
     """
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     name: str = Field(pattern="^[^/]+$")
     kind: str
@@ -69,41 +68,43 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         UserError: damaged.
     """
-    again = f"remove {path.parent} and run stage 5 again"
-    try:
-        return TypeAdapter(list[Sample]).validate_python(read_json(path))
-    except UserError as error:
-        raise UserError(f"{str(error).split(';')[0]}; {again}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "contents"
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {again}") from error
+    return read_record(path, list[Sample], f"remove {path.parent} and run stage 5 again")
 
 
-def player(sample: Sample, samples: np.ndarray, rate_hz: int) -> Markup:
-    """A sound with its name, its player, its spectrogram and what is said about it.
+class Sound(NamedTuple):
+    """A sample as the page embeds it; FLAC and PNG are data URIs, numbers have their units."""
 
-    Args:
-        sample: whose sound it is.
-        samples: (T,) int16.
-        rate_hz: frames per second.
+    name: str
+    about: str
+    audio: str
+    spectrogram: str
+    length: str
+    band: str
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def read_sound(sample: Sample, path: Path) -> Sound:
+    """The sound of a sample.
+
+    Raises:
+        UserError: its file is missing or damaged.
     """
-    name = sample.name
-    seconds, band = f"{len(samples) / rate_hz:.2f} s", f"0 - {rate_hz / 2000:g} kHz"
-    options = {"controls": True, "preload": "metadata", "aria_label": name}
-    image = {"alt": f"Spectrogram of {name}, {band}, {seconds}", "width": WIDTH, "height": HEIGHT}
-    line = [element("button", type="button", hidden=True), element("span", name, class_="name")]
-    picture = element("img", src=data_uri(spectrogram_png(samples, rate_hz, sample.marks), "image/png"), **image)
-    axis = [element("span", "0 s"), element("span", band), element("time", seconds)]
-    return element(
-        "figure",
-        element("div", line, class_="line"),
-        element("audio", src=data_uri(flac(samples, rate_hz), "audio/flac"), **options),
-        element("div", picture, element("i"), class_="view"),
-        element("div", axis, class_="axis", aria_hidden="true"),
-        element("figcaption", sample.about) if sample.about else None,
-        class_="sound",
+    rate_hz = audio_info(path).rate_hz
+    samples = read_audio(path, rate_hz)
+    return Sound(
+        sample.name,
+        sample.about,
+        data_uri(flac(samples, rate_hz), "audio/flac"),
+        data_uri(spectrogram_png(samples, rate_hz, sample.marks), "image/png"),
+        f"{len(samples) / rate_hz:.2f} s",
+        f"0 - {rate_hz / 2000:g} kHz",
     )
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes as an address that needs no network."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def flac(samples: np.ndarray, rate_hz: int) -> bytes:

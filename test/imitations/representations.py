@@ -1,17 +1,27 @@
 """Representations of a set beside its data directory, with values and labels as a test wants them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.latents.store import Representation, merge
-from speechlvm.latents.store import write as write_store
+from speechlvm.latents.store import Representation, Values, merge, write
 from speechlvm.utils.files import mark_done
 
 RATE_HZ = 8000
 HOP_FRAMES = 64
+
+
+def write_store(
+    directory: Path, items: Iterable[tuple[str, Values]], described: Sequence[Representation], **info: object
+) -> Path:
+    """A complete store of one job; `info` replaces fields of info.json."""
+    write(directory, 1, items, described, {})
+    known = {"source": "model", "set": "test", "rate_hz": RATE_HZ, "data_hash": "0", "num_samples": 100}
+    merge(directory, 1, known | info)
+    mark_done(directory, {"made": "here"})
+    return directory
 
 
 def make(
@@ -45,9 +55,7 @@ def make(
         (utterance, {key: {"mean": array.astype(np.float32)} for key, array in of.items()})
         for utterance, of in values.items()
     )
-    write_store(store, 1, items, described, {})
-    merge(store, 1, {"source": source, "set": name, "rate_hz": RATE_HZ, "data_hash": name, "num_samples": 100})
-    mark_done(store, {"made": "here"})
+    write_store(store, items, described, source=source, set=name, data_hash=name)
     lengths = {utterance: len(next(iter(of.values()))) * HOP_FRAMES for utterance, of in values.items()}
     write_data_dir(
         DataDirectory(

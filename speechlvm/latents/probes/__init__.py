@@ -5,5 +5,6 @@ the same batches (`training`), and is compared by its error on the test set (`ta
 disk (`runs`), so that nothing that is finished is done again.
 """
 
+SETS = ("train", "valid", "test")
 USUAL_VOCABULARY = 100
-"""Units of transcripts, where their number is not given and the text supports so many."""
+"""Units of transcripts, unless their number is given or the text supports fewer."""

@@ -64,7 +64,7 @@ class Recogniser(nn.Module):
 
 
 def recogniser_steps(steps):
-    """Steps of a recogniser to so many of the clock; the last may be half padding."""
+    """Steps of a recogniser for this number of steps of the clock; the last may be half padding."""
     return -(-steps // JOINED)
 
 

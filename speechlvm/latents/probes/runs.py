@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.latents.labelled import Unsuitable
+from speechlvm.latents.probes import SETS
 from speechlvm.latents.probes.clock import Features, clock_hop
-from speechlvm.latents.probes.tasks import SETS, Task, build_task
+from speechlvm.latents.probes.tasks import Task, build_task
 from speechlvm.latents.probes.training import Settings, train_probe
 from speechlvm.latents.probes.units import train_units
-from speechlvm.latents.store import Store
+from speechlvm.latents.store import open_stores
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, hash_value
 
@@ -27,8 +27,8 @@ METRICS = ("phone_error_rate", "unit_error_rate", "word_error_rate", "accuracy")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: of what, for what, with how much, from which seed."""
+class ProbeRun:
+    """One training of a probe: on which representation, for which task, with how much data, from which seed."""
 
     representation: str
     task: str
@@ -47,13 +47,13 @@ class Probing:
     Args:
         stores: representations, by set.
         data: data directories, by set.
-        tasks: names of tasks, whose labels are there.
+        tasks: names of tasks that have label files.
         vocabulary: of sentencepiece units; None: the usual one, as far as the transcripts support it.
         optional: leave out tasks that the labels do not suffice for.
 
     Raises:
         Unsuitable: labels do not suffice for a task.
-        UserError: the stores are not of one experiment, of the data's utterances, or share utterances.
+        UserError: the stores are not of one model, not of the data's utterances, or have utterances in common.
         ConfigError: the transcripts cannot support the vocabulary.
     """
 
@@ -65,13 +65,17 @@ class Probing:
         vocabulary: int | None,
         optional: bool = False,
     ) -> None:
-        self.stores = {s: Store(stores[s]) for s in SETS}
-        self._check_stores()
+        self.stores = dict(zip(SETS, open_stores(stores[s] for s in SETS), strict=True))
+        for s, store in self.stores.items():
+            if not store.utterances:
+                raise UserError(f"{store.directory}: holds no utterance; give the representations of the {s} set")
+            if store.rate_hz is None:
+                raise UserError(f"{store.directory}: frames are not spaced in time; probes are for speech")
         self.rate_hz = self.stores["train"].rate_hz
         self.hop = clock_hop(self.rate_hz)
         directories = {s: load_data_dir(data[s]) for s in SETS}
         utterances = {s: self.stores[s].utterances for s in SETS}
-        # of a large set stage 6 may have taken random utterances of some minutes
+        # stage 6 may have extracted a random part of a large set
         self._partial = len(utterances["train"]) < len(directories["train"].utt2spk)
         for s in SETS:
             unknown = [utterance for utterance in utterances[s] if utterance not in directories[s].num_samples]
@@ -97,46 +101,21 @@ class Probing:
         self._features: Features | None = None
         self._moments = None
 
-    def _check_stores(self) -> None:
-        for s, store in self.stores.items():
-            if not store.utterances:
-                raise UserError(f"{store.directory}: holds no utterance; give the representations of the {s} set")
-            if store.rate_hz is None:
-                raise UserError(f"{store.directory}: frames are not spaced in time; probes are for speech")
-        for one, other in combinations(self.stores.values(), 2):
-            for what, a, b in (
-                ("are of", one.source, other.source),
-                ("have a rate of", f"{one.rate_hz:g} Hz", f"{other.rate_hz:g} Hz"),
-                ("have", _described(one), _described(other)),
-            ):
-                if a != b:
-                    raise UserError(
-                        f"{other.directory}: representations that {what} {b}, but those in {one.directory} {what} {a}; "
-                        "give stores of one experiment"
-                    )
-            other.check_compatible(one)
-            shared = sorted(set(one.utterances) & set(other.utterances))
-            if shared:
-                raise UserError(
-                    f"{other.directory}: {len(shared)} utterances are in {one.directory} too ({shared[0]}, ...); "
-                    "give sets that share none"
-                )
-
     def minutes(self, utterances: Iterable[str]) -> float:
         """Duration of some utterances."""
         return sum(self._frames[utterance] for utterance in utterances) / self.rate_hz / 60
 
     def coinciding(self, task: Task, sizes: Sequence[str]) -> list[str]:
-        """Sizes in minutes that are no less than nine tenths of what there is, and so are the same as all of it.
+        """Sizes of at least nine tenths of the training data, which are therefore treated as all of it.
 
-        None is where only a part of the training set has been extracted.
+        Empty if only a part of the training set has been extracted.
         """
         if self._partial:
             return []
         there = self.minutes(task.trainable)
         return [size for size in sizes if size != ALL and float(size) >= NEARLY_ALL * there]
 
-    def plan(self, sizes: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    def plan(self, sizes: Sequence[str], seeds: Sequence[int]) -> list[ProbeRun]:
         """The runs, those of one representation side by side.
 
         Raises:
@@ -153,15 +132,15 @@ class Probing:
             chosen[name] = [size for size in sizes if size != ALL and size not in same]
             chosen[name] += [ALL] if same or ALL in sizes else []
         return [
-            Run(representation, name, size, seed)
+            ProbeRun(representation, name, size, seed)
             for representation in self.stores["train"].representations
             for name, of_task in chosen.items()
             for size in of_task
             for seed in seeds
         ]
 
-    def subset(self, run: Run) -> list[str]:
-        """Utterances that a run is trained on: the first of a random order that is the seed's, so sizes are nested."""
+    def subset(self, run: ProbeRun) -> list[str]:
+        """Training utterances of a run: the first in a random order given by the seed, so sizes are nested."""
         trainable = self.tasks[run.task].trainable
         if run.size == ALL:
             return trainable
@@ -174,8 +153,8 @@ class Probing:
             frames += self._frames[utterance]
         return drawn
 
-    def execute(self, run: Run, settings: Settings, device: torch.device) -> dict[str, Any]:
-        """Train and score one probe; returns what result.json says of it."""
+    def execute(self, run: ProbeRun, settings: Settings, device: torch.device) -> dict[str, Any]:
+        """Train and score one probe; returns its entry in result.json."""
         if self._features is None or self._features.representation.name != run.representation:
             self._features = Features(run.representation, self.stores.values(), self._frames, self.hop)
             self._moments = self._features.moments(self.stores["train"].utterances)
@@ -191,7 +170,7 @@ class Probing:
                 stream.write(self.units)
 
     def describe(self, sizes: Sequence[str]) -> dict[str, Any]:
-        """What result.json says beside runs: source, sets, representations and tasks."""
+        """Source, sets, representations and tasks, for result.json."""
         store = self.stores["train"]
         return {
             "source": store.source,
@@ -217,17 +196,10 @@ class Probing:
         }
 
 
-def _described(store: Store) -> str:
-    return ", ".join(
-        f"{known.name} ({known.dimensions} dimensions every {known.hop_frames} frames)"
-        for known in store.representations.values()
-    )
-
-
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each task, representation and size the mean over seeds of each metric, and its standard deviation.
 
-    The standard deviation is that of a sample, `<metric>_std`, and None for a single seed.
+    `<metric>_std` is that of a sample, and None for a single seed.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for run in runs:

@@ -1,6 +1,6 @@
 """Tasks of probes: the sequence of phones, the sequence of units of the transcript, the phone at each step.
 
-Each task has references (tokens of each utterance), a network, its loss, the tokens that the network hears, and error
+Each task has references (tokens of each utterance), a network, its loss, the tokens decoded from its outputs, and error
 rates over a set: all errors of it divided by all tokens of its references.
 """
 
@@ -18,11 +18,11 @@ from torchaudio.functional import edit_distance
 from speechlvm.data.kaldi.directory import DataDirectory, Segment
 from speechlvm.data.kaldi.phones import fold
 from speechlvm.latents.labelled import Unsuitable
+from speechlvm.latents.probes import SETS
 from speechlvm.latents.probes.clock import clock_steps
 from speechlvm.latents.probes.networks import LinearClassifier, Recogniser, recogniser_steps
 from speechlvm.latents.probes.units import load_units, units_of, words_from
 
-SETS = ("train", "valid", "test")
 CLASSES = 39
 SILENCE = fold("h#", CLASSES)
 UNLABELLED = ""  # steps that are in no segment, or in one that the folding leaves out
@@ -81,7 +81,7 @@ class Task(ABC):
         return clock_steps(self.frames[utterance], self.hop)
 
     def chance(self) -> dict[str, float]:
-        """Metrics of a probe that hears nothing, where that says something."""
+        """Metrics of a constant guess, where that is worth showing."""
         return {}
 
     @abstractmethod
@@ -93,11 +93,11 @@ class Task(ABC):
         """Nats per token, of tokens of the alphabet."""
 
     @abstractmethod
-    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+    def decode(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
         """The most likely tokens of each utterance, greedily."""
 
     @abstractmethod
-    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
+    def score(self, references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> dict[str, float]:
         """The task's metrics over a set."""
 
     def error(self, scores: Mapping[str, float]) -> float:
@@ -108,9 +108,9 @@ class Task(ABC):
         return [self._index.get(token, IGNORED) for token in tokens]
 
 
-def error_rate(references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> float:
+def error_rate(references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> float:
     """Insertions, deletions and substitutions over a set, divided by the tokens of its references."""
-    errors = sum(edit_distance(reference, tokens) for reference, tokens in zip(references, heard, strict=True))
+    errors = sum(edit_distance(reference, tokens) for reference, tokens in zip(references, decoded, strict=True))
     return errors / sum(map(len, references))
 
 
@@ -131,13 +131,13 @@ class SequenceTask(Task):
         nats = nn.functional.ctc_loss(log_probabilities, targets, lengths, counts, blank=BLANK, reduction="sum")
         return nats / max(1, int(counts.sum()))
 
-    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+    def decode(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
         best = outputs.argmax(-1).cpu()
         paths = (torch.unique_consecutive(row[:length]) for row, length in zip(best, lengths, strict=True))
         return [[self.alphabet[i - 1] for i in path.tolist() if i != BLANK] for path in paths]
 
-    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
-        return {self.metrics[0]: error_rate(references, heard)}
+    def score(self, references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> dict[str, float]:
+        return {self.metrics[0]: error_rate(references, decoded)}
 
 
 class Phones(SequenceTask):
@@ -151,9 +151,9 @@ class Units(SequenceTask):
 
     name, metrics = "units", ("unit_error_rate", "word_error_rate")
 
-    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
-        words = ([words_from(units) for units in sequences] for sequences in (references, heard))
-        return {**super().score(references, heard), "word_error_rate": error_rate(*words)}
+    def score(self, references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> dict[str, float]:
+        words = ([words_from(units) for units in sequences] for sequences in (references, decoded))
+        return {**super().score(references, decoded), "word_error_rate": error_rate(*words)}
 
 
 class Frames(Task):
@@ -170,12 +170,12 @@ class Frames(Task):
         nats = nn.functional.cross_entropy(valid, targets, ignore_index=IGNORED, reduction="sum")
         return nats / max(1, int((targets != IGNORED).sum()))
 
-    def heard(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
+    def decode(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
         best = outputs.argmax(-1).tolist()
         return [[self.alphabet[i] for i in row[:length]] for row, length in zip(best, lengths, strict=True)]
 
-    def score(self, references: Sequence[Sequence[str]], heard: Sequence[Sequence[str]]) -> dict[str, float]:
-        pairs = [pair for row in zip(references, heard, strict=True) for pair in zip(*row, strict=True)]
+    def score(self, references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> dict[str, float]:
+        pairs = [pair for row in zip(references, decoded, strict=True) for pair in zip(*row, strict=True)]
         labelled = [reference == token for reference, token in pairs if reference != UNLABELLED]
         return {"accuracy": sum(labelled) / len(labelled)}
 

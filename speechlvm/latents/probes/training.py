@@ -139,15 +139,15 @@ class _Probe:
         self.network.eval()
         references = self.task.references[name]
         utterances = sorted(references, key=lambda utterance: (self.task.frames[utterance], utterance))
-        heard, batch, total = [], [], 0
+        decoded, batch, total = [], [], 0
         for place, utterance in enumerate(utterances, start=1):
             batch.append(utterance)
             total += self.task.steps_of(utterance)
             if total >= self.settings.batch_steps or place == len(utterances):
                 outputs, lengths = self._outputs(batch)
-                heard += self.task.heard(outputs, lengths.tolist())
+                decoded += self.task.decode(outputs, lengths.tolist())
                 batch, total = [], 0
-        return self.task.score([references[utterance] for utterance in utterances], heard)
+        return self.task.score([references[utterance] for utterance in utterances], decoded)
 
     def _outputs(self, utterances: list[str]) -> tuple[Tensor, Tensor]:
         arrays = [torch.from_numpy(self.features[utterance]) for utterance in utterances]

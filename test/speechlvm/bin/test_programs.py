@@ -231,22 +231,6 @@ def test_an_untrained_experiment_says_which_stage_is_missing(tmp_path, make_dump
             run(program, "--exp", tmp_path / "none", "--dump", dump, "--out", tmp_path / "s")
 
 
-def test_several_seeds_are_averaged(trained, tiny_config, tmp_path):
-    from speechlvm.reporting.collect import collect
-
-    root, out, training, test = trained
-    other = out.parent / "seed2"
-    valid = training.parent / "valid"
-    config = out / "config.yaml"
-    run(train, "--config", config, "--train", training, "--valid", valid, "--out", other, "--seed", 2)
-    for directory in (out, other):
-        run(score, "--exp", directory, "--dump", test, "--out", directory / "score_test")
-    (cell,), _ = collect(root)
-    values = [json.loads((d / "score_test" / "result.json").read_text())["bits_per_frame"] for d in (out, other)]
-    assert cell.mean("bits_per_frame") == pytest.approx(np.mean(values))
-    assert cell.std("bits_per_frame") == pytest.approx(np.std(values, ddof=1))
-
-
 def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     paths = make_dump("train", [3000, 2500]), make_dump("valid", [1200], seed=50)
     config = tiny_config(
@@ -264,14 +248,6 @@ def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     assert result["distribution"] == {"name": "gaussian", "minimum_std": 0.01}
     options = ["--count", 1, "--seconds", 0.05, "--prefix_seconds", 0.02]
     run(sample, "--exp", out, "--dump", paths[1], "--out", out / "samples", *options)
-    tables = tmp_path / "tables"
-    tables.mkdir()
-    text = TABLE.replace("bits_per_frame", "nats_per_utterance").replace("mulaw", "normalised")
-    text = text.replace("[test]", "[valid]").replace("{test: ", "{valid: ").replace("13.5", "100.0")
-    (tables / "T1.yaml").write_text(text)
-    run(report, "--exp", root, "--tables", tables, "--out", tmp_path / "R.md")
-    line = next(line for line in (tmp_path / "R.md").read_text().splitlines() if line.startswith("| 16 "))
-    assert f"{result['nats_per_utterance']:.0f}" in line and f"{result['nats_per_utterance'] - 100:+.0f}" in line
 
 
 def test_a_signal_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from speechlvm.latents import lda as discriminant
+from speechlvm.latents import lda
 from speechlvm.latents.knn import fit_on_all, leave_out, votes
 
 
@@ -41,7 +41,7 @@ def test_brute_force_with_scikit_learn(group_size):
     for k in range(1, 12, 2):  # two classes and odd k: no ties
         for group in np.unique(groups):
             left = groups == group
-            space = discriminant.fit(items[~left], labels[~left], 1)
+            space = lda.fit(items[~left], labels[~left], 1)
             classifier = KNeighborsClassifier(k).fit(space.project(items[~left]), labels[~left])
             expected = classifier.predict(space.project(items[left])) == labels[left]
             np.testing.assert_array_equal(right[left, k - 1], expected)
@@ -91,7 +91,7 @@ def test_labels_without_relation_are_at_chance_unless_the_lda_has_seen_them():
             gaps.append(result[1][labels == 1].mean() - result[1][labels == 0].mean())
     assert 0.38 < np.mean(unseen) < 0.55  # below one half: see the module
     assert np.mean(seen) > 0.7
-    assert abs(np.mean(unseen_gaps)) < 0.5 < 1.5 < np.mean(seen_gaps)  # in deviations within classes
+    assert abs(np.mean(unseen_gaps)) < 0.5 < 1.5 < np.mean(seen_gaps)  # in standard deviations within classes
 
 
 def test_what_only_the_speaker_tells_is_gone_where_speakers_are_left_out():

@@ -1,14 +1,11 @@
 """Averages over phones and utterances by hand, and sets that do not belong together."""
 
-import json
-
 import numpy as np
 import pytest
 from imitations.representations import make
 
 from speechlvm.latents.labelled import Unsuitable, of_phones, of_utterances, open_sets, require_labels
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import mark_done
 
 RAMP = np.arange(12.0).reshape(6, 2)  # steps 0 .. 5, centred at frames 32, 96, ... 352
 
@@ -51,46 +48,6 @@ def test_a_missing_file_is_named(tmp_path):
     require_labels(sets, spk2gender="spk2gender")
     with pytest.raises(Unsuitable, match="test/data/spk2height: no such file"):
         require_labels(sets, spk2gender="spk2gender", spk2height_cm="spk2height")
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "message"),
-    [
-        ({"b_1": {"z1": RAMP}}, {"source": "other"}, "b/latents: other, 8000 Hz, z1 .*a/latents: model, 8000 Hz, z1"),
-        ({"b_1": {"z2": RAMP}}, {}, "b/latents: .* z2 .* only sets of one model"),
-        ({"b_1": {"z1": RAMP[:, :1]}}, {}, r"b/latents: .* z1 \(D=1, hop 64 frames\)"),
-        ({"a_1": {"z1": RAMP}}, {}, "b/latents: a_1 is in .*a/latents, too"),
-    ],
-)
-def test_sets_that_cannot_be_pooled(tmp_path, values, options, message):
-    first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", values, **options)
-    with pytest.raises(UserError, match=message):
-        open_sets(*zip(first, second, strict=True))
-
-
-def test_labels_are_not_of_pieces_of_recordings(tmp_path):
-    store, _ = make(tmp_path, "x", {"a_1-0": {"z1": RAMP}})
-    _, directory = make(tmp_path, "y", {"a_1": {"z1": RAMP}})
-    info = json.loads((store / "info.json").read_text())
-    (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
-    with pytest.raises(Unsuitable, match="of pieces of 8000 frames that recordings were cut into"):
-        open_sets([store], [directory])
-    assert len(open_sets([store], [directory], labelled=False)) == 1
-
-
-def test_sets_of_two_trainings_are_not_pooled(tmp_path):
-    first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", {"b_1": {"z1": RAMP}})
-    mark_done(first[0], {"model": "1"})
-    mark_done(second[0], {"model": "2"})
-    with pytest.raises(UserError, match="b/latents: made with another training than .*a/latents"):
-        open_sets(*zip(first, second, strict=True))
-
-
-def test_statistics_may_differ_between_sets(tmp_path):
-    first, second = make(tmp_path, "a", {"a_1": {"z1": RAMP}}), make(tmp_path, "b", {"b_1": {"z1": RAMP}})
-    info = second[0] / "info.json"
-    info.write_text(info.read_text().replace('"mean"', '"mean", "kl"'))
-    assert len(open_sets(*zip(first, second, strict=True))) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from speechlvm.latents import lda as discriminant
+from speechlvm.latents import lda
 from speechlvm.latents.lda import fit
 
 
@@ -28,7 +28,7 @@ def test_the_direction_of_two_gaussians():
     found = fit(items, labels, 1)
     expected = np.linalg.solve(covariance, means[1] - means[0])
     assert cosine(found.directions[:, 0], expected) > 0.999  # the first class lies on the negative side
-    # a unit along it is the deviation within classes
+    # a unit along it is the standard deviation within classes
     places = found.project(items)[:, 0]
     assert np.std(places - np.where(labels == 0, places[labels == 0].mean(), places[labels == 1].mean())) == (
         pytest.approx(1, abs=0.02)
@@ -37,7 +37,7 @@ def test_the_direction_of_two_gaussians():
 
 
 def test_scikit_learns_space_where_nothing_is_shrunk(monkeypatch):
-    monkeypatch.setattr(discriminant, "shrunk_covariance", lambda x: x.T @ x / len(x))
+    monkeypatch.setattr(lda, "shrunk_covariance", lambda x: x.T @ x / len(x))
     items, labels, _, _ = gaussian_classes([40, 25, 10, 60], 7, seed=1)
     found = fit(items, labels, 3).project(items)
     other = LinearDiscriminantAnalysis(n_components=3).fit_transform(items, labels)
@@ -51,7 +51,7 @@ def test_scikit_learns_space_where_nothing_is_shrunk(monkeypatch):
 def test_the_shrunk_covariance_is_scikit_learns(items, features):
     draws = np.random.default_rng(4).normal(size=(items, features)) * np.arange(1, features + 1)
     expected, _ = ledoit_wolf(draws, assume_centered=True)
-    np.testing.assert_allclose(discriminant.shrunk_covariance(draws), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(lda.shrunk_covariance(draws), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_units_of_features_do_not_matter():

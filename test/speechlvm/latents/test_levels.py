@@ -5,36 +5,30 @@ import math
 
 import numpy as np
 import pytest
+from imitations.representations import write_store
 from scipy.signal import lfilter
 
 from speechlvm.latents import levels
-from speechlvm.latents.store import Representation, Store, merge
-from speechlvm.latents.store import write as write_store
+from speechlvm.latents.store import Representation, Store
 from speechlvm.reporting import level_figures
-from speechlvm.utils.files import mark_done
 
 
-def make_store(directory, items, representations, *, rate_hz=16_000, source="m", name="test", num_samples=100):
-    write_store(directory, 1, items, representations, {})
-    merge(
-        directory, 1, {"source": source, "set": name, "rate_hz": rate_hz, "data_hash": "0", "num_samples": num_samples}
-    )
-    mark_done(directory, {})
-    return Store(directory)
+def make_store(directory, items, representations, *, rate_hz=16_000, name="test", num_samples=100):
+    return Store(write_store(directory, items, representations, rate_hz=rate_hz, set=name, num_samples=num_samples))
 
 
 def latent(name, hop, dimensions, *statistics):
     return Representation(name, "latent", hop, hop / 2, dimensions, ("mean", *statistics))
 
 
-def autoregressive(draws, steps, coefficients, deviations):
-    """(steps, D) stationary AR(1): correlation coefficient ** lag, variance deviation ** 2."""
+def autoregressive(draws, steps, coefficients, stds):
+    """(steps, D) stationary AR(1): correlation coefficient ** lag, variance std ** 2."""
     noise = draws.standard_normal((steps, len(coefficients)))
     columns = []
     for column, coefficient in zip(noise.T, coefficients, strict=True):
         column[1:] *= math.sqrt(1 - coefficient**2)
         columns.append(lfilter([1], [1, -coefficient], column))
-    return (np.stack(columns, 1) * deviations).astype("f4")
+    return (np.stack(columns, 1) * stds).astype("f4")
 
 
 def test_time_scale_and_variance_of_an_autoregressive_process(tmp_path):

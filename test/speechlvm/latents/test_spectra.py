@@ -131,12 +131,3 @@ def test_what_spectra_cannot_be_made_of_is_said(make_dump, tmp_path):
     with pytest.raises(UserError, match=r"pen: holds vectors; spectra are made of audio only"):
         run("--dump", pen, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_exit_statuses(tmp_path):
-    for arguments, status in ((["--help"], 0), (["--dmup", "x"], 2), (["--dump", "no", "--out", "out"], 1)):
-        done = subprocess.run(
-            [sys.executable, "-m", "speechlvm.bin.spectra", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == (status > 0)

@@ -1,16 +1,15 @@
-import shutil
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
+from imitations.representations import make
 
-from speechlvm.latents.store import Representation, Store, merge
+from speechlvm.latents.store import Representation, Store, merge, open_stores
 from speechlvm.latents.store import write as write_store
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
 
 Z1 = Representation("z1", "latent", 64, 32.0, 3, ("mean", "kl"))
 H = Representation("h", "hidden", 256, 128.0, 2)
+INFO = {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"}
 
 
 def values(seed, steps=8):
@@ -32,74 +31,61 @@ def edit(path, before, after):
 def store(tmp_path):
     write_store(tmp_path / "s", 1, [("b", values(1)), ("a", values(0))], [Z1, H], {"jobs": 2})
     write_store(tmp_path / "s", 2, [("c", values(2))], [Z1, H], {"jobs": 2})
-    merge(tmp_path / "s", 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    merge(tmp_path / "s", 2, INFO)
     mark_done(tmp_path / "s", {})
     return tmp_path / "s"
 
 
-def test_reads_what_was_written(store):
+def assert_holds(store, expected):
     opened = Store(store)
-    assert opened.utterances == ["a", "b", "c"]
-    assert opened.representations == {"z1": Z1, "h": H}
-    assert opened.step_rate_hz("h") == 62.5
-    for seed, utterance in enumerate("abc"):
-        for name, statistics in values(seed).items():
+    assert opened.utterances == sorted(expected)
+    for utterance, of in expected.items():
+        for name, statistics in of.items():
             for statistic, array in statistics.items():
                 np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+
+
+def test_reads_what_was_written_also_elsewhere(store, tmp_path):
+    expected = {utterance: values(seed) for seed, utterance in enumerate("abc")}
+    assert_holds(store, expected)
+    assert Store(store).representations == {"z1": Z1, "h": H} and Store(store).step_rate_hz("h") == 62.5
+    store.rename(tmp_path / "moved")
+    assert_holds(tmp_path / "moved", expected)
 
 
 def test_parts_of_an_utterance_are_joined(store):
     whole = values(7, 24)
     parts = [
-        ("b", {name: {s: array[i * n : (i + 1) * n] for s, array in of.items()} for name, of in whole.items()})
+        ("b", {"z1": {s: array[8 * i : 8 * i + 8] for s, array in whole["z1"].items()},
+               "h": {"mean": whole["h"]["mean"][2 * i : 2 * i + 2]}})
         for i in range(3)
-        for n in [8]
-    ]
-    for i, (_, part) in enumerate(parts):
-        part["h"]["mean"] = whole["h"]["mean"][2 * i : 2 * i + 2]
+    ]  # fmt: skip
     write_store(store, 1, [("a", values(0)), *parts, ("d", values(3))], [Z1, H], {"jobs": 2})
-    merge(store, 2, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
-    opened = Store(store)
-    for utterance, expected in (("a", values(0)), ("b", whole), ("c", values(2)), ("d", values(3))):
-        for name, statistics in expected.items():
-            for statistic, array in statistics.items():
-                np.testing.assert_array_equal(opened.read(name, utterance, statistic), array)
+    merge(store, 2, INFO)
+    assert_holds(store, {"a": values(0), "b": whole, "c": values(2), "d": values(3)})
 
 
-def test_a_moved_store_reads_its_own_archives(store, tmp_path):
-    before = Store(store).read("z1", "c")
-    store.rename(tmp_path / "moved")
-    np.testing.assert_array_equal(Store(tmp_path / "moved").read("z1", "c"), before)
-
-
-def test_fewer_jobs_leave_nothing_of_more(store):
-    items = [("a", values(0)), ("b", values(1)), ("c", values(2))]
-    write_store(store, 1, items, [Z1, H], {"jobs": 1})
-    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
-    assert not list(store.glob("*.2.*"))
-    np.testing.assert_array_equal(Store(store).read("h", "c"), values(2)["h"]["mean"])
-
-
-def test_fewer_representations_leave_nothing_of_the_others(store):
+def test_fewer_jobs_and_representations_leave_nothing_of_more(store):
     for name in ("pcm.1.ark", "notes_mean"):  # not of a store
         (store / name).touch()
     z1 = Representation("z1", "latent", 64, 32.0, 3)
     write_store(store, 1, [("a", values(0))], [z1], {"jobs": 1})
-    merge(store, 1, {"source": "m", "set": "test", "rate_hz": 16000, "data_hash": "0"})
+    merge(store, 1, INFO)
     kept = {"z1_mean.1.ark", "z1_mean.scp", "shard.1.json", "info.json", "done.json", "pcm.1.ark", "notes_mean"}
     assert {path.name for path in store.iterdir()} == kept
+    assert_holds(store, {"a": {"z1": {"mean": values(0)["z1"]["mean"]}}})
 
 
-def test_a_job_without_utterances_is_no_fault(tmp_path):
+def test_a_job_without_utterances_is_no_error(tmp_path):
     write_store(tmp_path, 1, [], [Z1], {})
     write_store(tmp_path, 2, [("a", values(0))], [Z1], {})
-    assert merge(tmp_path, 2, {"source": "m", "set": "s", "rate_hz": None, "data_hash": ""})["utterances"] == 1
+    assert merge(tmp_path, 2, INFO)["utterances"] == 1
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: (s / "done.json").unlink(), "no complete representations; run stage 6"),
+        (lambda s: (s / "done.json").unlink(), r"done.json: missing; remove .*/s and run stage 6"),
         (lambda s: (s / "info.json").write_text('{"kind": "pcm16"}'), "info.json: damaged"),
         (lambda s: (s / "info.json").write_text('{"kind"'), r"info.json: not valid JSON .*; remove .*/s and run"),
         (lambda s: (s / "info.json").unlink(), "info.json: missing; remove .*/s and run stage 6"),
@@ -136,24 +122,35 @@ def test_a_damaged_archive_is_to_be_made_again(store, spoil, message):
         Store(store).read("h", "c")
 
 
+VALUES = np.arange(12.0).reshape(6, 2)
+
+
 @pytest.mark.parametrize(
-    ("changed", "what"),
+    ("values", "source", "made", "message"),
     [
-        ({"model": "2"}, "another training"),
-        ({"model": "2", "num_samples": 10}, "another training"),
-        ({"num_samples": 10}, "another num_samples"),
-        ({"names": ["z1"], "seed": 1}, "another names, seed"),
-        ({"dump": "2", "statistics": ["mean"]}, None),
+        ({"b_1": {"z1": VALUES}}, "other", {}, "b/latents: other, 8000 Hz, z1 .*a/latents: model, 8000 Hz, z1"),
+        ({"b_1": {"z2": VALUES}}, "model", {}, "b/latents: .* z2 .* only sets of one model"),
+        ({"b_1": {"z1": VALUES[:, :1]}}, "model", {}, r"b/latents: .* z1 \(D=1, hop 64 frames\)"),
+        ({"a_1": {"z1": VALUES}}, "model", {}, "b/latents: a_1 is in .*a/latents, too"),
+        # trained anew under the same name, or other samples
+        ({"b_1": {"z1": VALUES}}, "model", {"model": "2", "num_samples": 9}, "b/latents: made with another training"),
+        ({"b_1": {"z1": VALUES}}, "model", {"names": ["z1"], "seed": 1}, "with another names, seed than .*; run stage"),
     ],
 )
-def test_sets_are_of_one_training(store, tmp_path, changed, what):
-    """A model trained anew under the same name, or other samples, are not mixed with what was there."""
-    made = {"model": "1", "num_samples": 100, "names": None, "seed": 0, "dump": "1", "statistics": ["kl", "mean"]}
-    mark_done(store, made)
-    shutil.copytree(store, tmp_path / "t")
-    mark_done(tmp_path / "t", made | changed)
-    with pytest.raises(UserError, match=f"t: made with {what} than .*s; run stage 6") if what else nullcontext():
-        Store(tmp_path / "t").check_compatible(Store(store))
+def test_sets_that_do_not_belong_together(tmp_path, values, source, made, message):
+    known = {"model": "1", "num_samples": 100, "names": None, "seed": 0, "statistics": ["kl", "mean"]}
+    stores = [make(tmp_path, "a", {"a_1": {"z1": VALUES}})[0], make(tmp_path, "b", values, source=source)[0]]
+    mark_done(stores[0], known)
+    mark_done(stores[1], known | made)
+    with pytest.raises(UserError, match=message):
+        open_stores(stores)
+
+
+def test_statistics_may_differ_between_sets(tmp_path):
+    stores = [make(tmp_path, name, {f"{name}_1": {"z1": VALUES}})[0] for name in "ab"]
+    edit(stores[1] / "info.json", '"mean"', '"mean", "kl"')
+    mark_done(stores[1], {"statistics": ["kl", "mean"]})
+    assert [store.utterances for store in open_stores(stores)] == [["a_1"], ["b_1"]]
 
 
 def test_what_is_not_there_is_named(store):

@@ -1,5 +1,6 @@
 """Results, tables and whole experiments on disk, without any training."""
 
+import csv
 import io
 import json
 import math
@@ -7,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from speechlvm.bin import report
 from speechlvm.data.audio import write_wav
 from speechlvm.reporting.pictures import new_figure
 from speechlvm.utils.files import write_json
@@ -51,6 +53,30 @@ def write_table(tmp_path):
     return write
 
 
+@pytest.fixture
+def run(tmp_path):
+    """run(*options): stage 10 on exp/train with the tables of write_table; returns RESULTS.md."""
+    (tmp_path / "tables").mkdir(exist_ok=True)
+
+    def call(*options):
+        exp, out = tmp_path / "exp" / "train", tmp_path / "RESULTS.md"
+        report.main(["--exp", str(exp), "--tables", str(tmp_path / "tables"), "--out", str(out), *options])
+        return out.read_text(encoding="utf-8")
+
+    return call
+
+
+@pytest.fixture
+def records(tmp_path):
+    """records(name): the lines of a table's CSV."""
+
+    def read(name="T"):
+        with open(tmp_path / "exp/train/tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    return read
+
+
 def _curve(accuracy, chance, items=40):
     several = [round(accuracy - 0.002 * k, 4) for k in range(50)]
     return {
@@ -59,7 +85,7 @@ def _curve(accuracy, chance, items=40):
     }  # fmt: skip
 
 
-def _comparison(accuracies, chance, protocols):
+def _classification(accuracies, chance, protocols):
     """As stage 7 writes it: accuracy at k = 1 of each representation; speakers left out cost a tenth."""
     cost = {"leave_one_out": 0.0, "fit_on_all": -0.01, "leave_one_speaker_out": 0.1}
     return {
@@ -97,14 +123,14 @@ def png():
     return stream.getvalue()
 
 
-def _write_analyses(directory, accuracies, png):
+def _write_stage_7(directory, accuracies, png):
     """All analyses of stage 7, of representations with these accuracies at k = 1, and a picture of each."""
     both, all_of_them = ("leave_one_out", "fit_on_all"), ("leave_one_out", "fit_on_all", "leave_one_speaker_out")
     results = {
         "levels": {"representations": {name: _level(name, collapsed=name == "z2") for name in accuracies}},
-        "phones": {**_comparison(accuracies, 0.1, both), "folding": 61, "speaker": "s1"},
-        "gender": _comparison(accuracies, 0.6, all_of_them),
-        "height": {"groups": {"men": _comparison(accuracies, 0.4, all_of_them)}, "notes": ["none of women"]},
+        "phones": {**_classification(accuracies, 0.1, both), "folding": 61, "speaker": "s1"},
+        "gender": _classification(accuracies, 0.6, all_of_them),
+        "height": {"groups": {"men": _classification(accuracies, 0.4, all_of_them)}, "notes": ["none of women"]},
     }
     for name, result in results.items():
         write_json(directory / "analysis" / name / "result.json", {"analysis": name, "set": ["test"], **result})
@@ -136,22 +162,22 @@ def _tone(seconds, hertz):
 
 
 @pytest.fixture
-def write_findings(png):
-    """write_findings(directory, accuracies): all of stages 7 and 8, of representations with these accuracies at k = 1.
+def write_analyses(png):
+    """write_analyses(directory, accuracies): all of stages 7 and 8, of representations with these accuracies at k = 1.
 
     At k = 10 they are 0.018 less, and 0.1 less where speakers are left out; a probe's error rate is one less accuracy,
     and 0.02 more from its second seed.
     """
 
     def write(directory, accuracies):
-        _write_analyses(directory, accuracies, png)
+        _write_stage_7(directory, accuracies, png)
         _write_probes(directory, {name: 1 - accuracy for name, accuracy in accuracies.items()})
 
     return write
 
 
 @pytest.fixture
-def make_experiment(write_result, write_findings):
+def make_experiment(write_result, write_analyses):
     """make_experiment(name, extra): an experiment with everything, without training: its directory.
 
     Sounds are tones of 3, 3.25, ... seconds; `extra` are further entries of samples.json.
@@ -197,7 +223,7 @@ def make_experiment(write_result, write_findings):
             )
         write_json(directory / "samples" / "samples.json", entries)
         (directory / "samples" / "done.json").write_text("{}")
-        write_findings(directory, {"z1": 0.8, "z2": 0.5})
+        write_analyses(directory, {"z1": 0.8, "z2": 0.5})
         return directory
 
     return make

@@ -1,39 +1,16 @@
-"""What stage 10 makes of analyses and probes: means over seeds, tables, a figure; and what is said of damage."""
+"""What stage 10 makes of analyses and probes: means over seeds, tables, a figure; and how damage is reported."""
 
-import csv
 import json
 
 import pytest
 
-from speechlvm.bin import report
-from speechlvm.reporting.analysis_results import collect_findings, mean_curves
+from speechlvm.reporting.analysis_results import collect_analyses, mean_curves
 from speechlvm.utils.errors import UserError
 
 
 @pytest.fixture
 def root(tmp_path):
-    (tmp_path / "tables").mkdir()
     return tmp_path / "exp" / "train"
-
-
-@pytest.fixture
-def run(root, tmp_path):
-    """run(): stage 10; returns RESULTS.md and a reader of the tables' CSV."""
-
-    def records(name):
-        with open(root / "tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
-
-    def call():
-        out = tmp_path / "RESULTS.md"
-        try:
-            report.main(["--exp", str(root), "--tables", str(tmp_path / "tables"), "--out", str(out)])
-        finally:
-            call.text = out.read_text(encoding="utf-8")
-        return call.text
-
-    call.records = records
-    return call
 
 
 def line_of(section, *start):
@@ -52,9 +29,9 @@ LEVELS = "Latent space analysis: information, units in use, time scale"
 NEIGHBOURS = "Latent space analysis: phones and speakers"
 
 
-def test_one_seed_has_intervals(root, run, write_findings):
-    write_findings(root / "cwvae" / "seed1", {"z1": 0.8, "z2": 0.5})
-    write_findings(root / "spectra", {"mel": 0.9})
+def test_one_seed_has_intervals(root, run, write_analyses):
+    write_analyses(root / "cwvae" / "seed1", {"z1": 0.8, "z2": 0.5})
+    write_analyses(root / "spectra", {"mel": 0.9})
     text = run()
     levels, neighbours, probes = (section(text, title) for title in (LEVELS, NEIGHBOURS, "Probes"))
     assert line_of(levels, "cwvae", "z1") == ["cwvae", "z1", "250", "96", "30", "28", "21.500", "7754.4", "42.2", "1"]
@@ -73,36 +50,36 @@ def test_one_seed_has_intervals(root, run, write_findings):
     assert line_of(probes, "spectra", "mel")[2:] == ["11.0 +-1.4", "11.0 +-1.4", "90.0 +-0.0", "90.0 +-0.0"]
 
 
-def test_seeds_are_combined(root, run, write_findings):
-    write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
-    write_findings(root / "cwvae" / "seed2", {"z1": 0.6})
+def test_seeds_are_combined(root, run, records, write_analyses):
+    write_analyses(root / "cwvae" / "seed1", {"z1": 0.8})
+    write_analyses(root / "cwvae" / "seed2", {"z1": 0.6})
     text = run()
     assert line_of(section(text, NEIGHBOURS), "cwvae", "z1")[2] == "68.2 +-14.1"
     assert "standard deviation over seeds" in text
     assert line_of(section(text, LEVELS), "cwvae", "z1")[2:5] == ["250", "96", "30 +-0"]
     assert line_of(section(text, LEVELS), "cwvae", "z1")[6:] == ["21.500 +-0.000", "7754.4 +-0.0", "42.2 +-0.0", "2"]
-    gender = [record for record in run.records("neighbours") if record["subject"] == "gender"]
+    gender = [record for record in records("neighbours") if record["subject"] == "gender"]
     assert [record["protocol"] for record in gender] == ["leave_one_out", "leave_one_speaker_out"]
     assert float(gender[1]["accuracy"]) == pytest.approx(0.582)
     assert float(gender[1]["standard_deviation"]) == pytest.approx(0.2 / 2**0.5)
     assert {key: gender[0][key] for key in ("k", "seeds", "low", "chance", "items", "classes")} == {
         "k": "10", "seeds": "2", "low": "", "chance": "0.6", "items": "40", "classes": "2",
     }  # fmt: skip
-    [first, *_] = run.records("probes")
+    [first, *_] = records("probes")
     assert (first["task"], first["score"], first["size"], first["trainings"]) == ("units", "unit_error_rate", "10", "4")
     assert float(first["mean"]) == pytest.approx((0.2 + 0.22 + 0.4 + 0.42) / 4)
     latex = (root / "tables" / "neighbours.tex").read_text()
     assert r"68.2 $\pm$14.1" in latex and r"\multicolumn{2}{c}{gender [\%]}" in latex
-    [level] = run.records("levels")
+    [level] = records("levels")
     assert (level["kl_nats_per_step"], level["kl_nats_per_step_deviation"], level["collapsed"]) == ("21.5", "0.0", "0")
 
 
-def test_curves_are_means_and_drawn(root, run, write_findings):
-    write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
-    write_findings(root / "cwvae" / "seed2", {"z1": 0.6})
-    write_findings(root / "spectra", {"mel": 0.9, "mfcc": 0.85})
-    write_findings(root / "stcn" / "seed1", {f"z{level}": 0.5 for level in range(1, 7)})  # more than line styles
-    panels = mean_curves(collect_findings(root)[0])
+def test_curves_are_means_and_drawn(root, run, write_analyses):
+    write_analyses(root / "cwvae" / "seed1", {"z1": 0.8})
+    write_analyses(root / "cwvae" / "seed2", {"z1": 0.6})
+    write_analyses(root / "spectra", {"mel": 0.9, "mfcc": 0.85})
+    write_analyses(root / "stcn" / "seed1", {f"z{level}": 0.5 for level in range(1, 7)})  # more than line styles
+    panels = mean_curves(collect_analyses(root, []))
     assert list(panels) == [
         "phones, leave one out",
         "gender, leave one speaker out",
@@ -115,8 +92,8 @@ def test_curves_are_means_and_drawn(root, run, write_findings):
     assert sorted(path.name for path in (root / "figures").iterdir()) == ["neighbours.pdf", "neighbours.png"]
 
 
-def test_what_is_not_reached_and_chance(root, run, write_findings):
-    write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
+def test_what_is_not_reached_and_chance(root, run, records, write_analyses):
+    write_analyses(root / "cwvae" / "seed1", {"z1": 0.8})
     path = root / "cwvae" / "seed1" / "analysis" / "levels" / "result.json"
     result = json.loads(path.read_text())
     result["representations"]["z1"] |= {"autocorrelation_ms": None, "autocorrelation": [1.0] * 251}
@@ -133,11 +110,11 @@ def test_what_is_not_reached_and_chance(root, run, write_findings):
     heads = line_of(section(text, "Probes"), "experiment")
     assert heads[-3:] == ["frames: accuracy [%]: 2.5 min", "60 min", "all (80 min)"]
     assert "always the commonest phone" in text
-    assert run.records("levels")[0]["autocorrelation_ms"] == ""
+    assert records("levels")[0]["autocorrelation_ms"] == ""
 
 
-def test_nothing_found_leaves_no_trace(root, run, write_findings):
-    write_findings(root / "cwvae" / "seed1", {"z1": 0.8})
+def test_nothing_found_leaves_no_trace(root, run, write_analyses):
+    write_analyses(root / "cwvae" / "seed1", {"z1": 0.8})
     for name in ("analysis/levels", "analysis/phones", "analysis/gender", "analysis/height", "probes"):
         (root / "cwvae/seed1" / name / "done.json").unlink()  # interrupted
     assert "##" not in run() and [path.name for path in (root / "tables").iterdir()] == ["done.json"]
@@ -152,21 +129,22 @@ DAMAGE = {
 }
 
 
-def test_damage_is_named_and_all_else_is_written(root, run, write_findings):
+def test_damage_is_named_and_all_else_is_written(root, tmp_path, run, write_analyses):
     for name, (damage, _) in DAMAGE.items():
         directory = root / name.replace("/", "_") / "seed1"
-        write_findings(directory, {"z1": 0.8})
+        write_analyses(directory, {"z1": 0.8})
         path = directory / name / "result.json"
         value = json.loads(path.read_text())
         path.write_text(damage if isinstance(damage, str) else json.dumps({**value, **damage}))
     with pytest.raises(UserError, match=r"run stage 7 \(latent analysis\) again \(and 4 more; .*RESULTS.md lists all"):
         run()
-    faults = [line for line in run.text.splitlines() if line.startswith("Left out: ")]
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    left_out = [line for line in text.splitlines() if line.startswith("Left out: ")]
     for name, (_, message) in DAMAGE.items():
-        [fault] = [line for line in faults if f"/{name}/" in line]
-        assert message in fault and f"{name} and run stage " in fault
+        [error] = [line for line in left_out if f"/{name}/" in line]
+        assert message in error and f"{name} and run stage " in error
         experiment = name.replace("/", "_")
         titles = {"probes": "Probes", "analysis/levels": LEVELS}
         for title in (LEVELS, NEIGHBOURS, "Probes"):
-            is_there = f"| {experiment} " in section(run.text, title)
+            is_there = f"| {experiment} " in section(text, title)
             assert is_there != (title == titles.get(name)), (name, title)

@@ -33,22 +33,22 @@ def segments(axis):
     return [tuple(map(tuple, segment.round(6).tolist())) for group in found for segment in group]
 
 
-def test_bars_are_means_with_intervals_of_one_seed_and_deviations_of_several(write_result, tmp_path, axis):
+def test_bars_are_means_with_intervals_of_one_seed_and_stds_of_several(write_result, tmp_path, axis):
     for seed, bits in ((1, 12.0), (2, 12.2)):
         write_result("vrnn", -bits * BITS, seed, coding="mulaw", bound="elbo")
     write_result("lstm", -13 * BITS, coding="mulaw", bits_per_frame_interval=[12.5, 13.75])
     write_result("dmol", -15.5 * BITS, coding="mulaw", system="dmol", bits_per_frame_interval=None)
     write_result("other", -9 * BITS, coding="linear")
-    cells, _ = collect(tmp_path / "exp/train")
-    drawn = axis(figures.bits_figure, cells, "test", ["mulaw"])
+    scores = collect(tmp_path / "exp/train", [])
+    drawn = axis(figures.bits_figure, scores, "test", ["mulaw"])
     assert [label.get_text() for label in drawn.get_yticklabels()] == ["dmol", "lstm", "vrnn"]  # the best on top
     assert [bar.get_width() for bar in drawn.patches] == pytest.approx([15.5, 13.0, 12.1])
     assert [text.get_text() for text in drawn.texts] == ["15.50", "13.00", "≤ 12.10"]
     assert [bar.get_facecolor()[:3] == (0.75,) * 3 for bar in drawn.patches] == [True, False, False]
-    deviation = 0.2 / math.sqrt(2)
+    std = 0.2 / math.sqrt(2)
     dmol, lstm, vrnn = segments(drawn)
     assert (dmol, lstm) == (((15.5, 0), (15.5, 0)), ((12.5, 1), (13.75, 1)))
-    assert [x for x, _ in vrnn] == pytest.approx([12.1 - deviation, 12.1 + deviation], abs=1e-5)
+    assert [x for x, _ in vrnn] == pytest.approx([12.1 - std, 12.1 + std], abs=1e-5)
     assert drawn.get_xlim()[0] == pytest.approx(11.1) and "mulaw cells" in drawn.get_xlabel()
 
 
@@ -59,8 +59,8 @@ def test_a_sweep_has_a_line_for_each_set_and_whiskers_where_there_are_seeds(writ
     write_result("s1", 5.0, folder="score_dev", set="dev")
     rows = [{"system": "x", "experiment": f"s{at}", "at": at} for at in (3, 2, 1)]
     [table] = load_tables(write_table(rows, axis="layers", sets=["test", "dev"]))
-    cells, _ = collect(tmp_path / "exp/train")
-    drawn = axis(figures.sweep_figure, table, sweep(compare(table, cells, "train")))
+    scores = collect(tmp_path / "exp/train", [])
+    drawn = axis(figures.sweep_figure, table, sweep(compare(table, scores, "train")))
     lines = {line.get_label(): line.get_xydata().tolist() for line in drawn.lines if line.get_label()[0] != "_"}
     assert lines == {"test": [[1, 15], [3, -30]], "dev": [[1, 5]]}
     [(low, high)] = segments(drawn)

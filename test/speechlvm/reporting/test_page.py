@@ -12,8 +12,6 @@ import soundfile
 
 from speechlvm.bin import page
 from speechlvm.data.audio import read_audio
-from speechlvm.reporting.formats import Column
-from speechlvm.reporting.html import Markup, element, table
 from speechlvm.utils.errors import UserError
 
 VOID = {"meta", "img", "link"}
@@ -58,7 +56,7 @@ def test_one_file_holds_everything(make_experiment):
     read = Reader(make(directory))
     assert read.text("h1") == ["cwvae/seed1, trained on train"]
     assert read.text("h2") == ["Model", "Scores", "Training", "Samples", "Latents", "Probes"]
-    assert read.text("h3")[:3] == ["Prior samples", "Continuations", "One level drawn anew: z2"]
+    assert read.text("h3")[:3] == ["Prior samples", "Continuations", "One level redrawn: z2"]
     assert [a["href"] for a in read.all("a")] == [
         "#main", "#model", "#scores", "#training", "#samples", "#latents", "#probes",
     ]  # fmt: skip
@@ -69,6 +67,7 @@ def test_one_file_holds_everything(make_experiment):
     pictures = read.all("img")
     assert len(pictures) == 1 + 4 + 4  # learning curve, sounds, analyses
     assert all(picture["alt"].strip() for picture in pictures)
+    assert ("th", {"colspan": "2", "scope": "colgroup"}) in read.elements  # both sizes of the probes' training data
     words = " ".join(data for _, data in read.texts)
     for piece in ("12 345", "≤ 12.500 bits per frame", "Best on the validation set after 300 steps",
                   "level z2; temperature 0.8; of u1, u2; to compare with prior_0", "Drawn from the model.",
@@ -170,12 +169,12 @@ def test_what_is_damaged_is_named_and_all_else_is_shown(make_experiment):
         (directory / name).write_text("{")
     for _ in range(2):  # it is not taken for complete
         with pytest.raises(
-            UserError, match=f"{names[0]}: not valid JSON.*2 more; the page .*; everything else is on .*index.html"
+            UserError, match=f"{names[0]}: not valid JSON.*2 more; .*index.html lists all.*else is in .*index.html"
         ):
             make(directory)
     read = Reader((directory / "index.html").read_text(encoding="utf-8"))
-    faults = [data for _, data in read.texts if data.startswith("Left out: ")]
-    assert [sum(name in fault for fault in faults) for name in names] == [1, 1, 1]
+    errors = [data for _, data in read.texts if data.startswith("Left out: ")]
+    assert [sum(name in error for error in errors) for name in names] == [1, 1, 1]
     assert read.text("h2") == ["Model", "Scores", "Training", "Samples", "Latents", "Probes"]
 
 
@@ -193,16 +192,3 @@ def test_a_sound_that_is_gone_is_named_and_its_picture_shown(make_experiment, pn
 def test_a_directory_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no such directory"):
         page.main(["--exp", str(tmp_path / "none")])
-
-
-def test_elements():
-    assert element(
-        "a", "<&>", [1, None, Markup("<b>")], href='"', class_="x", aria_label="y", hidden=True, id=None
-    ) == ('<a href="&quot;" class="x" aria-label="y" hidden>&lt;&amp;&gt;1<b></a>')
-    assert element("img", alt="") == '<img alt="">'
-    heads = [Column("a"), Column("b", "of <x>", number=True), Column("c", "of <x>")]
-    assert (
-        '<thead><tr><td colspan="1"></td><th colspan="2" scope="colgroup">of &lt;x&gt;</th></tr>'
-        '<tr><th scope="col">a</th><th scope="col" class="number">b</th><th scope="col">c</th></tr></thead>'
-        '<tbody><tr><th scope="row">x</th><td class="number">&lt;1</td><td>y</td></tr></tbody>'
-    ) in table(heads, [["x", "<1", "y"]], "caption")

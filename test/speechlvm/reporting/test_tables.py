@@ -8,16 +8,15 @@ import pytest
 import torch
 
 from speechlvm.bin import report
-from speechlvm.distributions import DISTRIBUTIONS
 from speechlvm.distributions.gaussian import Gaussian, GaussianMixture
 from speechlvm.reporting.collect import collect
 from speechlvm.reporting.compare import compare, sweep
-from speechlvm.reporting.render import bits_overview, published_table
+from speechlvm.reporting.document import bits_overview
+from speechlvm.reporting.published import published_grid
 from speechlvm.reporting.tables import Row, choose, load_tables
 from speechlvm.utils.errors import ConfigError
 
-EGS = Path(__file__).resolve().parents[3] / "egs"
-TIMIT_TABLES = EGS / "timit/conf/tables"
+TIMIT_TABLES = Path(__file__).resolve().parents[3] / "egs/timit/conf/tables"
 # Source A, Table 5, as printed, by minimal standard deviation.
 PRINTED = {1: -45367, 0.5: -11146, 0.1: 68307, 0.05: 102525, 0.01: 181979, 0.005: 216198, 0.001: 295651}
 
@@ -35,13 +34,14 @@ def lines_of(text):
 
 
 def shown(tmp_path, chosen):
-    return lines_of(published_table(compare(chosen, cells_of(tmp_path), "train")))
+    return lines_of(published_grid(compare(chosen, scores_in(tmp_path), "train")).markdown())
 
 
-def cells_of(tmp_path):
-    cells, faults = collect(tmp_path / "exp" / "train")
-    assert faults == []
-    return cells
+def scores_in(tmp_path):
+    errors = []
+    scores = collect(tmp_path / "exp" / "train", errors)
+    assert errors == []
+    return scores
 
 
 def test_marks_outputs_and_blanks_of_densities(tmp_path, write_result, table):
@@ -78,30 +78,22 @@ def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_resul
     assert [row["test: ours"] for row in shown(tmp_path, table(rows))] == ["75", ""]
 
 
-def test_a_tighter_bound_stands_for_the_elbo_and_seeds_are_averaged(tmp_path, write_result, table):
+def test_the_bound_with_the_most_samples_stands_for_a_system_and_seeds_are_averaged(tmp_path, write_result, table):
     for seed, nats in ((1, 10.0), (2, 30.0)):
-        write_result("a", nats - 5, seed, bound="elbo")
-        write_result("a", nats, seed, folder="score_test_iwae9", bound="iwae-9")
+        write_result("a", nats - 50, seed, bound="elbo")
+        for samples in (5, 64, 100):  # the largest is neither the first nor the last by name
+            write_result("a", nats + 1 - 100 / samples, seed, f"score_test_iwae{samples}", bound=f"iwae-{samples}")
     [row] = shown(tmp_path, table([{"system": "VRNN", "experiment": "a"}]))
-    assert (row["test: ours"], row["seeds"]) == (">=20 +-14", "2")
-    assert row["bound"] == "IWAE-9"
-
-
-def test_the_tightest_bound_has_the_most_samples(tmp_path, write_result, table):
-    for samples, nats in ((5, 20.0), (64, 30.0), (100, 40.0)):  # neither the first nor the last by name
-        write_result("a", nats, folder=f"score_test_iwae{samples}", bound=f"iwae-{samples}")
-    write_result("a", 10.0, bound="elbo")
-    [row] = shown(tmp_path, table([{"system": "VRNN", "experiment": "a"}]))
-    assert (row["test: ours"], row["bound"], row["seeds"]) == (">=40", "IWAE-100", "1")
+    assert (row["test: ours"], row["seeds"], row["bound"]) == (">=20 +-14", "2", "IWAE-100")
 
 
 def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
     for seed, nats in ((1, 10.0), (2, 30.0)):
         for folder in ("score_test", "score_test_iwae64"):
             write_result("a", nats, seed, folder=folder)
-    [cell] = cells_of(tmp_path)
-    assert [result.nats_per_utterance for result in cell.results] == [10.0, 30.0]
-    assert cell.std("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
+    [score] = scores_in(tmp_path)
+    assert [result.nats_per_utterance for result in score.results] == [10.0, 30.0]
+    assert score.std("nats_per_utterance") == pytest.approx(20 / math.sqrt(2))
 
 
 def test_published_figures_have_the_digits_of_the_papers(tmp_path, table):
@@ -144,7 +136,7 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
     codings = {"worse": "mulaw", "pcm": "linear", "softmax": "mulaw8", "better": "mulaw"}
     for (name, coding), nats in zip(codings.items(), (-1500.0, -900.0, -300.0, -1400.0), strict=True):
         write_result(name, nats, coding=coding)
-    lines = lines_of(bits_overview(cells_of(tmp_path)))
+    lines = lines_of(bits_overview(scores_in(tmp_path)))
     assert [line["experiment"] for line in lines] == ["pcm", "better", "worse", "softmax"]
 
 
@@ -159,7 +151,7 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
         ({"rows": [{"system": "x", "experiment": "a", "published": {"dev": 1}}]}, "a: published on dev; sets are test"),
         *[
             ({"rows": [{"system": "x", "experiment": "a", "root": root}]}, f"root '{root}' with experiment 'a'")
-            for root in ("/exp/train", "~/exp", "../..", "exp/../train", "exp/", "a b")
+            for root in ("/exp/train", "exp/../train", "a b")
         ],
         ({"rows": [{"system": "x", "minimum_std": 0.5, "root": "exp/b"}]}, "root 'exp/b' with experiment ''"),
         ({"rows": [{"system": "x"}]}, "give either an experiment or a minimum_std"),
@@ -175,44 +167,36 @@ def test_contradictions_are_refused(change, message, table):
         table(**{"rows": [{"system": "x", "experiment": "a"}], **change})
 
 
-def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result, table):
+def test_a_sweep_is_a_table_and_a_figure_of_what_exists(tmp_path, write_result, table, run):
     rows = [{"system": "x", "experiment": f"s{at}", "at": at} for at in (3, 1, 2)]
     chosen = table(rows, axis="layers")
     folder = tmp_path / "exp" / "train" / "figures"
-    (tmp_path / "exp" / "train").mkdir(parents=True)
-    options = ["--exp", tmp_path / "exp" / "train", "--tables", tmp_path / "tables", "--out", tmp_path / "R.md"]
-    report.main([str(option) for option in options])
+    run()
     assert sweep(compare(chosen, [], "train")) == {} and not folder.exists()
     write_result("s3", 30.0, bound="elbo")
     write_result("s1", 10.0, bound="elbo")
     write_result("s2", -99.0, coding="mulaw")  # not of this table
-    report.main([str(option) for option in options])
+    run()
     assert (folder / "T.png").read_bytes().startswith(b"\x89PNG")
-    [(name, places)] = sweep(compare(chosen, cells_of(tmp_path), "train")).items()
+    pdf = (folder / "T.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf  # so that the same figure gives the same bytes
+    [(name, places)] = sweep(compare(chosen, scores_in(tmp_path), "train")).items()
     assert name == "test"
-    assert [(at, cell.mean("nats_per_utterance")) for at, cell in places] == [(1, 10.0), (3, 30.0)]
+    assert [(at, score.mean("nats_per_utterance")) for at, score in places] == [(1, 10.0), (3, 30.0)]
 
 
-def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_result, table):
+def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_result, table, run):
     write_result("a", 10.0)
     table([{"system": "x", "experiment": "a"}], note="mind the gap")
     for name, bits in (("a", None), ("b", 3.0)):
         path = tmp_path / "exp" / "train" / name / "seed1" / "history.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"step": 1, "seconds": 60, "bits_per_frame": bits, "nats_per_frame": 1.0}) + "\n")
-    root = tmp_path / "exp" / "train"
-    report.main(["--exp", str(root), "--tables", str(tmp_path / "tables"), "--out", str(tmp_path / "R.md")])
-    assert "\n\nmind the gap\n" in (tmp_path / "R.md").read_text(encoding="utf-8")
-    assert sorted(path.name for path in (root / "figures").iterdir()) == [
+    assert "\n\nmind the gap\n" in run()
+    assert sorted(path.name for path in (tmp_path / "exp" / "train" / "figures").iterdir()) == [
         "learning_curves.pdf", "learning_curves.png",
         "learning_curves_densities.pdf", "learning_curves_densities.png",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("directory", sorted(EGS.glob("*/conf/tables")), ids=lambda path: path.parts[-3])
-def test_tables_of_all_recipes_can_be_read(directory):
-    outputs = {row.distribution for each in load_tables(directory) for row in each.rows}
-    assert outputs <= {None, *DISTRIBUTIONS}
 
 
 def test_a_table_has_the_name_of_its_file(write_table):
@@ -228,7 +212,7 @@ def test_a_table_has_the_name_of_its_file(write_table):
 def test_table_5_is_that_of_the_paper(tmp_path):
     [chosen] = choose(load_tables(TIMIT_TABLES), ["A5"])
     assert {row.minimum_std: row.published["paper"] for row in chosen.rows} == PRINTED
-    rows = lines_of(published_table(compare(chosen, [], "train")))
+    rows = lines_of(published_grid(compare(chosen, [], "train")).markdown())
     label = "paper (49367.3 frames per utterance): published"
     assert [int(row[label]) for row in rows] == list(PRINTED.values())
     ours = [float(row["ours"]) for row in rows]

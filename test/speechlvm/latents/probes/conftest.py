@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from imitations.representations import write_store
 
 from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
-from speechlvm.latents.store import Representation, merge
-from speechlvm.latents.store import write as write_store
-from speechlvm.utils.files import mark_done
+from speechlvm.latents.store import Representation
 
 PHONES = ("aa", "b", "d", "iy", "k", "s")
 WORDS = {"aa": "an", "b": "bee", "d": "do", "iy": "ear", "k": "key", "s": "see"}
@@ -40,9 +39,7 @@ def write_set(root, name, items, hop=HOP, rate_hz=16000, source="model", labels=
     dimensions = next(iter(items.values()))[0].shape[1]
     known = [Representation(copy, "latent", hop, hop / 2, dimensions) for copy in copies]
     values = [(u, {r.name: {"mean": item[0].astype(np.float32)} for r in known}) for u, item in items.items()]
-    write_store(store, 1, values, known, {})
-    merge(store, 1, {"source": source, "set": name, "rate_hz": rate_hz, "data_hash": "0"})
-    mark_done(store, {"items": sorted(items)})
+    write_store(store, values, known, source=source, set=name, rate_hz=rate_hz)
     columns = {"phones": {u: item[1] for u, item in items.items() if item[1]}}
     columns["text"] = {u: item[2] for u, item in items.items() if item[2]}
     write_data_dir(

@@ -57,16 +57,16 @@ def test_moments_are_those_of_all_steps(tmp_path, known):
     frames = {u: len(item[0]) * 128 for u, item in items.items()}
     features = Features("z1", [store], frames, 256)
     everything = np.concatenate([features[u] for u in items])
-    mean, deviation = features.moments(items)
+    mean, std = features.moments(items)
     np.testing.assert_allclose(mean, everything.mean(0), atol=1e-5)
-    np.testing.assert_allclose(deviation, everything.std(0), atol=1e-5)
+    np.testing.assert_allclose(std, everything.std(0), atol=1e-5)
 
 
 def test_a_constant_dimension_becomes_zero(tmp_path, known):
     items = {"train-0": (np.full((20, 1), 7.0), [], "a")}
     features = Features("z1", [Store(known.write_set(tmp_path, "train", items)[0])], {"train-0": 2560}, 256)
-    mean, deviation = features.moments(items)
-    assert np.abs((features["train-0"] - mean) / deviation).max() < 1e-3
+    mean, std = features.moments(items)
+    assert np.abs((features["train-0"] - mean) / std).max() < 1e-3
 
 
 def test_features_beyond_the_cache_are_read_again(tmp_path, known, monkeypatch):

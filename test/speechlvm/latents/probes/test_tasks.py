@@ -59,14 +59,14 @@ def test_units_and_words_by_hand():
     text = ["ab ab cd", "ab"]
     known = task("units", text=text, units=train_units(text, 6))
     scores = known.score([["▁", "a", "b", "▁", "c"], ["▁", "d"]], [["▁", "a", "▁", "b", "▁", "c"], ["▁", "d"]])
-    assert scores == {"unit_error_rate": 1 / 7, "word_error_rate": 2 / 3}  # "ab c d" heard as "a b c d"
+    assert scores == {"unit_error_rate": 1 / 7, "word_error_rate": 2 / 3}  # "ab c d" decoded as "a b c d"
 
 
 def test_greedy_decoding_joins_what_no_blank_divides():
     known = task("phones", [segments("aa 512 b 1024")])
     best = torch.tensor([[1, 1, 0, 1, 2, 2, 0, 0, 2], [0, 0, 2, 1, 0, 0, 1, 1, 1]])
     outputs = torch.nn.functional.one_hot(best, 3).float()
-    assert known.heard(outputs, [9, 3]) == [["aa", "aa", "b", "b"], ["b"]]
+    assert known.decode(outputs, [9, 3]) == [["aa", "aa", "b", "b"], ["b"]]
 
 
 def test_ctc_loss_is_minus_the_logarithm_of_all_paths():

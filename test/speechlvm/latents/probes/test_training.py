@@ -8,13 +8,13 @@ import torch
 
 from speechlvm.data.kaldi.directory import Segment, load_data_dir
 from speechlvm.latents.probes.networks import Recogniser
-from speechlvm.latents.probes.runs import Probing, Run
+from speechlvm.latents.probes.runs import ProbeRun, Probing
 from speechlvm.latents.probes.training import Settings
 from speechlvm.utils.errors import UserError
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(steps=180, batch_steps=300, hidden=32, learning_rate=0.01)
-PHONES_OF_ALL = Run("z1", "phones", "all", 1)
+PHONES_OF_ALL = ProbeRun("z1", "phones", "all", 1)
 
 
 def probing(known, root, sets, tasks=("phones",), vocabulary=20, **options):
@@ -26,7 +26,7 @@ def test_ten_utterances_are_learned_by_heart(tmp_path, known):
     result = probes.execute(PHONES_OF_ALL, SETTINGS, CPU)
     assert result["phone_error_rate"] == 0.0 == result["valid"]["phone_error_rate"]
     assert result["utterances"] == 10 and 0 < result["best_step"] <= 180
-    units = probes.execute(Run("z1", "units", "all", 1), SETTINGS, CPU)
+    units = probes.execute(ProbeRun("z1", "units", "all", 1), SETTINGS, CPU)
     assert units["unit_error_rate"] == 0.0 == units["word_error_rate"]
 
 
@@ -60,9 +60,9 @@ def test_a_linear_probe_reaches_the_bayes_accuracy(tmp_path, known, distance):
         for place, name in enumerate(("train", "valid", "test"))
     }
     probes = probing(known, tmp_path, sets, ("frames",), hop=256, labels=("phones",))
-    result = probes.execute(Run("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
+    result = probes.execute(ProbeRun("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
     bayes = (1 + math.erf(distance / math.sqrt(2))) / 2
-    assert result["accuracy"] == pytest.approx(bayes, abs=0.02)  # 4 000 steps: a deviation of 0.008
+    assert result["accuracy"] == pytest.approx(bayes, abs=0.02)  # 4 000 steps: a standard deviation of 0.008
 
 
 def test_a_linear_probe_cannot_tell_what_lies_on_both_sides(tmp_path, known):
@@ -75,7 +75,7 @@ def test_a_linear_probe_cannot_tell_what_lies_on_both_sides(tmp_path, known):
             middle = np.array([s.label == "aa" for s in segments])
             items[u] = np.where(middle, 0.0, sides)[:, None], segments, text
     probes = probing(known, tmp_path, sets, ("frames",), hop=256, labels=("phones",))
-    result = probes.execute(Run("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
+    result = probes.execute(ProbeRun("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
     assert result["accuracy"] < 0.8
 
 
@@ -86,7 +86,7 @@ def test_a_run_is_a_function_of_its_seed_alone(tmp_path, known):
     first = probes.execute(PHONES_OF_ALL, short, CPU)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    probes.execute(Run("z1", "phones", "all", 2), short, CPU)
+    probes.execute(ProbeRun("z1", "phones", "all", 2), short, CPU)
     assert probes.execute(PHONES_OF_ALL, short, CPU) == first
 
 
@@ -108,7 +108,7 @@ def test_outputs_do_not_depend_on_the_batch():
     torch.testing.assert_close(together[1:, :4], alone, rtol=0, atol=1e-12)
 
 
-def test_both_directions_are_heard():
+def test_both_directions_are_used():
     torch.manual_seed(0)
     network = Recogniser(3, 5, 4).eval()
     features = torch.randn(1, 12, 3, requires_grad=True)

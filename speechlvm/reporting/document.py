@@ -1,0 +1,210 @@
+"""RESULTS.md: the papers' tables next to our scores, all scores, and latent space analysis."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from speechlvm.coding import CONTINUOUS, PCM_CODINGS
+from speechlvm.reporting.collect import Score
+from speechlvm.reporting.compare import ComparedTable
+from speechlvm.reporting.formats import Column, Grid, markdown_table
+from speechlvm.reporting.published import TRAINING, mean_and_std, number, published_grid, training_cells
+
+PCM_BITS = 16
+LN2 = math.log(2.0)
+
+
+# --- All scores -------------------------------------------------------------------------------------------------------
+
+
+def bits_overview(scores: list[Score]) -> str:
+    """Every probability on one set, best first: bits under each coding, share of 16-bit PCM, parameters, training."""
+    codings = sorted({score.coding for score in scores})
+    experiments: dict[str, dict[str, Score]] = {}
+    for score in scores:
+        experiments.setdefault(score.experiment, {})[score.coding] = score
+    header = ["experiment", *[f"{coding} [bpf]" for coding in codings], "bound", "95 % interval", "PCM rate"]
+    header += ["KL [bpf]", "parameters", *(column.name for column in TRAINING)]
+    rows = []
+    for experiment in sorted(experiments, key=lambda e: _sort_key(experiments[e])):
+        by_coding = experiments[experiment]
+        main = by_coding.get("mulaw", next(iter(by_coding.values())))
+        interval = main.first.bits_per_frame_interval
+        pcm = [by_coding[c].mean("bits_per_frame") for c in PCM_CODINGS if c in by_coding]
+        kl = main.kl_nats_per_frame
+        rows.append(
+            [
+                experiment,
+                *[mean_and_std(by_coding[c], "bits_per_frame") if c in by_coding else "" for c in codings],
+                main.bound,
+                f"{interval[0]:.3f} - {interval[1]:.3f}" if len(main.results) == 1 and interval else "",
+                f"{100 * min(pcm) / PCM_BITS:.1f} %" if pcm else "",
+                "" if kl is None else f"{kl / LN2:.3f}",
+                str(main.first.parameters or ""),
+                *training_cells(main),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def _sort_key(by_coding: dict[str, Score]) -> tuple[float, float]:
+    bits = {coding: score.mean("bits_per_frame") for coding, score in by_coding.items()}
+    other = 0.0 if any(coding in bits for coding in PCM_CODINGS) else math.inf
+    return bits.get("mulaw", other), min(bits.values())
+
+
+def densities_overview(scores: list[Score]) -> str:
+    """Every density on one set, most likely first: nats, bound, output with its floor, parameters, training."""
+    header = ["experiment", "nats per utterance", "nats per frame", "bound", "output", "KL [nats per frame]"]
+    header += ["parameters", *(column.name for column in TRAINING)]
+    rows = []
+    for score in sorted(scores, key=lambda score: (-score.mean("nats_per_frame"), score.experiment)):
+        kl = score.kl_nats_per_frame
+        rows.append(
+            [
+                score.experiment,
+                mean_and_std(score, "nats_per_utterance"),
+                mean_and_std(score, "nats_per_frame", lambda value, _: f"{value:.3f}"),
+                score.bound,
+                score.output,
+                "" if kl is None else f"{kl:.3f}",
+                str(score.first.parameters or ""),
+                *training_cells(score),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def overviews(scores: list[Score]) -> list[str]:
+    """All scores, set by set: title, table, and what preparing the set has left out."""
+    parts = []
+    kinds = (("pmf", "results", bits_overview), ("density", "densities", densities_overview))
+    for name, (unit, what, overview) in itertools.product(sorted({score.set for score in scores}), kinds):
+        here = [score for score in scores if score.set == name and score.first.unit == unit]
+        if here:
+            size = f"({here[0].first.utterances} utterances, {here[0].first.frames} frames)"
+            parts += [f"## All {what} on `{name}` {size}", overview(here), *_preparation(here)]
+    return parts
+
+
+def scores_grid(scores: list[Score]) -> Grid:
+    """Scores of one experiment, for its page and its model card."""
+    names = {"set": False, "coding": False, "likelihood": True, "95 % interval": True, "bound": False}
+    names |= dict.fromkeys(("KL", "utterances", "frames"), True)
+    rows = []
+    for score in scores:
+        result, density = score.first, score.first.unit == "density"
+        unit = "nats_per_utterance" if density else "bits_per_frame"
+        interval, kl = result.bits_per_frame_interval, score.kl_nats_per_frame
+        rows.append(
+            [
+                score.set,
+                score.coding,
+                f"{score.symbol}{number(score.mean(unit), unit)} {unit.replace('_', ' ')}",
+                f"{interval[0]:.3f} - {interval[1]:.3f}" if interval else "",
+                score.bound,
+                "" if kl is None else f"{kl:.3f} nats per frame" if density else f"{kl / LN2:.3f} bits per frame",
+                str(result.utterances),
+                str(result.frames),
+            ]
+        )
+    columns = [Column(name, number=numeric) for name, numeric in names.items()]
+    return Grid("scores", "Likelihoods: of bits less is better, of nats more", columns, rows)
+
+
+# --- RESULTS.md -------------------------------------------------------------------------------------------------------
+
+
+def _explanations(tables: list[ComparedTable], scores: list[Score]) -> str:
+    """What the tables' signs and units mean: those that occur."""
+    rows = [row for table in tables for row in table.rows]
+    everything = [*scores, *(score for row in rows for score in row.scores.values())]
+    marks = {score.sign for score in everything} | {row.row.mark for row in rows if row.row.published}
+    codings = {score.coding for score in everything} | {table.table.coding for table in tables}
+    discrete, densities = codings - {CONTINUOUS}, CONTINUOUS in codings
+    sentences = {
+        "bpf = bits per frame (one waveform sample).": discrete,
+        "`<=`: an upper bound on bits.": discrete and "<=" in marks,
+        "`>=`: a lower bound on nats.": densities and ">=" in marks,
+        "Bounds are the one-sample ELBO as in the papers, or the importance-weighted one of K samples (IWAE-K).": (
+            marks & {"<=", ">="}
+        ),
+        "`+-`: standard deviation over seeds, after their mean.": any(len(score.results) > 1 for score in everything),
+        "mulaw bits are bits of 16-bit mu-law codes as in source A.": "mulaw" in codings,
+        "linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with FLAC (linear: code length of its "
+        "files).": codings & set(PCM_CODINGS),
+        "mulaw8 bits are of 8-bit codes and compare with nothing else here.": "mulaw8" in codings,
+        "Nats are of the density of normalised values, which nothing but the least standard deviation of the output "
+        "keeps from growing without limit.": densities,
+        "Training and steps are those after which the model was best on the validation set.": any(
+            score.first.steps is not None for score in everything
+        ),
+    }
+    return " ".join(sentence for sentence, wanted in sentences.items() if wanted)
+
+
+def _other_data(scores: list[Score]) -> list[str]:
+    """A line for each set that changed between scores, for instance because it was prepared again."""
+    hashes: dict[str, dict[str | None, list[str]]] = {}
+    for score in scores:
+        for result in score.results:
+            experiment = "/".join(filter(None, (score.root, score.experiment)))
+            hashes.setdefault(score.set, {}).setdefault(result.data_hash, []).append(experiment)
+    lines = []
+    for name, found in hashes.items():
+        most = max(found, key=lambda data: len(found[data]))
+        others = sorted({experiment for data in found if data != most for experiment in found[data]})
+        if others:
+            lines.append(f"`{name}` changed since these were scored: {', '.join(others)}; score them again.")
+    return lines
+
+
+def _preparation(scores: list[Score]) -> list[str]:
+    """What was left out, converted and tolerated when the data of some scores were prepared."""
+    lines: list[str] = []
+    for told in (result.preparation for score in scores for result in score.results):
+        parts = [f"{told.rejected} audio files that cannot be used were left out (rejected.tsv)"] * bool(told.rejected)
+        parts += [f"{count} were converted ({kind})" for kind, count in sorted(told.converted.items())]
+        parts += [f"{count} {kind}" for kind, count in sorted(told.tolerated.items())]
+        line = f"In preparing the corpus: {'; '.join(parts)}."
+        if parts and line not in lines:
+            lines.append(line)
+    return lines
+
+
+def document(
+    tables: list[ComparedTable],
+    scores: list[Score],
+    analyses: Sequence[Grid],
+    train_set: str,
+    command: str,
+    errors: list[str],
+) -> str:
+    """The whole of RESULTS.md.
+
+    Args:
+        tables: the chosen ones.
+        scores: the recipe's own, and those of the roots that rows name.
+        analyses: tables of the recipe's own latent space analysis.
+        train_set: what they were trained on.
+        command: that made them.
+        errors: a line for each file that cannot be used.
+    """
+    parts = [f"# Results (trained on `{train_set}`)", f"Made by `{command}`."]
+    parts += [text for text in (_explanations(tables, scores),) if text]
+    parts += [f"Left out: {error}." for error in errors]
+    parts += _other_data(scores)
+    for table in tables:
+        grid = published_grid(table)
+        parts += [f"## {grid.title}", grid.markdown()]
+        parts += [grid.note] if grid.note else []
+        parts += [
+            f"Blank, though scored: `{experiment}` on `{name}` has the output {found}."
+            for experiment, name, found in table.misplaced
+        ]
+    parts += overviews([score for score in scores if not score.root])
+    for grid in analyses:
+        parts += [f"## {grid.title}", grid.note, grid.markdown()]
+    return "\n\n".join(parts) + "\n"
