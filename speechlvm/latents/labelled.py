@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.directory import DataDirectory, Interval
 from speechlvm.latents.store import Store
 from speechlvm.utils.errors import UserError
 
@@ -147,7 +147,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
     return _averages(sets, pieces)
 
 
-Piece = tuple[Segment | None, str]
+Piece = tuple[Interval | None, str]
 """A stretch of an utterance, or None for all of it, and its class."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from programs import call
 
 from speechlvm.bin import probe
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, write_data_dir
 from speechlvm.latents.probes.units import load_units
 from speechlvm.latents.store import Representation, merge
 from speechlvm.latents.store import write as write_store
@@ -42,7 +42,7 @@ def write_set(root, name, utterances, rate_hz=16000):
     write_store(root / f"latents_{name}", 1, values, Z, {})
     merge(root / f"latents_{name}", 1, {"source": "m", "set": name, "rate_hz": rate_hz, "data_hash": "0"})
     mark_done(root / f"latents_{name}", {"items": items})
-    phones = [Segment(0, 3000, "h#"), Segment(3000, 6000, "aa"), Segment(6000, 8192, "s")]
+    phones = [Interval(0, 3000, "h#"), Interval(3000, 6000, "aa"), Interval(6000, 8192, "s")]
     data = DataDirectory(
         utt2spk=dict.fromkeys(items, name),
         wav={u: root / f"{u}.wav" for u in items},
