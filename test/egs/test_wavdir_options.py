@@ -45,9 +45,9 @@ NOT_INTEGERS = "1 file whose samples are not 16-bit integers, so that their bits
 CHOICES = {
     "streamed": (
         wave(size=0xFFFFFFFF),
-        "{path}: header says 2147483647 samples, found 4800, as after writing to a pipe; a truncated file looks the "
+        ("{path}: header says 2147483647 samples, found 4800, as after writing to a pipe; a truncated file looks the "
         "same; if it is complete, convert it, for example with: sox --ignore-length {source} {target}; or "
-        "treat all such files as complete, by --allow_streamed true",
+        "treat all such files as complete, by --allow_streamed true"),
         ("--allow_streamed", "true"), SAMPLES, "wav of unknown length, 1 channel",
     ),
     "24 bits": (
@@ -55,13 +55,13 @@ CHOICES = {
         ("--bits", "16"), SAMPLES, "wav 24-bit, 1 channel",
     ),
     "stereo": (
-        wave(STEREO, channels=2), "1 file with several channels: {path}; take one with --channel 0 (or another), or "
-        "the mean with --channel mix, or move them away",
+        wave(STEREO, channels=2), ("1 file with several channels: {path}; take one with --channel 0 (or another), or "
+        "the mean with --channel mix, or move them away"),
         ("--channel", "1"), SAMPLES[2400:], "wav 16-bit, 2 channels",
     ),
     "beyond full scale": (
-        floats(0, -0.5, 1.5), "{path}: 1 samples beyond full scale (peak 1.500); scale the recording down, or clip "
-        "them by --clip true",
+        floats(0, -0.5, 1.5), ("{path}: 1 samples beyond full scale (peak 1.500); scale the recording down, or clip "
+        "them by --clip true"),
         ("--bits", "16", "--clip", "true"), [0, -16384, 32767], "wav 32-bit float, 1 channel",
     ),
 }  # fmt: skip

@@ -296,9 +296,7 @@ def _decode(
         )
 
 
-def _is_short_mp3(
-    source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | None, missing: int, log: Log
-) -> bool:
+def _is_short_mp3(source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | None, missing: int, log: Log) -> bool:
     """Whether the missing samples are none: the number of an MP3 file can be an estimate, or include padding."""
     if decoder.subtype != "MPEG_LAYER_III":
         return False

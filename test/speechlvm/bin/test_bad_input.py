@@ -27,12 +27,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 WRONG = {
     "typo": (
-        "learning_rate", "learing_rate", "training.learing_rate: unknown key; did you mean 'learning_rate'?; {path}: "
-        "training.learning_rate: missing; it has no default",
+        "learning_rate", "learing_rate", ("training.learing_rate: unknown key; did you mean 'learning_rate'?; {path}: "
+        "training.learning_rate: missing; it has no default"),
     ),
     "quoted number": (
-        "0.005", "'5e-3'", "training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write "
-        "0.005, without quotation marks",
+        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write "
+        "0.005, without quotation marks"),
     ),
     "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is no decimal number"),
     "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is no decimal number"),
@@ -41,8 +41,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_configurations_are_refused_first(tiny_config, tmp_path, monkeypatch, old, new, message):
-    path, dump = tiny_config((old, new)), tmp_path / "dump"
+def test_wrong_configurations_are_refused_first(tiny_config, make_dump, tmp_path, monkeypatch, old, new, message):
+    path, dump = tiny_config((old, new)), make_dump("set", [300])
     monkeypatch.setattr("speechlvm.data.dumps.open_dump", None)
     monkeypatch.setattr("speechlvm.experiment.load.build", None)
     done = call(train.main, "--config", path, "--train", dump, "--valid", dump, "--out", tmp_path / "exp")

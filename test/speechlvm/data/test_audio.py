@@ -108,8 +108,8 @@ BAD = {
         wave(size=9000), f"600 bytes after the 4500 samples that its header says are in no chunk; {SOX_OR_NOT}"
     ),
     "wav with two data chunks": (
-        wave() + chunk(b"data", b"more"), "a second data chunk, of 4 bytes, which programs ignore; save the file with "
-        "one, in the program that wrote it, or split it into two files"
+        wave() + chunk(b"data", b"more"), ("a second data chunk, of 4 bytes, which programs ignore; save the file with "
+        "one, in the program that wrote it, or split it into two files")
     ),
     "ffmpeg's placeholder": (wave(size=0xFFFFFFFF), f"header says 2147483647 samples, {STREAMED_WAV}"),
     "sox's placeholder": (wave(size=0x7FFFF000), f"header says 1073739776 samples, {STREAMED_WAV}"),
@@ -142,8 +142,8 @@ BAD = {
     ),
     "shorten": (
         sphere(sample_coding="-s26 pcm,embedded-shorten-v2.00"),
-        "SPHERE with compression (pcm,embedded-shorten-v2.00), which is not supported; run: sph2pipe -f wav {source} "
-        "{pcm}",
+        ("SPHERE with compression (pcm,embedded-shorten-v2.00), which is not supported; run: sph2pipe -f wav {source} "
+        "{pcm}"),
     ),
     "sphere cut": (sphere()[:-2], f"header says 4800 samples, found 4799; {AGAIN}"),
     "sphere too long": (sphere() + b"xx", f"2 bytes more than the 4800 samples that its header says; {AGAIN}"),
@@ -188,8 +188,8 @@ BAD = {
 BAD_SAMPLES = {
     "wrong byte order": (
         sphere(SAMPLES.astype(">i2").tobytes(), **EXTREMA),
-        "samples are in the other byte order than sample_byte_format says (sample_min and sample_max agree only with "
-        f"swapped bytes); {AGAIN}",
+        ("samples are in the other byte order than sample_byte_format says (sample_min and sample_max agree only with "
+        f"swapped bytes); {AGAIN}"),
     ),
     "other MD5 sum": (
         replaced(FLAC, 30, bytes(2)), f"decoded samples differ from the MD5 sum in the FLAC header; {AGAIN}"

@@ -42,8 +42,8 @@ def linked(link):
 SHARED = {
     "speaker in train and test": (
         lambda root: make(root, "test", "B_9", "C_1"), True,
-        "{test}/utt2spk:1: B_9: speaker 'B' is also in {train}/utt2spk:3; test speakers must be unseen; split the "
-        "corpus again",
+        ("{test}/utt2spk:1: B_9: speaker 'B' is also in {train}/utt2spk:3; test speakers must be unseen; split the "
+        "corpus again"),
     ),
     "utterance in train and test": (
         lambda root: make(root, "test", "B_1", "C_1"), False,

@@ -187,11 +187,11 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
     [
         (
             "cat {file}; echo out of tea >&2; exit 3 |",
-            "' ended with status 3, saying: out of tea; its output is not used",
+            "' exited with status 3, saying: out of tea; its output is not used",
         ),
         (
             "cat /dev/null/gone | cat |",
-            "' ended with status 1, saying: cat: /dev/null/gone: Not a directory; its",
+            "' exited with status 1, saying: cat: /dev/null/gone: Not a directory; its",
         ),
         ("head -c 1000 {file} |", "output of 'head -c 1000 "),
         ("true |", "output of 'true |': empty file; fix the command\n"),
@@ -199,7 +199,7 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
             "echo '<html>' |",
             "expected NIST SPHERE, RIFF WAVE or FLAC; if it is audio, let the command convert it\n",
         ),
-        ("kill -9 $$ |", "' ended with status -9; its output is not used; fix the command"),
+        ("kill -9 $$ |", "' exited with status -9; its output is not used; fix the command"),
     ],
 )
 def test_a_command_that_fails_is_an_error(piped, tmp_path, command, message):
@@ -222,7 +222,7 @@ def test_a_command_can_fail_though_whoever_started_us_ignores_ended_children(pip
         done = call(validate_data_dir.main, "--allow_pipes", piped)
     finally:
         signal.signal(signal.SIGCHLD, previous)
-    assert done.returncode == 1 and "' ended with status 3; its output is not used" in done.stderr
+    assert done.returncode == 1 and "' exited with status 3; its output is not used" in done.stderr
 
 
 STREAMED = {"wav": wave(size=0xFFFFFFFF), "wav of 0": wave(size=0), "flac": streamed_flac(save(format="FLAC"))}
