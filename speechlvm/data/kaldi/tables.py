@@ -20,7 +20,6 @@ Errors are strings ``file:line: reason; what to do``.
 
 import contextlib
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -252,13 +251,10 @@ def _check_order(contents: Contents, table: Table) -> None:
     seen: dict[str, Line] = {}
     previous, is_sorted = None, True
     for line in contents.lines:
-        identity = unicodedata.normalize("NFC", line.text if table.intervals else line.key)
-        first = seen.setdefault(identity, line)
+        first = seen.setdefault(line.text if table.intervals else line.key, line)
         if first is not line:
             same = line.text == first.text
             kind = "duplicate line" if same else f"duplicate {table.key} with another value"
-            if line.key != first.key:
-                kind = f"duplicate {table.key} in another Unicode form (NFC, NFD)"
             remedy = FIXER if same else "remove one of the two"
             contents.error(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
         if line in contents.malformed:

@@ -190,18 +190,9 @@ def other_sum(path):
     path.write_bytes(content)
 
 
-def streamed(path):
-    content = path.read_bytes()
-    place = content.index(b"data") + 4
-    path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
-    return path
 
-
-FAULTS = {
+BAD = {
     "cut wav": (lambda d, x: cut(save(d / "a", x, format="WAV")), "header says 30000 samples, found 179"),
-    "streamed wav": (lambda d, x: streamed(save(d / "a", x, format="WAV")),
-                     "header says 2147483647 samples, found 30000, as after writing to a pipe"),
-    "cut sphere": (lambda d, x: cut(save(d / "a", x, format="NIST")), "header says 30000 samples, found 17"),
     "cut RF64": (lambda d, x: cut(save(d / "a", x, format="RF64")), "header says 30000 samples, found 179"),
     "cut W64": (lambda d, x: cut(save(d / "a", x, format="W64")), "header says [0-9]+ bytes, found"),
     "cut au": (lambda d, x: cut(save(d / "a", x, format="AU")), "header says [0-9]+ bytes, found"),
@@ -211,15 +202,11 @@ FAULTS = {
     "cut mp3": (lambda d, x: cut(save(d / "a", x, format="MP3")), "header says 30000 samples, found 1"),
     "damaged flac": (lambda d, x: damage(save(d / "a", x, format="FLAC")), "lost sync|MD5|cannot be read as audio"),
     "other sum": (lambda d, x: other_sum(save(d / "a", x, format="FLAC")), "decoded samples differ from the MD5 sum"),
-    "empty": (lambda d, x: (d / "a").write_bytes(b""), "a: empty file"),
-    "no samples": (lambda d, x: save(d / "a", x[:0], format="WAV"), "a: no samples"),
     "m4a": (lambda d, x: (d / "a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99)), "MPEG-4 audio .* not supported"),
     "wma": (lambda d, x: (d / "a").write_bytes(b"0&\xb2u\x8ef\xcf\x11" + bytes(99)), "Windows Media audio"),
     "text": (lambda d, x: (d / "a").write_text("<html>no such page</html>"), "starts with b'<html>no such pa'"),
     "NaN": (lambda d, x: save(d / "a", np.r_[np.zeros(70000), np.nan], format="WAV", subtype="FLOAT"),
             "sample 70000 is not a finite number"),
-    "a directory": (lambda d, x: (d / "a").mkdir(), "not a regular readable file"),
-    "nothing": (lambda d, x: None, "no such file"),
 }  # fmt: skip
 
 
@@ -303,8 +290,8 @@ def test_an_ogg_file_that_was_never_closed_is_one_of_unknown_length(tmp_path, no
     assert 0 < len(samples) < len(whole) and np.array_equal(samples, whole[: len(samples)])
 
 
-@pytest.mark.parametrize(("make", "message"), FAULTS.values(), ids=FAULTS)
-def test_faults_are_named_and_nothing_is_left(tmp_path, noise, make, message):
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_errors_are_named_and_nothing_is_left(tmp_path, noise, make, message):
     make(tmp_path, noise)
     with pytest.raises(UserError, match=message) as error:
         convert_to(tmp_path / "a", tmp_path / "new/b.wav")

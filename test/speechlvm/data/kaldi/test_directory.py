@@ -151,8 +151,6 @@ CASES = {
                       ":2: removed 'A_1 A', a repetition of line 1"),
     "two values": ("utt2spk", lambda b: b"A_1 A_\n" + b,
                    ":2: duplicate utterance with another value: 'A_1' is also in line 1; remove one", False),
-    "twins": ("text", lambda b: b + "B_A\u030a x\nB_\u00c5 x\n".encode(), (":5: duplicate utterance in another Unicode "
-              "form (NFC, NFD): 'B_\u00c5' is also in line 4; remove one of the two"), False),
     "two paths": ("wav.scp", lambda b: b"A_1 " + PATH + b"\n" + b, ":2: duplicate utterance with another value", False),
     "three columns": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A B"), ":2: 3 columns; expected 2 (utt", False),
     "id with a blank": ("utt2spk", lambda b: b.replace(b"A_2", b"A 2"), ":2: 3 columns; expected 2 (utt", False),
