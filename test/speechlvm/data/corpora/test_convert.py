@@ -190,7 +190,6 @@ def other_sum(path):
     path.write_bytes(content)
 
 
-
 BAD = {
     "cut wav": (lambda d, x: cut(save(d / "a", x, format="WAV")), "header says 30000 samples, found 179"),
     "cut RF64": (lambda d, x: cut(save(d / "a", x, format="RF64")), "header says 30000 samples, found 179"),
