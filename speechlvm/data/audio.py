@@ -77,7 +77,7 @@ def unknown_length(path: Path, found: str, remedy: str) -> UnknownLength:
     )
 
 
-def tell_oddities(info: AudioInfo, log: Log, name: str = "") -> None:
+def log_oddities(info: AudioInfo, log: Log, name: str = "") -> None:
     """Counts a file with oddities, under a name, or else its path."""
     if info.oddities:
         log.tolerate(ODD, f"{name or info.path} ({', '.join(info.oddities)})")

@@ -22,7 +22,7 @@ class Log:
         max_bad: number of audio files that may be rejected; if there are more, they are errors.
 
     Attributes:
-        faults: messages.
+        errors: messages.
         tolerated: names by kind.
         rejected: the reason for each audio file that cannot be used.
         converted: number of converted recordings, by original format.
@@ -30,7 +30,7 @@ class Log:
 
     def __init__(self, max_bad: int = 0) -> None:
         self.max_bad = max_bad
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         self.tolerated: dict[str, list[str]] = {}
         self.rejected: dict[str, str] = {}
         self.converted: Counter[str] = Counter()
@@ -39,11 +39,11 @@ class Log:
     @property
     def failed(self) -> bool:
         """Whether nothing may be written."""
-        return bool(self.faults) or len(self.rejected) > self.max_bad
+        return bool(self.errors) or len(self.rejected) > self.max_bad
 
-    def fault(self, message: str) -> None:
+    def error(self, message: str) -> None:
         """Records an error."""
-        self.faults.append(message)
+        self.errors.append(message)
 
     def reject(self, path: Path, reason: UserError | str) -> None:
         """Records an audio file that cannot be used; the caller leaves it out."""
@@ -55,7 +55,7 @@ class Log:
 
     def add(self, other: Log) -> None:
         """Adds everything in another log."""
-        self.faults += other.faults
+        self.errors += other.errors
         self.rejected.update(other.rejected)
         self.converted.update(other.converted)
         for kind, names in other.tolerated.items():
@@ -76,13 +76,13 @@ class Log:
                 kind = f"audio files cannot be used and were left out (at most {self.max_bad} may be, by --max_bad)"
                 warn(f"{len(self.rejected)} {kind}: {examples(list(self.rejected))}")
             return
-        faults = [*self.faults, *self.rejected.values()]
-        for fault in faults[:-1]:
-            print(f"error: {fault}", file=sys.stderr)
-        more = f" ({len(faults)} errors in total; nothing was written)" if len(faults) > 1 else ""
+        errors = [*self.errors, *self.rejected.values()]
+        for error in errors[:-1]:
+            print(f"error: {error}", file=sys.stderr)
+        more = f" ({len(errors)} errors in total; nothing was written)" if len(errors) > 1 else ""
         if self.max_bad and self.rejected:
             more += f" ({len(self.rejected)} bad audio files, of which --max_bad allows {self.max_bad})"
-        raise UserError(faults[-1] + more)
+        raise UserError(errors[-1] + more)
 
 
 def examples(names: list[str]) -> str:

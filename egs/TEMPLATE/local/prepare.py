@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import audio_info, read_audio, tell_oddities
+from speechlvm.data.audio import audio_info, log_oddities, read_audio
 from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log
@@ -47,7 +47,7 @@ def find_utterances(corpus: Path, files: list[Path], log: Log) -> list[Utterance
     found = []
     for use in SETS:
         if not (corpus / use).is_dir():
-            log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
+            log.error(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
     for path in files:
         use, *between, _ = path.relative_to(corpus).parts
         if len(between) != 1 or path.suffix != ".wav":
@@ -64,7 +64,7 @@ def read_utterance(utterance: Utterance) -> Log:
     try:
         # what is not 16-bit mono goes through speechlvm.data.corpora.convert.convert_audio first
         utterance.num_samples = len(read_audio(utterance.path, RATE_HZ))
-        tell_oddities(audio_info(utterance.path), log)
+        log_oddities(audio_info(utterance.path), log)
     except UserError as error:
         log.reject(utterance.path, error)
     return log
@@ -76,10 +76,10 @@ def check_names(utterances: list[Utterance], log: Log) -> None:
     uses: dict[str, str] = {}
     for utterance in utterances:
         if (other := first.setdefault(utterance.name, utterance)) is not utterance:
-            log.fault(f"{utterance.path}: the same id, {utterance.name}, as {other.path}; rename one of the two")
-        # where the corpus's own division lets sets share speakers, this is no fault
+            log.error(f"{utterance.path}: the same id, {utterance.name}, as {other.path}; rename one of the two")
+        # where the corpus's own division lets sets share speakers, this is no error
         if (use := uses.setdefault(utterance.speaker, utterance.use)) != utterance.use:
-            log.fault(f"{utterance.path}: speaker {utterance.speaker} is also in {use}; expected each in one set")
+            log.error(f"{utterance.path}: speaker {utterance.speaker} is also in {use}; expected each in one set")
 
 
 def make_sets(corpus: Path, files: list[Path], log: Log) -> dict[str, DataDirectory]:

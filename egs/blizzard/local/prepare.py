@@ -88,7 +88,7 @@ def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[
             try:
                 unpack_once(archive, target)
             except UserError as error:
-                log.fault(str(error))
+                log.error(str(error))
                 continue
             done = has_unsegmented(list(files_below(target)), target)
     return sorted(files_below(out)) if out.is_dir() else []
@@ -139,7 +139,7 @@ def find_recordings(files: Iterable[tuple[Path, Path]], log: Log) -> list[Record
         group.sort(key=lambda recording: ENDINGS.index(recording.path.suffix.lower()))
         for other in group[1:]:
             if other.path.suffix.lower() == group[0].path.suffix.lower():
-                log.fault(f"{other.path}: same id as {group[0].path}; rename one of the two")
+                log.error(f"{other.path}: same id as {group[0].path}; rename one of the two")
             else:
                 log.tolerate("recordings that also exist in a better container were left out", str(other.path))
     return [group[0] for _, group in sorted(found.items())]
@@ -194,7 +194,7 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
     """The sets, converted, checked and divided.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
     unpacked = out / "unpacked"
     places = [(path, path.relative_to(root)) for path in files]
@@ -211,7 +211,7 @@ def make_sets(root: Path, files: list[Path], out: Path, jobs: int, log: Log) -> 
         places = [(path, Path(root.name) / below if below.parent == Path() else below) for path, below in places]
     recordings = find_recordings(places, log)
     if not recordings:
-        log.fault(
+        log.error(
             f"{root}: no audiobooks; looked for files {' '.join(ENDINGS[:8])} and archives .tar.bz2 .tar.gz .zip at "
             "any depth; give the directory that Lessac_Blizzard2013_CatherineByers_train was unpacked into"
         )

@@ -2,7 +2,7 @@
 
 Looks through the whole directory for files SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in
 upper or lower case. A skeleton may lie elsewhere, or be the only one beside trials of any name, whose subject it then
-is. All files are read and checked before anything is written; each fault is one line with file and line number. All
+is. All files are read and checked before anything is written; each error is one line with file and line number. All
 trials must have the same joints and angles.
 
 Frames are those of `motion_features`, each k-th of the recording. Angles that do not move in the training set are left
@@ -101,7 +101,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
             continue
         asf = find_skeleton(path, skeletons) if kind == ".amc" else None
         if kind == ".amc" and asf is None:
-            log.fault(
+            log.error(
                 f"{path}: no skeleton {path.stem.partition('_')[0]}.asf beside it (nor one elsewhere, nor a single one "
                 "of another name beside it); copy it from the corpus, or remove the trial"
             )
@@ -113,7 +113,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
             log.tolerate("trials have no '_' in their names (SUBJECT_TRIAL); each is a separate subject", str(path))
         name = trial_name(subject, path.stem)
         if not name:
-            log.fault(f"{path}: no letter a to z and no digit in its name; rename it, e.g. 02_01{kind}")
+            log.error(f"{path}: no letter a to z and no digit in its name; rename it, e.g. 02_01{kind}")
             continue
         used.add(asf)
         if name not in trials:
@@ -121,13 +121,13 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
         elif _same(trials[name], path, asf):
             log.tolerate("trials are identical copies", str(path))
         else:
-            log.fault(
+            log.error(
                 f"{path}: another recording than {trials[name].path}, of the same name; rename or remove one of the two"
             )
     for asf in sorted(set(skeletons) - used):
         log.tolerate("skeletons have no trial", str(asf))
     if not trials:
-        log.fault(f"{root}: no trials; looked through {len(files)} files for SUBJECT_TRIAL.amc and SUBJECT_TRIAL.bvh")
+        log.error(f"{root}: no trials; looked through {len(files)} files for SUBJECT_TRIAL.amc and SUBJECT_TRIAL.bvh")
         log.report()
     return [trials[name] for name in sorted(trials)]
 
@@ -191,12 +191,12 @@ def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial,
         recorded_hz = motion.rate_hz or amc_rate_hz
         every = frames_apart(str(trial.path), recorded_hz, rate_hz)
     except UserError as error:
-        trial.log.fault(str(error))
+        trial.log.error(str(error))
         return trial, None
     values = encode(motion, every)
     trial.frames = len(values)
     if trial.frames < LEAST_FRAMES:
-        trial.log.fault(
+        trial.log.error(
             f"{trial.path}: {len(motion.position)} frames at {recorded_hz:g} Hz give {trial.frames} at {rate_hz:g} Hz; "
             f"expected at least {LEAST_FRAMES}; remove it"
         )
@@ -216,7 +216,7 @@ def check_skeletons(trials: list[Trial], log: Log) -> None:
             what = "; ".join(
                 f"{verb} {' '.join(names[:5])}" for verb, names in (("lacks", lacks), ("has", adds)) if names
             )
-            log.fault(
+            log.error(
                 f"{trial.asf or trial.path}: other angles than {kinds[usual]} of {len(trials)} trials "
                 f"({what or 'in another order'}), in trial {trial.name}; remove it, or prepare it by itself"
             )
@@ -281,7 +281,7 @@ def make_sets(trials: list[Trial], log: Log, arguments: argparse.Namespace) -> d
     """Reads all trials, in `nj` processes, and writes their frames; the sets.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
     work = arguments.out / ".frames"
     read = functools.partial(_read_to_file, work=work, rate_hz=arguments.rate_hz, amc_rate_hz=arguments.amc_rate_hz)

@@ -85,7 +85,7 @@ def find_files(root: Path, log: Log) -> Corpus:
 
     def only(column: dict[str, Path], name: str, path: Path) -> None:
         if name in column:
-            log.fault(f"{path}: the same file as {column[name]}; remove one of the two")
+            log.error(f"{path}: the same file as {column[name]}; remove one of the two")
         column.setdefault(name, path)
 
     for path in sorted(path for path in corpus_files(log, root) if path.suffix.lower() in (".xml", ".txt")):
@@ -126,11 +126,11 @@ def read_lists(corpus: Corpus, log: Log) -> dict[str, list[str]]:
             if not form:
                 continue
             if not FORM.fullmatch(form):
-                log.fault(f"{place}: '{line.strip()}'; expected the name of a form, e.g. a01-000u")
+                log.error(f"{place}: '{line.strip()}'; expected the name of a form, e.g. a01-000u")
             elif form in forms:
                 log.tolerate("forms are in a list twice", f"{place} {form}")
             elif form in seen:
-                log.fault(f"{place}: form {form} is also in {seen[form]}; a form belongs to one set")
+                log.error(f"{place}: form {form} is also in {seen[form]}; a form belongs to one set")
             else:
                 forms.append(form)
             seen.setdefault(form, place)
@@ -250,7 +250,7 @@ def read_writers(corpus: Corpus, forms: list[str], log: Log) -> dict[str, str]:
         except Found:
             pass
         except UserError as error:
-            log.fault(str(error))
+            log.error(str(error))
     return writers
 
 
@@ -327,7 +327,7 @@ def make_sets(corpus: Corpus, arguments: argparse.Namespace, log: Log) -> dict[s
     """The sets, read and checked, their frames written below `out`.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
     lists = read_lists(corpus, log)
     forms = [form for forms in lists.values() for form in forms if form in corpus.lines]
@@ -346,7 +346,7 @@ def make_sets(corpus: Corpus, arguments: argparse.Namespace, log: Log) -> dict[s
         speakers[form] = {name: speaker for name in names if name not in arguments.leave_out}
         absent -= set(names)
     for name in sorted(absent):
-        log.fault(f"--leave_out {name}: no such line in the sets; expected names such as a01-000u-01")
+        log.error(f"--leave_out {name}: no such line in the sets; expected names such as a01-000u-01")
     sets = divide(lists, speakers, arguments.division, arguments.seed)
     paths = {name: path for form in forms for name, path in corpus.lines[form].items()}
     speaker_of = {name: speaker for of_form in speakers.values() for name, speaker in of_form.items()}
@@ -358,7 +358,7 @@ def make_sets(corpus: Corpus, arguments: argparse.Namespace, log: Log) -> dict[s
             try:
                 frames = read_frames(name, paths[name], arguments.clip, log)
             except UserError as error:
-                log.fault(str(error))
+                log.error(str(error))
                 continue
             if name in train:
                 moments.add(frames)

@@ -74,7 +74,7 @@ def read_parts(root: Path, files: dict[Path, list[Path]], jobs: int, log: Log) -
         parts.setdefault(str(place.parent.relative_to(root)), []).extend(utterances)
         for utterance in utterances:
             if utterance.name in first:
-                log.fault(f"{utterance.audio}: the same utterance as {first[utterance.name]}; remove one of the two")
+                log.error(f"{utterance.audio}: the same utterance as {first[utterance.name]}; remove one of the two")
             first.setdefault(utterance.name, utterance.audio)
     for name, expected in NUMBER_OF_UTTERANCES.items():
         libri.count_utterances(name, len(select(parts, (name,))), expected, ARCHIVE)

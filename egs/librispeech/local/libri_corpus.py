@@ -161,7 +161,7 @@ def read_chapter(chapter: Chapter) -> Log:
                 log.reject(path, error)
                 del chapter.utterances[path.stem]
         elif match:
-            log.fault(f"{path}: an utterance of speaker {match[1]}, chapter {match[2]}; move it there, or remove it")
+            log.error(f"{path}: an utterance of speaker {match[1]}, chapter {match[2]}; move it there, or remove it")
         elif path != chapter.transcripts:
             log.tolerate("files are not of a chapter and were left out", str(path))
     read_transcripts(chapter, log)
@@ -202,18 +202,18 @@ def read_transcripts(chapter: Chapter, log: Log) -> None:
     try:
         lines = read_lines(path)
     except UserError as error:
-        log.fault(str(error))
+        log.error(str(error))
         return
     first: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name, _, text = line.strip().partition(" ")
         match = UTTERANCE.fullmatch(name)
         if not match or not text.strip():
-            log.fault(f"{path}:{number}: '{line.strip()[:40]}'; expected an utterance of {chapter.prefix} and its text")
+            log.error(f"{path}:{number}: '{line.strip()[:40]}'; expected an utterance of {chapter.prefix} and its text")
         elif f"{match[1]}-{match[2]}" != chapter.prefix:
-            log.fault(f"{path}:{number}: {name} is not of chapter {chapter.prefix}; move the line there, or remove it")
+            log.error(f"{path}:{number}: {name} is not of chapter {chapter.prefix}; move the line there, or remove it")
         elif name in first:
-            log.fault(f"{path}:{number}: {name} has a transcript in line {first[name]} already; remove one of the two")
+            log.error(f"{path}:{number}: {name} has a transcript in line {first[name]} already; remove one of the two")
         elif name not in chapter.utterances:
             log.tolerate("transcripts have no audio file", name)
         elif text.strip() == PLACEHOLDER:
@@ -230,7 +230,7 @@ def read_speakers(root: Path, log: Log) -> dict[str, str]:
     """Sex (f or m) of each speaker in SPEAKERS.TXT."""
     path = _table(root)
     if not path.exists():
-        log.fault(f"{path}: no such file; copy it from any archive of the corpus, each has it")
+        log.error(f"{path}: no such file; copy it from any archive of the corpus, each has it")
         return {}
     sexes = {}
     for number, line in enumerate(read_lines(path), 1):
@@ -240,7 +240,7 @@ def read_speakers(root: Path, log: Log) -> dict[str, str]:
         if len(columns) >= 5 and ID.fullmatch(columns[0]) and columns[1] in ("F", "M"):
             sexes[columns[0]] = columns[1].lower()
         else:
-            log.fault(f"{path}:{number}: '{line[:40]}'; expected 'speaker | F or M | set | minutes | name'")
+            log.error(f"{path}:{number}: '{line[:40]}'; expected 'speaker | F or M | set | minutes | name'")
     return sexes
 
 
@@ -282,7 +282,7 @@ def check_speakers(sets: dict[str, list[Utterance]], log: Log) -> None:
     for name, utterances in sets.items():
         for speaker in sorted({utterance.speaker for utterance in utterances}, key=int):
             if speaker in homes:
-                log.fault(
+                log.error(
                     f"speaker {speaker} is in {homes[speaker]} and in {name}; no set shares speakers with another in "
                     "the corpus: remove the directory that is a copy"
                 )

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import audio_info, read_audio, tell_oddities
+from speechlvm.data.audio import audio_info, log_oddities, read_audio
 from speechlvm.data.corpora.preparation import (
     FOLDERS_ABOVE,
     LOSSY,
@@ -108,7 +108,7 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
         use, region, speaker, sentence, ending = match.groups()
         homes.setdefault(speaker, {})[path.parent] = None
         if next(iter(homes[speaker])) != path.parent:
-            continue  # a fault, below
+            continue  # an error, below
         utterance = Utterance(use, region, speaker, sentence)
         utterance = found.setdefault(utterance.name, utterance)
         if path.suffix.lower() in LOSSY:
@@ -116,12 +116,12 @@ def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utteran
         elif ending not in ("PHN", "WRD", "TXT"):
             utterance.audio.append(path)
         elif ending in utterance.files:
-            log.fault(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
+            log.error(f"{path}: the same file as {utterance.files[ending]}; remove one of the two")
         else:
             utterance.files[ending] = path
     for speaker, (home, *others) in homes.items():
         for other in others:
-            log.fault(f"{other}: speaker {speaker} is also in {home}; remove one of the two")
+            log.error(f"{other}: speaker {speaker} is also in {home}; remove one of the two")
     for utterance in found.values():
         for path in utterance.lossy:
             if utterance.audio:
@@ -140,10 +140,10 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     log = Log()
     try:
         samples = read_audio(utterance.audio[0], RATE_HZ)
-        tell_oddities(audio_info(utterance.audio[0]), log)
+        log_oddities(audio_info(utterance.audio[0]), log)
         for other in utterance.audio[1:]:
             if not np.array_equal(samples, read_audio(other, RATE_HZ)):
-                log.fault(f"{other}: other samples than {utterance.audio[0]}; remove one of the two")
+                log.error(f"{other}: other samples than {utterance.audio[0]}; remove one of the two")
             else:
                 log.tolerate("utterances have the same audio in two files", utterance.name)
     except UserError as error:
@@ -172,7 +172,7 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
                 log.tolerate("audio files have not the number of samples that their .TXT file says", utterance.name)
         else:
             found = shown(text[:40])
-            log.fault(
+            log.error(
                 f"{utterance.files['TXT']}:1: expected 'start end text' on one line, as '0 46797 She'; found '{found}'"
             )
     return log
@@ -192,29 +192,29 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
         if not parts:
             continue
         if len(parts) != 3:
-            log.fault(f"{path}:{number}: {len(parts)} columns; expected 'start end label'")
+            log.error(f"{path}:{number}: {len(parts)} columns; expected 'start end label'")
             previous_end = None
             continue
         if not (parts[0].isdecimal() and parts[1].isdecimal()):
-            log.fault(f"{path}:{number}: times '{parts[0]}' and '{parts[1]}'; expected whole sample numbers")
+            log.error(f"{path}:{number}: times '{parts[0]}' and '{parts[1]}'; expected whole sample numbers")
             previous_end = None
             continue
         start, end, label = int(parts[0]), int(parts[1]), parts[2]
         if end < start:
-            log.fault(f"{path}:{number}: '{label}' ends at {end}, before its start at {start}; correct the times")
+            log.error(f"{path}:{number}: '{label}' ends at {end}, before its start at {start}; correct the times")
         elif end > count + PAST_END_SAMPLES:
-            log.fault(
+            log.error(
                 f"{path}:{number}: '{label}' ends at {end}, {end - count} samples past the audio's {count}; "
                 f"expected at most {PAST_END_SAMPLES}; the audio may be of another utterance, or cut"
             )
         elif ending == "PHN" and previous_end not in (start, None):
             order = "before" if start < previous_end else "after"
-            log.fault(
+            log.error(
                 f"{path}:{number}: '{label}' starts at {start}, {order} the end at {previous_end} of the one above; "
                 "correct the times, or remove the file"
             )
         elif ending == "PHN" and label not in phones:
-            log.fault(f"{path}:{number}: unknown phone '{label}'; expected one of the corpus's {len(phones)} codes")
+            log.error(f"{path}:{number}: unknown phone '{label}'; expected one of the corpus's {len(phones)} codes")
         elif min(end, count) <= start:
             log.tolerate(f"segments of .{ending} files have no samples and were left out", f"{path}:{number}")
         else:
@@ -225,7 +225,7 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
         log.tolerate(
             f".{ending} files end up to {PAST_END_SAMPLES} samples past the audio and were cut there", utterance.name
         )
-    if not segments and not log.faults:
+    if not segments and not log.errors:
         log.tolerate(f".{ending} files are empty", str(path))
     return sorted(segments)
 
@@ -332,7 +332,7 @@ def make_sets(root: Path, files: list[Path], arguments: argparse.Namespace, log:
     """The sets, read and checked, without what the table of speakers says.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
     utterances = find_utterances(root, files, log)
     jobs = min(8, len(os.sched_getaffinity(0)))
@@ -340,7 +340,7 @@ def make_sets(root: Path, files: list[Path], arguments: argparse.Namespace, log:
     utterances = read_all(read, [utterance for utterance in utterances if utterance.audio], jobs, log)
     counts = tuple(sum(utterance.use == use for utterance in utterances) for use in ("TRAIN", "TEST"))
     if min(counts) == 0:
-        log.fault(
+        log.error(
             f"{root}: {counts[0]} utterances in TRAIN and {counts[1]} in TEST; expected files DRn/SPKR/SENTENCE.WAV"
         )
     elif counts != tuple(arguments.expected):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, tell_oddities
+from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, log_oddities
 from speechlvm.data.corpora.convert import check_container, convert_audio, decoding
 from speechlvm.data.corpora.preparation import misaligned_frames, read_all
 from speechlvm.data.headers import open_regular
@@ -107,7 +107,7 @@ def find_files(root: Path, apart: list[Path], log: Log) -> list[Path]:
             log.tolerate("files are not audio by their endings and were left out", shown(path.relative_to(root)))
         else:
             _add_file(path, found, log)
-    if not found and not log.faults and not log.rejected:
+    if not found and not log.errors and not log.rejected:
         raise UserError(f"{shown(root)}: no audio files in it or in any folder below; looked for {' '.join(READ)}")
     return found
 
@@ -167,7 +167,7 @@ def counted(number: int, what: str) -> str:
 
 
 def choose_rate(files: list[File], rate_hz: int | None, log: Log) -> int:
-    """The sampling rate of all: that given, else that of most files; files of another are a fault then."""
+    """The sampling rate of all: that given, else that of most files; files of another are an error then."""
     counts = Counter(file.rate_hz for file in files)
     common, most = max(counts.items(), key=lambda item: (item[1], item[0]))
     if rate_hz is None:
@@ -182,7 +182,7 @@ def choose_rate(files: list[File], rate_hz: int | None, log: Log) -> int:
 
 
 def check_samples(files: list[File], options: Options, log: Log) -> None:
-    """What would be converted to other samples, without an option that says how, is a fault."""
+    """What would be converted to other samples, without an option that says how, is an error."""
     if options.bits is None:
         what = "whose samples are not 16-bit integers, so that their bits per frame cannot be compared"
         _refuse([file for file in files if not file.exact], what, "round them all with --bits 16", log)
@@ -194,7 +194,7 @@ def check_samples(files: list[File], options: Options, log: Log) -> None:
 def _refuse(files: list[File], what: str, remedy: str, log: Log) -> None:
     if files:
         named = examples([shown(file.path) for file in files])
-        log.fault(f"{counted(len(files), 'file')} {what}: {named}; {remedy}, or move them away")
+        log.error(f"{counted(len(files), 'file')} {what}: {named}; {remedy}, or move them away")
 
 
 def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Log:
@@ -216,7 +216,7 @@ def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Lo
             file.audio, file.num_samples, file.digest = target, made.frames, made.digest
         else:
             digest, noisy = hashlib.sha256(), 0
-            tell_oddities(audio_info(file.path), log)
+            log_oddities(audio_info(file.path), log)
             for samples in audio_blocks(file.path, rate_hz, BLOCK_FRAMES):
                 file.num_samples += len(samples)
                 digest.update(samples.astype("<i2", copy=False).tobytes())
@@ -249,7 +249,7 @@ def read_headers(files: list[File], options: Options, log: Log) -> tuple[list[Fi
         The files that are not rejected, and the sampling rate of all.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
 
     def read(file: File) -> Log:

@@ -143,7 +143,7 @@ def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, lo
     """The sets, converted where needed, read and checked.
 
     Raises:
-        UserError: there are faults.
+        UserError: there are errors.
     """
     folder = arguments.out.absolute() / "audio"
     remove_leftovers(folder)

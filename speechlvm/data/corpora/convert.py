@@ -32,9 +32,9 @@ from speechlvm.data.audio import (
     ODD,
     audio_info,
     check_length,
+    log_oddities,
     most_frames,
     open_decoder,
-    tell_oddities,
     unknown_length,
     wav_header,
 )
@@ -207,7 +207,7 @@ def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log
         info = audio_info(source)
         if not allow_streamed:
             check_length(info)
-        tell_oddities(info, log)
+        log_oddities(info, log)
         return info
     promised, least_placeholder = _promised_bytes(start)
     if promised > size and promised >= least_placeholder or promised == EMPTY_BYTES:

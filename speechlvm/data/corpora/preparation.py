@@ -219,7 +219,7 @@ def prepare_sets(
         sets = make(log)
         for name, data in sets.items():
             if not data.utt2spk and not log.failed:
-                log.fault(f"{name}: no utterances are left for this set; give more data, or another split")
+                log.error(f"{name}: no utterances are left for this set; give more data, or another split")
         log.report()
         train = next(iter(sets.values()))
         for name, data in sets.items():

@@ -192,7 +192,7 @@ def check_pipes(files: Files) -> None:
 
 def recording_infos(files: Files, allow_pipes: bool, log: Log | None = None) -> dict[str, AudioInfo]:
     """The headers of all recordings by key; records an error for each one that cannot be dumped."""
-    from speechlvm.data.audio import BLOCK_FRAMES, audio_blocks, audio_info, check_format, tell_oddities
+    from speechlvm.data.audio import BLOCK_FRAMES, audio_blocks, audio_info, check_format, log_oddities
 
     infos: dict[str, AudioInfo] = {}
     rate_hz = None
@@ -205,7 +205,7 @@ def recording_infos(files: Files, allow_pipes: bool, log: Log | None = None) -> 
                 rate_hz = rate_hz or info.rate_hz
                 check_format(info, rate_hz, allow_streamed=is_pipe(line.rest))
                 if log is not None:
-                    tell_oddities(info, log, line.key)
+                    log_oddities(info, log, line.key)
                 if not info.num_samples:  # FLAC, output by a command: only decoding tells
                     blocks = audio_blocks(path, rate_hz, BLOCK_FRAMES, allow_streamed=True)
                     info = replace(info, num_samples=sum(map(len, blocks)))

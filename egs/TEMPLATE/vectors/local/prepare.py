@@ -31,7 +31,7 @@ def find_sequences(corpus: Path, use: str, files: list[Path], log: Log) -> dict[
     """
     found: dict[str, Path] = {}
     if not (corpus / use).is_dir():
-        log.fault(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
+        log.error(f"{corpus / use}: no such directory; expected {', '.join(SETS)} in the corpus's directory")
         return found
     for path in files:
         if path == corpus / use / path.parent.name / f"{path.stem}.csv":
@@ -48,7 +48,7 @@ def read_sequence(path: Path, log: Log) -> np.ndarray | None:
     """
     lines = read_lines(path)
     if not lines or [name.strip() for name in lines[0].split(",")] != list(CHANNELS):
-        log.fault(f"{path}:1: expected the names of the channels, '{','.join(CHANNELS)}'")
+        log.error(f"{path}:1: expected the names of the channels, '{','.join(CHANNELS)}'")
         return None
     rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -57,10 +57,10 @@ def read_sequence(path: Path, log: Log) -> np.ndarray | None:
         except ValueError:
             rows.append([])
         if len(rows[-1]) != len(CHANNELS) or not np.isfinite(rows[-1]).all():
-            log.fault(f"{path}:{number}: '{line}'; expected {len(CHANNELS)} numbers between commas")
+            log.error(f"{path}:{number}: '{line}'; expected {len(CHANNELS)} numbers between commas")
             return None
     if not rows:
-        log.fault(f"{path}: no frames; copy it again from its source, or remove it")
+        log.error(f"{path}: no frames; copy it again from its source, or remove it")
         return None
     return np.array(rows, dtype=np.float32)
 
