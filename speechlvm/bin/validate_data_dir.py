@@ -8,7 +8,7 @@ from speechlvm.bin.cli import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints every fault; 1 if there was any."""
+    """Prints every error; returns 1 if there are any."""
     parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
     parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files or archives")
@@ -26,25 +26,25 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.data.kaldi.validate import overlaps, validate
     from speechlvm.data.log import Log
 
-    faulty, log = False, Log()
+    failed, log = False, Log()
     for directory in arguments.directories:
-        told = Path(directory, PREPARATION).exists()  # of odd audio, by the preparation itself
-        faults = validate(directory, not arguments.no_audio, arguments.allow_pipes, None if told else log)
-        _print(faults)
-        faulty |= bool(faults)
-        if not faults:
+        is_prepared = Path(directory, PREPARATION).exists()  # oddities were reported by the preparation
+        errors = validate(directory, not arguments.no_audio, arguments.allow_pipes, None if is_prepared else log)
+        _print(errors)
+        failed |= bool(errors)
+        if not errors:
             print(f"{directory}: valid")
     log.report()
-    if arguments.disjoint and not faulty:
-        faults = overlaps(arguments.directories, arguments.disjoint == "speakers")
-        _print(faults)
-        faulty = bool(faults)
-    return int(faulty)
+    if arguments.disjoint and not failed:
+        errors = overlaps(arguments.directories, arguments.disjoint == "speakers")
+        _print(errors)
+        failed = bool(errors)
+    return int(failed)
 
 
-def _print(faults: list[str]) -> None:
-    for fault in faults:
-        print(f"error: {fault}", file=sys.stderr)
+def _print(errors: list[str]) -> None:
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

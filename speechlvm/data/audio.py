@@ -22,8 +22,8 @@ from speechlvm.data.headers import (
     WAVE_PCM,
     AudioInfo,
     by_ffmpeg,
+    check_flac_md5,
     conversion,
-    flac_md5,
     open_regular,
     read_header,
     truncated,
@@ -226,7 +226,7 @@ def _describe_float(info: AudioInfo) -> str:
 def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:
     import soundfile
 
-    found, digest, expected_digest = 0, hashlib.md5(usedforsecurity=False), flac_md5(info, file)
+    found, digest = 0, hashlib.md5(usedforsecurity=False)
     try:
         with open_decoder(info, file) as decoder:
             while len(
@@ -241,8 +241,7 @@ def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> I
         raise truncated(info.path, info.num_samples, found)
     if not found:
         raise UserError(f"{info.path}: no samples; {COPY_AGAIN}, or remove it")
-    if any(expected_digest) and digest.digest() != expected_digest:
-        raise UserError(f"{info.path}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+    check_flac_md5(info, file, digest.digest())
 
 
 class SpliceReader(io.RawIOBase):

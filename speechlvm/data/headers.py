@@ -415,6 +415,12 @@ def _flac_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
     return AudioInfo(path, "flac", "pcm", bits, channels, rate_hz, count, offset, end - offset, placeholder=placeholder)
 
 
-def flac_md5(info: AudioInfo, file: BinaryIO) -> bytes:
-    """The MD5 sum of the samples in a FLAC header; zeros if it has none."""
-    return _bytes_at(file, info.data_offset + 26, 16)
+def check_flac_md5(info: AudioInfo, file: BinaryIO, found: bytes) -> None:
+    """Compares the MD5 sum of decoded samples with that in a FLAC header, if it has one.
+
+    Raises:
+        UserError: they differ.
+    """
+    expected = _bytes_at(file, info.data_offset + 26, 16)
+    if any(expected) and expected != found:
+        raise UserError(f"{info.path}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")

@@ -45,8 +45,8 @@ from speechlvm.data.headers import (
     WIDE_PLACEHOLDER_BYTES,
     AudioInfo,
     by_ffmpeg,
+    check_flac_md5,
     find_header,
-    flac_md5,
     id3v2_bytes,
     open_regular,
     truncated,
@@ -286,9 +286,7 @@ def _decode(
     if decoded < promised and not _is_short_mp3(source, file, decoder, info, promised - decoded, log):
         raise truncated(source, promised, decoded)
     if is_flac:
-        expected = flac_md5(info, file)
-        if any(expected) and expected != digest.digest():
-            raise UserError(f"{source}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+        check_flac_md5(info, file, digest.digest())
     if beyond and not clip:
         raise UserError(
             f"{source}: {beyond} samples beyond full scale (peak {peak:.3f}); scale the recording down, or clip them "
