@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Repairs Kaldi data directories: utils/fix_data_dir.sh [options] DIR...   (--help lists the options)
+# Fixes Kaldi data directories: utils/fix_data_dir.sh [options] DIR...   (--help lists the options)
 set -euo pipefail
 
 root=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,7 +1,7 @@
-"""Stage 2: write a set's frames where training and scoring read them, or features for other uses.
+"""Stage 2: write a set's frames for training and scoring, or features for other uses.
 
 pcm16: audio as int16 archives with their histogram. vectors: sequences of vectors with their moments. mulaw, logmel:
-codes and log-mel features of audio, which models do not read.
+codes and log-mel features of audio, not read by models.
 """
 
 import logging
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bytes(kind: str, data: Any, jobs: int) -> int:
-    """Of a dump with all its jobs, about; without the lengths of utterances that of an empty one."""
+    """Approximate size of a dump; if lengths of utterances are unknown, of an empty one."""
     from speechlvm.data.dumps.features import MEL_BINS, MEL_HOP_FRAMES
 
     per_frame = {"pcm16": 2, "mulaw": 4, "logmel": 4 * MEL_BINS / MEL_HOP_FRAMES, "vectors": 4 * len(data.channels)}
@@ -65,7 +65,7 @@ def _bytes(kind: str, data: Any, jobs: int) -> int:
 
 
 def _audio(arguments: Any, recordings: Any, rate_hz: int, job: int) -> Any:
-    """Utterances with their samples in blocks."""
+    """Utterances with blocks of samples."""
     from speechlvm.data.audio import BLOCK_FRAMES
     from speechlvm.data.dumps.dump import share_of
 
@@ -82,12 +82,12 @@ def _audio_inputs(arguments: Any, recordings: Any) -> dict[str, Any]:
     from speechlvm.utils.files import hash_value
 
     settings = {name: getattr(arguments, name) for name in ("kind", "rate_hz", "segment_frames")}
-    told = _preparation(arguments.data)
-    return {**settings, "audio": hash_value(recordings.stamps()), **({"preparation": told} if told else {})}
+    counts = _preparation(arguments.data)
+    return {**settings, "audio": hash_value(recordings.stamps()), **({"preparation": counts} if counts else {})}
 
 
 def _preparation(data: Path) -> dict[str, Any]:
-    """What the preparation of a data directory says of itself; nothing if there was nothing to say."""
+    """Counts of rejected, converted and odd files of the preparation, if there were any."""
     from speechlvm.data.corpora.preparation import PREPARATION
     from speechlvm.utils.files import read_json
 

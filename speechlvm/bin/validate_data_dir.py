@@ -8,7 +8,7 @@ from speechlvm.bin.cli import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints every error; 1 if there was any."""
+    """Prints every error; returns 1 if there are any."""
     parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
     parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files or archives")
@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 
     failed, log = False, Log()
     for directory in arguments.directories:
-        told = Path(directory, PREPARATION).exists()  # of odd audio, by the preparation itself
-        errors = validate(directory, not arguments.no_audio, arguments.allow_pipes, None if told else log)
+        is_prepared = Path(directory, PREPARATION).exists()  # oddities were reported by the preparation
+        errors = validate(directory, not arguments.no_audio, arguments.allow_pipes, None if is_prepared else log)
         _print(errors)
         failed |= bool(errors)
         if not errors:

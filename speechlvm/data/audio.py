@@ -1,7 +1,7 @@
 """Reading 16-bit mono PCM from NIST SPHERE, RIFF WAVE and FLAC files, and writing RIFF WAVE.
 
-A likelihood is a statement about exact sample values, so nothing is converted here: what is not 16-bit, mono and of
-the expected rate is refused with the reason. Headers are never believed (`speechlvm.data.headers`). FLAC is decoded by
+Likelihoods are of exact sample values, so nothing is converted here: a file that is not 16-bit, mono and of the
+expected rate is refused with the reason. Headers are checked (`speechlvm.data.headers`). FLAC is decoded by
 libsndfile in blocks, and the decoded samples are compared with the MD5 sum of the stream.
 """
 
@@ -22,8 +22,8 @@ from speechlvm.data.headers import (
     WAVE_PCM,
     AudioInfo,
     by_ffmpeg,
+    check_flac_md5,
     conversion,
-    flac_md5,
     open_regular,
     read_header,
     truncated,
@@ -40,7 +40,7 @@ ODD = "audio files have malformed headers that other programs accept"
 
 
 class UnknownLength(UserError):
-    """A header without the number of samples: a file that was cut cannot be told from a whole one."""
+    """A header without the number of samples: a truncated file looks like a complete one."""
 
 
 def audio_info(path: str | Path) -> AudioInfo:
@@ -63,7 +63,7 @@ def check_length(info: AudioInfo) -> None:
     if info.placeholder is None:
         return
     said, found = f"{info.placeholder} samples", info.num_samples
-    remedy = conversion(info.path, "", "", "--ignore-length" if info.container == "wav" else "")
+    remedy = conversion(info.path, "", input_options="--ignore-length" if info.container == "wav" else "")
     if info.in_blocks:
         said, found = f"{info.placeholder} bytes", info.data_bytes
         remedy = by_ffmpeg(info.path, "-ignore_length 1")
@@ -71,27 +71,26 @@ def check_length(info: AudioInfo) -> None:
 
 
 def unknown_length(path: Path, found: str, remedy: str) -> UnknownLength:
-    """The refusal of a file that does not say where it ends, whatever is read by whom."""
+    """The error of a file that does not say where it ends."""
     return UnknownLength(
-        f"{path}: {found}, as where a program has written into a pipe; expected their number, as a file that was cut "
-        f"looks the same; if it is whole, {remedy}"
+        f"{path}: {found}, as after writing to a pipe; a truncated file looks the same; if it is complete, {remedy}"
     )
 
 
-def tell_oddities(info: AudioInfo, log: Log, name: str = "") -> None:
-    """Counts a file that is read although it is not quite as its format prescribes; its name, if not its path."""
+def log_oddities(info: AudioInfo, log: Log, name: str = "") -> None:
+    """Counts a file with oddities, under a name, or else its path."""
     if info.oddities:
         log.tolerate(ODD, f"{name or info.path} ({', '.join(info.oddities)})")
 
 
 def describe(info: AudioInfo) -> str:
-    """What samples a file has."""
+    """The kind of samples of a file, in words."""
     words = (f"{info.bits}-bit" if info.bits else "", "" if info.encoding == "pcm" else info.encoding)
     return " ".join(filter(None, (*words, "(in 4 bytes)" if info.in_four_bytes else "")))
 
 
 def check_format(info: AudioInfo, rate_hz: int, *, allow_streamed: bool = False) -> None:
-    """Refuses everything but 16-bit mono PCM at `rate_hz` and, unless allowed, what `check_length` does.
+    """Requires 16-bit mono PCM at `rate_hz` and, unless `allow_streamed`, a known length.
 
     Raises:
         UserError: naming the property, what was found and what to do.
@@ -146,11 +145,11 @@ def audio_blocks(
     Args:
         path: as for `read_audio`.
         rate_hz: the rate that the file must have.
-        block_frames: samples in each block but the last, which may be shorter; None: as is quickest for all of them.
-        allow_streamed: believe that a file is whole whose header has a placeholder for the number of samples.
+        block_frames: samples per block; the last one may be shorter. None: whatever is fastest for the whole file.
+        allow_streamed: treat files as complete whose headers have a placeholder for the number of samples.
 
     Raises:
-        UserError: as `read_audio`; what only the whole file shows, after its last block.
+        UserError: as `read_audio`; errors that only the whole file shows, after the last block.
     """
     path = Path(path)
     with open_regular(path) as file:
@@ -173,7 +172,7 @@ def _pcm_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> It
             extrema += [samples.min(), samples.max()]
             swapped_extrema += [(swapped := samples.byteswap()).min(), swapped.max()]
         yield samples.astype(np.int16, copy=False)
-    # Extrema that agree neither way are common (files cut or scaled after recording) and prove nothing.
+    # Extrema that agree in neither byte order are common (files cut or scaled after recording) and prove nothing.
     if info.extrema is None or (min(extrema), max(extrema)) == info.extrema:
         return
     if (min(swapped_extrema), max(swapped_extrema)) == info.extrema:
@@ -207,7 +206,7 @@ def wav_header(num_samples: int, rate_hz: int) -> bytes:
 
 
 def _describe_float(info: AudioInfo) -> str:
-    """Why float samples are refused: the first that is not finite, a peak that would clip, or that they are float."""
+    """Why float samples are refused: a sample that is not finite, a peak that would clip, or the encoding itself."""
     if info.container != "wav" or info.bits not in (32, 64):
         return f"{info.bits}-bit float samples; expected 16-bit PCM"
     dtype, peak = np.dtype(f"<f{info.bits // 8}"), 0.0
@@ -227,7 +226,7 @@ def _describe_float(info: AudioInfo) -> str:
 def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> Iterator[np.ndarray]:
     import soundfile
 
-    found, digest, expected_digest = 0, hashlib.md5(usedforsecurity=False), flac_md5(info, file)
+    found, digest = 0, hashlib.md5(usedforsecurity=False)
     try:
         with open_decoder(info, file) as decoder:
             while len(
@@ -242,12 +241,11 @@ def _flac_blocks(info: AudioInfo, file: BinaryIO, block_frames: int | None) -> I
         raise truncated(info.path, info.num_samples, found)
     if not found:
         raise UserError(f"{info.path}: no samples; {COPY_AGAIN}, or remove it")
-    if any(expected_digest) and digest.digest() != expected_digest:
-        raise UserError(f"{info.path}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+    check_flac_md5(info, file, digest.digest())
 
 
-class Stretch(io.RawIOBase):
-    """Some bytes, and then those of a stretch of a file, as a file of their own."""
+class SpliceReader(io.RawIOBase):
+    """`head`, then `size` bytes of `file` from `start`, as one file."""
 
     def __init__(self, head: bytes, file: BinaryIO, start: int, size: int) -> None:
         self._head, self._file, self._start, self._end, self._place = head, file, start, len(head) + size, 0
@@ -261,14 +259,14 @@ class Stretch(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Sets the place of the next byte."""
+        """Sets the position."""
         place = offset + (0, self._place, self._end)[whence]
-        if place >= 0:  # else it stays, as in files: libsndfile tries
+        if place >= 0:  # libsndfile also tries negative ones
             self._place = place
         return self._place
 
     def readinto(self, buffer) -> int:
-        """Fills the buffer, but at the end: libsndfile takes less for the end."""
+        """Fills the whole buffer unless the end is reached: libsndfile takes less for the end."""
         content = self._head[self._place :][: len(buffer)]
         place = self._place + len(content)
         if (count := min(len(buffer) - len(content), self._end - place)) > 0:
@@ -282,11 +280,11 @@ class Stretch(io.RawIOBase):
 def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
     """libsndfile's decoder, to be read forward in blocks.
 
-    RIFF WAVE is given to it with a header that agrees with the file, FLAC without the tags around it. It says that it
-    cannot seek: soundfile would do so after each block, which fails in FLAC without the number of samples.
+    It is given RIFF WAVE with a header that agrees with the file, and FLAC without the tags around it. It claims not to
+    be seekable: soundfile would seek after each block, which fails in FLAC without the number of samples.
 
     Args:
-        info: what the header says; None for what is not read here.
+        info: the header; None for other containers.
         file: the file.
     """
     import soundfile
@@ -302,9 +300,9 @@ def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
         head = b"WAVEfmt " + struct.pack("<I", len(info.layout)) + info.layout
         head += b"data" + struct.pack("<I", min(size, 0xFFFFFFFF))
         head = b"RIFF" + struct.pack("<I", min(len(head) + size, 0xFFFFFFFF)) + head
-    return Forward(Stretch(head, file, start, size))
+    return Forward(SpliceReader(head, file, start, size))
 
 
 def most_frames(promised: int, found: int, block_frames: int) -> int:
-    """Frames to decode next: what stands behind the last that a header promises (0: no number) is none of them."""
+    """Frames to decode next: none after the last one that the header promises (0: unknown)."""
     return min(block_frames, promised - found) if promised else block_frames

@@ -16,16 +16,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 class Log:
-    """Errors, which stop the preparation, and things tolerated, which are counted and told with some examples.
+    """Errors, which stop a preparation, and irregularities, which are counted and shown with examples.
 
     Args:
-        max_bad: number of audio files that may be rejected; if there are more, all of these are errors.
+        max_bad: number of audio files that may be rejected; if there are more, they are errors.
 
     Attributes:
         errors: messages.
         tolerated: names by kind.
         rejected: the reason for each audio file that cannot be used.
-        converted: number of recordings that were not used as they are, by what they were.
+        converted: number of converted recordings, by original format.
     """
 
     def __init__(self, max_bad: int = 0) -> None:
@@ -42,7 +42,7 @@ class Log:
         return bool(self.errors) or len(self.rejected) > self.max_bad
 
     def error(self, message: str) -> None:
-        """Records something wrong."""
+        """Records an error."""
         self.errors.append(message)
 
     def reject(self, path: Path, reason: UserError | str) -> None:
@@ -50,11 +50,11 @@ class Log:
         self.rejected[shown(path)] = shown(str(reason))
 
     def tolerate(self, kind: str, name: str) -> None:
-        """Counts something that is left as it is; `kind` is what warnings say after the count."""
+        """Counts an irregularity; `kind` is the text of the warning after the count."""
         self.tolerated.setdefault(kind, []).append(name)
 
     def add(self, other: Log) -> None:
-        """Takes over what another log holds."""
+        """Adds everything in another log."""
         self.errors += other.errors
         self.rejected.update(other.rejected)
         self.converted.update(other.converted)
@@ -91,7 +91,7 @@ def examples(names: list[str]) -> str:
 
 
 def shown(path: Path | str) -> str:
-    """A path (or a message with one) as UTF-8 on one line, whatever the path is made of."""
+    """A path (or a message with one) as UTF-8 on one line, whatever its bytes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, load_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, load_data_dir
 from speechlvm.latents.store import Store, open_stores
 from speechlvm.utils.errors import UserError
 
@@ -123,7 +123,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
     return _averages(sets, pieces)
 
 
-Piece = tuple[Segment | None, str]
+Piece = tuple[Interval | None, str]
 """A stretch of an utterance, or None for all of it, and its class."""
 
 

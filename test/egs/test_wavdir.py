@@ -142,8 +142,8 @@ def test_odd_files_are_read_and_told_in_one_warning(plain, tmp_path, run):
     result = run(plain, tmp_path / "out", "--bits", "16")
     assert result.stderr == (
         "warning: 3 audio files have malformed headers that other programs accept: "
-        f"{plain}/3.wav (1 byte behind the data), {plain}/4.wav (500 bytes behind the data), "
-        f"{plain}/odd.wav (128 bytes behind the data)\n"
+        f"{plain}/3.wav (1 byte after the data), {plain}/4.wav (500 bytes after the data), "
+        f"{plain}/odd.wav (128 bytes after the data)\n"
     )
     assert np.array_equal(read_audio(sources(tmp_path / "out")["4"]), soundfile.read(plain / "4.wav", dtype="int16")[0])
     checked = [programs.call(validate_data_dir.main, tmp_path / "out" / name) for name in SETS]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, write_data_dir
 from speechlvm.latents.store import Representation, Values, merge, write
 from speechlvm.utils.files import mark_done
 
@@ -62,7 +62,7 @@ def make(
             {utterance: utterance.partition("_")[0] for utterance in values},
             wav={utterance: root / f"{utterance}.wav" for utterance in values},
             num_samples=lengths,
-            phones={utterance: [Segment(*one) for one in segments] for utterance, segments in (phones or {}).items()},
+            phones={utterance: [Interval(*one) for one in places] for utterance, places in (phones or {}).items()},
             spk2gender=dict(gender or {}),
             spk2height_cm=dict(height_cm or {}),
         ),

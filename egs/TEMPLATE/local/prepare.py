@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import audio_info, read_audio, tell_oddities
+from speechlvm.data.audio import audio_info, log_oddities, read_audio
 from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log
@@ -64,7 +64,7 @@ def read_utterance(utterance: Utterance) -> Log:
     try:
         # what is not 16-bit mono goes through speechlvm.data.corpora.convert.convert_audio first
         utterance.num_samples = len(read_audio(utterance.path, RATE_HZ))
-        tell_oddities(audio_info(utterance.path), log)
+        log_oddities(audio_info(utterance.path), log)
     except UserError as error:
         log.reject(utterance.path, error)
     return log

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.audio import audio_info, read_audio, tell_oddities
+from speechlvm.data.audio import audio_info, log_oddities, read_audio
 from speechlvm.data.corpora.preparation import (
     FOLDERS_ABOVE,
     LOSSY,
@@ -35,7 +35,7 @@ from speechlvm.data.corpora.preparation import (
     shuffled,
     stamp,
 )
-from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.directory import DataDirectory, Interval
 from speechlvm.data.kaldi.phones import CODES
 from speechlvm.data.log import Log, shown, warn
 from speechlvm.utils.errors import ConfigError, UserError
@@ -64,8 +64,8 @@ class Utterance:
     files: dict[str, Path] = field(default_factory=dict)
     num_samples: int = 0
     text: str = ""
-    phones: list[Segment] = field(default_factory=list)
-    words: list[Segment] = field(default_factory=list)
+    phones: list[Interval] = field(default_factory=list)
+    words: list[Interval] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -140,7 +140,7 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     log = Log()
     try:
         samples = read_audio(utterance.audio[0], RATE_HZ)
-        tell_oddities(audio_info(utterance.audio[0]), log)
+        log_oddities(audio_info(utterance.audio[0]), log)
         for other in utterance.audio[1:]:
             if not np.array_equal(samples, read_audio(other, RATE_HZ)):
                 log.error(f"{other}: other samples than {utterance.audio[0]}; remove one of the two")
@@ -178,14 +178,14 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
     return log
 
 
-def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collection[str] = ()) -> list[Segment]:
+def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collection[str] = ()) -> list[Interval]:
     """Lines ``start end label`` of a .PHN or .WRD file, cut at the end of the audio.
 
     Phones must follow one another without gaps (words need not, in the corpus itself) and be among `phones`.
     Ends up to PAST_END_SAMPLES past the audio are counted.
     """
     path, count = utterance.files[ending], utterance.num_samples
-    segments: list[Segment] = []
+    segments: list[Interval] = []
     previous_end, past_end = 0, False  # None: the line above says nothing
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split()
@@ -219,7 +219,7 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
             log.tolerate(f"segments of .{ending} files have no samples and were left out", f"{path}:{number}")
         else:
             past_end |= end > count
-            segments.append(Segment(start, min(end, count), label))
+            segments.append(Interval(start, min(end, count), label))
         previous_end = max(previous_end or 0, end)
     if past_end:
         log.tolerate(

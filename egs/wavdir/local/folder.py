@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, tell_oddities
-from speechlvm.data.corpora.convert import check_container, convert_audio
+from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, log_oddities
+from speechlvm.data.corpora.convert import check_container, convert_audio, decoding
 from speechlvm.data.corpora.preparation import misaligned_frames, read_all
-from speechlvm.data.headers import by_ffmpeg, open_regular
+from speechlvm.data.headers import open_regular
 from speechlvm.data.log import Log, examples, shown
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import files_below
@@ -135,13 +135,11 @@ def read_header(file: File, allow_streamed: bool) -> None:
     Raises:
         UserError: empty, no audio, damaged, of a kind that is not read, or (unless allowed) of unknown length.
     """
-    import soundfile
-
     with open_regular(file.path) as stream:
         try:
-            info = check_container(file.path, stream, allow_streamed, Log())  # what is odd is told on reading
+            info = check_container(file.path, stream, allow_streamed, Log())  # oddities are logged on reading
         except UnknownLength as error:
-            raise UserError(f"{error}; or believe all such files, by --allow_streamed true") from None
+            raise UserError(f"{error}; or treat all such files as complete, by --allow_streamed true") from None
         if info is not None:
             file.rate_hz, file.channels = info.rate_hz, info.channels
             file.exact = (info.encoding, info.bits) == ("pcm", 16)
@@ -152,20 +150,10 @@ def read_header(file: File, allow_streamed: bool) -> None:
             if not file.exact or info.channels != 1:
                 file.format = f"{info.container} {describe(info)}, {counted(info.channels, 'channel')}"
             return
-        stream.seek(0)
-        start = stream.read(16)
-        stream.seek(0)
-        try:
-            with soundfile.SoundFile(stream) as decoder:
-                file.rate_hz, file.channels = decoder.samplerate, decoder.channels
-                file.exact = decoder.subtype in EXACT
-                file.format = f"{decoder.format.lower()}, {counted(decoder.channels, 'channel')}"
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
-            raise UserError(
-                f"{file.path}: cannot be read as audio ({reason}); it starts with {start!r}; copy it again from its "
-                f"source, move it away, or, if other programs read it, {by_ffmpeg(file.path)}"
-            ) from None
+        with decoding(file.path, None, stream) as decoder:
+            file.rate_hz, file.channels = decoder.samplerate, decoder.channels
+            file.exact = decoder.subtype in EXACT
+            file.format = f"{decoder.format.lower()}, {counted(decoder.channels, 'channel')}"
 
 
 def short_hash(name: str) -> str:
@@ -228,7 +216,7 @@ def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Lo
             file.audio, file.num_samples, file.digest = target, made.frames, made.digest
         else:
             digest, noisy = hashlib.sha256(), 0
-            tell_oddities(audio_info(file.path), log)
+            log_oddities(audio_info(file.path), log)
             for samples in audio_blocks(file.path, rate_hz, BLOCK_FRAMES):
                 file.num_samples += len(samples)
                 digest.update(samples.astype("<i2", copy=False).tobytes())

@@ -1,17 +1,17 @@
 """Conversion of recordings in any container that libsndfile reads to 16-bit mono RIFF WAVE, block by block.
 
-Likelihoods are statements about exact sample values, so a conversion is made once, in preparation, and recorded:
+Likelihoods are of exact sample values, so each file is converted once, in preparation, and the conversion is recorded:
 
 - Channels are averaged or one is chosen; then the rate is changed (by soxr, with an error below that of 16 bits); then
-  values are rounded, half to even. Overshoot of the resampler beyond full scale is clipped and counted; recordings that
-  are beyond it themselves, as floating-point files can be, only where the caller allows it.
-- No dither is added. It would be noise that every model has to pay for with most of a bit in each frame, and that
-  corpora distributed as 16-bit PCM do not have.
-- What is 16-bit and mono at the right rate already comes out with the same values.
+  values are rounded, half to even. Overshoot of the resampler is clipped and counted; samples of the recording itself
+  beyond full scale, as in floating-point files, only if the caller allows it.
+- No dither is added. It would be noise that costs every model most of a bit per frame, and that corpora distributed as
+  16-bit PCM do not have.
+- Recordings that are 16-bit, mono and of the right rate keep their values.
 
-Containers: WAV of any width, RF64, FLAC, MP3, Ogg (Vorbis, Opus), AIFF, NIST SPHERE, AU, CAF. What they promise is
-compared with what they hold: sizes in headers, the MD5 sum of FLAC, the last page of Ogg, the count of MP3 files that
-have one (an MP3 file without one that was cut cannot be told from a whole one).
+Containers: WAV of any width, RF64, FLAC, MP3, Ogg (Vorbis, Opus), AIFF, NIST SPHERE, AU, CAF. Their headers are
+compared with their contents: sizes, the MD5 sum of FLAC, the last page of Ogg, the number of samples of MP3 files that
+have one (a truncated MP3 file without one looks like a complete one).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -31,9 +32,9 @@ from speechlvm.data.audio import (
     ODD,
     audio_info,
     check_length,
+    log_oddities,
     most_frames,
     open_decoder,
-    tell_oddities,
     unknown_length,
     wav_header,
 )
@@ -44,8 +45,8 @@ from speechlvm.data.headers import (
     WIDE_PLACEHOLDER_BYTES,
     AudioInfo,
     by_ffmpeg,
+    check_flac_md5,
     find_header,
-    flac_md5,
     id3v2_bytes,
     open_regular,
     truncated,
@@ -67,12 +68,12 @@ FOREIGN = ((4, b"ftyp", "MPEG-4 audio (m4a, AAC)"), (0, b"0&\xb2u\x8e", "Windows
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion gave.
+    """Result of a conversion.
 
     Attributes:
         frames: number of samples of the new file.
         rate_hz: its sampling rate.
-        digest: SHA-256 of its samples, in hexadecimal; equal for recordings that are copies of each other.
+        digest: SHA-256 of its samples, in hexadecimal; equal for copies of the same recording.
     """
 
     frames: int
@@ -92,7 +93,7 @@ def convert_audio(
 ) -> Converted:
     """Converts a recording to 16-bit mono RIFF WAVE in bounded memory; `target` is complete or not there.
 
-    What was made is recorded in ``<target>.json``; a target made from the same file in the same way is kept.
+    The conversion is recorded in ``<target>.json``; a target made from the same file in the same way is kept.
 
     Args:
         source: the recording.
@@ -101,10 +102,10 @@ def convert_audio(
         channel: number of the channel, from 0, or "mix" for the mean of all.
         log: takes what is tolerated: clipping, rates below `rate_hz`, an end that MP3 files promise and lack.
         clip: clip a recording whose own values are beyond full scale, and count them.
-        allow_streamed: believe that a file is whole whose header has a placeholder for the number of samples.
+        allow_streamed: treat files as complete whose headers have a placeholder for the number of samples.
 
     Raises:
-        UserError: not a regular readable file, empty, not audio, of a kind that is not read, truncated, damaged, with
+        UserError: not a regular readable file, empty, not audio, not supported, truncated, damaged, with
             values that are not finite or (without `clip`) beyond full scale, without that channel, without samples, or
             too long for RIFF WAVE.
     """
@@ -126,7 +127,7 @@ def convert_audio(
 
 
 def _made_before(target: Path, record: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a target that is complete and was made from these inputs."""
+    """The record of a target that is complete and made from these inputs."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
         size = len(wav_header(0, 1)) + 2 * known["converted"]["frames"]
@@ -145,25 +146,14 @@ def _convert(
     clip: bool,
     allow_streamed: bool,
 ) -> Converted:
-    import soundfile
-
     info = check_container(source, file, allow_streamed, log)
-    file.seek(0)
-    start = file.read(16)
-    try:
-        with open_decoder(info, file) as decoder:
-            old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
-            frames = info.num_samples if info is not None else decoder.frames
-            if MOST_FRAMES < frames * new_rate_hz / old_rate_hz < UNKNOWN_FRAMES:
-                raise _too_long(source, new_rate_hz)
-            mono = _decode(source, file, decoder, channel, info, log, clip)
-            frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
-        raise UserError(
-            f"{source}: cannot be decoded ({reason}); starts with {start!r}; {COPY_AGAIN}, or, if other programs read "
-            f"it, {by_ffmpeg(source)}"
-        ) from None
+    with decoding(source, info, file) as decoder:
+        old_rate_hz, new_rate_hz = decoder.samplerate, rate_hz or decoder.samplerate
+        frames = info.num_samples if info is not None else decoder.frames
+        if MOST_FRAMES < frames * new_rate_hz / old_rate_hz < UNKNOWN_FRAMES:
+            raise _too_long(source, new_rate_hz)
+        mono = _decode(source, file, decoder, channel, info, log, clip)
+        frames, clipped, digest = _write(source, target, _resample(mono, old_rate_hz, new_rate_hz), new_rate_hz)
     if clipped:
         log.tolerate("recordings have samples beyond full scale, which were clipped", f"{source} ({clipped})")
     if old_rate_hz < new_rate_hz:
@@ -172,30 +162,52 @@ def _convert(
     return Converted(frames, new_rate_hz, digest)
 
 
+@contextmanager
+def decoding(source: Path, info: AudioInfo | None, file: BinaryIO) -> Iterator[Any]:
+    """The decoder of `open_decoder`, whose errors become one line.
+
+    Raises:
+        UserError: libsndfile cannot read the file.
+    """
+    import soundfile
+
+    file.seek(0)
+    start = file.read(16)
+    try:
+        with open_decoder(info, file) as decoder:
+            yield decoder
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
+        raise UserError(
+            f"{source}: cannot be read as audio ({reason}); starts with {start!r}; {COPY_AGAIN}, or, if other programs "
+            f"read it, {by_ffmpeg(source)}"
+        ) from None
+
+
 def _too_long(source: Path, rate_hz: int) -> UserError:
     return UserError(
-        f"{source}: more than {MOST_FRAMES} frames at {rate_hz} Hz, which a RIFF WAVE file holds; cut it into several "
-        "files"
+        f"{source}: more than {MOST_FRAMES} frames at {rate_hz} Hz, the limit of a RIFF WAVE file; split it into "
+        "several files"
     )
 
 
 def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log) -> AudioInfo | None:
-    """Compares sizes that libsndfile would silently repair; what the header says, where this package reads it.
+    """Checks sizes that libsndfile would silently repair; returns the header of the containers in `headers`.
 
     Raises:
-        UserError: empty, truncated, or of a kind that is not read.
+        UserError: empty, truncated, or of a kind that is not supported.
         UnknownLength: the header has a placeholder for the length, and that is not allowed.
     """
     file.seek(0)
     start, size = file.read(32), os.fstat(file.fileno()).st_size
     for place, magic, name in FOREIGN:
         if start[place:].startswith(magic):
-            raise UserError(f"{source}: {name}, which is not decoded here; {by_ffmpeg(source)}")
+            raise UserError(f"{source}: {name}, which is not supported; {by_ffmpeg(source)}")
     if not start or find_header(file)[0]:
         info = audio_info(source)
         if not allow_streamed:
             check_length(info)
-        tell_oddities(info, log)
+        log_oddities(info, log)
         return info
     promised, least_placeholder = _promised_bytes(start)
     if promised > size and promised >= least_placeholder or promised == EMPTY_BYTES:
@@ -206,21 +218,14 @@ def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log
     elif promised > size:
         log.tolerate(ODD, f"{source} ({promised - size} bytes less than its header says)")
     if start.startswith(b"OggS"):
-        file.seek(max(0, size - LARGEST_OGG_PAGE_BYTES))
-        tail = file.read()
-        page = tail[max(0, tail.rfind(b"OggS")) :]
-        segments = page[OGG_HEADER_BYTES:][: page[OGG_HEADER_BYTES - 1]] if len(page) > OGG_HEADER_BYTES else b""
-        if len(page) < OGG_HEADER_BYTES + len(segments) + sum(segments):
-            raise UserError(f"{source}: Ogg without its last page; {COPY_AGAIN}")
-        if not page[5] & OGG_LAST_PAGE and not allow_streamed:
-            raise unknown_length(source, "no page is marked as the last of its samples", by_ffmpeg(source))
+        _check_ogg(source, file, size, allow_streamed)
     return None
 
 
 def _promised_bytes(start: bytes) -> tuple[int, int]:
-    """Size of the whole file by the header of a container that only libsndfile reads here, and the least placeholder.
+    """Size of the whole file according to the header of another container, and the smallest placeholder.
 
-    0 where there is none; EMPTY_BYTES for a header that was written before anything else, and never again.
+    0 if it has none; EMPTY_BYTES for a header that was written before anything else, and never updated.
     """
     if start.startswith((b"FORM", b"RIFX")):
         return EMPTY_BYTES + int.from_bytes(start[4:8], "big"), PLACEHOLDER_BYTES
@@ -229,6 +234,17 @@ def _promised_bytes(start: bytes) -> tuple[int, int]:
     if start.startswith(b".snd"):
         return int.from_bytes(start[4:8], "big") + int.from_bytes(start[8:12], "big"), PLACEHOLDER_BYTES
     return 0, 0
+
+
+def _check_ogg(source: Path, file: BinaryIO, size: int, allow_streamed: bool) -> None:
+    file.seek(max(0, size - LARGEST_OGG_PAGE_BYTES))
+    tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    segments = page[OGG_HEADER_BYTES:][: page[OGG_HEADER_BYTES - 1]] if len(page) > OGG_HEADER_BYTES else b""
+    if len(page) < OGG_HEADER_BYTES + len(segments) + sum(segments):
+        raise UserError(f"{source}: Ogg without its last page; {COPY_AGAIN}")
+    if not page[5] & OGG_LAST_PAGE and not allow_streamed:
+        raise unknown_length(source, "no page is marked as the last one", by_ffmpeg(source))
 
 
 def _decode(
@@ -249,12 +265,11 @@ def _decode(
         raise UserError(
             f"{source}: no channel {channel}, as it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
         )
-    decoded, is_flac = 0, info is not None and info.container == "flac"
     promised = info.num_samples if info is not None and info.num_samples else decoder.frames
     promised = promised if promised < UNKNOWN_FRAMES else 0
+    is_flac = info is not None and info.container == "flac"
     low = info is not None and info.in_four_bytes and _in_low_bytes(info, file)
-    beyond, peak = 0, 0.0
-    digest = hashlib.md5(usedforsecurity=False)
+    decoded, beyond, peak, digest = 0, 0, 0.0, hashlib.md5(usedforsecurity=False)
     while len(block := decoder.read(most_frames(promised, decoded, BLOCK_FRAMES), dtype="float64", always_2d=True)):
         if low:  # libsndfile reads the high ones
             block = (256 * block + 1) % 2 - 1
@@ -268,25 +283,25 @@ def _decode(
         beyond += int(np.count_nonzero(np.abs(mono) > 1))
         peak = max(peak, float(np.abs(mono).max()))
         yield mono
-    if decoder.subtype == "MPEG_LAYER_III" and decoded < promised:
-        if not _has_count(
-            file, info.data_offset if info else 0
-        ):  # what was promised was a guess from the size of the file
-            promised = decoded
-        elif promised - decoded <= MP3_TOLERANCE_FRAMES:
-            log.tolerate("MP3 files are up to two blocks shorter than their headers say", str(source))
-            promised = decoded
-    if decoded < promised:
-        raise UserError(f"{source}: header says {promised} samples, found {decoded}; {COPY_AGAIN}")
+    if decoded < promised and not _is_short_mp3(source, file, decoder, info, promised - decoded, log):
+        raise truncated(source, promised, decoded)
     if is_flac:
-        expected = flac_md5(info, file)
-        if any(expected) and expected != digest.digest():
-            raise UserError(f"{source}: decoded samples differ from the MD5 sum in the FLAC header; {COPY_AGAIN}")
+        check_flac_md5(info, file, digest.digest())
     if beyond and not clip:
         raise UserError(
-            f"{source}: {beyond} samples beyond full scale (peak {peak:.3f}); scale the recording down, or let them be "
-            "clipped, by --clip true"
+            f"{source}: {beyond} samples beyond full scale (peak {peak:.3f}); scale the recording down, or clip them "
+            "by --clip true"
         )
+
+
+def _is_short_mp3(source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | None, missing: int, log: Log) -> bool:
+    """Whether the missing samples are none: the number of an MP3 file can be an estimate, or include padding."""
+    if decoder.subtype != "MPEG_LAYER_III":
+        return False
+    has_count = _has_count(file, info.data_offset if info else 0)  # if not, the number is libsndfile's estimate
+    if has_count and missing <= MP3_TOLERANCE_FRAMES:
+        log.tolerate("MP3 files are up to two blocks shorter than their headers say", str(source))
+    return not has_count or missing <= MP3_TOLERANCE_FRAMES
 
 
 def _integers(block: np.ndarray, bits: int) -> bytes:
@@ -296,7 +311,7 @@ def _integers(block: np.ndarray, bits: int) -> bytes:
 
 
 def _in_low_bytes(info: AudioInfo, file: BinaryIO) -> bool:
-    """Whether 24 bits in four bytes are the low three of them (as ALSA's S24_LE) and not the high ones (S32_LE).
+    """Whether 24 bits in four bytes are the low three bytes (ALSA's S24_LE) and not the high ones (S32_LE).
 
     Raises:
         UserError: all four are used.
@@ -317,7 +332,7 @@ def _in_low_bytes(info: AudioInfo, file: BinaryIO) -> bool:
 
 
 def _has_count(file: BinaryIO, offset: int) -> bool:
-    """Whether the first block of MP3, at a place in a file, tells the length of the whole."""
+    """Whether the first block of MP3, at an offset in a file, has the number of samples of the whole."""
     file.seek(offset)
     file.seek(offset + id3v2_bytes(file.read(10)))
     first = file.read(266)

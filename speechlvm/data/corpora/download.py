@@ -1,28 +1,27 @@
-"""Downloadable corpora: the list of their archives, and their download, complete or not at all.
+"""Downloadable corpora: lists of their archives, and their download, completely or not at all.
 
 A recipe lists its archives in ``local/archives.yaml``::
 
     licence: "LibriSpeech, CC BY 4.0, https://www.openslr.org/12"   # shown to the user before anything is fetched
     base: https://www.openslr.org/resources/                        # --mirror URL takes its place
     archives:
-      - name: dev-clean                  # what --only calls it
-        path: 12/dev-clean.tar.gz        # below base; .tar.gz, .tgz or .zip; its last part is the file's name
-        bytes: 337926286                 # size of the archive; left out: unknown
+      - name: dev-clean                  # for --only
+        path: 12/dev-clean.tar.gz        # relative to base; .tar.gz, .tgz or .zip
+        bytes: 337926286                 # size of the archive; optional
         checksum: md5:42e2234ba48799c1f50f24a7926300a1   # or sha256:..., or unpublished
-        content: LibriSpeech/dev-clean   # directory that this archive alone brings
-        max_unpacked_bytes: 370000000    # upper limit of the sum of its files' bytes, and the space asked for
+        content: LibriSpeech/dev-clean   # directory that is in this archive only
+        max_unpacked_bytes: 370000000    # upper limit of the total size of its files; required free space
 
-``content`` is a path in the archive and, unpacked, below the directory DIR that is downloaded to. It appears there by
-one rename, the last step: where it exists, it is complete. Files outside of it are shared with other archives, as the
-LICENSE.TXT and SPEAKERS.TXT that each archive of LibriSpeech holds: the first one stays, another with other bytes is
-named in a warning.
+``content`` is a path in the archive and, when unpacked, in the target directory DIR. It is created there by one rename,
+the last step: if it exists, it is complete. Files outside of it are shared with other archives, as is the LICENSE.TXT
+of every archive of LibriSpeech: the first one is kept, and a warning names any that differ from it.
 
-``checksum: unpublished`` is for archives of which nobody publishes one. They are fetched by https only, and their
+``checksum: unpublished`` is for archives without a published checksum. They are downloaded by https only, and their
 SHA-256 is shown.
 
-Until then ``DIR/archives`` holds what is in transfer (``<file>.part``; ``<file>.part.version`` is what the server calls
-this version of it), archives that came complete (``<file>``; those put there by hand are verified and used), and what
-has been unpacked (``<name>``). Proxies are those of the environment (http_proxy, https_proxy, no_proxy).
+Until then ``DIR/archives`` holds partial downloads (``<file>.part``; ``<file>.part.version`` is the server's ETag or
+date of it), complete archives (``<file>``; those put there manually are verified and used), and unpacked files
+(``<name>``). Proxies are taken from the environment (http_proxy, https_proxy, no_proxy).
 """
 
 from __future__ import annotations
@@ -51,14 +50,14 @@ from speechlvm.utils.settings import Settings, load_yaml, validated
 log = logging.getLogger(__name__)
 
 STALL_S = 60  # without a byte
-WAITS_S = (1, 2, 4, 8, 16)  # before trying again; from the first one again when more bytes have come
-TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)  # 416: what was there is removed, so that it starts again
+WAITS_S = (1, 2, 4, 8, 16)  # between retries; reset after any progress
+TEMPORARY = (408, 416, 425, 429, 500, 502, 503, 504)  # after 416, the download is restarted
 LOG_EVERY_S = 10
 BLOCK_BYTES = 1 << 18
 
 
 class Archive(Settings):
-    """One archive; the docstring of this module says what the settings mean."""
+    """One archive; for the settings, see the docstring of this module."""
 
     name: str
     path: Annotated[str, StringConstraints(pattern=r"\.(tar\.gz|tgz|zip)$")]
@@ -74,7 +73,7 @@ class Archive(Settings):
 
 
 class ArchiveList(Settings):
-    """Archives of one place and licence."""
+    """Archives with the same base URL and licence."""
 
     licence: str
     base: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
@@ -82,19 +81,19 @@ class ArchiveList(Settings):
 
 
 def load_archives(path: Path) -> ArchiveList:
-    """The archives that a file lists.
+    """Loads a list of archives.
 
     Raises:
-        ConfigError: the first thing that is wrong in it.
+        ConfigError: the first error in it.
     """
     return validated(ArchiveList, load_yaml(path), str(path))
 
 
 def choose(listed: ArchiveList, names: list[str], source: str) -> list[Archive]:
-    """The archives of these names, or all of them if none is given, in the order of the list.
+    """The archives with these names, or all if none is given, in the order of the list.
 
     Raises:
-        ConfigError: there is no archive of a name.
+        ConfigError: unknown name.
     """
     known = [archive.name for archive in listed.archives]
     for name in names:
@@ -104,16 +103,16 @@ def choose(listed: ArchiveList, names: list[str], source: str) -> list[Archive]:
 
 
 def download(listed: ArchiveList, archives: list[Archive], to: Path) -> None:
-    """Fetches, verifies and unpacks archives; interrupted at any moment, the same call finishes it.
+    """Downloads, verifies and unpacks archives; if interrupted, the same call resumes.
 
     Args:
-        listed: the list that they are of.
-        archives: those to have; none of their contents is there.
-        to: the directory below which their contents will be.
+        listed: the list.
+        archives: those to download; none of their contents exists.
+        to: the target directory.
 
     Raises:
-        UserError: an archive cannot be had or is not what was promised, or there is no space; the archives before it
-            are complete.
+        UserError: an archive is unavailable or wrong, or there is not enough space; the archives before it are
+            complete.
     """
     log.info("%s: %s", " ".join(archive.name for archive in archives), listed.licence)
     packed = [archive for archive in archives if not (to / "archives" / archive.name / archive.content).exists()]
@@ -128,14 +127,14 @@ def download(listed: ArchiveList, archives: list[Archive], to: Path) -> None:
             with atomic_directory(tree) as unpacked:
                 unpack(file, unpacked, archive.max_unpacked_bytes)
                 if not (unpacked / archive.content).is_dir():
-                    raise UserError(f"{file}: there is no {archive.content} in it; correct the list of archives")
+                    raise UserError(f"{file}: no {archive.content} in it; correct the list of archives")
         file.unlink(missing_ok=True)
         _place(tree, to, archive.content)
         log.info("%s: complete", archive.name)
 
 
 def _place(tree: Path, to: Path, content: str) -> None:
-    """Moves what was unpacked below `to`, `content` last."""
+    """Moves unpacked files to `to`, `content` last."""
     (to / content).parent.mkdir(parents=True, exist_ok=True)
     for path in sorted(path for path in tree.rglob("*") if path.is_file() and tree / content not in path.parents):
         target = to / path.relative_to(tree)
@@ -149,7 +148,7 @@ def _place(tree: Path, to: Path, content: str) -> None:
 
 
 def _fetch(archive: Archive, url: str, file: Path) -> None:
-    """Has the archive at `file`, verified."""
+    """Makes sure that the archive is at `file`, verified."""
     if file.exists():
         wrong = _difference(archive, file)
         if wrong:
@@ -167,7 +166,7 @@ def _fetch(archive: Archive, url: str, file: Path) -> None:
 
 
 def _difference(archive: Archive, file: Path) -> str:
-    """What is wrong with a file that should be the archive; empty: nothing."""
+    """How a file differs from the archive in the list; "" if it does not."""
     if archive.bytes not in (None, _size(file)):
         return f"{_size(file)} bytes, expected {archive.bytes}"
     log.info("%s: verifying %d bytes", file, _size(file))
@@ -180,7 +179,7 @@ def _difference(archive: Archive, file: Path) -> str:
 
 
 def _transfer(archive: Archive, url: str, part: Path) -> None:
-    """All bytes of `url` in `part`; what came stays there if an error is raised."""
+    """Downloads `url` to `part`; after an error, the partial file stays there."""
     failures = 0
     while archive.bytes is None or _size(part) != archive.bytes:
         before = _size(part)
@@ -196,11 +195,11 @@ def _transfer(archive: Archive, url: str, part: Path) -> None:
 
 
 def _attempt(archive: Archive, url: str, part: Path) -> None:
-    """One request: for all bytes or, if the server still has the version that the part is of, for those after it.
+    """One request: for all bytes or, if the server still has the same version, for the missing ones.
 
     Raises:
-        OSError, HTTPException: trying again may help.
-        UserError: it would not.
+        OSError, HTTPException: retrying may help.
+        UserError: retrying would not help.
     """
     version = _version(part).read_text(encoding="utf-8") if _version(part).exists() else ""
     have = _size(part) if version else 0
@@ -231,12 +230,12 @@ def _open(url: str, headers: dict[str, str], part: Path) -> http.client.HTTPResp
 
 
 def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
-    """Empties `part` and notes what the server calls the version that will be in it, if it says so."""
+    """Empties `part` and records the server's version of the file, if it has one."""
     if _size(part):
         log.warning("%s: the file on the server may have changed; downloading its %d bytes again", part, _size(part))
     _discard(part)
     tag = response.headers.get("ETag", "W/")
-    # weak tags (W/"...") do not vouch for every byte
+    # weak tags (W/"...") do not guarantee identical bytes
     version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
     if version:
         with atomic_write(_version(part)) as stream:
@@ -244,7 +243,7 @@ def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, size: int | None) -> None:
-    """Appends what comes to `part`, which should have `size` bytes then."""
+    """Appends the response to `part`, which must have `size` bytes then."""
     name, quiet, due = part.stem, not sys.stderr.isatty(), time.monotonic() + LOG_EVERY_S
     with (
         disk_errors(part),
@@ -262,8 +261,8 @@ def _receive(response: http.client.HTTPResponse, part: Path, size: int | None) -
 
 
 def _unavailable(url: str, part: Path, reason: str) -> UserError:
-    by_hand = f"fetch it by hand, put it at {part.with_suffix('')} and run the same command again"
-    return UserError(f"{url}: {reason}; try another --mirror, or {by_hand}")
+    manually = f"download it manually to {part.with_suffix('')} and run the same command again"
+    return UserError(f"{url}: {reason}; try another --mirror, or {manually}")
 
 
 def _version(part: Path) -> Path:

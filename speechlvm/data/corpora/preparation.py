@@ -48,18 +48,18 @@ def _count(text: str) -> int:
 
 
 def child(directory: Path, name: str) -> Path | None:
-    """An entry of a directory by its name in capitals, whatever its case."""
+    """The entry of a directory with this name, given in upper case, in any case."""
     matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
     return matches[0] if matches else None
 
 
 def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
-    """Directories that are what is looked for: `given` or else the nearest below it; the one above a part of it.
+    """Finds a corpus: `given` or else the nearest directories below it; if `given` is a part of one, its parent.
 
     Args:
         given: where to look.
-        is_it: whether a directory is the one.
-        parts: names in capitals of directories in it, one of which may have been given in its place.
+        is_it: whether a directory is the corpus.
+        parts: names, in upper case, of directories in it that may be given instead.
     """
     if given.name.upper() in parts and is_it(given.parent):
         return [given.parent]
@@ -67,7 +67,7 @@ def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]
     for _ in range(FOLDERS_ABOVE):
         if found := [place for place in level if is_it(place)]:
             return found
-        # stage 0 unpacks in "archives": what an interrupted one left there is not complete
+        # stage 0 unpacks to "archives"; after an interruption its contents are incomplete
         below = [path for place in level for path in sorted(place.iterdir()) if path.name != "archives"]
         unseen = {path.resolve(): path for path in below if path.is_dir() and path.resolve() not in seen}
         seen |= unseen.keys()
@@ -76,7 +76,7 @@ def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]
 
 
 def lossy(path: Path) -> str:
-    """Why a recording in such a file cannot be used, where a corpus has recordings without loss."""
+    """The error for a lossy copy of a recording of a lossless corpus."""
     return (
         f"{path}: compressed with loss, so that its samples are not the corpus's; expected WAV or FLAC; copy it again "
         "from the corpus, or convert the corpus's own file to FLAC"
@@ -84,7 +84,7 @@ def lossy(path: Path) -> str:
 
 
 def corpus_files(log: Log, *roots: Path) -> list[Path]:
-    """The files of a corpus at and below some paths: what it is read from, and what its `stamp` is made of.
+    """The files of a corpus at and below some paths, for reading it and for its `stamp`.
 
     Raises:
         UserError: a directory cannot be searched.
@@ -98,7 +98,7 @@ def corpus_files(log: Log, *roots: Path) -> list[Path]:
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Hash of the names and versions (`version_of`) of files, or of names alone where links lead nowhere."""
+    """Hash of the names and versions (`version_of`) of files; of dangling links, only their names."""
     versions = []
     for file in files:
         try:
@@ -109,7 +109,7 @@ def stamp(files: Iterable[Path]) -> str:
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """The same order for a seed on every machine, in which a name's place depends on no other name."""
+    """Shuffled names: the same order for a seed on every machine; adding a name does not reorder the others."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
 
 
@@ -137,7 +137,7 @@ def misaligned_frames(samples: np.ndarray) -> int:
         samples: int16 (num_samples,).
 
     Returns:
-        number of samples in blocks whose total variation is that of noise and at least four times that of the same
+        Number of samples in blocks whose total variation is that of noise and at least four times that of the same
         bytes read one byte later.
     """
     blocks = len(samples) // ALIGNMENT_BLOCK
@@ -154,13 +154,13 @@ def misaligned_frames(samples: np.ndarray) -> int:
 
 
 def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:
-    """One line on a set: its size, and, where speakers are known, how many of them the training set has as well.
+    """One line on a set: its size, and, if speakers are known, how many of them are also in the training set.
 
     Args:
         name: of the set.
         data: the set.
         train: the training set.
-        rate_hz: frames per second; None for sequences that are not sampled at a rate, as strokes.
+        rate_hz: frames per second; None if frames are not spaced in time, as in handwriting.
     """
     lengths, count, speakers = data.num_samples or data.num_frames, len(data.utt2spk), set(data.utt2spk.values())
     frames = sum(lengths.values())
@@ -169,7 +169,7 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
         line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s"
     else:
         line += f"{frames} frames, mean length {frames / count:.1f} frames"
-    if speakers == set(data.utt2spk):  # each utterance stands for a speaker, so nobody knows who speaks
+    if speakers == set(data.utt2spk):  # one speaker per utterance: speakers are unknown
         return line
     line += f", {len(speakers)} speakers"
     if data.spk2gender:
@@ -179,8 +179,8 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     return line if data is train else f"{line}, {shared} of them also in train"
 
 
-def _is_there(directory: Path) -> bool:
-    """Whether a data directory is there, and the archives that it names."""
+def _exists(directory: Path) -> bool:
+    """Whether a data directory exists, with the archives that it names."""
     feats = directory / "feats.scp"
     lines = feats.read_text(encoding="utf-8").splitlines() if feats.exists() else []
     archives = {line.partition(" ")[2].rpartition(":")[0] for line in lines}
@@ -195,22 +195,22 @@ def prepare_sets(
     rate_hz: float | None,
     max_bad: int = 0,
 ) -> None:
-    """Makes the data directories of a corpus, unless they are complete; all of them, or none if anything is wrong.
+    """Makes the data directories of a corpus, unless they are complete; all of them, or none if there are errors.
 
     Args:
         out: where a directory for each set is written.
-        inputs: what the sets are a function of: options, and the `stamp` of the files that `make` reads.
+        inputs: everything that determines the sets: options, and the `stamp` of the files that `make` reads.
         names: of the sets.
         make: reads and checks the corpus and divides it; the first set is the training set.
         rate_hz: frames per second, or None; for the description only.
-        max_bad: number of audio files that may be rejected; they and the reasons are written to <out>/rejected.tsv, and
-            how many there were, with all else that was tolerated, to <out>/<set>/preparation.json.
+        max_bad: number of audio files that may be rejected; they and the reasons are written to <out>/rejected.tsv,
+            and counts of them and of all warnings to <out>/<set>/preparation.json.
 
     Raises:
         UserError: there are errors (each is printed), too many rejected files, a set is empty, or another preparation
-            is at work in `out`.
+            is running in `out`.
     """
-    if is_done(out, inputs) and all(_is_there(out / name) for name in names):
+    if is_done(out, inputs) and all(_exists(out / name) for name in names):
         print(f"{out}: complete")
         return
     with locked(out):
@@ -224,8 +224,8 @@ def prepare_sets(
         train = next(iter(sets.values()))
         for name, data in sets.items():
             write_data_dir(data, out / name)
-            if told := _told(log):
-                write_json(out / name / PREPARATION, told)
+            if counts := _counts(log):
+                write_json(out / name / PREPARATION, counts)
             print(describe(name, data, train, rate_hz))
         if log.rejected:
             with atomic_write(out / REJECTED) as stream:
@@ -235,8 +235,8 @@ def prepare_sets(
         mark_done(out, inputs)
 
 
-def _told(log: Log) -> dict[str, Any]:
-    """What results must say of their data: counts of files of the whole corpus, not of one set."""
+def _counts(log: Log) -> dict[str, Any]:
+    """Counts of files of the whole corpus that results must report."""
     tolerated = {kind: len(names) for kind, names in log.tolerated.items()}
     counts = {"rejected": len(log.rejected), "converted": dict(log.converted), "tolerated": tolerated}
     return {name: count for name, count in counts.items() if count}

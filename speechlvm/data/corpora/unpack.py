@@ -1,8 +1,8 @@
-"""Unpacking of untrusted archives: only names and bytes of members are used.
+"""Unpacking of untrusted archives: only names and contents of members are used.
 
-Links, devices and names that lead elsewhere are refused. No owner, mode or time is set. This goes for tar and zip and
-for every Python alike: tarfile's own filter lets links through, had holes before 3.11.14, 3.12.12 and 3.13.6, and does
-nothing for zip.
+Links, devices and paths outside the target are refused. No owner, mode or time is set. This holds for tar and zip, and
+for every version of Python: tarfile's own filter accepts links, had security holes before 3.11.14, 3.12.12 and
+3.13.6, and does not apply to zip.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, R
 
 
 def unpack(archive: Path, target: Path, max_bytes: int) -> None:
-    """Unpacks an archive into an empty directory; all of it is on disk then.
+    """Unpacks an archive into an empty directory, and flushes it to disk.
 
     Args:
-        archive: zip if its name ends in ``.zip``, else tar, packed by bzip2 if it ends in ``.bz2``, else by gzip.
-        target: the directory. If an error is raised, it holds a part.
-        max_bytes: upper limit of the sum of the files' bytes.
+        archive: zip if its name ends in ``.zip``, else tar, compressed by bzip2 if it ends in ``.bz2``, else by gzip.
+        target: the directory; incomplete after an error.
+        max_bytes: upper limit of the total size of the files.
 
     Raises:
-        UserError: a member that is no plain file or directory, would lie outside of `target` or is there twice, more
+        UserError: a member that is not a regular file or directory, would be outside `target` or exists twice, more
             than `max_bytes`, or damage.
     """
     members = _zip_members(archive) if archive.suffix.lower() == ".zip" else _tar_members(archive)
@@ -46,7 +46,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> None:
             if stream is not None:
                 left -= _write(stream, path, left)
                 if left < 0:
-                    raise _refused(archive, name, f"more than the {max_bytes} bytes in all that are allowed")
+                    raise _refused(archive, name, f"more than the {max_bytes} bytes that are allowed in total")
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise _refused(archive, name, "in the archive twice, or both a file and a directory") from error
     except DAMAGE as error:
@@ -60,7 +60,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> None:
 
 
 def _write(stream: IO[bytes], path: Path, limit: int) -> int:
-    """Copies to a new file; the number of bytes, where it stops as soon as they are more than `limit`."""
+    """Copies to a new file, and stops if it exceeds `limit`; returns the number of bytes."""
     written = 0
     with open(path, "xb") as out:
         while written <= limit and (block := stream.read(BLOCK_BYTES)):
@@ -71,19 +71,19 @@ def _write(stream: IO[bytes], path: Path, limit: int) -> int:
 def _inside(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise _refused(archive, name, "a path that leads elsewhere")
+        raise _refused(archive, name, "a path outside the target directory")
     return path
 
 
 def _refused(archive: Path, name: str, what: str) -> UserError:
-    # a hostile name may hold control characters
+    # a hostile name may contain control characters
     return UserError(f"{archive}: {name[:100]!a}: {what}; nothing was unpacked; do not use this archive")
 
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and content of each file, name and None of each directory; to be read in turn."""
+    """Name and content of each file, name and None of each directory; to be read in order."""
     opener = bz2.open if archive.suffix.lower() == ".bz2" else gzip.open
-    # as a stream, in which no header can lead backwards
+    # as a stream, in which no header can point backwards
     with opener(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
         for member in tar:
             if not (member.isfile() or member.isdir()):
@@ -96,7 +96,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
     """As `_tar_members`."""
     with zipfile.ZipFile(archive) as packed:
-        # of a cut archive of archives, as Blizzard's, zipfile takes the last whole one for all
+        # of a truncated archive of archives, such as Blizzard's, zipfile reads only the last complete one
         if min((member.header_offset for member in packed.infolist()), default=0):
             raise zipfile.BadZipFile("other bytes before its first member")
         for member in packed.infolist():

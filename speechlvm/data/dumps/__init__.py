@@ -1,4 +1,4 @@
-"""Dumps: what stage 2 writes and models read."""
+"""Dumps, which stage 2 writes and models read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from speechlvm.utils.files import read_json
 
 
 def open_dump(directory: Path) -> Dump:
-    """The dump in a directory, by what its info.json says it holds.
+    """Opens a dump of the kind that its info.json says.
 
     Raises:
-        UserError: missing, or not what this program writes.
+        UserError: missing or damaged.
     """
     info = read_json(Path(directory) / "info.json")
     readers = {"pcm16": PCMDump, "vectors": VectorDump}

@@ -1,6 +1,6 @@
 """Batches of raw data: whole utterances of similar length, or random segments; a pure function of (seed, epoch).
 
-No batch has more frames than asked for, padding included: utterances that are too long come in consecutive pieces.
+No batch exceeds the given number of frames, padding included: longer utterances are split into consecutive segments.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Batch:
     """A padded batch of raw data.
 
     Attributes:
-        segments: what each row is.
+        segments: the segment of each row.
         data: (B, T) int16 PCM or (B, T, C) float32 vectors, zero beyond each row's length.
         lengths: (B,) int64 frames.
     """
@@ -46,11 +46,11 @@ class Batch:
 
     @property
     def frames(self) -> int:
-        """Real frames in the batch."""
+        """Frames in the batch without padding."""
         return int(self.lengths.sum())
 
     def noise_keys(self, *prefix: int | str) -> list[tuple]:
-        """One key per row: the prefix, the utterance and where the segment starts."""
+        """One key per row: the prefix, the utterance and the start of the segment."""
         return [(*prefix, segment.utterance, segment.start) for segment in self.segments]
 
 
@@ -60,8 +60,8 @@ def keyed_generator(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
-def pieces(utterance: str, frames: int, most: int) -> list[Segment]:
-    """An utterance in as few consecutive pieces of at most `most` frames as there can be, as long as each other."""
+def split_utterance(utterance: str, frames: int, most: int) -> list[Segment]:
+    """Splits an utterance into as few consecutive segments of at most `most` frames as possible, of equal length."""
     count = -(-frames // most)
     starts = [frames * number // count for number in range(count + 1)]
     return [Segment(utterance, start, stop - start) for start, stop in pairwise(starts)]
@@ -75,14 +75,16 @@ def whole_utterance_batches(
     Lengths are perturbed by up to 10 % before sorting, so that batches differ from epoch to epoch.
 
     Args:
-        frames: of each utterance.
-        batch_frames: of a batch at most, padding included.
-        seed, epoch: what the batches are a function of.
-        max_frames: longer utterances are cut into `pieces`; None: those longer than `batch_frames`.
+        frames: number of frames of each utterance.
+        batch_frames: maximum number of frames of a batch, padding included.
+        seed, epoch: determine the batches.
+        max_frames: longer utterances are split; None: those longer than `batch_frames`.
     """
     generator = keyed_generator(seed, epoch, "batches")
     most = min(batch_frames, max_frames or batch_frames)
-    segments = [piece for utterance in sorted(frames) for piece in pieces(utterance, frames[utterance], most)]
+    segments = [
+        segment for utterance in sorted(frames) for segment in split_utterance(utterance, frames[utterance], most)
+    ]
     jitter = 1.0 + 0.1 * generator.random(len(segments))
     order = sorted(range(len(segments)), key=lambda i: (segments[i].frames * jitter[i], i))
     batches: list[list[Segment]] = []
@@ -103,8 +105,8 @@ def random_segment_batches(
 ) -> list[list[Segment]]:
     """One random segment of each utterance, in batches of `batch_frames // segment_frames` rows, shuffled.
 
-    Shorter utterances are taken whole. The start is keyed by (seed, epoch, utterance), so it does not depend on which
-    other utterances there are.
+    Shorter utterances are used whole. The start depends on (seed, epoch, utterance), but not on the other
+    utterances.
     """
     segments = []
     for utterance in sorted(frames):
@@ -126,14 +128,14 @@ def plan_batches(frames: dict[str, int], settings: DataSettings, seed: int, epoc
 
 
 def cut_utterances(frames: dict[str, int], settings: DataSettings) -> int:
-    """How many utterances `plan_batches` cuts into pieces."""
+    """Number of utterances that `plan_batches` splits."""
     return 0 if settings.segment_frames else sum(length > settings.row_frames for length in frames.values())
 
 
 def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[Segment]]:
-    """Every utterance whole and once, by decreasing length, for scoring: the largest batch comes first.
+    """Every utterance once, whole, by decreasing length, for scoring: the largest batch comes first.
 
-    An utterance longer than `batch_frames` is alone; nobody reads it at once.
+    An utterance longer than `batch_frames` is a batch of its own, which is not read in one piece.
     """
     batches: list[list[Segment]] = []
     for utterance in sorted(frames, key=lambda u: (-frames[u], u)):
@@ -146,7 +148,7 @@ def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[
 
 
 class _Batches(Dataset):
-    """Map-style data set whose items are whole batches."""
+    """Map-style data set of batches."""
 
     def __init__(self, dump: Dump, batches: Sequence[Sequence[Segment]]) -> None:
         self.dump = dump
@@ -160,7 +162,7 @@ class _Batches(Dataset):
 
 
 def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
-    """Read and pad some segments."""
+    """Read and pad segments."""
     lengths = torch.tensor([segment.frames for segment in segments])
     rows = [dump.read(segment.utterance, segment.start, segment.start + segment.frames) for segment in segments]
     data = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), dtype=rows[0].dtype)
@@ -171,14 +173,14 @@ def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
 
 def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
     """The batches in order, read lazily; `workers` processes read ahead."""
-    # a generator of its own: otherwise the loader draws from torch's global one
+    # otherwise the loader draws from torch's global generator
     generator = torch.Generator()
     items = _Batches(dump, batches)
     return iter(DataLoader(items, None, num_workers=workers, generator=generator, worker_init_fn=follow_parent))
 
 
 class DataSettings(Settings):
-    """How training batches are cut."""
+    """How training batches are made."""
 
     batch_frames: int = Field(gt=0, le=10**9, description="frames per batch, padding included")
     segment_frames: int | None = Field(
@@ -199,5 +201,5 @@ class DataSettings(Settings):
 
     @property
     def row_frames(self) -> int:
-        """Most frames of one row of a batch."""
+        """Maximum number of frames of a row of a batch."""
         return self.segment_frames or min(self.batch_frames, self.max_frames or self.batch_frames)

@@ -1,7 +1,7 @@
 """Reading of dumps: random access to the frames of utterances in archives.
 
-Archives are read only as headers of fixed size followed by frames: nothing that is read can run code. The hash of each
-utterance is compared when it is read for the first time.
+Archives are read only as headers of fixed size followed by frames, which cannot run code. The hash of each utterance
+is checked when it is read for the first time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class Record(NamedTuple):
-    """Where an utterance's frames lie: `offset` is the record's header's, as in the scp file."""
+    """The frames of an utterance: `offset` is that of the record's header, as in the scp file."""
 
     utterance: str
     archive: Path
@@ -33,16 +33,16 @@ class Record(NamedTuple):
 
 
 def share_of(items: list, job: int, jobs: int) -> list:
-    """Contiguous share of job 1 .. jobs."""
+    """Contiguous share of job number `job`, from 1."""
     return items[len(items) * (job - 1) // jobs : len(items) * job // jobs]
 
 
 def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
-    """Sorted utterances that together last `minutes`, or a little more; the same ones for everybody who asks.
+    """Sorted utterances of at least `minutes` in total; the same ones in every call.
 
     Args:
-        dump: what they are of.
-        minutes: None, or more than there is: all.
+        dump: the set.
+        minutes: None, or more than the set has: all.
 
     Raises:
         UserError: frames of the dump are not spaced in time.
@@ -61,21 +61,21 @@ def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
 
 
 def make_again(directory: Path) -> str:
-    """What to do about a damaged dump: stage 2 alone does nothing where done.json says that all is complete."""
+    """Advice for a damaged dump: stage 2 alone does nothing if done.json says that the dump is complete."""
     return f"remove {directory} and run stage 2 (dumps) again"
 
 
 class Dump(ABC):
-    """Random access to the frames of a dump; reads only what is asked for, by position.
+    """Random access to the frames of a dump; reads only the requested frames.
 
     Attributes:
         records: utterance -> Record, sorted by utterance.
         info: contents of info.json.
         rate_hz: frames per second; None where frames are not spaced in time.
-        header_bytes: before the frames of each record.
-        frame_bytes: of one frame.
-        index: name of the file with the records' places.
-        counts: name of the file with their frames.
+        header_bytes: size of the header of each record.
+        frame_bytes: size of one frame.
+        index: name of the file with the records' offsets.
+        counts: name of the file with their numbers of frames.
     """
 
     index: str
@@ -103,9 +103,9 @@ class Dump(ABC):
             if reason := unsafe_id(utterance):  # samples and sounds are named after utterances
                 raise UserError(f"{self.directory / self.index}:{number}: {reason}; {make_again(self.directory)}")
             if path not in archives:
-                # beside its scp first: a dump that was copied or moved reads its own archives
-                beside = self.directory / Path(path).name
-                archives[path] = beside if beside.exists() else Path(path)
+                # in its own directory first: a dump that was copied or moved reads its own archives
+                own = self.directory / Path(path).name
+                archives[path] = own if own.exists() else Path(path)
             self.records[utterance] = Record(utterance, archives[path], int(offset), int(frames))
         if len(self.records) != self.info["utterances"]:
             raise UserError(
@@ -115,11 +115,11 @@ class Dump(ABC):
 
     @abstractmethod
     def marginal(self) -> np.ndarray:
-        """What is known of the distribution of single frames, for `Observation.marginal`."""
+        """Statistics of single frames, for `Observation.marginal`."""
 
     @abstractmethod
     def _check_header(self, record: Record, descriptor: int) -> None:
-        """Raise `_mismatch` unless the record is what the index says."""
+        """Raise `_mismatch` unless the record agrees with the index."""
 
     @abstractmethod
     def _decode(self, data: bytes) -> np.ndarray:
@@ -150,7 +150,7 @@ class Dump(ABC):
         """Frames start .. stop - 1 of an utterance: (T,) int16 of PCM, (T, C) float32 of vectors.
 
         Raises:
-            UserError: the archive does not hold what its index says.
+            UserError: the archive does not agree with its index.
         """
         record = self.records[utterance]
         stop = record.frames if stop is None else min(stop, record.frames)
@@ -165,7 +165,7 @@ class Dump(ABC):
         count = (stop - start) * self.frame_bytes
         data = os.pread(descriptor, count, record.offset + self.header_bytes + start * self.frame_bytes)
         if len(data) != count:
-            raise self._mismatch(record, f"{len(data)} bytes where {count} were a moment ago")
+            raise self._mismatch(record, f"{len(data)} bytes, {count} before")
         return self._decode(data)
 
     def _check_digest(self, record: Record, descriptor: int) -> None:
@@ -174,7 +174,7 @@ class Dump(ABC):
             entries = sorted(entry for path in shards for entry in read_json(path)["entries"][Path(self.index).stem])
             if hash_value([[entry[0], entry[3]] for entry in entries]) != self.info["data_hash"]:
                 raise UserError(
-                    f"{self.directory}/info.json: not of what shard.*.json beside it say; {make_again(self.directory)}"
+                    f"{self.directory}/info.json: does not agree with shard.*.json; {make_again(self.directory)}"
                 )
             self._digests = {entry[0]: entry[3] for entry in entries}
         found, position = hashlib.sha256(), record.offset + self.header_bytes
@@ -182,12 +182,12 @@ class Dump(ABC):
         while position < end:
             data = os.pread(descriptor, min(BLOCK_BYTES, end - position), position)
             if not data:
-                there = max(0, position - record.offset - self.header_bytes)
-                raise self._mismatch(record, f"ends after {there} of {record.frames * self.frame_bytes} bytes")
+                found_bytes = max(0, position - record.offset - self.header_bytes)
+                raise self._mismatch(record, f"ends after {found_bytes} of {record.frames * self.frame_bytes} bytes")
             found.update(data)
             position += len(data)
         if found.hexdigest() != self._digests[record.utterance]:
-            raise self._mismatch(record, "damaged: the SHA-256 of its frames is not that of when they were written")
+            raise self._mismatch(record, "damaged: the SHA-256 of its frames differs from when they were written")
 
     def _open(self, record: Record) -> int:
         if record.archive not in self._descriptors:
@@ -198,7 +198,7 @@ class Dump(ABC):
         return self._descriptors[record.archive]
 
     def _mismatch(self, record: Record, reason: str) -> UserError:
-        """That a record is not what the index says; a job is done again where its shard is missing."""
+        """The error of a record that does not agree with the index; stage 2 repeats jobs whose shard is missing."""
         shard = self.directory / f"shard.{record.archive.name.split('.')[1]}.json"
         remedy = f"remove {shard} and run stage 2 (dumps) again" if shard.exists() else make_again(self.directory)
         return UserError(
@@ -213,5 +213,5 @@ class Dump(ABC):
         self._descriptors.clear()
 
     def __getstate__(self) -> dict:
-        # loader workers open the archives for themselves
+        # loader workers open the archives themselves
         return {**self.__dict__, "_descriptors": {}}

@@ -1,7 +1,7 @@
 """The dump of audio: the int16 PCM of every utterance as RIFF records, and the exact histogram of PCM values.
 
 <dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
-<dump>/shard.<job>.json     what job <job> wrote: offsets, frames and a hash of each utterance
+<dump>/shard.<job>.json     offsets, frames and a hash of each utterance in it
 <dump>/histogram.<job>.npy  int64 counts of the 65 536 PCM values
 <dump>/pcm.scp utt2num_samples histogram.npy info.json      of the whole set, written by `merge`
 """
@@ -36,7 +36,7 @@ def write(
         job: number of the shard, from 1.
         audio: (utterance, blocks of int16 samples), sorted.
         rate_hz: sampling rate in the headers.
-        inputs: what the shard is made from; kept in it.
+        inputs: everything that determines the shard; kept in it.
 
     Raises:
         UserError: an utterance is too long for a record.
@@ -52,7 +52,7 @@ def write(
                 frames += len(samples)
                 if frames > MOST_FRAMES:
                     raise UserError(
-                        f"{utterance}: more than {MOST_FRAMES} frames, which a record holds; dump it in segments, with "
+                        f"{utterance}: more than {MOST_FRAMES} frames, the limit of a record; dump it in segments with "
                         "--segment_frames"
                     )
                 data = samples.astype("<i2", copy=False).tobytes()
@@ -68,13 +68,13 @@ def write(
 
 
 def merge(directory: Path, jobs: int, source: str, preparation: dict | None = None) -> dict:
-    """Join the shards into scp, utt2num_samples and histogram; returns what info.json says.
+    """Join the shards into scp, utt2num_samples and histogram; returns info.json.
 
     Args:
         directory: of the dump.
         jobs: number of shards.
         source: the data directory.
-        preparation: what was rejected, converted and tolerated when that was made.
+        preparation: counts of rejected, converted and odd files of its preparation.
 
     Raises:
         UserError: a shard is missing.
@@ -127,7 +127,7 @@ class PCMDump(Dump):
         return load_histogram(self.directory / "histogram.npy")
 
     def marginal(self) -> np.ndarray:
-        """The histogram: exact."""
+        """The exact histogram."""
         return self.histogram
 
     def _decode(self, data: bytes) -> np.ndarray:

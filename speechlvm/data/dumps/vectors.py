@@ -1,11 +1,11 @@
 """The dump of sequences of real vectors (pen points, joint angles).
 
-    <dump>/feats.<job>.ark      what job <job> wrote, as `speechlvm.data.kaldi.matrices` writes it
+    <dump>/feats.<job>.ark      written by job <job>, in the format of `speechlvm.data.kaldi.matrices`
     <dump>/shard.<job>.json     offsets, frames, moments and a hash of each utterance
     <dump>/feats.scp utt2num_frames info.json      of the whole set, written by `merge`
 
-Real channels are normalised with mean and deviation of the training set before a model sees them; binary ones stay 0
-or 1.
+Real channels are normalised by mean and standard deviation of the training set before models see them; binary ones
+stay 0 or 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.data.dumps.dump import Dump, Record
-from speechlvm.data.kaldi.matrices import HEADER_BYTES, VALUE_BYTES, _parse_header, write_record
+from speechlvm.data.kaldi.matrices import HEADER_BYTES, VALUE_BYTES, parse_header, write_record
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
@@ -27,17 +27,14 @@ MARGINAL_FRAMES = 16_384
 """Most frames from which the marginal distribution is fitted."""
 
 
-# --- The files `channels` and `rate_hz` of a data directory -----------------------------------------------------------
-
-
 def write(
     directory: Path, job: int, sequences: Iterable[tuple[str, np.ndarray]], channels: dict[str, str], inputs: dict
 ) -> None:
     """Write one job's archive and, last, its JSON.
 
     Raises:
-        UserError: a sequence with another number of channels, a value that is not finite, or one of a binary channel
-            that is not 0 or 1.
+        UserError: a sequence with another number of channels, a value that is not finite, or a value of a binary
+            channel that is not 0 or 1.
     """
     with write_shard(directory, job, inputs, ["feats"]) as shard:
         for utterance, values in sequences:
@@ -68,11 +65,11 @@ def _check_values(utterance: str, values: np.ndarray, channels: dict[str, str]) 
 
 
 def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rate_hz: float | None) -> dict:
-    """Join the shards; returns what info.json says. Moments do not depend on how many shards there were."""
+    """Join the shards; returns info.json. Moments do not depend on the number of shards."""
     lines = write_index(directory, read_shards(directory, jobs), "feats", "utt2num_frames")
     frames, mean, squares = 0, np.zeros(len(channels)), np.zeros(len(channels))
     for _, _, _, count, _, own_mean, own_squares in lines:
-        # pairwise update of mean and squared deviations: nothing cancels, however large the mean
+        # pairwise update of mean and squared deviations: no cancellation, however large the mean
         difference = np.array(own_mean) - mean
         share = count / (frames + count)
         squares = squares + np.array(own_squares) + difference**2 * frames * share
@@ -112,7 +109,7 @@ class VectorDump(Dump):
         self.header_bytes, self.frame_bytes = HEADER_BYTES, VALUE_BYTES * len(self.channels)
 
     def marginal(self) -> np.ndarray:
-        """(N, C) float32: frames at equal distances over the whole set, at most `MARGINAL_FRAMES`."""
+        """(N, C) float32: equally spaced frames of the whole set, at most `MARGINAL_FRAMES`."""
         every = -(-self.frames // MARGINAL_FRAMES)
         return np.concatenate(list(self._every(every)))
 
@@ -128,7 +125,7 @@ class VectorDump(Dump):
     def _check_header(self, record: Record, descriptor: int) -> None:
         data = os.pread(descriptor, HEADER_BYTES, record.offset)
         try:
-            shape = _parse_header(data, "")
+            shape = parse_header(data, "")
         except UserError:
             raise self._mismatch(record, "no float32 matrix") from None
         if shape != (record.frames, len(self.channels)):

@@ -1,7 +1,7 @@
-"""Kaldi data directories: reading and writing them (files: `tables`; checks: `validate`; repairs: `fix`).
+"""Kaldi data directories: reading and writing them (file formats: `tables`; checks: `validate`; fixes: `fix`).
 
-Relative paths in ``wav.scp`` are relative to the current directory, which is the recipe's; what this package writes
-itself has absolute paths.
+Relative paths in ``wav.scp`` start at the current directory, which is the recipe's; this package writes absolute
+paths.
 """
 
 import os
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from speechlvm.data.kaldi.matrices import read_channels, write_channels
 from speechlvm.data.kaldi.scp import Excerpt, Pipe, entry
 from speechlvm.data.kaldi.tables import TABLES
-from speechlvm.data.kaldi.validate import examine, of_vectors
+from speechlvm.data.kaldi.validate import examine
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, disk_errors
 
 
-class Segment(NamedTuple):
-    """A labelled stretch [start_sample, end_sample) of an utterance."""
+class Interval(NamedTuple):
+    """A labelled interval [start_sample, end_sample) of an utterance."""
 
     start_sample: int
     end_sample: int
@@ -31,9 +31,9 @@ class Segment(NamedTuple):
 class DataDirectory:
     """The contents of a data directory; utterances and speakers are in the order of LC_ALL=C.
 
-    What the corpus does not have is empty. `wav` is by recording where there are `segments`, the parts of recordings
-    that are utterances. `phones` and `words` hold segments sorted by their start. `channels` and `rate_hz` are of
-    vectors only (see `vectors`).
+    Files that the corpus does not have are empty. With `segments`, utterances are parts of recordings, and the keys of
+    `wav` are recordings. `phones` and `words` are sorted by start. `channels` and `rate_hz` are of vectors only (see
+    `matrices`).
     """
 
     utt2spk: dict[str, str]
@@ -45,8 +45,8 @@ class DataDirectory:
     spk2gender: dict[str, str] = field(default_factory=dict)
     spk2height_cm: dict[str, float] = field(default_factory=dict)
     spk2dialect: dict[str, str] = field(default_factory=dict)
-    phones: dict[str, list[Segment]] = field(default_factory=dict)
-    words: dict[str, list[Segment]] = field(default_factory=dict)
+    phones: dict[str, list[Interval]] = field(default_factory=dict)
+    words: dict[str, list[Interval]] = field(default_factory=dict)
     channels: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
     segments: dict[str, Excerpt] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class DataDirectory:
         return result
 
 
-# Where the columns of each file live in DataDirectory, and how they are written and read.
+# The attribute of DataDirectory for each file, and how its values are read.
 ATTRIBUTES: dict[str, tuple[str, Callable]] = {
     "utt2spk": ("utt2spk", str),
     "wav.scp": ("wav", entry),
@@ -88,31 +88,31 @@ def load_data_dir(path: str | Path) -> DataDirectory:
     Raises:
         UserError: the first error that `validate` finds, and how many there are.
     """
-    contents, errors = examine(Path(path))
-    if errors:
+    files = examine(Path(path))
+    if errors := files.errors:
         rest = f"{len(errors) - 1} more; utils/validate_data_dir.sh {path} lists all"
         raise UserError(errors[0] + (f" (and {rest})" if len(errors) > 1 else ""))
     values: dict[str, dict] = {}
     for name, (attribute, convert) in ATTRIBUTES.items():
         column = values.setdefault(attribute, {})
-        for line in contents[name].lines if name in contents else []:
-            if TABLES[name].segments:
+        for line in files[name].lines if name in files else ():
+            if TABLES[name].intervals:
                 start, end, label = line.columns
-                column.setdefault(line.key, []).append(Segment(int(start), int(end), label))
+                column.setdefault(line.key, []).append(Interval(int(start), int(end), label))
             else:
                 column[line.key] = convert(line.rest)
-    channels, rate_hz = read_channels(Path(path)) if of_vectors(contents) else ({}, None)
+    channels, rate_hz = read_channels(Path(path)) if files.of_vectors else ({}, None)
     return DataDirectory(**values, channels=channels, rate_hz=rate_hz)
 
 
 def write_data_dir(data: DataDirectory, path: str | Path) -> None:
-    """Writes a data directory, complete or not at all; one that is there already is replaced.
+    """Writes a data directory, completely or not at all; an existing one is replaced.
 
     Raises:
-        UserError: if what would be written does not validate (the audio files are not opened).
+        UserError: it would not be valid (audio files are not opened).
     """
     path = Path(path)
-    # both of a kind that is removed when their process has been killed
+    # names that are removed later if this process is killed
     temporary, old = (path.with_name(f".{path.name}{what}.{os.getpid()}.tmp") for what in ("", ".old"))
     with disk_errors(path):
         temporary.mkdir(parents=True)
@@ -121,7 +121,7 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
             write_lines(temporary / name, lines)
         if data.channels:
             write_channels(temporary, data.channels, data.rate_hz)
-        _, errors = examine(temporary)
+        errors = examine(temporary).errors
         if errors:
             raise UserError(errors[0].replace(str(temporary), str(path)))
         if path.exists():
@@ -138,12 +138,12 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
 
 
 def sorted_by_bytes(names) -> list[str]:
-    """As LC_ALL=C sorts."""
+    """Sorted as LC_ALL=C sorts."""
     return sorted(names, key=str.encode)
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
-    """A file of lines, complete or not at all."""
+    """Writes a file of lines, completely or not at all."""
     with atomic_write(path) as file:
         file.writelines(f"{line}\n" for line in lines)
 
@@ -155,7 +155,7 @@ def _format(data: DataDirectory) -> dict[str, list[str]]:
         column = getattr(data, attribute)
         if not column:
             continue
-        if TABLES[name].segments:
+        if TABLES[name].intervals:
             files[name] = [
                 f"{key} {start} {end} {label}"
                 for key in sorted_by_bytes(column)

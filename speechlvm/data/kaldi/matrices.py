@@ -2,12 +2,12 @@
 
     <archive>.ark   records "<utt> \\0BFM <rows><columns><float32 values>", as Kaldi and kaldiio write them
 
-A data directory of such sequences has, beside feats.scp and utt2num_frames, two files of its own:
+A data directory of such sequences has, besides feats.scp and utt2num_frames, two files of its own:
 
-    channels        name real|binary    a line for each column of the matrices, in their order
-    rate_hz         frames per second, one number; absent where frames are not spaced in time, as strokes
+    channels        name real|binary    one line per column of the matrices, in order
+    rate_hz         frames per second, one number; absent if frames are not spaced in time, as in handwriting
 
-Archives are read only as headers followed by float32 values: nothing that is read can run code.
+Archives are read only as headers followed by float32 values, which cannot run code.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ PREPARE_AGAIN = "prepare the data again"
 def write_vectors(
     directory: Path, name: str, sequences: Iterable[tuple[str, np.ndarray]]
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """Write sequences to <directory>/<name>.ark, complete or not at all.
+    """Write sequences to <directory>/<name>.ark, completely or not at all.
 
     Args:
-        directory: made if it is not there.
+        directory: created if it does not exist.
         name: stem of the archive.
         sequences: (utterance, (T, C) values).
 
@@ -62,7 +62,7 @@ def write_vectors(
 
 
 def write_record(stream, utterance: str, values: np.ndarray) -> int:
-    """Append a record; returns the offset of its header, as in scp files."""
+    """Append a record; returns the offset of its header for scp files."""
     stream.write(utterance.encode() + b" ")
     offset = stream.tell()
     _write_header(stream, *values.shape)
@@ -71,7 +71,7 @@ def write_record(stream, utterance: str, values: np.ndarray) -> int:
 
 
 def extend_record(stream, offset: int, values: np.ndarray, rows: int) -> None:
-    """Append to the last record, whose header is at `offset`, so that it has `rows` in all."""
+    """Append to the last record, whose header is at `offset`, so that it has `rows` rows."""
     end = stream.tell()
     stream.seek(offset)
     _write_header(stream, rows, values.shape[1])
@@ -88,11 +88,11 @@ def read_vectors(location: str, utterance: str | None = None, remedy: str = PREP
 
     Args:
         location: the entry.
-        utterance: whose record must be there; None: anybody's.
-        remedy: what errors say to do.
+        utterance: required utterance of the record; None: any.
+        remedy: advice in errors.
 
     Raises:
-        UserError: no such file, no float32 matrix there, or that of another utterance.
+        UserError: no such file, not a float32 matrix, or of another utterance.
     """
     with _record(location, utterance, remedy) as (stream, rows, columns):
         data = stream.read(rows * columns * VALUE_BYTES)
@@ -100,14 +100,14 @@ def read_vectors(location: str, utterance: str | None = None, remedy: str = PREP
 
 
 def count_frames(location: str, utterance: str) -> int:
-    """Frames of an utterance in the record of an entry of feats.scp, without reading them; errors as `read_vectors`."""
+    """Number of frames of an entry of feats.scp, from its header; errors as in `read_vectors`."""
     with _record(location, utterance, PREPARE_AGAIN) as (_, rows, _columns):
         return rows
 
 
 @contextmanager
 def _record(location: str, utterance: str | None, remedy: str) -> Iterator[tuple[IO[bytes], int, int]]:
-    """The archive at the values of a record that is wholly in it, and the numbers of their rows and columns."""
+    """The archive, positioned at the values of a complete record, and the number of rows and columns."""
     path, _, offset = location.rpartition(":")
     if not path or not (offset.isdecimal() and offset.isascii()):
         raise UserError(f"'{location}' in an scp file: expected path.ark:offset; {remedy}")
@@ -118,21 +118,26 @@ def _record(location: str, utterance: str | None, remedy: str) -> Iterator[tuple
             if stream.read(len(name)) != name:
                 raise UserError(f"{location}: no record of {utterance}; {remedy}")
             stream.seek(start)
-            rows, columns = _parse_header(stream.read(HEADER_BYTES), location, remedy)
-            size, there = rows * columns * VALUE_BYTES, os.fstat(stream.fileno()).st_size - start - HEADER_BYTES
-            if there < size:
-                raise UserError(f"{location}: ends after {there} of {size} bytes; {remedy}")
+            rows, columns = parse_header(stream.read(HEADER_BYTES), location, remedy)
+            size, found = rows * columns * VALUE_BYTES, os.fstat(stream.fileno()).st_size - start - HEADER_BYTES
+            if found < size:
+                raise UserError(f"{location}: ends after {found} of {size} bytes; {remedy}")
             yield stream, rows, columns
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {remedy}") from error
 
 
-def _parse_header(data: bytes, where: str, remedy: str = PREPARE_AGAIN) -> tuple[int, int]:
+def parse_header(data: bytes, where: str, remedy: str = PREPARE_AGAIN) -> tuple[int, int]:
+    """Rows and columns of a record, from its header.
+
+    Raises:
+        UserError: not a float32 matrix.
+    """
     if len(data) == HEADER_BYTES:
         magic, size_of_rows, rows, size_of_columns, columns = _HEADER.unpack(data)
         if (magic, size_of_rows, size_of_columns) == (b"\0BFM ", 4, 4) and rows > 0 and columns > 0:
             return rows, columns
-    raise UserError(f"{where}: no float32 matrix in Kaldi's binary form; {remedy}")
+    raise UserError(f"{where}: no float32 matrix in Kaldi's binary format; {remedy}")
 
 
 def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:

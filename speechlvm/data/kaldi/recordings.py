@@ -1,4 +1,4 @@
-"""Reading the recordings in wav.scp and segments: files, commands that output audio, parts of recordings."""
+"""Reading the recordings in wav.scp and segments: files, output of commands, parts of recordings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Recordings:
 
     Args:
         data: the directory's contents.
-        directory: where they are from, for messages.
+        directory: its path, for messages.
         allow_pipes: run the commands of wav.scp.
 
     Raises:
-        UserError: there are commands, and they are not allowed.
+        UserError: wav.scp has commands, and they are not allowed.
     """
 
     def __init__(self, data: DataDirectory, directory: Path, allow_pipes: bool) -> None:
@@ -39,7 +39,7 @@ class Recordings:
 
     @property
     def utterances(self) -> list[str]:
-        """In an order in which the parts of a recording follow one another."""
+        """Sorted so that the parts of a recording are consecutive."""
         return sorted(self._data.utterances, key=lambda utterance: (self._recording(utterance), utterance))
 
     def _recording(self, utterance: str) -> str:
@@ -53,7 +53,7 @@ class Recordings:
             return audio_info(path).rate_hz
 
     def stamps(self) -> list[list]:
-        """Of each utterance, what its samples are a function of: place, size and time of a file, a command, a part."""
+        """What the samples of each utterance depend on: path, size and time of a file, or a command; the part of it."""
         return [
             [
                 utterance,
@@ -64,10 +64,10 @@ class Recordings:
         ]
 
     def blocks(self, utterance: str, rate_hz: int, block_frames: int) -> Iterator[np.ndarray]:
-        """Samples of an utterance in consecutive blocks of `block_frames`, of which the last may be shorter, int16.
+        """Samples of an utterance, int16, in consecutive blocks of `block_frames`; the last one may be shorter.
 
         Raises:
-            UserError: see `speechlvm.data.audio`; a part ends past its recording.
+            UserError: see `speechlvm.data.audio`; or a part ends after its recording.
         """
         from speechlvm.data.audio import audio_blocks
 
@@ -99,7 +99,7 @@ class Recordings:
 
 
 def _is_complete(source: Path | Pipe) -> bool:
-    """Whether nothing is missing from audio, whatever its header says: a command that ended well has written all."""
+    """Whether audio is complete, whatever its header says: a command that exits with status 0 has written all of it."""
     return isinstance(source, Pipe)
 
 
@@ -108,7 +108,7 @@ def _stamp(source: Path | Pipe) -> list:
 
 
 def file_stamp(path: Path) -> list:
-    """`version_of` a file that the data name.
+    """`version_of` a file of a data directory.
 
     Raises:
         UserError: missing.

@@ -20,7 +20,7 @@ ALLOW = "give --allow_pipes if you trust every command in it, or write the path 
 
 @dataclass(frozen=True)
 class Pipe:
-    """A command of wav.scp, with the '|' at its end; nothing runs it but `local_file`."""
+    """A command of wav.scp, including the '|' at its end; only `local_file` runs it."""
 
     text: str
 
@@ -29,7 +29,7 @@ class Pipe:
 
     @property
     def command(self) -> str:
-        """What bash is given."""
+        """The command for bash."""
         return self.text.rstrip("|").strip()
 
 
@@ -40,7 +40,7 @@ def entry(text: str) -> Path | Pipe:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A line of segments: an utterance is the part [start_seconds, end_seconds) of a recording; None: to its end."""
+    """A line of segments: the utterance is the part [start_seconds, end_seconds) of a recording; None: to its end."""
 
     recording: str
     start_seconds: Decimal
@@ -48,7 +48,7 @@ class Excerpt:
 
     @classmethod
     def parse(cls, text: str) -> Excerpt:
-        """From the columns after the utterance."""
+        """Parses the columns after the utterance."""
         recording, start, end = text.split()
         return cls(recording, Decimal(start), None if end == TO_THE_END else Decimal(end))
 
@@ -57,17 +57,17 @@ class Excerpt:
         return f"{self.recording} {format(self.start_seconds, 'f')} {end}"
 
     def bounds(self, rate_hz: int, num_samples: int) -> tuple[int, int]:
-        """First sample and the one after the last, rounded, of a recording of `num_samples`."""
+        """First sample and end, rounded, in a recording of `num_samples`."""
         stop = num_samples if self.end_seconds is None else round(self.end_seconds * rate_hz)
         return round(self.start_seconds * rate_hz), stop
 
 
 @contextmanager
 def local_file(source: Path | Pipe) -> Iterator[Path]:
-    """The audio file of an entry of wav.scp; of a command, its output once the command has ended well.
+    """The audio file of an entry of wav.scp, or the output of a command, once it has exited with status 0.
 
     Raises:
-        UserError: the command fails. What is raised in the block names the command and not the temporary file.
+        UserError: the command fails. Errors in the block name the command instead of the temporary file.
     """
     if isinstance(source, Path):
         yield source
@@ -85,12 +85,12 @@ def local_file(source: Path | Pipe) -> Iterator[Path]:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             reason = f", saying: {said[-1]}" if said else ""
-            failed = f"'{source}' ended with status {done.returncode}{reason}"
+            failed = f"'{source}' exited with status {done.returncode}{reason}"
             raise UserError(f"{failed}; its output is not used; fix the command")
         try:
             yield path
         except UserError as error:
-            # what could be done with a file cannot be done with a command's output
+            # advice for files does not hold for the output of a command
             said = re.sub("convert it, for example with: .*", "let the command convert it", str(error))
             said = said.replace(COPY_AGAIN, "fix the command").replace(str(path), f"output of '{source}'")
             raise type(error)(said) from error

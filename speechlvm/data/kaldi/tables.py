@@ -1,9 +1,9 @@
-"""The files of a Kaldi data directory: their line formats, and reading them with all errors reported.
+"""The files of a Kaldi data directory: their line formats, and reading them with all errors.
 
-The files that make up a directory (see `TABLES`), one entry a line, sorted by bytes as LC_ALL=C sorts:
+The files of a directory (see `TABLES`), one entry per line, sorted by bytes as LC_ALL=C sorts:
 
-    wav.scp          utterance path        one blank, then the rest of the line (paths may contain blanks); or
-                     utterance command |   whose output is the audio; run only where that is asked for
+    wav.scp          utterance path        one space, then the rest of the line (paths may contain spaces); or
+                     utterance command |   whose output is the audio; run only with --allow_pipes
     segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then has recordings
     utt2spk          utterance speaker     the utterance id begins with the speaker id
     spk2utt          speaker utterance...
@@ -13,14 +13,13 @@ The files that make up a directory (see `TABLES`), one entry a line, sorted by b
     spk2gender       speaker m|f
     spk2height       speaker centimetres
     spk2dialect      speaker region
-    phones words     utterance start_sample end_sample label     several lines an utterance, sorted by start
+    phones words     utterance start_sample end_sample label     several lines per utterance, sorted by start
 
-An error is a string ``file:line: reason; what to do``.
+Errors are strings ``file:line: reason; what to do``.
 """
 
 import contextlib
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,28 +33,28 @@ FIXER = "run utils/fix_data_dir.sh"
 
 @dataclass(frozen=True)
 class Table:
-    """What the lines of one file hold.
+    """Format of the lines of one file.
 
     Attributes:
-        key: "utterance" or "speaker": what the first column names.
-        columns: number of columns with the key, or None for two and more.
-        pattern: what the second column must match (for `segments`: unused).
+        key: "utterance" or "speaker": the first column.
+        columns: number of columns including the key, or None for at least two.
+        pattern: regular expression of the second column, if there are two.
         meaning: the second column in words.
-        segments: several lines a key: start, end, label.
-        shape: the columns in words, where they are not "<key> value".
+        intervals: several lines per key: start, end, label.
+        shape: the columns in words, if they are not "<key> value".
     """
 
     key: str
     columns: int | None
     pattern: str = r".*"
     meaning: str = ""
-    segments: bool = False
+    intervals: bool = False
     shape: str = ""
 
 
 SAMPLE_NUMBER = re.compile(r"[0-9]{1,15}")
 COUNT = {"columns": 2, "pattern": r"[1-9][0-9]{0,14}", "meaning": "a positive number"}
-STRETCH = {"columns": 4, "segments": True, "shape": "utterance start_sample end_sample label"}
+INTERVAL = {"columns": 4, "intervals": True, "shape": "utterance start_sample end_sample label"}
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
 TO_THE_END = "-1"
 TABLES = {
@@ -70,14 +69,14 @@ TABLES = {
     "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
     "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
     "spk2dialect": Table("speaker", 2),
-    "phones": Table("utterance", **STRETCH),
-    "words": Table("utterance", **STRETCH),
+    "phones": Table("utterance", **INTERVAL),
+    "words": Table("utterance", **INTERVAL),
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its number from 1, its first column, and the rest (for segments: ``start end label``)."""
+    """One line: its number from 1, its first column, and the rest."""
 
     number: int
     key: str
@@ -85,50 +84,48 @@ class Line:
 
     @property
     def text(self) -> str:
-        """The line as it is written."""
+        """The line as written."""
         return f"{self.key} {self.rest}"
 
     @property
     def columns(self) -> list[str]:
-        """The columns after the key; other blanks of Unicode are part of words."""
+        """The columns after the key; other whitespace of Unicode is part of words."""
         return re.split(f"[{BLANKS}]+", self.rest)
 
     def sort_key(self, table: Table) -> tuple:
-        """Bytes of the key; for segments then the start, if it is a number."""
-        start = self.columns[0] if table.segments else ""
-        return self.key.encode(), int(start) if SAMPLE_NUMBER.fullmatch(start) else 0
+        """Bytes of the key, then the start of intervals."""
+        return self.key.encode(), int(self.columns[0]) if table.intervals else 0
 
 
 @dataclass
 class Contents:
-    """The readable lines of one file, and every error found on the way.
+    """The readable lines of one file, and every error in it.
 
     Attributes:
         path: the file.
         lines: those that could be read.
-        errors: all.
-        cosmetic: those that reading has repaired already.
-        malformed: those that only the file's owner can fix.
-        misshapen: the lines that these are about.
-        unreadable: whether some bytes are no text.
+        errors: messages ``file:line: reason; what to do``.
+        repaired: those that reading has repaired already.
+        malformed: those that only the file's owner can fix, by line.
+        unreadable: whether some bytes are not text.
     """
 
     path: Path
     lines: list[Line] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    cosmetic: list[str] = field(default_factory=list)
-    malformed: list[str] = field(default_factory=list)
-    misshapen: set[Line] = field(default_factory=set)
+    repaired: list[str] = field(default_factory=list)
+    malformed: dict[Line, str] = field(default_factory=dict)
     unreadable: bool = False
 
-    def error(self, line: int, reason: str) -> None:
-        """Records an error of a line."""
-        self.errors.append(f"{self.path}:{line}: {reason}")
+    def error(self, number: int, reason: str) -> str:
+        """Records an error in a line."""
+        self.errors.append(f"{self.path}:{number}: {reason}")
+        return self.errors[-1]
 
-    def repaired(self, line: int, reason: str) -> None:
+    def repair(self, number: int, reason: str) -> None:
         """Records an error that reading repairs."""
-        self.cosmetic.append(f"{self.path}:{line}: {reason}")
-        self.errors.append(f"{self.cosmetic[-1]}; {FIXER}")
+        self.error(number, f"{reason}; {FIXER}")
+        self.repaired.append(f"{self.path}:{number}: {reason}")
 
     def by_key(self) -> dict[str, Line]:
         """First line of each key."""
@@ -139,25 +136,23 @@ class Contents:
 
 
 def read_table(path: Path) -> Contents:
-    """Reads one file of a data directory, listing what is wrong with its bytes, its lines and their order."""
+    """Reads one file of a data directory, and records the errors in its bytes, its lines and their order."""
     table, contents = TABLES[path.name], Contents(path)
     for number, text in _split_lines(contents):
         stripped = text.strip(BLANKS)
         if not stripped:
-            contents.repaired(number, "blank line")
+            contents.repair(number, "blank line")
             continue
         if text != stripped:
-            contents.repaired(number, f"blanks at the {'end' if text[-1] in BLANKS else 'start'} of the line")
+            contents.repair(number, f"{'trailing' if text[-1] in BLANKS else 'leading'} whitespace")
         key, rest = [*re.split(f"[{BLANKS}]+", stripped, maxsplit=1), ""][:2]
         line = Line(number, key, rest)
         contents.lines.append(line)
-        reason = _line_fault(path.name, table, line)
+        reason = _line_error(path.name, table, line)
         if reason:
-            contents.error(number, reason)
-            contents.malformed.append(contents.errors[-1])
-            contents.misshapen.add(line)
+            contents.malformed[line] = contents.error(number, reason)
         elif path.name == "wav.scp" and stripped != f"{key} {rest}":
-            contents.repaired(number, "more than one blank after the utterance id")
+            contents.repair(number, "more than one space after the utterance id")
     if not contents.lines and not contents.errors:
         contents.error(1, "empty file; remove it, or prepare the data again")
     _check_order(contents, table)
@@ -165,19 +160,19 @@ def read_table(path: Path) -> Contents:
 
 
 def _split_lines(contents: Contents) -> list[tuple[int, str]]:
-    """Numbered lines without line ends; errors of encoding and line ends are recorded."""
+    """Numbered lines without line endings; errors of encoding and line endings are recorded."""
     data = contents.path.read_bytes()
-    with contextlib.suppress(UnicodeDecodeError):  # not what its mark says: found below
+    with contextlib.suppress(UnicodeDecodeError):  # not the encoding of its mark: found below
         data, encoding = unmarked(data)
         if encoding:
-            contents.repaired(1, f"{encoding.upper()} byte order mark")
+            contents.repair(1, f"{encoding.upper()} byte order mark")
     if b"\0" in data:
-        line = data.count(b"\n", 0, data.find(b"\0")) + 1
-        contents.error(line, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
+        number = data.count(b"\n", 0, data.find(b"\0")) + 1
+        contents.error(number, "NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 -t UTF-8")
         contents.unreadable = True
         return []
     if data and not data.endswith(b"\n"):
-        contents.repaired(data.count(b"\n") + 1, "no newline at the end of the file")
+        contents.repair(data.count(b"\n") + 1, "no newline at the end of the file")
         data += b"\n"
     result, crlf = [], []
     for number, raw in enumerate(data.split(b"\n")[:-1], 1):
@@ -190,7 +185,7 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
             contents.error(number, f"byte 0x{raw[error.start]:02x} is not UTF-8; convert the file to UTF-8")
             contents.unreadable = True
     if crlf:
-        contents.repaired(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
+        contents.repair(crlf[0], f"CRLF line endings in {len(crlf)} of {number} lines")
     return result
 
 
@@ -198,27 +193,26 @@ def unsafe_id(name: str) -> str | None:
     """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
     if SAFE_ID.fullmatch(name):
         return None
-    # letters that look like others, as composed and decomposed ones do, are told apart by their numbers only
-    spelt = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
-    return f"unsafe id '{name}'{spelt}; allowed are {ALLOWED}; rename it"
+    # letters that look the same, such as composed and decomposed ones, differ only in their numbers
+    escaped = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
+    return f"unsafe id '{name}'{escaped}; allowed are {ALLOWED}; rename it"
 
 
-def _line_fault(name: str, table: Table, line: Line) -> str | None:
+def _line_error(name: str, table: Table, line: Line) -> str | None:
     control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
     if control:
         return f"control character {control.group()!r}; remove it"
     columns = 1 + len(line.columns) if line.rest else 1
     if columns < 2 or table.columns not in (None, columns):
-        expected = table.columns or "at least 2"
-        return f"{columns} column{'s' if columns > 1 else ''}; expected {expected} ({_shape(table)})"
-    reason = unsafe_id(line.key)
-    if reason:
+        shape = table.shape or f"{table.key} {'value' if table.columns == 2 else 'value...'}"
+        return f"{columns} column{'s' if columns > 1 else ''}; expected {table.columns or 'at least 2'} ({shape})"
+    if reason := unsafe_id(line.key):
         return reason
     if name == "wav.scp":
-        return _path_fault(line.rest)
+        return _path_error(line.rest)
     if name == "segments":
-        return _excerpt_fault(line)
-    if table.segments:
+        return _excerpt_error(line)
+    if table.intervals:
         start, end, _ = line.columns
         if not (SAMPLE_NUMBER.fullmatch(start) and SAMPLE_NUMBER.fullmatch(end)):
             return f"{line.key}: times '{start}' and '{end}'; expected whole sample numbers"
@@ -229,13 +223,9 @@ def _line_fault(name: str, table: Table, line: Line) -> str | None:
     return None
 
 
-def _shape(table: Table) -> str:
-    return table.shape or f"{table.key} {'value' if table.columns == 2 else 'value...'}"
-
-
-def _path_fault(path: str) -> str | None:
+def _path_error(path: str) -> str | None:
     if path.startswith("|"):
-        return f"'{path}' starts with '|'; a command that audio is read from ends with it; write the path of a file"
+        return f"'{path}' starts with '|'; a command that outputs audio ends with it; write the path of a file"
     if path.startswith("~"):
         return f"path '{path}' starts with '~', which is not expanded; write the full path"
     return None
@@ -246,7 +236,7 @@ def is_pipe(path: str) -> bool:
     return path.endswith("|")
 
 
-def _excerpt_fault(line: Line) -> str | None:
+def _excerpt_error(line: Line) -> str | None:
     recording, start, end = line.columns
     if unsafe_id(recording):
         return unsafe_id(recording)
@@ -259,36 +249,24 @@ def _excerpt_fault(line: Line) -> str | None:
 
 def _check_order(contents: Contents, table: Table) -> None:
     seen: dict[str, Line] = {}
-    previous, unsorted = None, False
+    previous, is_sorted = None, True
     for line in contents.lines:
-        identity = unicodedata.normalize("NFC", line.text if table.segments else line.key)
-        if identity in seen:
-            first = seen[identity]
+        first = seen.setdefault(line.text if table.intervals else line.key, line)
+        if first is not line:
             same = line.text == first.text
             kind = "duplicate line" if same else f"duplicate {table.key} with another value"
-            if line.key != first.key:
-                kind = f"duplicate {table.key} in another Unicode form (NFC, NFD)"
             remedy = FIXER if same else "remove one of the two"
             contents.error(line.number, f"{kind}: '{line.key}' is also in line {first.number}; {remedy}")
-        seen.setdefault(identity, line)
-        if line in contents.misshapen:
+        if line in contents.malformed:
             continue
-        if previous and not unsorted and line.sort_key(table) < previous.sort_key(table):
-            unsorted = True
-            contents.error(
-                line.number, f"not sorted as LC_ALL=C sorts: '{line.key}' comes after '{previous.key}'; {FIXER}"
-            )
-        elif (
-            previous
-            and contents.path.name == "phones"
-            and line.key == previous.key
-            and line.text != previous.text
-            and _overlap(previous, line)
-        ):
+        if previous and is_sorted and line.sort_key(table) < previous.sort_key(table):
+            is_sorted = False
+            keys = f"'{line.key}' comes after '{previous.key}'"
+            contents.error(line.number, f"not sorted as LC_ALL=C sorts: {keys}; {FIXER}")
+        elif previous and contents.path.name == "phones" and _overlap(previous, line):
             contents.error(line.number, f"{line.key}: starts before line {previous.number} ends; correct the times")
         previous = line
 
 
 def _overlap(first: Line, second: Line) -> bool:
-    end, start = "".join(first.columns[1:2]), second.columns[0]
-    return bool(SAMPLE_NUMBER.fullmatch(end) and SAMPLE_NUMBER.fullmatch(start)) and int(start) < int(end)
+    return second.key == first.key and second.text != first.text and int(second.columns[0]) < int(first.columns[1])

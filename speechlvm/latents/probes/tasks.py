@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import edit_distance
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.directory import DataDirectory, Interval
 from speechlvm.data.kaldi.phones import fold
 from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes import SETS
@@ -190,13 +190,13 @@ class Frames(Task):
         return {"accuracy": counts["test"][commonest] / counts["test"].total()}
 
 
-def phones_in_order(segments: Sequence[Segment]) -> list[str]:
+def phones_in_order(segments: Sequence[Interval]) -> list[str]:
     """Phones of an utterance, folded into 39 classes; of silences in a row (closure and pause, say) one is left."""
     folded = [phone for segment in segments if (phone := fold(segment.label, CLASSES)) is not None]
     return [p for p, before in zip(folded, [None, *folded], strict=False) if not p == before == SILENCE]
 
 
-def phones_at_steps(segments: Sequence[Segment], frames: int, hop: int) -> list[str]:
+def phones_at_steps(segments: Sequence[Interval], frames: int, hop: int) -> list[str]:
     """The folded phone at the middle frame of each step of the clock; "" where there is none."""
     starts = [segment.start_sample for segment in segments]
     found = []

@@ -9,7 +9,7 @@ from imitations.representations import write_store
 from programs import call
 
 from speechlvm.bin import probe
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, write_data_dir
 from speechlvm.latents.probes.units import load_units
 from speechlvm.latents.store import Representation
 
@@ -25,7 +25,7 @@ def write_set(root, name, utterances):
         (u, {z.name: {"mean": draws.standard_normal((8192 // z.hop_frames, z.dimensions))} for z in Z}) for u in items
     ]
     write_store(root / f"latents_{name}", values, Z, source="m", set=name, rate_hz=16000)
-    phones = [Segment(0, 3000, "h#"), Segment(3000, 6000, "aa"), Segment(6000, 8192, "s")]
+    phones = [Interval(0, 3000, "h#"), Interval(3000, 6000, "aa"), Interval(6000, 8192, "s")]
     data = DataDirectory(
         utt2spk=dict.fromkeys(items, name),
         wav={u: root / f"{u}.wav" for u in items},

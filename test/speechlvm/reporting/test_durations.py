@@ -8,7 +8,7 @@ import pytest
 
 from speechlvm.bin import durations
 from speechlvm.data.audio import write_wav
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, write_data_dir
 from speechlvm.utils.errors import UserError
 
 RATE_HZ = 8000
@@ -28,7 +28,7 @@ def data(tmp_path):
             made.wav[utterance] = tmp_path / f"{utterance}.wav"
             write_wav(made.wav[utterance], np.zeros(ends[-1] + 10, np.int16), rate_hz)
             if labels:
-                made.phones[utterance] = [Segment(*place) for place in zip(ends, ends[1:], names, strict=False)]
+                made.phones[utterance] = [Interval(*place) for place in zip(ends, ends[1:], names, strict=False)]
         write_data_dir(made, directory)
         return directory
 

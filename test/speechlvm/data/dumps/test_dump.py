@@ -61,7 +61,7 @@ def _flip(directory):
     data = bytearray(archive.read_bytes())
     data[-100] ^= 1
     archive.write_bytes(data)
-    return "u01", "u01: damaged: the SHA-256 of its frames is not that of when they were written"
+    return "u01", "u01: damaged: the SHA-256 of its frames differs from when they were written"
 
 
 def _shift(directory):
@@ -109,7 +109,7 @@ def test_the_archive_of_another_dump_is_refused(make_dump):
 def test_parts_that_are_not_of_this_dump_are_no_proof(make_dump):
     directory, other = make_dump("train", [100, 100]), make_dump("other", [100, 100], seed=3)
     shutil.copy(other / "shard.1.json", directory)
-    with pytest.raises(UserError, match=f"{directory}/info.json: not of what shard.* say; remove {directory} and"):
+    with pytest.raises(UserError, match=f"{directory}/info.json: does not agree with shard.*; remove {directory} and"):
         open_dump(directory).read("u00")
 
 

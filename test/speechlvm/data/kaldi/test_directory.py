@@ -1,18 +1,17 @@
-"""Data directories: what is valid, each way of being wrong by file and line, and what the fixer does about it."""
+"""Data directories: what is valid, every kind of error by file and line, and what is done to fix it."""
 
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from programs import call
 
+from speechlvm.bin import fix_data_dir, validate_data_dir
 from speechlvm.data.audio import write_wav
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, load_data_dir, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, load_data_dir, write_data_dir
 from speechlvm.data.kaldi.fix import fix
 from speechlvm.data.kaldi.matrices import write_vectors
 from speechlvm.data.kaldi.tables import FIXER
@@ -36,8 +35,8 @@ def good(tmp_path_factory) -> tuple[Path, DataDirectory]:
     data.spk2gender = {"A": "m", "B-x": "f"}
     data.spk2height_cm = {"A": 167.6}
     data.spk2dialect = {"A": "DR1", "B-x": "DR2"}
-    data.phones = {"A_1": [Segment(0, 40, "h#"), Segment(40, 100, "ax")], "B-x_1": [Segment(5, 102, "s")]}
-    data.words = {"A_1": [Segment(0, 60, "a"), Segment(30, 100, "b")]}  # words may overlap
+    data.phones = {"A_1": [Interval(0, 40, "h#"), Interval(40, 100, "ax")], "B-x_1": [Interval(5, 102, "s")]}
+    data.words = {"A_1": [Interval(0, 60, "a"), Interval(30, 100, "b")]}  # words may overlap
     write_data_dir(data, root / "data")
     return root / "data", data
 
@@ -92,14 +91,14 @@ def test_vector_directories_have_feats_and_frames(tmp_path):
     ]
 
 
-def test_directories_of_vectors_are_mended_if_their_archives_are_right(tmp_path):
+def test_directories_of_vectors_are_fixed_if_their_archives_are_right(tmp_path):
     feats, num_frames = write_vectors(tmp_path, "all", [("A_1", np.ones((7, 1), np.float32))])
     path = tmp_path / "d"
     write_data_dir(DataDirectory({"A_1": "A"}, feats=feats, num_frames=num_frames, channels={"x": "real"}), path)
     change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
     assert fix(path) == [f"{path}/utt2spk:1: CRLF line endings in 1 of 1 lines: repaired"] and validate(path) == []
     change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
-    for name, old, new, fault in (
+    for name, old, new, error in (
         ("feats.scp", b":4\n", b":5\n", "feats.scp:1: A_1: .*no record of A_1; prepare the data again"),
         (
             "utt2num_frames",
@@ -110,7 +109,7 @@ def test_directories_of_vectors_are_mended_if_their_archives_are_right(tmp_path)
     ):
         change(path, name, lambda b, old=old, new=new: b.replace(old, new))
         before = snapshot(path)
-        with pytest.raises(UserError, match=rf"{fault} \(not fixed: nothing was changed\)"):
+        with pytest.raises(UserError, match=rf"{error} \(not fixed: nothing was changed\)"):
             fix(path)
         assert snapshot(path) == before
         change(path, name, lambda b, old=old, new=new: b.replace(new, old))
@@ -123,34 +122,39 @@ def test_relative_paths_are_those_of_the_current_directory(directory, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert validate(directory) == []
     monkeypatch.chdir("/")
-    assert any("x y.wav: no such file" in fault for fault in validate(directory))
+    (error,) = validate(directory)
+    assert error.endswith("x y.wav: no such file; check the path, or mount the corpus (relative paths start at /)")
 
 
-FIXABLE = FIXER
 PATH = b"/data/x.wav"
-# file, edit of its bytes, the fault expected (after the path of the file); whether the fixer makes it valid
+# file, edit of its bytes, an error expected (after the path of the file); whether it can be fixed, or what is reported
 CASES = {
-    "CRLF": ("utt2spk", lambda b: b.replace(b"\n", b"\r\n"), f":1: CRLF line endings in 3 of 3 lines; {FIXABLE}", True),
-    "BOM": ("utt2spk", lambda b: b"\xef\xbb\xbf" + b, f":1: UTF-8 byte order mark; {FIXABLE}", True),
-    "UTF-16": ("text", lambda b: b.decode().encode("utf-16"), f":1: UTF-16-LE byte order mark; {FIXABLE}", True),
+    "CRLF": ("utt2spk", lambda b: b.replace(b"\n", b"\r\n"), f":1: CRLF line endings in 3 of 3 lines; {FIXER}",
+             ":1: CRLF line endings in 3 of 3 lines: repaired"),
+    "BOM": ("utt2spk", lambda b: b"\xef\xbb\xbf" + b, f":1: UTF-8 byte order mark; {FIXER}",
+            ":1: UTF-8 byte order mark: repaired"),
+    "UTF-16": ("text", lambda b: b.decode().encode("utf-16"), f":1: UTF-16-LE byte order mark; {FIXER}", True),
+    "UTF-16 without a mark": ("text", lambda b: b.decode().encode("utf-16-le"),
+                              ":1: NUL byte or UTF-16; expected UTF-8 text; convert it with iconv -f UTF-16 ", False),
     "NUL": ("text", lambda b: b.replace(b"me\nB", b"m\0\nB"), ":2: NUL byte or UTF-16; expected UTF-8", False),
     "latin-1": ("text", lambda b: b.replace(b"A_2 Hello", b"A_2 H\xe9llo"), ":2: byte 0xe9 is not UTF-8", False),
-    "blank line": ("wav.scp", lambda b: b.replace(b"\n", b"\n \n", 1), f":2: blank line; {FIXABLE}", True),
-    "trailing blanks": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A \t"), ":2: blanks at the end of the", True),
-    "leading blanks": ("utt2spk", lambda b: b" " + b, ":1: blanks at the start of the line", True),
-    "two blanks": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2  "), ":2: more than one blank after the utt", True),
-    "no final newline": ("text", lambda b: b[:-1], f":3: no newline at the end of the file; {FIXABLE}", True),
+    "blank line": ("wav.scp", lambda b: b.replace(b"\n", b"\n \n", 1), f":2: blank line; {FIXER}", True),
+    "trailing blanks": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A \t"), ":2: trailing whitespace", True),
+    "leading blanks": ("utt2spk", lambda b: b" " + b, ":1: leading whitespace", True),
+    "two blanks": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2  "), ":2: more than one space after the utt", True),
+    "no final newline": ("text", lambda b: b[:-1], f":3: no newline at the end of the file; {FIXER}", True),
     "unsorted": ("utt2spk", lambda b: b"".join(b.splitlines(True)[::-1]),
-                 ":2: not sorted as LC_ALL=C sorts: 'A_2' comes after 'B-x_1'", True),
-    "unsorted segments": ("phones", lambda b: b.replace(b"A_1 0 40 h#\nA_1 40 100 ax", b"A_1 40 100 ax\nA_1 0 40 h#"),
-                          ":2: not sorted as LC_ALL=C sorts", True),
-    "repeated line": ("utt2spk", lambda b: b"A_1 A\n" + b, ":2: duplicate line: 'A_1' is also in line 1", True),
+                 f":2: not sorted as LC_ALL=C sorts: 'A_2' comes after 'B-x_1'; {FIXER}", ": sorted as LC_ALL=C sorts"),
+    "unsorted intervals": ("phones", lambda b: b.replace(b"A_1 0 40 h#\nA_1 40 100 ax", b"A_1 40 100 ax\nA_1 0 40 h#"),
+                           ":2: not sorted as LC_ALL=C sorts", True),
+    "repeated line": ("utt2spk", lambda b: b"A_1 A\n" + b, f":2: duplicate line: 'A_1' is also in line 1; {FIXER}",
+                      ":2: removed 'A_1 A', a repetition of line 1"),
     "two values": ("utt2spk", lambda b: b"A_1 A_\n" + b,
                    ":2: duplicate utterance with another value: 'A_1' is also in line 1; remove one", False),
     "two paths": ("wav.scp", lambda b: b"A_1 " + PATH + b"\n" + b, ":2: duplicate utterance with another value", False),
-    "three columns": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A B"), ":2: 3 columns; expected 2", False),
-    "id with a blank": ("utt2spk", lambda b: b.replace(b"A_2", b"A 2"), ":2: 3 columns; expected 2", False),
-    "id with a tab": ("utt2spk", lambda b: b.replace(b"A_2", b"A\t2"), ":2: 3 columns; expected 2", False),
+    "three columns": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A B"), ":2: 3 columns; expected 2 (utt", False),
+    "id with a blank": ("utt2spk", lambda b: b.replace(b"A_2", b"A 2"), ":2: 3 columns; expected 2 (utt", False),
+    "id with a tab": ("utt2spk", lambda b: b.replace(b"A_2", b"A\t2"), ":2: 3 columns; expected 2 (utt", False),
     "one column": ("wav.scp", lambda b: b.split(b" ")[0] + b"\n", ":1: 1 column; expected at least 2", False),
     "control character": ("text", lambda b: b.replace(b"A_2 H", b"A_2 \x0bH"), ":2: control character '\\x0b'", False),
     "no prefix": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 C"), ":2: speaker 'C' is no prefix of utt", False),
@@ -160,25 +164,25 @@ CASES = {
     "zero length": ("utt2num_samples", lambda b: b.replace(b"A_2 101", b"A_2 0"),
                     ":2: '0'; expected a positive number", True),
     "wrong length": ("utt2num_samples", lambda b: b.replace(b"101", b"999"),
-                     f":2: A_2: 999 samples, but the audio has 101; {FIXABLE}", True),
+                     f":2: A_2: 999 samples, but the audio has 101; {FIXER}", ": recomputed from the audio files"),
     "pipe": ("wav.scp", lambda b: b.replace(b"2.wav", b"2.wav |"), "2.wav |' is a command; give --allow_pipes", False),
     "pipe in front": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2 |"), "' starts with '|'; a command that", False),
     "home": ("wav.scp", lambda b: b.replace(b"A_2 ", b"A_2 ~"), "' starts with '~', which is not expanded", False),
     "missing audio": ("wav.scp", lambda b: b.replace(b"2.wav", b"3.wav"), "3.wav: no such file", False),
     "same audio twice": ("wav.scp", lambda b: b.replace(b"A_2.wav", b"A_1.wav"),
                          ":2: the same file as 'A_1' in line 1", False),
-    "unknown utterance": ("text", lambda b: b"A_0 hi\n" + b, f":1: utterance 'A_0' is not in utt2spk; {FIXABLE}", True),
-    "unknown speaker": ("spk2gender", lambda b: b + b"C m\n", f":3: speaker 'C' is not in utt2spk; {FIXABLE}", True),
+    "unknown utterance": ("text", lambda b: b"A_0 hi\n" + b, f":1: utterance 'A_0' is not in utt2spk; {FIXER}", True),
+    "unknown speaker": ("spk2gender", lambda b: b + b"C m\n", f":3: speaker 'C' is not in utt2spk; {FIXER}", True),
     "not in wav.scp": ("wav.scp", lambda b: b.split(b"\n", 1)[1],
-                       f"utt2spk:1: utterance 'A_1' is not in wav.scp; {FIXABLE}", True),
+                       f"utt2spk:1: utterance 'A_1' is not in wav.scp; {FIXER}", True),
     "not in utt2spk": ("utt2spk", lambda b: b.split(b"\n", 1)[1],
-                       f"wav.scp:1: utterance 'A_1' is not in utt2spk; {FIXABLE}", True),
+                       f"wav.scp:1: utterance 'A_1' is not in utt2spk; {FIXER}", True),
     "not in utt2num_samples": ("utt2num_samples", lambda b: b.split(b"\n", 1)[1],
-                               f"utt2spk:1: utterance 'A_1' is not in utt2num_samples; {FIXABLE}", True),
+                               f"utt2spk:1: utterance 'A_1' is not in utt2num_samples; {FIXER}", True),
     "spk2utt disagrees": ("spk2utt", lambda b: b"A A_1\nB-x A_2 B-x_1\n",
-                          ":2: 'A_2' under 'B-x', but utt2spk says 'A'", True),
+                          f":2: 'A_2' under 'B-x', but utt2spk says 'A'; {FIXER}", ": recomputed from utt2spk"),
     "spk2utt lists one twice": ("spk2utt", lambda b: b"A A_1 A_2 A_1\nB-x B-x_1\n",
-                                f":1: 'A_1' is listed twice, also in line 1; {FIXABLE}", True),
+                                f":1: 'A_1' is listed twice, also in line 1; {FIXER}", True),
     "spk2utt lacks one": ("spk2utt", lambda b: b"A A_1\nB-x B-x_1\n",
                           ": utterance 'A_2' of utt2spk line 2 is not listed", True),
     "end before start": ("phones", lambda b: b.replace(b"A_1 40 100", b"A_1 40 40"),
@@ -194,23 +198,25 @@ CASES = {
     "empty": ("text", lambda b: b"", ":1: empty file; remove it", True),
 }  # fmt: skip
 IDS = {"$(touch canary)": "", "`touch canary`": "", "A_1;ls": "", "A|b": "", "A*": "", "-A": "", "A/b": "", "..": "",
-       ".": "", "\u00c5_1": r" (\xc5_1)", "A\u030a_1": r" (A\u030a_1)", "\u0410_1": r" (\u0410_1)"}  # fmt: skip
-for bad_id, spelt in IDS.items():
-    reason = f":1: unsafe id '{bad_id.split()[0]}'{spelt}; allowed are [A-Za-z0-9_.-], not starting with '-'; rename it"
+       ".": "", "../../x": "", "\u00c5_1": r" (\xc5_1)", "A\u030a_1": r" (A\u030a_1)",
+       "\u0410_1": r" (\u0410_1)"}  # fmt: skip
+for bad_id, escaped in IDS.items():
+    reason = f":1: unsafe id '{bad_id.split()[0]}'{escaped}; allowed are [A-Za-z0-9_.-], not starting with '-'; rename"
     CASES[f"id {bad_id}"] = ("text", lambda b, i=bad_id: f"{i} hello\n".encode() + b, reason, False)
 
 
-@pytest.mark.parametrize("name,edit,fault,mends", CASES.values(), ids=CASES)
-def test_faults_are_found_and_mended_or_left_alone(directory, name, edit, fault, mends):
+@pytest.mark.parametrize("name, edit, error, fixed", CASES.values(), ids=CASES)
+def test_errors_are_found_and_fixed_or_left_alone(directory, name, edit, error, fixed):
     change(directory, name, edit)
     before = snapshot(directory)
-    faults = validate(directory)
-    expected = f"{directory}/{name}{fault}" if fault.startswith(":") else fault
-    assert any(expected in found for found in faults), faults
-    assert all(found.startswith(f"{directory}/") and "\n" not in found for found in faults)
+    errors = validate(directory)
+    expected = f"{directory}/{name}{error}" if error.startswith(":") else error
+    assert any(expected in found for found in errors), errors
+    assert all(found.startswith(f"{directory}/") and "\n" not in found for found in errors)
     assert snapshot(directory) == before
-    if mends:
-        assert fix(directory)
+    if fixed:
+        done = fix(directory)
+        assert done and (fixed is True or f"{directory}/{name}{fixed}" in done)
         assert validate(directory) == []
         after = snapshot(directory)
         assert fix(directory) == [] and snapshot(directory) == after
@@ -225,7 +231,7 @@ def test_faults_are_found_and_mended_or_left_alone(directory, name, edit, fault,
 @pytest.mark.parametrize("name", ["utt2spk", "wav.scp"])
 def test_missing_mandatory_files(directory, name):
     (directory / name).unlink()
-    assert any(f"{directory / name}: no such file; prepare the data again" in fault for fault in validate(directory))
+    assert any(f"{directory / name}: no such file; prepare the data again" in error for error in validate(directory))
     with pytest.raises(UserError, match=f"{name}: no such file"):
         fix(directory)
 
@@ -241,7 +247,7 @@ def test_files_that_can_be_computed_are(directory, name):
 
 def test_all_missing_audio_files_are_listed(directory):
     change(directory, "wav.scp", lambda b: b.replace(b".wav", b".gone"))
-    assert sum("no such file" in fault for fault in validate(directory)) == 3
+    assert sum("no such file" in error for error in validate(directory)) == 3
     assert validate(directory, check_audio=False) == []
 
 
@@ -275,7 +281,7 @@ def test_nothing_in_common_is_not_fixed(directory):
     assert snapshot(directory) == before
 
 
-def test_load_refuses_with_the_first_fault(directory):
+def test_load_refuses_with_the_first_error(directory):
     change(directory, "utt2spk", lambda b: b.replace(b"\n", b"\r\n") + b"\n")
     with pytest.raises(UserError, match=r"utt2spk:1: CRLF.*\(and 1 more; utils/validate_data_dir.sh .* lists all\)"):
         load_data_dir(directory)
@@ -294,83 +300,21 @@ def test_write_refuses_what_is_not_valid_and_keeps_the_old(directory, good):
     assert [path.name for path in directory.parent.iterdir()] == ["data"]
 
 
-def reference_is_sorted_and_unique(content: bytes) -> bool:
-    keys = [line.split(b" ")[0] for line in content.splitlines()]
-    return keys == sorted(set(keys))
-
-
-MUTATIONS = [
-    lambda b, i: b.replace(b"\n", b"\r\n"),
-    lambda b, i: b"\xef\xbb\xbf" + b,
-    lambda b, i: b"".join(b.splitlines(True)[::-1]),
-    lambda b, i: b + b.splitlines(True)[i % len(b.splitlines())] if b else b,
-    lambda b, i: b"".join(line for j, line in enumerate(b.splitlines(True)) if j != i % 3),
-    lambda b, i: b[:-1],
-    lambda b, i: b[: i * 7] + b"\n" + b[i * 7 :],
-    lambda b, i: b[: i * 5] + b" " + b[i * 5 :],
-    lambda b, i: b[: i * 3] + b[i * 3 + 1 :],
-    lambda b, i: b.replace(b"A_1", b"A_9", 1),
-]
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["utt2spk", "spk2utt", "wav.scp", "utt2num_samples", "text", "phones", "spk2gender"]),
-            st.sampled_from(range(len(MUTATIONS))),
-            st.integers(0, 9),
-        ),
-        min_size=1,
-        max_size=3,
-    )
-)
-def test_fixed_is_valid_and_fixed_twice_is_the_same(good, tmp_path, changes):
-    directory = tmp_path / "data"
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(good[0], directory)
-    for name, mutation, place in changes:
-        change(directory, name, lambda b, m=mutation, p=place: MUTATIONS[m](b, p))
-    before = snapshot(directory)
-    faults = validate(directory)
-    if not faults:
-        assert all(reference_is_sorted_and_unique(before[name]) for name in ("utt2spk", "wav.scp", "utt2num_samples"))
-        assert fix(directory) == [] and snapshot(directory) == before
-        return
-    try:
-        done = fix(directory)
-    except UserError:
-        assert snapshot(directory) == before
-        return
-    assert done and validate(directory) == []
-    after = snapshot(directory)
-    assert fix(directory) == [] and snapshot(directory) == after
-
-
-def run(script: str, *arguments) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                   "VIRTUAL_ENV": sys.prefix}  # fmt: skip
-    return subprocess.run([ROOT / "utils" / script, *arguments], capture_output=True, text=True, env=environment)
-
-
 def test_programs_exit_with_the_truth(directory):
-    result = run("validate_data_dir.sh", directory)
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"{directory}: valid\n", "")
+    valid, fixed = call(validate_data_dir.main, directory), call(fix_data_dir.main, directory)
+    assert (valid.returncode, valid.stdout, valid.stderr) == (0, f"{directory}: valid\n", "")
+    assert (fixed.returncode, fixed.stdout, fixed.stderr) == (0, f"{directory}: nothing to fix\n", "")
     change(directory, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
-    result = run("validate_data_dir.sh", directory)
-    assert result.returncode == 1
-    assert result.stderr == f"error: {directory}/utt2spk:1: CRLF line endings in 3 of 3 lines; {FIXABLE}\n"
-    result = run("fix_data_dir.sh", directory)
-    assert result.returncode == 0
-    assert result.stdout == f"{directory}/utt2spk:1: CRLF line endings in 3 of 3 lines: repaired\n"
-    assert run("fix_data_dir.sh", directory).stdout == f"{directory}: nothing to fix\n"
+    crlf = f"{directory}/utt2spk:1: CRLF line endings in 3 of 3 lines"
+    valid = call(validate_data_dir.main, directory)
+    assert (valid.returncode, valid.stdout, valid.stderr) == (1, "", f"error: {crlf}; {FIXER}\n")
+    fixed = call(fix_data_dir.main, directory)
+    assert (fixed.returncode, fixed.stdout, fixed.stderr) == (0, f"{crlf}: repaired\n", "")
     change(directory, "utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 A B"))
-    for script in ("validate_data_dir.sh", "fix_data_dir.sh"):
-        result = run(script, directory)
-        assert result.returncode == 1 and "utt2spk:2: 3 columns; expected 2" in result.stderr
-        assert "Traceback" not in result.stderr
-    assert run("validate_data_dir.sh").returncode == 2
-    assert run("validate_data_dir.sh", "--unknown", directory).returncode == 2
+    error = f"error: {directory}/utt2spk:2: 3 columns; expected 2 (utterance speaker)"
+    valid, fixed = call(validate_data_dir.main, directory), call(fix_data_dir.main, directory)
+    assert (valid.returncode, valid.stderr) == (1, f"{error}\n")
+    assert (fixed.returncode, fixed.stderr) == (1, f"{error} (not fixed: nothing was changed)\n")
 
 
 @pytest.mark.parametrize("script", ["validate_data_dir.sh", "fix_data_dir.sh"])

@@ -7,7 +7,6 @@ fixer does to a directory is valid and final, or nothing at all.
 import os
 import re
 import shutil
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -332,7 +331,7 @@ def _rows(name: str, content: bytes) -> list[tuple] | None:
         rows.append(match.groups())
     if name in ("phones", "words"):
         keys = [(row[0].encode(), int(row[2])) for row in rows]
-        identities = [unicodedata.normalize("NFC", " ".join(row[:2])) for row in rows]
+        identities = [" ".join(row[:2]) for row in rows]
         in_time = all(int(row[2]) < int(row[3]) for row in rows)
         apart = name == "words" or all(
             a[0] != b[0] or int(a[3]) <= int(b[2]) for a, b in zip(rows, rows[1:], strict=False)

@@ -14,21 +14,7 @@ from speechlvm.latents.store import write as write_store
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import mark_done
 
-NAMES = [
-    "../up",
-    "a/b",
-    "/etc/x",
-    "..",
-    "-rf",
-    "$(touch_canary)",
-    "`id`",
-    "a;b",
-    "a|b",
-    "*",
-    "é",
-    "a\\b",
-    "a\x1b[2J",
-]
+NAMES = ["../up", "/etc/x", "-rf", "$(touch_canary)", "*", "é", "a\x1b[2J"]
 
 
 @pytest.mark.parametrize("name", NAMES)

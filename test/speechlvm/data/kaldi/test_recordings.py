@@ -1,4 +1,4 @@
-"""Recordings behind utterances: parts of recordings (segments), and commands (pipes) where they are allowed."""
+"""Recordings of utterances: parts of recordings (segments), and commands (pipes) where they are allowed."""
 
 import shlex
 import signal
@@ -6,6 +6,7 @@ import signal
 import kaldiio
 import numpy as np
 import pytest
+from imitations.audio import RATE_HZ, SAMPLES, save, streamed_flac, wave
 from programs import call
 
 from speechlvm.bin import dump as dump_program
@@ -14,10 +15,11 @@ from speechlvm.data.audio import write_wav
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.kaldi.directory import load_data_dir, write_data_dir
 from speechlvm.data.kaldi.fix import fix
+from speechlvm.data.kaldi.recordings import Recordings
 from speechlvm.data.kaldi.tables import FIXER
 from speechlvm.data.kaldi.validate import validate
+from speechlvm.utils.errors import UserError
 
-RATE_HZ = 16000
 SEGMENTS = """a-1 rec-1 0 0.25
 a-2 rec-1 0.25 -1
 b-1 rec-0 0.0625 0.1
@@ -86,7 +88,7 @@ def edited(old: str, new: str):
     return lambda text: text.replace(old, new)
 
 
-RECORDING_FAULTS = {
+WRONG_TIMES = {
     "end before start": (edited("0 0.25\n", "0.25 0.25\n"), "1: a-1: ends at 0.25 s, not after its start at 0.25 s; "),
     "negative start": (edited("rec-1 0 0.25", "rec-1 -0.5 0.25"), "1: a-1: times '-0.5' and '0.25'; expected seconds"),
     "negative end": (edited("0.25 -1", "0.25 -2"), "2: a-2: times '0.25' and '-2'; expected seconds from 0 (end -1: "),
@@ -100,23 +102,23 @@ RECORDING_FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("edit", "fault"), RECORDING_FAULTS.values(), ids=RECORDING_FAULTS)
-def test_faults_that_only_their_owner_can_mend(directory, edit, fault):
+@pytest.mark.parametrize(("edit", "error"), WRONG_TIMES.values(), ids=WRONG_TIMES)
+def test_errors_that_only_the_owner_can_fix(directory, edit, error):
     path = directory / "segments"
     path.write_text(edit(path.read_text()))
-    done = call(validate_data_dir.main, directory)
-    assert done.returncode == 1 and f"error: {path}:{fault}" in done.stderr, done.stderr
+    (found,) = [found for found in validate(directory) if found.startswith(f"{path}:{error}")]
     before = {file.name: file.read_bytes() for file in directory.iterdir()}
-    done = call(fix_data_dir.main, directory)
-    assert done.returncode == 1 and f"error: {path}:{fault}" in done.stderr, done.stderr
+    with pytest.raises(UserError) as refused:
+        fix(directory)
+    assert str(refused.value).startswith(found)
     assert {file.name: file.read_bytes() for file in directory.iterdir()} == before
 
 
 def test_ends_a_little_after_the_recording_are_cut(directory):
     path = directory / "segments"
     path.write_text(edited("0.25 -1", "0.25 0.51")(edited("0.05", "0.7")(path.read_text())))
-    fault = f"{path}:2: a-2: ends at sample 8160, past the 8001 of 'rec-1' at 16000 Hz; {FIXER}"
-    assert fault in validate(directory) and len(validate(directory)) == 2
+    error = f"{path}:2: a-2: ends at sample 8160, past the 8001 of 'rec-1' at 16000 Hz; {FIXER}"
+    assert error in validate(directory) and len(validate(directory)) == 2
     assert fix(directory)[0] == (
         f"{path}: 2 utterances cut at the end of their recordings, which they were up to 0.5 s past: a-2, b-2"
     )
@@ -185,11 +187,11 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
     [
         (
             "cat {file}; echo out of tea >&2; exit 3 |",
-            "' ended with status 3, saying: out of tea; its output is not used",
+            "' exited with status 3, saying: out of tea; its output is not used",
         ),
         (
             "cat /dev/null/gone | cat |",
-            "' ended with status 1, saying: cat: /dev/null/gone: Not a directory; its",
+            "' exited with status 1, saying: cat: /dev/null/gone: Not a directory; its",
         ),
         ("head -c 1000 {file} |", "output of 'head -c 1000 "),
         ("true |", "output of 'true |': empty file; fix the command\n"),
@@ -197,10 +199,10 @@ def test_commands_that_are_allowed_give_the_same_samples(piped, samples, tmp_pat
             "echo '<html>' |",
             "expected NIST SPHERE, RIFF WAVE or FLAC; if it is audio, let the command convert it\n",
         ),
-        ("kill -9 $$ |", "' ended with status -9; its output is not used; fix the command"),
+        ("kill -9 $$ |", "' exited with status -9; its output is not used; fix the command"),
     ],
 )
-def test_a_command_that_fails_is_a_fault(piped, tmp_path, command, message):
+def test_a_command_that_fails_is_an_error(piped, tmp_path, command, message):
     command = command.replace("{file}", shlex.quote(str(tmp_path / "rec 0.wav")))
     lines = (piped / "wav.scp").read_text().splitlines()
     (piped / "wav.scp").write_text(f"rec-0 {command}\n{lines[1]}\n")
@@ -220,15 +222,22 @@ def test_a_command_can_fail_though_whoever_started_us_ignores_ended_children(pip
         done = call(validate_data_dir.main, "--allow_pipes", piped)
     finally:
         signal.signal(signal.SIGCHLD, previous)
-    assert done.returncode == 1 and "' ended with status 3; its output is not used" in done.stderr
+    assert done.returncode == 1 and "' exited with status 3; its output is not used" in done.stderr
 
 
-def test_a_command_that_ended_well_has_written_all_whatever_its_header_says(directory, samples, tmp_path):
-    files = [shlex.quote(str(tmp_path / f"rec {n}.wav")) for n in (0, 1)]
-    lines = [
-        f"rec-{n} (head -c 40 {f}; printf '\\377\\377\\377\\377'; tail -c +45 {f}) |\n" for n, f in enumerate(files)
-    ]
-    (directory / "wav.scp").write_text("".join(lines))
-    assert validate(directory, allow_pipes=True) == []
-    assert dump(directory, tmp_path / "dump", "--allow_pipes").returncode == 0
-    np.testing.assert_array_equal(open_dump(tmp_path / "dump").read("a-2"), samples[1][4000:])
+STREAMED = {"wav": wave(size=0xFFFFFFFF), "wav of 0": wave(size=0), "flac": streamed_flac(save(format="FLAC"))}
+
+
+@pytest.mark.parametrize("segments", ["", "s-a rec 0 -1\n"], ids=["whole", "part"])
+@pytest.mark.parametrize("content", STREAMED.values(), ids=STREAMED)
+def test_output_of_a_command_is_complete_whatever_its_header_says(tmp_path, content, segments):
+    (tmp_path / "a b").write_bytes(content)
+    (tmp_path / "data").mkdir()
+    key, command = "rec" if segments else "s-a", f"cat {shlex.quote(str(tmp_path / 'a b'))} |"
+    files = {"wav.scp": f"{key} {command}\n", "utt2spk": "s-a s\n", "spk2utt": "s s-a\n"}
+    files |= {"utt2num_samples": "s-a 4800\n", **({"segments": segments} if segments else {})}
+    for name, text in files.items():
+        (tmp_path / "data" / name).write_text(text)
+    assert validate(tmp_path / "data", allow_pipes=True) == []
+    recordings = Recordings(load_data_dir(tmp_path / "data"), tmp_path / "data", allow_pipes=True)
+    np.testing.assert_array_equal(np.concatenate(list(recordings.blocks("s-a", RATE_HZ, 1000))), SAMPLES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from imitations.representations import write_store
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment, write_data_dir
+from speechlvm.data.kaldi.directory import DataDirectory, Interval, write_data_dir
 from speechlvm.latents.store import Representation
 
 PHONES = ("aa", "b", "d", "iy", "k", "s")
@@ -27,7 +27,7 @@ def utterance(seed, phones=12):
     lengths = draws.integers(10, 20, phones)
     ends = np.cumsum(lengths) * HOP
     segments = [
-        Segment(int(end - n * HOP), int(end), str(phone)) for end, n, phone in zip(ends, lengths, spoken, strict=True)
+        Interval(int(end - n * HOP), int(end), str(phone)) for end, n, phone in zip(ends, lengths, spoken, strict=True)
     ]
     text = " ".join(WORDS[phone] for phone in spoken)
     return one_hot(np.repeat(spoken, lengths), seed), segments, text

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechlvm.data.kaldi.directory import DataDirectory, Segment
+from speechlvm.data.kaldi.directory import DataDirectory, Interval
 from speechlvm.latents.probes.tasks import SETS, build_task, error_rate, phones_at_steps, phones_in_order
 from speechlvm.latents.probes.units import train_units
 from speechlvm.utils.errors import UserError
@@ -11,7 +11,7 @@ def segments(text):
     """'h# 300 aa 700': labels and where they end."""
     words = text.split()
     ends = [int(word) for word in words[1::2]]
-    return [Segment(a, b, label) for label, a, b in zip(words[::2], [0, *ends], ends, strict=False)]
+    return [Interval(a, b, label) for label, a, b in zip(words[::2], [0, *ends], ends, strict=False)]
 
 
 def task(name, phones=(), text=(), frames=2560, units=None, **changed):
@@ -44,7 +44,7 @@ def test_phones_in_order(text, phones):
 
 
 def test_phones_at_the_middle_of_each_step():
-    known = [Segment(100, 384, "h#"), Segment(384, 700, "ax"), Segment(700, 1000, "q"), Segment(1100, 1300, "s")]
+    known = [Interval(100, 384, "h#"), Interval(384, 700, "ax"), Interval(700, 1000, "q"), Interval(1100, 1300, "s")]
     # middles: 128, 384 (the first frame of ax), 640, 896 (q is left out), 1152, 1408 (past the end)
     assert phones_at_steps(known, 1500, 256) == ["sil", "ah", "ah", "", "s", ""]
 
@@ -81,7 +81,7 @@ def test_ctc_loss_is_minus_the_logarithm_of_all_paths():
 
 
 def test_steps_without_label_count_nowhere():
-    known = task("frames", [[Segment(0, 512, "aa"), Segment(512, 1024, "q"), Segment(1024, 1280, "s")]], frames=1536)
+    known = task("frames", [[Interval(0, 512, "aa"), Interval(512, 1024, "q"), Interval(1024, 1280, "s")]], frames=1536)
     assert known.references["test"]["test0"] == ["aa", "aa", "", "", "s", ""]
     assert known.score([["aa", "", "s", ""]], [["aa", "aa", "aa", "s"]]) == {"accuracy": 0.5}
     assert known.alphabet == ["aa", "s"] and known.chance() == {"accuracy": 2 / 3}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechlvm.data.kaldi.directory import Segment, load_data_dir
+from speechlvm.data.kaldi.directory import Interval, load_data_dir
 from speechlvm.latents.probes.networks import Recogniser
 from speechlvm.latents.probes.runs import ProbeRun, Probing
 from speechlvm.latents.probes.training import Settings
@@ -49,7 +49,7 @@ def gaussian_steps(steps, distance, seed):
     draws = np.random.default_rng(seed)
     second = draws.integers(0, 2, steps)
     values = (2 * second - 1) * distance + draws.standard_normal(steps)
-    segments = [Segment(256 * i, 256 * (i + 1), ("aa", "iy")[second[i]]) for i in range(steps)]
+    segments = [Interval(256 * i, 256 * (i + 1), ("aa", "iy")[second[i]]) for i in range(steps)]
     return 100 + 50 * values[:, None], segments, ""
 
 

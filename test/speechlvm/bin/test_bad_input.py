@@ -1,0 +1,132 @@
+"""Bad input as users meet it: exit status and message of programs and recipes, one case each.
+
+Everything that is refused, and why, is tested with the functions that refuse it: audio in data/test_audio.py, data
+directories in data/kaldi, archives in data/corpora, configurations and checkpoints in experiment.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imitations import representations
+from programs import call
+
+from speechlvm.bin import analyse, score, train
+from speechlvm.experiment.checkpoint import Checkpoints
+from speechlvm.models import MODELS, model_class
+from speechlvm.utils.errors import ConfigError
+from speechlvm.utils.settings import validated
+
+ROOT = Path(__file__).resolve().parents[3]
+
+WRONG = {
+    "typo": (
+        "learning_rate", "learing_rate", ("training.learing_rate: unknown key; did you mean 'learning_rate'?; {path}: "
+        "training.learning_rate: missing; it has no default"),
+    ),
+    "quoted number": (
+        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write "
+        "0.005, without quotation marks"),
+    ),
+    "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is no decimal number"),
+    "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is no decimal number"),
+    "yes": ("steps: 12", "steps: yes", "limits.steps: input should be a valid integer; found True (bool)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_configurations_are_refused_first(tiny_config, make_dump, tmp_path, monkeypatch, old, new, message):
+    path, dump = tiny_config((old, new)), make_dump("set", [300])
+    monkeypatch.setattr("speechlvm.data.dumps.open_dump", None)
+    monkeypatch.setattr("speechlvm.experiment.load.build", None)
+    done = call(train.main, "--config", path, "--train", dump, "--valid", dump, "--out", tmp_path / "exp")
+    assert (done.returncode, done.stderr) == (2, f"error: {path}: {message.replace('{path}', str(path))}\n")
+    assert not (tmp_path / "exp").exists()
+
+
+def test_all_sizes_of_all_systems_have_bounds():
+    """Of each number in the settings of each system; 10**9 of none is accepted, nor 0 or less if it is a size."""
+    checked = 0
+    for name in MODELS:
+        settings = model_class(name).Config
+        for key, field in settings.model_fields.items():
+            if field.annotation is int:
+                checked += 1
+                needed = {k: 16 for k, f in settings.model_fields.items() if f.is_required() and k != key}
+                for value in (-1, 10**9, float("nan"), "16", [16]):
+                    with pytest.raises(ConfigError, match=rf"^s: {key}: input should be .*found"):
+                        validated(settings, {**needed, key: value}, "s")
+    assert checked > 25
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Runs a command with <tmp_path>/read-only as a file system of its own, which nobody else sees."""
+    (tmp_path / "read-only").mkdir()
+    mount = ("sh", "-ec", 'mount -t tmpfs -o ro tmpfs "$1"; shift; "$@"', "sh", tmp_path / "read-only")
+    for flags in ("-m", "-rm"):
+        if subprocess.run(["unshare", flags, *mount, "true"], capture_output=True).returncode == 0:
+            break
+    else:
+        pytest.skip("no file system can be mounted here (unshare -m needs root, unshare -rm user namespaces)")
+
+    def run(*words, **environment):
+        command = ["unshare", flags, *mount, *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env={**os.environ, **environment}
+        )
+
+    return run
+
+
+def test_experiments_that_cannot_be_written_are_refused_at_the_start(tiny_config, make_dump, tmp_path, read_only):
+    dump = make_dump("set", [300])
+    words = ("--config", tiny_config(), "--train", dump, "--valid", dump, "--out", tmp_path / "read-only/exp")
+    done = read_only(sys.executable, "-m", "speechlvm.bin.train", *words, PYTHONPATH=str(ROOT))
+    error = f"{tmp_path}/read-only/exp/lock: cannot be written (Read-only file system); choose another directory"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {error}\n")
+
+
+def test_a_recipe_looks_at_its_experiments_first(tmp_path, read_only):
+    words = ("bash", ROOT / "egs/mini/run.sh", "--stage", "2", "--expdir", tmp_path / "read-only/exp")
+    done = read_only(*words, PATH="/usr/bin:/bin", HOME=str(tmp_path))
+    error = f"--expdir {tmp_path}/read-only/exp: not writable (read-only file system or permissions)"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"run.sh: {error}; choose another directory\n")
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch canary",)
+
+
+def test_a_checkpoint_is_never_unpickled(tiny_config, make_dump, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints, content = Checkpoints(tmp_path / "exp/checkpoints"), pickle.dumps(Payload())
+    checkpoints.save(7, {"model": {}})
+    checkpoints.mark_best(7, -1.0)
+    checkpoints.path(7).write_bytes(content)
+    for path in (checkpoints.path(7).with_suffix(".json"), checkpoints.directory / "best.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": hashlib.sha256(content).hexdigest()}))
+    tiny_config().rename(tmp_path / "exp/config.yaml")
+    (tmp_path / "exp/origin.json").write_text('{"train_set": "train"}')
+    done = call(score.main, "--exp", tmp_path / "exp", "--dump", make_dump("set", [300]), "--out", tmp_path / "score")
+    message = "not a checkpoint of this project (BadZipFile); nothing was loaded"
+    assert (done.returncode, done.stderr) == (1, f"error: {checkpoints.path(7)}: {message}\n")
+    assert not (tmp_path / "canary").exists() and not (tmp_path / "score/result.json").exists()
+
+
+@pytest.mark.parametrize(("named", "status"), [([], 1), (["--optional"], 0)], ids=["by name", "with all"])
+def test_a_gender_is_never_guessed(tmp_path, named, status):
+    values = {f"{s}_{i}": {"z1": np.full((4, 2), i, np.float32)} for s in ("mabc0", "fabc0") for i in (1, 2)}
+    store, data = representations.make(tmp_path, "test", values, gender={"fabc0": "f"})
+    words = ("--analysis", "gender", "--latents", store, "--data", data, "--out", tmp_path / "o", *named)
+    done = call(analyse.main, *words)
+    reason = f"{data}/spk2gender: no line for mabc0; expected m or f of each speaker, as it is never guessed; add what"
+    assert done.returncode == status and reason in done.stdout + done.stderr
+    assert not (tmp_path / "o/result.json").exists()
