@@ -2,7 +2,7 @@
 # Sourced by every run.sh: the options of all recipes, and their defaults. A recipe changes defaults and adds options.
 
 stage=0           # first stage: 0 download, 1 data, 2 dumps, 3 train, 4 score, 5 sample, 6 latents, 7 latent analysis, 8 probes, 9 compression, 10 tables
-stop_stage=10     # last stage
+stop_stage=10     # last stage; stages skip results that are complete
 models="all"      # models to train, basenames of conf/*.yaml; all: every one of them
 tables=""         # only the models in these tables, basenames of conf/tables/*.yaml
 seeds="1"         # random seeds; one training for each

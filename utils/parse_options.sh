@@ -33,7 +33,7 @@ _print_help() {
     local name script="$1"
     printf 'Usage: %s [options]\n' "${script}"
     [ -z "${help_message:-}" ] || printf '\n%s\n' "${help_message}"
-    printf '\nOptions (defaults in parentheses):\n'
+    printf '\nOptions (defaults in parentheses; dashes and underscores are equivalent):\n'
     for name in "${_names[@]}"; do
         printf '  --%-16s %s (%s)\n' "${name}" "${_help[${name}]}" "${!name}"
     done

@@ -1,15 +1,14 @@
-"""Programs of Slurm, Grid Engine and PBS, as far as runners call them, that can be told to misbehave.
+"""A fake scheduler: the programs of Slurm, Grid Engine and PBS that runners call, which can be told to misbehave.
 
-Behind them is one scheduler of this machine that runs the scripts it is given; its state is in the directory
-$FAKE_SCHEDULER. What the programs say, how they exit, which signals and variables jobs get, is that of the real ones.
-A file `faults.json` there tells what goes wrong:
+It runs the scripts it is given on this machine; its state is in the directory $FAKE_SCHEDULER. What the programs say,
+how they exit, which signals and variables jobs get, is that of the real ones. Trouble it can be told to make:
 
     refuse TEXT        nothing can be submitted
     busy N             the first N submissions do not get through
     unheard N          the first N submissions get through, but their answer does not
     slow SECONDS       submitting takes so long
     pending            jobs never start
-    early SECONDS      a job counts as ended so long before it is (or its files are to be seen)
+    early SECONDS      a job counts as ended so long before it is (or its files are visible)
     lose [TASK]        these are forgotten
     kill {TASK: HOW}   what happens to these as soon as they run: signal, memory, time
     silent N           the first N questions about jobs are not answered
@@ -23,6 +22,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,21 +39,36 @@ BUSY = {
     "pbs": "Connection refused\nqsub: cannot connect to server head (errno=111)",
 }
 PROGRAMS = {
-    "slurm": ("sbatch", "squeue", "scancel", "scontrol"),
+    "slurm": ("sbatch", "squeue", "scancel"),
     "sge": ("qsub", "qstat", "qacct", "qalter", "qdel"),
     "pbs": ("qsub", "qstat", "qdel"),
 }
 
 
-class Scheduler:
-    """Its state: `faults.json`, and for each job `<id>.json` with what was submitted and the state of its tasks."""
+class Fake:
+    """The scheduler (slurm, sge, pbs), seen by tests and by its programs."""
 
-    def __init__(self, directory: Path, kind: str) -> None:
-        self.directory, self.kind = directory, kind
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind, self.directory = kind, directory
+        programs = directory / "programs"
+        self.environment = {
+            "FAKE_SCHEDULER": str(directory),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def install(self) -> "Fake":
+        """Write its programs."""
+        (self.directory / "programs").mkdir(parents=True)
+        for program in PROGRAMS[self.kind]:
+            command = shlex.join([sys.executable, "-S", __file__, self.kind, program])
+            path = self.directory / "programs" / program
+            path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+            path.chmod(0o755)
+        return self
 
     @contextmanager
     def changed(self, name: str) -> Iterator[dict]:
-        """A file's content, written back in the end; one process at a time."""
+        """The state of a job, or the trouble; written back in the end; one process at a time."""
         path = self.directory / f"{name}.json"
         with open(self.directory / f"{name}.lock", "a", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,38 +78,27 @@ class Scheduler:
             temporary.write_text(json.dumps(value), encoding="utf-8")
             temporary.replace(path)
 
-    def fault(self, name: str) -> object:
+    def make_trouble(self, **trouble: object) -> None:
+        """From now on; without arguments, none."""
+        with self.changed("trouble") as known:
+            known.clear()
+            known.update(trouble)
+
+    def trouble(self, name: str) -> object:
         """What is to go wrong in this way."""
-        with self.changed("faults") as faults:
-            return faults.get(name)
+        with self.changed("trouble") as trouble:
+            return trouble.get(name)
 
     def this_time(self, name: str) -> bool:
-        """Whether a fault that happens N times happens now."""
-        with self.changed("faults") as faults:
-            faults[name] = faults.get(name, 0) - 1
-            return faults[name] >= 0
+        """Whether trouble that happens N times happens now."""
+        with self.changed("trouble") as trouble:
+            trouble[name] = trouble.get(name, 0) - 1
+            return trouble[name] >= 0
 
-    def jobs(self) -> dict[int, dict]:
+    def submitted(self) -> dict[int, dict]:
         """All that was ever submitted, by number."""
         paths = sorted(self.directory.glob("[0-9]*.json"))
         return {int(path.stem): json.loads(path.read_text(encoding="utf-8")) for path in paths}
-
-    def submit(
-        self, name: str, script: str, tasks: range, limit: int, output: str, *, array: bool, requeue: bool, where: str
-    ) -> int:
-        """Accepts a job and starts the process that runs it."""
-        number = len(self.jobs()) + 1
-        lost = self.fault("lose") or []
-        with self.changed(str(number)) as job:
-            job.update(
-                name=name, script=Path(script).read_bytes().decode(errors="surrogateescape"), array=array, limit=limit,
-                output=output, requeue=requeue, where=where,
-                tasks={str(task): {"state": "waiting", "runs": 0} for task in tasks if task not in lost},
-            )  # fmt: skip
-        command = [sys.executable, __file__, self.kind, "run", str(number)]
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.Popen(command, start_new_session=True, cwd="/", **streams)
-        return number
 
     def ask_of(self, number: int, what: str, task: str | None = None) -> None:
         """Asks that something be done to a job's tasks: delete, requeue."""
@@ -103,25 +107,39 @@ class Scheduler:
                 if task in (None, name) and record["state"] in ("waiting", "running"):
                     record["asked"] = what
 
+    def jobs(self, _: Path | None = None) -> list[str]:
+        """See the package."""
+        rows = [(number, *row) for number, job in self.submitted().items() for row in job["tasks"].items()]
+        return [f"{number}.{task}" for number, task, row in rows if row["state"] in ("waiting", "running")]
 
-def run(scheduler: Scheduler, number: int) -> None:
+    def cancel(self, ids: list[str]) -> None:
+        """See the package."""
+        for job in ids:
+            self.ask_of(int(job.split(".")[0]), "delete", job.split(".")[1])
+
+    def restart(self, job: str) -> None:
+        """See the package."""
+        self.ask_of(int(job.split(".")[0]), "requeue", job.split(".")[1])
+
+    def warn(self, ids: list[str]) -> None:
+        """Jobs warn themselves."""
+
+
+def run(fake: Fake, number: int) -> None:
     """Runs the tasks of a job to their end."""
     processes: dict[str, subprocess.Popen] = {}
     deadlines: dict[str, float] = {}
-    script = scheduler.directory / f"{number}.sh"
-    early, kill = scheduler.fault("early") or 0, scheduler.fault("kill") or {}
-    with scheduler.changed(str(number)) as job:
-        script.write_bytes(job["script"].encode(errors="surrogateescape"))
+    early, kill = fake.trouble("early") or 0, fake.trouble("kill") or {}
     while True:
-        with scheduler.changed(str(number)) as job:
+        with fake.changed(str(number)) as job:
             for task, record in job["tasks"].items():
                 asked = record.get("asked")
                 if record["state"] == "waiting":
                     if asked == "delete":
                         record.update(state="deleted")
-                    elif not scheduler.fault("pending") and len(processes) < job["limit"]:
+                    elif not fake.trouble("pending") and len(processes) < job["limit"]:
                         record.update(state="running", runs=record["runs"] + 1, how="")
-                        processes[task] = start(scheduler.kind, number, task, job, script, early)
+                        processes[task] = start(fake, number, task, job, early)
                         if early:
                             record.update(state="ended", code=0)
                         if task in kill:
@@ -130,7 +148,7 @@ def run(scheduler: Scheduler, number: int) -> None:
                 elif task in processes:
                     if asked and task not in deadlines:
                         deadlines[task] = time.monotonic() + GRACE_SECONDS
-                        end_group(processes[task], signal.SIGUSR2 if scheduler.kind == "sge" else signal.SIGTERM)
+                        end_group(processes[task], signal.SIGUSR2 if fake.kind == "sge" else signal.SIGTERM)
                     if time.monotonic() > deadlines.get(task, float("inf")):
                         end_group(processes[task], signal.SIGKILL)
                     code = processes[task].poll()
@@ -138,30 +156,28 @@ def run(scheduler: Scheduler, number: int) -> None:
                         del processes[task]
                         deadlines.pop(task, None)
                         record.pop("asked", None)
-                        again = asked == "requeue" or (scheduler.kind == "sge" and code == 99 and not asked)
-                        how = "deleted" if asked == "delete" else "waiting" if again else "ended"
+                        how = {"delete": "deleted", "requeue": "waiting"}.get(asked, "ended")
                         record.update(state=how, code=code)
             if not any(record["state"] in ("waiting", "running") for record in job["tasks"].values()) and not processes:
                 return
         time.sleep(0.03)
 
 
-def start(kind: str, number: int, task: str, job: dict, script: Path, delay: float) -> subprocess.Popen:
+def start(fake: Fake, number: int, task: str, job: dict, delay: float) -> subprocess.Popen:
     """Runs the script for one task."""
     restarts = job["tasks"][task]["runs"] - 1
+    array = {"PBS_ARRAY_INDEX": task} if job["array"] else {}
     variables = {
-        "slurm": {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_JOB_ID": str(number), "SLURM_JOB_ID": f"{number}_{task}"}
-        | ({"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}),
+        "slurm": {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_JOB_ID": str(number), "SLURM_RESTART_COUNT": str(restarts)},
         "sge": {"SGE_TASK_ID": task, "JOB_ID": str(number), "RESTARTED": str(min(restarts, 1))},
-        "pbs": {"PBS_JOBID": f"{number}[{task}].{job['where']}", "PBS_ARRAY_INDEX": task}
-        if job["array"]
-        else {"PBS_JOBID": f"{number}.{job['where']}"},
-    }[kind]
+        "pbs": {"PBS_JOBID": f"{number}{f'[{task}]' * job['array']}.{job['where']}", **array},
+    }[fake.kind]
     kept = {name: os.environ[name] for name in ("PATH", "FAKE_SCHEDULER")}
-    shell = ["sh", "-c", 'sleep "$1"; exec sh "$2"', "sh", str(delay), str(script)] if delay else ["sh", str(script)]
+    script = ["sh", str(fake.directory / f"{number}.sh")]
+    shell = ["sh", "-c", 'sleep "$1"; exec sh "$3"', "sh", str(delay), *script] if delay else script
     with open(job["output"].replace("TASK", task), "ab") as output:
         return subprocess.Popen(
-            shell, env={**kept, **variables}, cwd=os.environ["FAKE_SCHEDULER"], stdout=output, stderr=output,
+            shell, env={**kept, **variables}, cwd=fake.directory, stdout=output, stderr=output,
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
@@ -175,7 +191,7 @@ def end_group(process: subprocess.Popen, number: int) -> None:
 
 
 def value_of(words: list[str], option: str) -> str | None:
-    """What stands after an option, or after it and `=`."""
+    """What follows an option, or follows it and `=`."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == option or word.startswith(f"{option}="):
             return following if word == option else word.partition("=")[2]
@@ -197,58 +213,57 @@ def where(kind: str, words: list[str]) -> str:
     return named.split(",")[-1]
 
 
-def submit(scheduler: Scheduler, words: list[str]) -> None:
+def submit(fake: Fake, words: list[str]) -> None:
     """sbatch or qsub."""
-    kind = scheduler.kind
-    time.sleep(scheduler.fault("slow") or 0)
-    if scheduler.fault("refuse"):
-        fail(scheduler.fault("refuse"))
-    if scheduler.this_time("busy"):
+    kind = fake.kind
+    time.sleep(fake.trouble("slow") or 0)
+    if fake.trouble("refuse"):
+        fail(fake.trouble("refuse"))
+    if fake.this_time("busy"):
         fail(BUSY[kind])
     numbers = value_of(words, {"slurm": "--array", "sge": "-t", "pbs": "-J"}[kind])
     array = numbers is not None
-    if kind == "pbs" and not array:
-        numbers = "1"
-    first, last, limit = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?:%([0-9]+))?", numbers).groups()
-    if kind == "sge":
-        limit = value_of(words, "-tc")
+    first, last, limit = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?:%([0-9]+))?", numbers or "1").groups()
     if kind == "pbs" and array and last == first:
         fail("qsub: Illegal attribute or resource value")
     if kind == "pbs" and array and "-r n" in " ".join(words):
         fail("qsub:  cannot submit non-rerunable Array Job")
-    at = where(kind, words)
     output = value_of(words, "--output" if kind == "slurm" else "-o")
     for pattern in ("%a", "$TASK_ID", "^array_index^"):
         output = output.replace(pattern, "TASK")
-    number = scheduler.submit(
-        value_of(words, "--job-name" if kind == "slurm" else "-N"),
-        words[-1],
-        range(int(first), int(last or first) + 1),
-        int(limit or 4),
-        output,
-        array=array,
-        requeue="--requeue" in words or "-r y" in " ".join(words),
-        where=at,
-    )
-    if scheduler.this_time("unheard"):
+    lost, at, number = fake.trouble("lose") or [], where(kind, words), len(fake.submitted()) + 1
+    (fake.directory / f"{number}.sh").write_bytes(Path(words[-1]).read_bytes())
+    with fake.changed(str(number)) as job:
+        job.update(
+            name=value_of(words, "--job-name" if kind == "slurm" else "-N"), array=array, output=output, where=at,
+            limit=int(limit or value_of(words, "-tc") or 4),
+            tasks={
+                str(task): {"state": "waiting", "runs": 0}
+                for task in range(int(first), int(last or first) + 1)
+                if task not in lost
+            },
+        )  # fmt: skip
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.Popen([sys.executable, "-S", __file__, kind, "run", str(number)], start_new_session=True, **streams)
+    if fake.this_time("unheard"):
         fail(BUSY[kind])
     slurm = f"{number};{at}" if at else f"{number}"
     print({"slurm": slurm, "sge": f"{number}.{numbers}:1", "pbs": f"{number}{'[]' * array}.{at}"}[kind])
 
 
-def shown(scheduler: Scheduler, words: list[str]) -> dict[int, dict]:
+def shown(fake: Fake, words: list[str]) -> dict[int, dict]:
     """Jobs that questions are answered from."""
-    if scheduler.this_time("silent"):
-        fail(BUSY[scheduler.kind])
-    jobs = {number: job for number, job in scheduler.jobs().items() if job["where"] == where(scheduler.kind, words)}
+    if fake.this_time("silent"):
+        fail(BUSY[fake.kind])
+    jobs = {number: job for number, job in fake.submitted().items() if job["where"] == where(fake.kind, words)}
     for job in jobs.values():
-        if scheduler.fault("forgetful"):
+        if fake.trouble("forgetful"):
             job["tasks"] = {task: row for task, row in job["tasks"].items() if row["state"] in ("waiting", "running")}
     return jobs
 
 
-def squeue(scheduler: Scheduler, words: list[str]) -> None:
-    jobs, name, number = shown(scheduler, words), value_of(words, "--name"), value_of(words, "--jobs")
+def squeue(fake: Fake, words: list[str]) -> None:
+    jobs, name, number = shown(fake, words), value_of(words, "--name"), value_of(words, "--jobs")
     if at := where("slurm", words):
         print(f"CLUSTER: {at}")
     print("ARRAY_JOB_ID" if name else "ARRAY_TASK_ID|STATE|NODELIST|REASON")
@@ -265,10 +280,10 @@ def squeue(scheduler: Scheduler, words: list[str]) -> None:
         print(f"{task}|{state}|n1|{'RaisedSignal:9(Killed)' if row.get('how') == 'signal' else reason}")
 
 
-def qstat_sge(scheduler: Scheduler, words: list[str]) -> None:
+def qstat_sge(fake: Fake, words: list[str]) -> None:
     print("<?xml version='1.0'?>\n<job_info><queue_info>")
     letters = {"waiting": "qw", "running": "r"}
-    for number, job in shown(scheduler, words).items():
+    for number, job in shown(fake, words).items():
         for task, row in job["tasks"].items():
             if row["state"] in letters:
                 letter = "d" * (row.get("asked") == "delete") + "R" * (row["runs"] > 1) + letters[row["state"]]
@@ -277,8 +292,8 @@ def qstat_sge(scheduler: Scheduler, words: list[str]) -> None:
     print("</queue_info></job_info>")
 
 
-def qacct(scheduler: Scheduler, words: list[str]) -> None:
-    rows = shown(scheduler, words)[int(words[-1])]["tasks"]
+def qacct(fake: Fake, words: list[str]) -> None:
+    rows = shown(fake, words)[int(words[-1])]["tasks"]
     failures = {"time": "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", "signal": "100 : assumedly after job"}
     ended = {task: row for task, row in rows.items() if row["state"] in ("ended", "deleted") and row["runs"]}
     if not ended:
@@ -292,9 +307,9 @@ def qacct(scheduler: Scheduler, words: list[str]) -> None:
         print(f"exit_status  {128 - row['code'] if row['code'] < 0 else row['code']:<20}\nru_wallclock 1s")
 
 
-def qstat_pbs(scheduler: Scheduler, words: list[str]) -> None:
+def qstat_pbs(fake: Fake, words: list[str]) -> None:
     asked = value_of(words, "-t")
-    jobs = shown(scheduler, words)
+    jobs = shown(fake, words)
     ids = {f"{number}{'[]' * job['array']}.{job['where']}": (number, job) for number, job in jobs.items()}
     if asked and (asked not in ids or not ids[asked][1]["tasks"]):
         fail(f"qstat: Unknown Job Id {asked}", 153)
@@ -307,8 +322,7 @@ def qstat_pbs(scheduler: Scheduler, words: list[str]) -> None:
         for task, row in job["tasks"].items():
             letter = {"waiting": "Q", "running": "R"}.get(row["state"], "X" if job["array"] else "F")
             one = f"{number}[{task}].{job['where']}" if job["array"] else name
-            print(f"Job Id: {one}\n    Job_Name = {job['name']}")
-            print(f"    job_state = {letter}")
+            print(f"Job Id: {one}\n    Job_Name = {job['name']}\n    job_state = {letter}")
             if letter == "Q":
                 print("    comment = Not Running: Insufficient amount of resource: ncpus")
             if row["runs"]:
@@ -319,35 +333,33 @@ def qstat_pbs(scheduler: Scheduler, words: list[str]) -> None:
             print("    Variable_List = PBS_O_HOME=/,\n\tPBS_O_LANG=C\n")
 
 
-def delete(scheduler: Scheduler, words: list[str]) -> None:
+def delete(fake: Fake, words: list[str]) -> None:
     """scancel or qdel."""
-    if scheduler.this_time("deaf"):
-        fail(BUSY[scheduler.kind])
+    if fake.this_time("deaf"):
+        fail(BUSY[fake.kind])
     number = int(re.match(r"[0-9]+", next(word for word in words if word[0].isdecimal()))[0])
-    if number not in scheduler.jobs() or scheduler.jobs()[number]["where"] != where(scheduler.kind, words):
-        fail(
-            "scancel: error: Invalid job id" if scheduler.kind == "slurm" else f"qdel: Unknown Job Id {words[-1]}", 153
-        )
-    scheduler.ask_of(number, "delete")
+    if number not in fake.submitted() or fake.submitted()[number]["where"] != where(fake.kind, words):
+        fail("scancel: error: Invalid job id" if fake.kind == "slurm" else f"qdel: Unknown Job Id {words[-1]}", 153)
+    fake.ask_of(number, "delete")
 
 
 def main(kind: str, program: str, words: list[str]) -> None:
-    scheduler = Scheduler(Path(os.environ["FAKE_SCHEDULER"]), kind)
-    if program == "run":
-        run(scheduler, int(words[0]))
-    elif program in ("sbatch", "qsub"):
-        submit(scheduler, words)
-    elif program in ("scancel", "qdel"):
-        delete(scheduler, words)
-    elif program == "scontrol":  # requeue <id>_<task>
-        number, task = words[-1].split("_")
-        scheduler.ask_of(int(number), "requeue", task)
-    elif program == "qalter":
-        print("verification: found suitable queue(s)")
-    else:
-        {"squeue": squeue, "qacct": qacct, "qstat": qstat_sge if kind == "sge" else qstat_pbs}[program](
-            scheduler, words
-        )
+    fake = Fake(kind, Path(os.environ["FAKE_SCHEDULER"]))
+    match program:
+        case "run":
+            run(fake, int(words[0]))
+        case "sbatch" | "qsub":
+            submit(fake, words)
+        case "scancel" | "qdel":
+            delete(fake, words)
+        case "squeue":
+            squeue(fake, words)
+        case "qstat":
+            (qstat_sge if kind == "sge" else qstat_pbs)(fake, words)
+        case "qacct":
+            qacct(fake, words)
+        case "qalter":
+            print("verification: found suitable queue(s)")
 
 
 if __name__ == "__main__":

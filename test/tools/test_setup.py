@@ -80,7 +80,7 @@ def test_what_passed_the_check_is_not_checked_again_until_the_lock_changes(check
     assert calls.read_text(encoding="utf-8").count("called") == 2
 
 
-def test_what_cannot_be_mended_is_one_line_and_never_ready(checkout, venv):
+def test_an_environment_that_cannot_be_repaired_is_one_line_and_never_ready(checkout, venv):
     venv("echo 'check_install: torchaudio: import torchaudio: OSError: undefined symbol'; exit 1")
     for _ in range(2):
         done = setup(checkout)
@@ -184,20 +184,20 @@ def package(site, name, version):
 PINS = {name: check_install.Pin("1.0", f"{name}==1.0 --hash=sha256:0") for name in ("one", "two", "three")}
 
 
-@pytest.mark.parametrize("fault", ["absent", "version", "missing", "short", "no record", "no metadata"])
-def test_what_differs_from_the_lock_is_installed_from_it(environment, capsys, fault):
+@pytest.mark.parametrize("damage", ["absent", "version", "missing", "short", "no record", "no metadata"])
+def test_what_differs_from_the_lock_is_installed_from_it(environment, capsys, damage):
     site, calls = environment
     package(site, "one", "1.0")
     package(site, "three", "1.0+cpu")
-    if fault != "absent":
-        info = package(site, "two", "1.1" if fault == "version" else "1.0")
-    if fault == "missing":
+    if damage != "absent":
+        info = package(site, "two", "1.1" if damage == "version" else "1.0")
+    if damage == "missing":
         (site / "two.py").unlink()
-    elif fault == "short":
+    elif damage == "short":
         (site / "two.py").write_text("x", encoding="utf-8")
-    elif fault == "no record":
+    elif damage == "no record":
         (info / "RECORD").unlink()
-    elif fault == "no metadata":
+    elif damage == "no metadata":
         (info / "METADATA").unlink()
     assert check_install.repair(PINS) == {}
     assert calls == ["two==1.0 --hash=sha256:0\n"]

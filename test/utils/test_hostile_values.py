@@ -1,28 +1,11 @@
 """Values of options and of configurations stay data: whatever they are, no shell runs them."""
 
-import importlib.util
 import re
-import subprocess
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOADS = ("a[$(touch canary)]", "`touch canary`", "x; touch canary", "x\ntouch canary\n", "*")
 EVERYTHING = "x$(touch canary)`touch canary`;touch canary|touch canary&a[$(touch canary)]'\"\\ * ~"
-
-
-def _tree():
-    """The stages' own test bench."""
-    specification = importlib.util.spec_from_file_location("stages_bench", Path(__file__).with_name("test_stages.py"))
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.Tree
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return _tree()(tmp_path / "a clone")
 
 
 def canaries(tree):
@@ -38,7 +21,7 @@ def options():
 FREE = {"train_args", "probe_args", "skip_phones", "datadir", "dumpdir", "expdir", "results"}  # take any text
 
 
-def test_options_refuse_what_is_no_value_of_theirs(tree):
+def test_options_refuse_invalid_values(tree):
     for option in sorted(set(options()) - FREE):
         for payload in PAYLOADS if option in ("nj", "tag", "models") else PAYLOADS[:1]:
             status, _, error = tree.run("--stage", "3", "--stop_stage", "3", f"--{option}={payload}")
@@ -79,7 +62,7 @@ def test_names_and_contents_of_configurations(tree):
 
 def test_the_environment_is_data(tree):
     hostile = "a[$(touch canary)]`touch canary`"
-    names = ("speaker", "material", "dump_args", "SECONDS", "current", "child", "optional", "option_files")
+    names = ("speaker", "material", "dump_args", "sample_args", "SECONDS", "current", "optional", "option_files")
     tree.run("--stage", "10", **dict.fromkeys(names, hostile))
     assert canaries(tree) == []
 
@@ -94,14 +77,3 @@ def test_an_experiments_own_configuration(tree):
     assert status == 0, error
     assert "no score over the cells of mulaw-pcm: trained on a[$(touch canary)]" in out
     assert canaries(tree) == []
-
-
-def test_a_misspelt_option_is_data(tmp_path):
-    script = tmp_path / "script.sh"
-    script.write_text(f'#!/usr/bin/env bash\nset -euo pipefail\nnj=4\n. "{ROOT}/utils/parse_options.sh"\n')
-    for name in ("nj[$(touch canary)]", "x]+$(touch canary)", "!nj", "PATH"):
-        done = subprocess.run(
-            ["bash", script, f"--{name}", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=30
-        )
-        assert done.returncode == 2 and "unknown option" in done.stderr
-    assert not (tmp_path / "canary").exists()

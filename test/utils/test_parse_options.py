@@ -65,7 +65,7 @@ def test_a_value_may_look_like_a_setting(script):
     assert values(call(script, "--train_args=--nj"))[3] == "--nj"
 
 
-def test_what_is_left_stays(script):
+def test_arguments_after_the_options_stay(script):
     assert values(call(script, "--nj", "5", "x", "--nj", "y"))[5:] == ["x", "--nj", "y"]
     assert values(call(script, "--", "--nj"))[5:] == ["--nj"]
 
@@ -81,13 +81,18 @@ def test_what_is_left_stays(script):
         (["--never", "3"], "unknown option '--never'"),
         (["--PATH", "/"], "unknown option '--PATH'"),
         (["-n", "3"], "unknown option '-n'"),
+        (["--$(touch canary)", "1"], "unknown option"),
+        (["--nj[$(touch canary)]", "1"], "unknown option"),
+        (["--x]+`touch canary`", "1"], "unknown option"),
+        (["--*", "1"], "unknown option"),
         (["--nj"], "option '--nj' requires a value"),
         (["--nj", "--smoke", "true"], "option '--nj' requires a value"),
         (["--smoke", "yes"], "must be true or false, not 'yes'"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(script, arguments, message):
-    done = call(script, *arguments)
+def test_wrong_usage_is_one_line_and_status_2(script, arguments, message, tmp_path):
+    done = call(script, *arguments, cwd=tmp_path)
+    assert not (tmp_path / "canary").exists()
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -21,8 +21,8 @@ class Attempt:
         command: program and arguments.
         log: is appended to.
         environment: of the command.
-        machine: what the head says of where it runs and what it may use.
-        starter: what is run in place of the command, to start it somewhere else.
+        machine: where it runs and what it may use, for the header of the log.
+        starter: what is run instead of the command, to start it somewhere else.
 
     Raises:
         OSError: the log cannot be written.
@@ -69,7 +69,7 @@ class Attempt:
                 body.seek(-1, os.SEEK_END)
                 complete = body.read(1) == b"\n"
             self.write(end if complete else "\n" + end)
-        except OSError as error:  # the job's own status counts, whatever became of its log
+        except OSError as error:  # the status of the job counts even if its log is lost
             say(f"{self.log}: {error.strerror}")
         self.output.close()
         return status
@@ -98,7 +98,7 @@ def exit_status(code: int) -> int:
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """How a job is told how many processors are its own."""
+    """Environment variables that limit a job to so many threads."""
     return {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
 
 

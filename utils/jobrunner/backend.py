@@ -6,37 +6,39 @@ utils/<name>.py, a file utils/conf/<name>.conf, and a case in utils/cmd.sh.
 
 import abc
 import os
+import re
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from jobrunner.call import UsageError
 
-SCHEDULER_SECONDS = 60.0  # a call of the scheduler's programs may take so long
-WARNING_SECONDS = 120  # before the end of a job that may be queued again: for writing a checkpoint
+SCHEDULER_SECONDS = 60.0  # time limit of a call of the scheduler's programs
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@~-]+")
 
 
 class Phase(Enum):
     """Where a job is."""
 
-    WAITING = "waiting"  # for its first start, or after it was queued again
+    WAITING = "waiting"  # for its first start, or requeued
     RUNNING = "running"
     ENDED = "ended"  # by itself: its status file is there, or will be
-    FAILED = "failed"  # to start, or was killed with its script: there hardly is a status file
-    STOPPED = "stopped"  # by the scheduler, or before it could start: there need not be a status file
+    FAILED = "failed"  # to start, or was killed with its script: there is probably no status file
+    STOPPED = "stopped"  # by the scheduler, or before it could start: there may be no status file
 
 
 @dataclass(frozen=True)
 class State:
-    """What the scheduler says of a job.
+    """What the scheduler says about a job.
 
     Attributes:
         phase: where it is.
         reason: why it waits, how it was stopped ("cancelled", "out of time"), or why it failed to start.
-        node: where it runs or ran, if that is known.
-        status: the exit status that a stopped job counts as where it left none: 75 where running the same command again
-            may well help (cancelled, preempted, the node failed), else 1.
+        node: where it runs or ran, if known.
+        status: the exit status that a stopped job counts as if it left none: 75 if running the same command again may
+            help (cancelled, preempted, the node failed), else 1.
     """
 
     phase: Phase
@@ -51,12 +53,11 @@ class Submission:
 
     Attributes:
         name: of the job, unique: to be found by, and for people.
-        script: shell script to be run once for each job.
+        script: shell script, run once for each job.
         command: the scheduler's program with its options, from the configuration file.
         jobs: numbers of the jobs.
-        max_jobs_run: at most so many at once; None for no limit.
-        directory: the submission's own; its path may hold any character. What job N's script writes (hardly ever
-            anything) belongs into `output.N` there.
+        max_jobs_run: maximum number of concurrent jobs; None for no limit.
+        directory: the submission's own; its path may contain any character.
     """
 
     name: str
@@ -65,6 +66,16 @@ class Submission:
     jobs: range
     max_jobs_run: int | None
     directory: Path
+
+    @property
+    def short_name(self) -> str:
+        """A name that every qsub accepts (15 characters, the first a letter); its end, which is unique, remains."""
+        return "j" + re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)[-14:]
+
+    def output(self, job: str) -> str:
+        """Where the output of a job's script goes (normally it has none), given qsub's name of the job's number."""
+        path = f"{self.directory}/output.{job}"  # qsub would look for hosts and variables in others
+        return path if PLAIN_PATH.fullmatch(str(self.directory)) else "/dev/null"
 
 
 class SchedulerError(Exception):
@@ -77,11 +88,12 @@ class Backend(abc.ABC):
     Attributes:
         name: of the scheduler, and of its configuration file.
         task_variable: environment variable with the job's number.
-        id_variable, restart_variable: with the scheduler's name of the job, and with how often it has been restarted.
-        variables: beginnings of the names of variables that the scheduler sets: they are not taken over to jobs.
+        id_variable, restart_variable: with the scheduler's name of the job, and with how often it was restarted.
+        variables: prefixes of the variables that the scheduler sets: they are not copied to jobs.
         busy: regular expression of what the scheduler says when the same call may succeed a little later.
-        to_all: signals that the scheduler sends to every process of a job; others reach its script only.
-        warns: whether the scheduler warns a job before its time limit (USR1); if not, the job does so itself.
+        to_all: signals that the scheduler sends to every process of a job; others reach only its script.
+        requeues: whether the scheduler warns a job before its time limit (USR1) and lets it requeue itself (`requeue`).
+            If not, the job warns itself, and the runner submits it again.
         many_nodes: whether a job may have more than one node (`launcher`).
     """
 
@@ -92,7 +104,7 @@ class Backend(abc.ABC):
     variables: tuple[str, ...]
     busy: str
     to_all: tuple[int, ...] = ()
-    warns = True
+    requeues = False
     many_nodes = False
 
     @abc.abstractmethod
@@ -104,20 +116,20 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def find(self, name: str, command: list[str]) -> str | None:
-        """The id of the array with this name, if there is one: it may have been accepted although nobody said so.
-
-        Args:
-            name: of the array.
-            command: the one that it was submitted with, whose options may say where to.
+    def find(self, submission: Submission) -> str | None:
+        """The id of a submission, if it was accepted although the answer was lost.
 
         Raises:
             SchedulerError: the scheduler did not answer.
         """
 
     @abc.abstractmethod
-    def states(self, submitted: str) -> dict[int, State]:
-        """State of each job of an array, by its number; those that the scheduler no longer knows are missing.
+    def states(self, submitted: str, jobs: Collection[int]) -> dict[int, State]:
+        """States of jobs of an array, by number, without those that the scheduler no longer knows.
+
+        Args:
+            submitted: id of the array.
+            jobs: at least these are wanted.
 
         Raises:
             SchedulerError: the scheduler did not answer.
@@ -131,16 +143,16 @@ class Backend(abc.ABC):
             SchedulerError: the scheduler did not answer.
         """
 
-    @abc.abstractmethod
-    def requeue(self) -> int:
-        """On the node: has the scheduler queue this very job again; returns the status that its script shall exit with.
+    def requeue(self) -> None:
+        """On the node: has the scheduler requeue this job.
 
         Raises:
-            SchedulerError: it would not.
+            SchedulerError: it refused.
         """
+        raise NotImplementedError
 
     def restarts(self) -> int:
-        """On the node: how often this job has been restarted."""
+        """On the node: how often this job was restarted."""
         text = os.environ.get(self.restart_variable, "")
         return int(text) if text.isdecimal() else 0
 
@@ -152,11 +164,17 @@ class Backend(abc.ABC):
         raise NotImplementedError
 
 
-def warned_after(limit: str) -> int:
-    """Seconds after its start when a job is warned, by its time limit as hours:minutes:seconds."""
-    hours, minutes, seconds = map(int, limit.split(":"))
-    seconds += 60 * (minutes + 60 * hours)
-    return max(seconds - WARNING_SECONDS, (seconds + 1) // 2)
+def submit(command: list[str], job_id: str, environment: dict[str, str] | None = None) -> str:
+    """Calls sbatch or qsub; returns what matches the regular expression `job_id` in its answer.
+
+    Raises:
+        SchedulerError: it was refused, or the scheduler did not answer.
+    """
+    answer = call_scheduler(command, environment)
+    found = re.search(job_id, answer, re.MULTILINE)
+    if not found:
+        raise SchedulerError(f"{command[0]}: no job id in its answer {answer.strip()!r}")
+    return found[0]
 
 
 def call_scheduler(command: list[str], environment: dict[str, str] | None = None) -> str:

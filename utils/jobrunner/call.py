@@ -1,7 +1,6 @@
 """The command line of every job runner: Kaldi's calling convention."""
 
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -173,18 +172,3 @@ CHECKS: dict[str, Callable[[str, str], str]] = {
     "requeue": _truth,
     "config": lambda _, text: text,
 }
-
-
-def run_program(main: Callable[[list[str]], int]) -> None:
-    """Runs a job runner and exits with its status; wrong usage and files that cannot be had are one line."""
-    from jobrunner.report import say
-
-    try:
-        status = main(sys.argv[1:])
-    except UsageError as error:
-        say(str(error))
-        status = error.exit_status
-    except OSError as error:
-        say(f"{error.filename}: {error.strerror}; a log must be writable")
-        status = 1
-    sys.exit(status)

@@ -1,6 +1,6 @@
 """Jobs on a cluster: submits them as one array to a real scheduler, waits for them, and cancels them if interrupted.
 
-The command travels as data: a file that only its owner may read (`spec.json`, in a directory of its own beside the
+The command is passed as data: a file that only its owner may read (`spec.json`, in a directory of its own next to the
 logs, q/<log>.<random>/) holds it with its environment, and what is submitted is a script of one line that starts
 utils/job.py with it. On the node that runs the command and leaves a file `status.<job>`, from which the exit status is
 taken. The scheduler is asked now and then about jobs that have none: waiting, lost, cancelled, out of time.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobrunner.attempt import now, quote
-from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, warned_after
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission
 from jobrunner.call import INTERRUPTED, Call, RunnerError, UsageError, parse
 from jobrunner.config import Config
 from jobrunner.job import program
@@ -28,19 +28,32 @@ from jobrunner.report import Failure, Interruption, clear_progress, last_lines, 
 
 SUBMIT_PAUSES_SECONDS = (1.0, 4.0, 15.0, 60.0)  # between attempts, while the scheduler is too busy
 STATUS_DELAY_SECONDS = 120.0  # a network file system may show a status file so late
-STOPPED_DELAY_SECONDS = 5.0  # the same of jobs that the scheduler stopped: there need not be one
+UNSEEN_DELAY_SECONDS = 30.0  # the same for jobs that were never seen to run: they were probably cancelled
+STOPPED_DELAY_SECONDS = 5.0  # the same for jobs that the scheduler stopped: there may be none
 CANCEL_AGAIN_SECONDS = 10.0
-CANCEL_SECONDS = 150.0  # jobs that were cancelled end within this time
-REMARK_SECONDS = 10.0  # after which it is said why nothing happens; then each time after twice as long
+CANCEL_SECONDS = 150.0  # within which cancelled jobs end
+REMARK_SECONDS = 10.0  # until the runner says why nothing happens; then each time after twice as long
+WARNING_SECONDS = 120  # before the time limit of a job that may be requeued: for writing a checkpoint
+
+HELP = """
+Submits the jobs as one array, and waits for them. conf/{name}.conf in this directory, or a recipe's own
+conf/{name}.conf, maps options to those of the scheduler; queues, accounts, names of resources and the like are set
+there. The directory of the logs must be on a shared file system; its subdirectory q/ has the state of running jobs.
+
+Ctrl-C and TERM cancel submitted jobs. A job that the scheduler restarts (preemption, a failed node) appends to its
+log. With --requeue true and --time a job gets TERM two minutes before its time limit, and if it then exits with 75 it
+is requeued, as often as needed."""
 
 
 @dataclass
 class Job:
-    """What is known of a job that has not come to its end."""
+    """What is known about a job that has not ended."""
 
     number: int
+    submitted: str = ""  # id of its array
     state: State | None = None  # None: the scheduler does not know it
-    gone_since: float | None = None  # when the scheduler first said that it does not run any more
+    seen: bool = False  # whether it was seen to run
+    gone_since: float | None = None  # when the scheduler first said that it no longer runs
     left: dict | None = None  # its status file, if the scheduler stopped it
 
 
@@ -49,7 +62,7 @@ class Remarks:
     """Says why nothing happens, now and then."""
 
     since: float = field(default_factory=time.monotonic)
-    after: float = REMARK_SECONDS
+    after: float = field(default_factory=lambda: REMARK_SECONDS)
 
     def say(self, text: str) -> None:
         """If it is time for it."""
@@ -74,15 +87,15 @@ class Runner:
 
     def __init__(self, backend: Backend, call: Call, command: list[str]) -> None:
         self.backend, self.call, self.command = backend, call, command
-        self.jobs = {number: Job(number) for number in call.jobs}  # that have not come to their end
+        self.jobs = {number: Job(number) for number in call.jobs}  # that have not ended
         self.failures: list[Failure] = []
-        self.submitted = ""
+        self.submitted: list[str] = []  # ids of arrays
         self.waiting, self.silence, self.disk = Remarks(), Remarks(), Remarks()
         self.began = time.monotonic()
 
     def run(self) -> int:
         """All jobs; returns the exit status of the whole."""
-        interruption = Interruption()
+        self.interruption = Interruption()
         for number in self.call.jobs:
             self.log(number).parent.mkdir(parents=True, exist_ok=True)
         shelf = self.log(self.call.jobs[0]).absolute().parent / "q"
@@ -92,23 +105,24 @@ class Runner:
             if re.fullmatch(rf"{re.escape(base)}\.[a-z0-9_]{{8}}", left.name):
                 self.recover(left)
         self.directory = Path(tempfile.mkdtemp(prefix=f"{base}.", dir=shelf))
-        ended = False  # whether nothing runs any more of what was submitted
+        ended = False  # whether nothing that was submitted still runs
         try:
             with owned(self.directory):
                 try:
-                    self.submit(interruption)
-                    self.wait(interruption)
+                    self.write_spec()
+                    self.submit(self.call.jobs)
+                    self.wait()
                 finally:
                     ended = not (self.jobs and self.submitted) or self.cancel(self.submitted)
             clear_progress()
-            if interruption.asked:
+            if self.interruption.asked:
                 say(f"interrupted: {self.left()}; run the same command again")
                 return INTERRUPTED
             return summarise(self.call, self.failures)
         finally:
-            if ended:  # else it tells the next runner of this log what to see to
+            if ended:  # else it tells the next runner of this log what to cancel
                 shutil.rmtree(self.directory, ignore_errors=True)
-            with contextlib.suppress(OSError):  # others are at work there
+            with contextlib.suppress(OSError):  # others use it
                 shelf.rmdir()
 
     def log(self, number: int) -> Path:
@@ -117,75 +131,84 @@ class Runner:
 
     # --- Submitting ---
 
-    def submit(self, interruption: Interruption) -> None:
-        """Writes what the node needs and hands the array over to the scheduler.
-
-        Raises:
-            RunnerError: it was refused.
-        """
-        self.write_spec()
-        number = self.call.number("max_jobs_run")
-        submission = Submission(
-            self.directory.name, self.directory / "script.sh", self.command, self.call.jobs, number, self.directory
-        )
-        tried = False
-        for pause in (*SUBMIT_PAUSES_SECONDS, None):
-            try:
-                # no answer to this is not the answer that there is none
-                found = self.backend.find(submission.name, self.command) if tried else None
-                self.submitted = found or self.backend.submit(submission)
-                break
-            except SchedulerError as error:
-                tried = True
-                if pause is None or not re.search(self.backend.busy, str(error), re.IGNORECASE):
-                    command = " ".join(map(quote, self.command))
-                    numbers = f"{self.call.jobs[0]}-{self.call.jobs[-1]}"
-                    raise RunnerError(
-                        f"{self.call.log}: not submitted: {error}; jobs {numbers}; command: {command}"
-                    ) from error
-                say(f"{error}; trying again in {pause:.0f} s")
-                until = time.monotonic() + pause
-                while time.monotonic() < until and not interruption.asked:
-                    time.sleep(0.1)
-                if interruption.asked:
-                    with contextlib.suppress(SchedulerError):
-                        self.submitted = self.backend.find(submission.name, self.command) or ""
-                    break
-        (self.directory / "submitted").write_text(self.submitted, encoding="utf-8")
-
     def write_spec(self) -> None:
-        """The description of the jobs, and the script that is submitted."""
+        """The description of the jobs, for their nodes."""
         call = self.call
+        requeue = call.options.get("requeue") == "true"
         spec = {
             "backend": self.backend.name,
-            "command": [portable(word) for word in call.command],
+            "command": call.command,
             "name": call.name,
-            "log": portable(call.log),
-            "directory": portable(os.getcwd()),
+            "log": call.log,
+            "directory": os.getcwd(),
             "environment": {
-                portable(name): portable(value)
+                name: value
                 for name, value in os.environ.items()
                 if not name.startswith(self.backend.variables) and name != "CUDA_VISIBLE_DEVICES"
             },
             "threads": call.number("num_threads", 1),
             "gpus": call.number("gpu", 0),
             "nodes": call.number("num_nodes", 1),
-            "first": call.jobs[0],
-            "requeue": call.options.get("requeue") == "true",
-            "warned_after": 0 if self.backend.warns else warned_after(call.options.get("time", "0:00:00")),
+            "requeue": requeue,
+            "warned_after": warned_after(call.options.get("time")) if requeue and not self.backend.requeues else 0,
         }
         path = self.directory / "spec.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(spec), encoding="utf-8")
-        script = f"#!/bin/sh\nexec {' '.join(map(shlex.quote, program(path)))}\n"
-        (self.directory / "script.sh").write_bytes(os.fsencode(script))
+
+    def submit(self, jobs: range) -> None:
+        """Submits jobs as one array; if the scheduler is busy, again.
+
+        Raises:
+            RunnerError: it was refused.
+        """
+        name = self.directory.name + (f".{len(self.submitted)}" if self.submitted else "")
+        at_once = self.call.number("max_jobs_run")
+        submission = Submission(name, self.directory / "script.sh", self.command, jobs, at_once, self.directory)
+        number = f'"${self.backend.task_variable}"' if len(jobs) > 1 else str(jobs[0])
+        command = " ".join(map(shlex.quote, program(self.directory / "spec.json")))
+        submission.script.write_bytes(os.fsencode(f"#!/bin/sh\nexec {command} {number}\n"))
+        submitted, tried = None, False
+        for pause in (*SUBMIT_PAUSES_SECONDS, None):
+            try:
+                # while this has no answer, the job may have been accepted
+                submitted = (self.backend.find(submission) if tried else None) or self.backend.submit(submission)
+                break
+            except SchedulerError as error:
+                tried = True
+                if pause is None or not re.search(self.backend.busy, str(error), re.IGNORECASE):
+                    command = " ".join(map(quote, self.command))
+                    raise RunnerError(
+                        f"{self.call.log}: not submitted: {error}; jobs {jobs[0]}-{jobs[-1]}; command: {command}"
+                    ) from error
+                say(f"{error}; trying again in {pause:.0f} s")
+                until = time.monotonic() + pause
+                while time.monotonic() < until and not self.interruption.asked:
+                    time.sleep(0.1)
+                if self.interruption.asked:
+                    with contextlib.suppress(SchedulerError):
+                        submitted = self.backend.find(submission)
+                    break
+        if submitted:
+            self.submitted.append(submitted)
+            for number in jobs:
+                self.jobs[number] = Job(number, submitted)
+        (self.directory / "submitted").write_text("\n".join(self.submitted), encoding="utf-8")
+
+    def submit_again(self, job: Job) -> None:
+        """A job that was warned before its time limit."""
+        (self.directory / f"status.{job.number}").unlink()
+        try:
+            self.submit(range(job.number, job.number + 1))
+        except RunnerError as error:
+            self.end(job, INTERRUPTED, str(error))
 
     # --- Waiting ---
 
-    def wait(self, interruption: Interruption) -> None:
-        """Until every job has come to its end, or a signal comes."""
+    def wait(self) -> None:
+        """Until every job has ended, or a signal comes."""
         next_look = next_question = next_progress = 0.0
-        while self.jobs and not interruption.asked:
+        while self.jobs and not self.interruption.asked:
             elapsed = time.monotonic() - self.began
             if elapsed >= next_look:
                 self.look()
@@ -199,43 +222,47 @@ class Runner:
             time.sleep(0.05)
 
     def look(self) -> None:
-        """Takes the status files that have come."""
-        fresh = self.directory / "look"  # a change of one's own makes a network file system look afresh
+        """Reads new status files."""
+        fresh = self.directory / "look"  # a network file system looks afresh after a change of one's own
         try:
             fresh.touch()
             fresh.unlink()
-        except OSError as error:  # a full disk is no reason to give jobs up
-            self.disk.say(f"{self.directory}: {error.strerror}; its jobs continue")
-        try:
             names = set(os.listdir(self.directory))
         except FileNotFoundError:  # somebody removed it, so that jobs cannot report any more
             raise
-        except OSError as error:
+        except OSError as error:  # as on a full disk
             self.disk.say(f"{self.directory}: {error.strerror}; its jobs continue")
             return
         for job in list(self.jobs.values()):
             if f"status.{job.number}" not in names:
-                job.left = None  # it has been started again
+                job.left = None  # it was started again
                 continue
             try:
                 left = json.loads((self.directory / f"status.{job.number}").read_text(encoding="utf-8"))
             except OSError:  # gone again, or a network file system stumbles
                 continue
-            if left["stopped"]:
+            if left["again"]:
+                self.submit_again(job)
+            elif left["stopped"]:
                 job.left = left  # it may yet be started again: the scheduler knows
             else:
                 self.end(job, left["status"], left["error"])
 
     def ask(self) -> None:
         """Asks the scheduler, and ends the jobs that will leave no status any more."""
+        states: dict[int, State] = {}
         try:
-            states = self.backend.states(self.submitted)
+            for submitted in self.submitted:
+                own = [job.number for job in self.jobs.values() if job.submitted == submitted]
+                known = self.backend.states(submitted, own) if own else {}
+                states |= {number: known[number] for number in own if number in known}
         except SchedulerError as error:
             self.silence.say(f"the scheduler does not answer: {error}; its jobs continue")
             return
         self.silence.reset()
         for job in list(self.jobs.values()):
             job.state = states.get(job.number)
+            job.seen = job.seen or (job.state is not None and job.state.phase != Phase.WAITING)
             if job.state and job.state.phase in (Phase.WAITING, Phase.RUNNING):
                 job.gone_since = None
                 continue
@@ -243,35 +270,36 @@ class Runner:
             gone = time.monotonic() - job.gone_since
             phase = job.state.phase if job.state else None
             if job.left:
-                self.end(
-                    job, job.left["status"], job.left["error"] or (job.state.reason if phase == Phase.STOPPED else "")
-                )
+                reason = job.state.reason if phase == Phase.STOPPED else ""
+                self.end(job, job.left["status"], job.left["error"] or reason)
             elif phase == Phase.STOPPED and gone >= STOPPED_DELAY_SECONDS:
                 self.end(job, job.state.status, job.state.reason)
             elif gone >= STATUS_DELAY_SECONDS or (gone >= STOPPED_DELAY_SECONDS and self.hopeless(job)):
                 self.end(job, 1, self.lost(job))
+            elif phase is None and not job.seen and gone >= UNSEEN_DELAY_SECONDS:
+                self.end(job, INTERRUPTED, "cancelled")
         waiting = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.WAITING]
         if waiting and len(waiting) == len(self.jobs):
             why = waiting[0].state.reason or "no reason given"
-            self.waiting.say(f"{self.backend.name} job {self.submitted} waits: {why}")
+            self.waiting.say(f"{self.backend.name} job {waiting[0].submitted} waits: {why}")
         else:
             self.waiting.reset()
 
     def end(self, job: Job, status: int, reason: str) -> None:
-        """A job has come to its end."""
+        """A job has ended."""
         del self.jobs[job.number]
         if status:
             self.failures.append(Failure(job.number, status, self.log(job.number), reason))
 
     def hopeless(self, job: Job) -> bool:
-        """Whether a job that is not in the queue any more cannot have left a status file that only comes late."""
+        """Whether a job that is no longer in the queue cannot have left a status file that only comes late."""
         output = self.directory / f"output.{job.number}"  # where job.py went wrong, or could not be started
         return (job.state is not None and job.state.phase == Phase.FAILED) or (
             output.exists() and output.stat().st_size > 0
         )
 
     def lost(self, job: Job) -> str:
-        """What can be said of a job that ended without a status."""
+        """What can be said about a job that ended without a status."""
         output = self.directory / f"output.{job.number}"
         if output.exists() and output.stat().st_size:
             return f"lost; its script wrote: {last_lines(output)[-1]}"
@@ -286,54 +314,68 @@ class Runner:
         if len(self.jobs) == 1 and running:
             show_progress(lambda: last_lines(self.log(running[0].number))[-1])
         else:
-            show_progress(lambda: f"{self.backend.name} job {self.submitted}: {len(running)} running, {self.left()}")
+            submitted = " ".join(self.submitted)
+            show_progress(lambda: f"{self.backend.name} job {submitted}: {len(running)} running, {self.left()}")
 
     def left(self) -> str:
-        """How many jobs have not come to their end."""
+        """How many jobs have not ended."""
         return f"{len(self.jobs)} of {len(self.call.jobs)} not ended"
 
     # --- Cancelling ---
 
-    def cancel(self, submitted: str) -> bool:
-        """Cancels an array and waits until none of its jobs runs any more; returns whether that came to pass."""
+    def cancel(self, submitted: list[str]) -> bool:
+        """Cancels arrays and waits until none of their jobs runs any more; returns whether that happened in time."""
         deadline = time.monotonic() + CANCEL_SECONDS
         said, again = False, 0.0
         while time.monotonic() < deadline:
             try:
-                states = self.backend.states(submitted).values()
-                if not any(state.phase in (Phase.WAITING, Phase.RUNNING) for state in states):
+                alive = [one for one in submitted if self.alive(one)]
+                if not alive:
                     return True
                 if not said:
-                    say(f"cancelling {self.backend.name} job {submitted}, and waiting for its running jobs to stop")
+                    jobs = " ".join(alive)
+                    say(f"cancelling {self.backend.name} job {jobs}, and waiting for its running jobs to stop")
                     said = True
-                if time.monotonic() >= again:  # a job that was just warned may have queued itself in the meantime
-                    self.backend.cancel(submitted)
+                if time.monotonic() >= again:  # a job that was just warned may have requeued itself in the meantime
+                    for one in alive:
+                        self.backend.cancel(one)
                     again = time.monotonic() + CANCEL_AGAIN_SECONDS
             except SchedulerError as error:
                 self.silence.say(f"the scheduler does not answer: {error}")
             time.sleep(0.5)
-        say(f"{self.backend.name} job {submitted} has not ended; cancel it manually")
+        say(f"{self.backend.name} job {' '.join(submitted)} has not ended; cancel it manually")
         return False
 
+    def alive(self, submitted: str) -> bool:
+        """Whether jobs of an array still wait or run."""
+        return any(
+            state.phase in (Phase.WAITING, Phase.RUNNING) for state in self.backend.states(submitted, ()).values()
+        )
+
     def recover(self, left: Path) -> None:
-        """What another runner of the same log left behind: its jobs must not write beside ours.
+        """Cancels what another runner of the same log left behind: two jobs must not write the same files.
 
         Raises:
             RunnerError: it still runs.
         """
         try:
             with owned(left):
-                submitted = (left / "submitted").read_text(encoding="utf-8") if (left / "submitted").exists() else ""
                 try:
-                    submitted = submitted or self.backend.find(left.name, self.command) or ""
+                    submitted = (left / "submitted").read_text(encoding="utf-8").split()
+                except FileNotFoundError:
+                    submitted = []
+                try:
+                    if not submitted:
+                        found = self.backend.find(Submission(left.name, left, self.command, self.call.jobs, None, left))
+                        submitted = [found] if found else []
                 except SchedulerError as error:
                     raise RunnerError(f"{self.call.log}: jobs of a killed runner may still run: {error}") from error
                 if submitted:
                     say(f"{self.call.log}: a runner of the same jobs was killed")
                     if not self.cancel(submitted):
                         raise RunnerError(
-                            f"{self.call.log}: {self.backend.name} job {submitted} of a killed runner still runs; "
-                            "cancel it first"
+                            f"{self.call.log}: {self.backend.name} job {' '.join(submitted)} of a killed runner still "
+                            "runs; cancel it first"
                         )
         except BlockingIOError as error:
             owner = (left / "owner").read_text(encoding="utf-8").strip()
@@ -361,14 +403,16 @@ def owned(directory: Path):
         yield
 
 
-def portable(text: str) -> str:
-    """Text from this process's surroundings such that UTF-8 gives back its bytes, whatever the locale here."""
-    return os.fsencode(text).decode("utf-8", errors="surrogateescape")
+def warned_after(limit: str | None) -> int:
+    """Seconds after its start when a job is warned, by its time limit as hours:minutes:seconds; 0 without a limit."""
+    hours, minutes, seconds = map(int, (limit or "0:0:0").split(":"))
+    seconds += 60 * (minutes + 60 * hours)
+    return max(seconds - WARNING_SECONDS, (seconds + 1) // 2)
 
 
 def main(backend: Backend, arguments: list[str], usage: str) -> int:
     """Parses, runs, and returns the exit status."""
-    call = parse(arguments, usage, further=True)
+    call = parse(arguments, usage.strip() + "\n" + HELP.format(name=backend.name), further=True)
     default = Path(__file__).resolve().parents[1] / "conf" / f"{backend.name}.conf"
     config = Config(Path(call.options.pop("config", default)))
     command = config.command + config.arguments(call)

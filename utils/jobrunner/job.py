@@ -4,6 +4,7 @@ On any signal of the scheduler (a warning before the time limit, termination, pr
 gets one SIGTERM and is waited for. The outcome of the job is written to `status.<job>` next to the description:
     status    exit status of the command; 75 if it ended because of such a signal
     stopped   whether such a signal came: the scheduler may still restart the job
+    again     whether the runner shall submit the job again: it was warned, and the scheduler lets no job requeue itself
     error     an error of the runner itself, or nothing
 """
 
@@ -27,7 +28,7 @@ from jobrunner.report import SIGNALS, Interruption
 BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
 WARNINGS = (signal.SIGUSR1, signal.SIGALRM)  # of a time limit; after others the scheduler itself knows what is next
 KNOWN_SECONDS = 10.0
-# Set by the scheduler or its site for a job on a node, beside what begins with the scheduler's own name.
+# Set by the scheduler or its site for a job on a node, besides those with the scheduler's own prefixes.
 NODE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOSTNAME", "MASTER_ADDR", "MASTER_PORT", "NUM_NODES",
     "ROCR_VISIBLE_DEVICES", "TMPDIR", "XDG_RUNTIME_DIR", "ZE_AFFINITY_MASK",
@@ -39,20 +40,20 @@ def backend_of(name: str) -> Backend:
     return getattr(import_module(f"jobrunner.{name}"), BACKENDS[name])()
 
 
-class Task:
+class NodeJob:
     """A job on its node.
 
     Args:
         path: of spec.json, written by `cluster.Runner.write_spec`.
+        number: of the job.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self.number = path, number
         self.spec = json.loads(path.read_text(encoding="utf-8"))
         self.backend = backend_of(self.spec["backend"])
         if "PATH" in self.spec["environment"]:  # where the scheduler's programs were found
             os.environ["PATH"] = self.spec["environment"]["PATH"]
-        self.number = int(os.environ.get(self.backend.task_variable, self.spec["first"]))  # PBS: no arrays of one
         self.command = [self.of_job(word) for word in self.spec["command"]]
         self.threads = self.spec["threads"] or processors()
 
@@ -61,7 +62,7 @@ class Task:
         return text.replace(self.spec["name"], str(self.number)) if self.spec["name"] else text
 
     def environment(self) -> dict[str, str]:
-        """That of the submitting shell, but for what is the node's own."""
+        """That of the submitting shell, except for what is the node's own."""
         own = {
             name: value
             for name, value in os.environ.items()
@@ -73,7 +74,7 @@ class Task:
         return environment
 
     def run(self, stop: Interruption) -> int:
-        """The job, from the head of its log to its status file; returns what the submitted script exits with."""
+        """The job, from the head of its log to its status file; returns the exit status of the submitted script."""
         status_file = self.path.with_name(f"status.{self.number}")
         status_file.unlink(missing_ok=True)  # of an earlier attempt; so is what the scheduler wrote about that
         with contextlib.suppress(FileNotFoundError):
@@ -86,12 +87,14 @@ class Task:
         except OSError as problem:
             status = 1
             error = f"{socket.gethostname()} could not use {problem.filename}: {problem.strerror}"
-        if stopped and status == INTERRUPTED and self.spec["requeue"] and stop.signal in WARNINGS:
+        again = stopped and status == INTERRUPTED and self.spec["requeue"] and stop.signal in WARNINGS
+        if again and self.backend.requeues:
             try:
-                return self.backend.requeue()
+                self.backend.requeue()
+                return 0
             except (SchedulerError, UsageError) as problem:
-                error = f"could not be requeued: {problem}"
-        write_status(status_file, {"status": status, "stopped": stopped, "error": error})
+                again, error = False, f"could not be requeued: {problem}"
+        write_status(status_file, {"status": status, "stopped": stopped, "again": again, "error": error})
         return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine
 
     def attempt(self, log: Path, stop: Interruption) -> tuple[int, bool]:
@@ -102,7 +105,8 @@ class Task:
         if nodes > 1:
             environment |= {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": free_port(), "NUM_NODES": str(nodes)}
             machine += f" on each of {nodes} nodes, meeting at port {environment['MASTER_PORT']}"
-            starter, forwarded = [*self.backend.launcher(nodes), *program(self.path), "node"], signal.SIGUSR1
+            starter = [*self.backend.launcher(nodes), *program(self.path), str(self.number), "node"]
+            forwarded = signal.SIGUSR1
         machine += f", {self.backend.name} job {os.environ.get(self.backend.id_variable)}"
         if restarts := self.backend.restarts():
             machine += f", restart {restarts}"
@@ -123,10 +127,10 @@ class Task:
 
 
 def wait(process: subprocess.Popen, stop: Interruption, forwarded: int, known: tuple[int, ...]) -> None:
-    """Until the process ends. The first signal that comes is forwarded to its group, as `forwarded`.
+    """Waits until the process ends. The first signal is forwarded to its group, as `forwarded`.
 
-    Signals that the scheduler sends to every process (`known`) are not: a second one could disturb the tidying up. Only
-    who still runs a good while later may not have got it.
+    Signals that the scheduler sends to every process (`known`) are not: a second one could interrupt the cleanup. Only
+    a process that still runs a good while later may not have received it.
     """
     due = None
     while process.poll() is None:
@@ -139,20 +143,23 @@ def wait(process: subprocess.Popen, stop: Interruption, forwarded: int, known: t
 
 
 def free_port() -> str:
-    """A port of this machine that nobody listens at."""
+    """A free port of this machine."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return str(listener.getsockname()[1])
 
 
 def program(spec: Path) -> list[str]:
-    """The command that runs this module on a node. Neither variables of the site's Python nor its locale matter."""
+    """The command that runs this module on a node, without the job's number.
+
+    Neither variables of the site's Python nor its locale matter.
+    """
     python = sys.executable or "python3"
     return [python, "-E", "-s", "-X", "utf8", str(Path(__file__).resolve().parents[1] / "job.py"), str(spec)]
 
 
 def write_status(path: Path, value: dict[str, object]) -> None:
-    """Whole or not at all, and on disk."""
+    """Atomically, and synchronised to disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "w", encoding="utf-8") as stream:
         json.dump(value, stream)
@@ -162,7 +169,7 @@ def write_status(path: Path, value: dict[str, object]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """SPEC, or SPEC node: the job, or the command on one of its nodes."""
+    """SPEC NUMBER, or SPEC NUMBER node: the job, or its command on one of its nodes."""
     stop = Interruption()  # first of all: a signal may come early
-    task = Task(Path(arguments[0]))
-    return task.run_on_node(stop) if arguments[1:] == ["node"] else task.run(stop)
+    job = NodeJob(Path(arguments[0]), int(arguments[1]))
+    return job.run_on_node(stop) if arguments[2:] == ["node"] else job.run(stop)

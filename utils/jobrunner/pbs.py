@@ -4,11 +4,11 @@ Torque differs: there arrays are submitted with -t, their variable is PBS_ARRAYI
 ended jobs are in state C with a lower-case exit_status.
 """
 
-import json
 import re
 import signal
+from collections.abc import Collection
 
-from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler, submit
 from jobrunner.call import INTERRUPTED
 
 WAITING = "QHWTM"  # job_state of qstat(1B): queued, held, waiting for its time, in transit, moved
@@ -26,16 +26,10 @@ STOPPED = {  # Exit_status of jobs that the server or the node has stopped
     -28: ("out of CPU time", 1),
     -29: ("out of time; request more with --time", 1),
 }
-PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@~-]+")
 
 
 class Pbs(Backend):
-    """The array of one runner, or the plain job: PBS refuses arrays of one job.
-
-    PBS warns nobody of a time limit (at which jobs get TERM, and KILL 10 s later), so jobs warn themselves. It lets
-    only its operators queue a running job again, so a job that was warned is submitted once more from here. An id is
-    that of the array or job, and, after a blank each, those of jobs that were submitted once more.
-    """
+    """At its time limit a job gets TERM, and KILL 10 s later. One job is no array: PBS refuses arrays of one."""
 
     name = "pbs"
     task_variable = "PBS_ARRAY_INDEX"
@@ -44,62 +38,49 @@ class Pbs(Backend):
     variables = ("PBS_", "NCPUS", "TMPDIR")
     busy = "cannot connect|connection refused|server shutting down|timed out|no free connections|end of file"
     to_all = (signal.SIGTERM,)
-    warns = False
 
     def __init__(self) -> None:
-        self.submission: Submission | None = None
-        self.numbers: dict[str, int] = {}  # of plain jobs
-        self.again: list[str] = []
-        self.cancelled = False
+        self.numbers: dict[str, int] = {}  # of jobs that are no arrays
         self.history = True  # whether the server keeps what has ended, and qstat knows -x
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
-        self.__init__()  # forgets what a runner that was killed has left, see `cluster.Runner.recover`
-        self.submission = submission
-        return self._submit(submission.jobs)
-
-    def _submit(self, jobs: range) -> str:
-        plain = bool(PLAIN_PATH.fullmatch(str(self.submission.directory)))  # PBS would look for hosts in others
+        jobs, array, index = submission.jobs, [], "^array_index^"
         if len(jobs) == 1:
-            array, output = [], f"{self.submission.directory}/output.{jobs[0]}"
+            index = str(jobs[0])
         else:
-            limit = f"%{self.submission.max_jobs_run}" if self.submission.max_jobs_run else ""
-            array, output = ["-J", f"{jobs[0]}-{jobs[-1]}{limit}"], f"{self.submission.directory}/output.^array_index^"
-        answer = call_scheduler([
-            *self.submission.command, "-N", name_of(self.submission.name), *array,
+            limit = f"%{submission.max_jobs_run}" if submission.max_jobs_run else ""
+            array = ["-J", f"{jobs[0]}-{jobs[-1]}{limit}"]
+        command = [
+            *submission.command, "-N", submission.short_name, *array,
             "-C", "",  # nothing in the script is an option
-            "-S", "/bin/sh", "-j", "oe", "-o", output if plain else "/dev/null", str(self.submission.script),
-        ])  # fmt: skip
-        found = re.search(r"^([0-9]+(?:\[\])?(?:\.\S+)?)$", answer, re.MULTILINE)
-        if not found:
-            raise SchedulerError(f"{self.submission.command[0]}: no job's id in its answer {answer.strip()!r}")
-        if len(jobs) == 1:
-            self.numbers[found[1]] = jobs[0]
-        return found[1]
+            "-S", "/bin/sh", "-j", "oe", "-o", submission.output(index), str(submission.script),
+        ]  # fmt: skip
+        submitted = submit(command, r"^[0-9]+(?:\[\])?(?:\.\S+)?$")
+        if not array:
+            self.numbers[submitted] = jobs[0]
+        return submitted
 
-    def find(self, name: str, command: list[str]) -> str | None:
+    def find(self, submission: Submission) -> str | None:
         """See `Backend`."""
-        rows = listed(server(command))
-        return next((job for job, row in rows if row.get("Job_Name") == name_of(name)), None)
+        for submitted, row in listed(server(submission.command)):
+            if row.get("Job_Name") == submission.short_name:
+                self.numbers[submitted] = submission.jobs[0]
+                return submitted
+        return None
 
-    def states(self, submitted: str) -> dict[int, State]:
+    def states(self, submitted: str, jobs: Collection[int]) -> dict[int, State]:
         """See `Backend`."""
         states: dict[int, State] = {}
-        for one in (*submitted.split(), *self.again):
-            for job, row in self._rows(one):
-                if index := re.match(r"[0-9]+\[([0-9]+)\]", job):
-                    states[int(index[1])] = state_of(row)
-                elif "[]" not in job:
-                    states[self.numbers.get(one, -1)] = state_of(row)
-        for job in self.submission.jobs if self.submission and not self.cancelled else ():
-            if states.get(job, State(Phase.ENDED)).phase in (Phase.ENDED, Phase.STOPPED) and self._warned(job):
-                self._submit_again(submitted, job)
-                states[job] = State(Phase.WAITING, "submitted once more")
+        for job, row in self._rows(submitted):
+            if index := re.match(r"[0-9]+\[([0-9]+)\]", job):
+                states[int(index[1])] = state_of(row)
+            elif "[]" not in job:
+                states[self.numbers.get(submitted, 0)] = state_of(row)
         return states
 
     def _rows(self, submitted: str) -> list[tuple[str, dict[str, str]]]:
-        """What qstat knows of a job or an array; nothing if it knows no such job."""
+        """What qstat knows about a job or an array; nothing if it knows no such job."""
         try:
             return listed(["-x"] * self.history + ["-t", submitted])
         except SchedulerError as error:
@@ -110,33 +91,9 @@ class Pbs(Backend):
                 return self._rows(submitted)
             raise
 
-    def _warned(self, job: int) -> bool:
-        """Whether a job ended because its time was over, and asks to be run again: it has an error, see `requeue`."""
-        try:
-            left = json.loads((self.submission.directory / f"status.{job}").read_text(encoding="utf-8"))
-        except OSError:  # there is none, or a network file system stumbles
-            return False
-        return left["stopped"] and left["status"] == INTERRUPTED and left["error"] != ""
-
-    def _submit_again(self, submitted: str, job: int) -> None:
-        self.again.append(self._submit(range(job, job + 1)))
-        # for another runner, should this one be killed
-        (self.submission.directory / "submitted").write_text(" ".join([submitted, *self.again]), encoding="utf-8")
-        (self.submission.directory / f"status.{job}").unlink()
-
     def cancel(self, submitted: str) -> None:
         """See `Backend`."""
-        self.cancelled = True
-        for one in (*submitted.split(), *self.again):
-            try:
-                call_scheduler(["qdel", one])
-            except SchedulerError as error:
-                if not re.search("unknown job id|has finished|invalid for state", str(error), re.IGNORECASE):
-                    raise
-
-    def requeue(self) -> int:
-        """See `Backend`; the runner submits the job once more when it finds this in its status."""
-        raise SchedulerError("PBS allows this only to operators")
+        call_scheduler(["qdel", submitted])
 
 
 def server(command: list[str]) -> list[str]:
@@ -147,7 +104,7 @@ def server(command: list[str]) -> list[str]:
 
 
 def listed(words: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Ids and attributes of jobs, by `qstat -f`: its JSON is not to be relied on (several jobs, arrays, odd values).
+    """Ids and attributes of jobs, by `qstat -f`: its JSON is unreliable (several jobs, arrays, odd values).
 
     Raises:
         SchedulerError: PBS did not answer, or does not know the job.
@@ -181,8 +138,3 @@ def state_of(row: dict[str, str]) -> State:
     if code > KILLED:
         return State(Phase.STOPPED, f"killed by signal {code - KILLED}: cancelled, or over a limit", node)
     return State(Phase.ENDED, comment, node)
-
-
-def name_of(name: str) -> str:
-    """A name that every qsub accepts (15 characters, the first a letter); its end, which is unique, remains."""
-    return "j" + re.sub(r"[^A-Za-z0-9_.-]", "_", name)[-14:]

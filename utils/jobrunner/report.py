@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobrunner.call import INTERRUPTED, WRONG_USAGE, Call
+from jobrunner.call import INTERRUPTED, WRONG_USAGE, Call, UsageError
 
 TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 1000  # an error that says what to do is one long line
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -63,8 +63,8 @@ def say(text: str) -> None:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    # Who listened may be gone (a pipe after Ctrl-C, a terminal): jobs come first. What a buffer keeps Python tries to
-    # write once more at its end, and exits with 120.
+    # The reader may be gone (a pipe after Ctrl-C, a terminal): jobs come first. Python would try to write what a buffer
+    # keeps once more at exit, and exit with 120.
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), (text + end).encode(sys.stderr.encoding, "backslashreplace"))
 
@@ -77,7 +77,7 @@ def show_progress(line: Callable[[], str]) -> None:
 
 
 def clear_progress() -> None:
-    """Takes that line away."""
+    """Clears that line."""
     show_progress(str)
 
 
@@ -90,7 +90,7 @@ class Interruption:
             # whoever started us (nohup, a script in the background) may ignore these on purpose
             if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._ask)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, nobody learns how a job has ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, exit statuses are lost
 
     @property
     def asked(self) -> bool:
@@ -104,3 +104,16 @@ class Interruption:
 
     def _ask(self, number: int, _: object) -> None:
         self.signal = self.signal or number
+
+
+def run_program(main: Callable[[list[str]], int]) -> None:
+    """Runs a job runner and exits with its status; wrong usage and files that cannot be written are one line."""
+    try:
+        status = main(sys.argv[1:])
+    except UsageError as error:
+        say(str(error))
+        status = error.exit_status
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}; a log must be writable")
+        status = 1
+    sys.exit(status)

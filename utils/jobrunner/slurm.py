@@ -3,8 +3,9 @@
 import os
 import re
 import signal
+from collections.abc import Collection
 
-from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler
+from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler, submit
 
 # States in which a job was stopped, with what it counts as (squeue(1), "JOB STATE CODES").
 STOPPED = {
@@ -25,8 +26,8 @@ SECONDS_BETWEEN_NODES = 150  # from the end of the command on one node to the en
 class Slurm(Backend):
     """Slurm from 20.11 on.
 
-    An id is what `sbatch --parsable` answers: the array's number, and, where clusters were named to it, the one that it
-    chose, as `77;gpu`. Numbers are a cluster's own, so that every question names the cluster.
+    An id is what `sbatch --parsable` answers: the array's number and, if it was given clusters to choose from, its
+    choice, as in `77;gpu`. Numbers are a cluster's own, so that every question names the cluster.
     """
 
     name = "slurm"
@@ -35,11 +36,9 @@ class Slurm(Backend):
     restart_variable = "SLURM_RESTART_COUNT"
     variables = ("SLURM_", "SLURMD_", "SRUN_", "PMI_", "PMIX_")
     busy = "timed out|temporarily unable|unable to contact slurm controller|resource temporarily unavailable"
-    many_nodes = True
     to_all = (signal.SIGTERM,)
-
-    def __init__(self) -> None:
-        self.unseen: set[int] = set()  # jobs that have not been seen to run
+    requeues = True
+    many_nodes = True
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
@@ -52,24 +51,20 @@ class Slurm(Backend):
         # nothing of a job that the runner itself may be part of
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         environment |= {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
-        said = call_scheduler([program, "--parsable", *options, str(submission.script)], environment)
-        match = re.search(r"^[0-9]+(;\S+)?$", said, re.MULTILINE)
-        if not match:
-            raise SchedulerError(f"{program}: no job id in its answer {said!r}")
-        self.unseen = set(submission.jobs)
-        return match[0]
+        return submit([program, "--parsable", *options, str(submission.script)], r"^[0-9]+(;\S+)?$", environment)
 
-    def find(self, name: str, command: list[str]) -> str | None:
+    def find(self, submission: Submission) -> str | None:
         """See `Backend`."""
-        cluster = ""
-        for line in _call("squeue", clusters(command), *ALL_STATES, f"--name={name}", "--format=%F").splitlines():
+        cluster, asked = "", clusters(submission.command)
+        answer = _call("squeue", asked, *ALL_STATES, f"--name={submission.name}", "--format=%F")
+        for line in answer.splitlines():
             if line.startswith("CLUSTER: "):  # heads the jobs of each
                 cluster = f";{line.split()[1]}"
             elif line.strip().isdecimal():
                 return line.strip() + cluster
         return None
 
-    def states(self, submitted: str) -> dict[int, State]:
+    def states(self, submitted: str, jobs: Collection[int]) -> dict[int, State]:
         """See `Backend`."""
         number, _, cluster = submitted.partition(";")
         try:
@@ -82,19 +77,16 @@ class Slurm(Backend):
         for task, *rest in (line.strip().split("|", 3) for line in said.splitlines()):
             if task.isdecimal():  # no heading, and not of the array as such, once all its jobs are gone
                 states[int(task)] = _state(*rest)
-        self.unseen -= {task for task, state in states.items() if state.phase != Phase.WAITING}
-        # Slurm forgets a job of an array at once if it is cancelled by its number before it starts.
-        return {**{task: _state("CANCELLED", "", "") for task in self.unseen}, **states}
+        return states
 
     def cancel(self, submitted: str) -> None:
         """See `Backend`."""
         number, _, cluster = submitted.partition(";")
         _call("scancel", cluster, "--quiet", number)
 
-    def requeue(self) -> int:
+    def requeue(self) -> None:
         """See `Backend`."""
         _call("scontrol", "", "requeue", os.environ["SLURM_JOB_ID"])  # a node's own cluster is the job's
-        return 0
 
     def launcher(self, nodes: int) -> list[str]:
         """See `Backend`."""
@@ -105,7 +97,7 @@ class Slurm(Backend):
 
 
 def clusters(command: list[str]) -> str:
-    """Those that `sbatch` may choose from, as they were named to it; nothing if they were not."""
+    """Those that `sbatch` may choose from, as given to it; nothing if none were."""
     named = re.findall(r"\0(?:-M\0?|--clusters?[\0=])([^\0]+)", "\0" + "\0".join(command))
     return named[-1] if named else os.environ.get("SLURM_CLUSTERS") or os.environ.get("SBATCH_CLUSTERS", "")
 
