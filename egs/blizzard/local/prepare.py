@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.convert import Converted, convert_audio
 from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, shuffled, stamp
 from speechlvm.data.corpora.unpack import unpack
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log, warn
-from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_directory, files_below, is_done, mark_done, remove_leftovers, version_of
 
 SETS = ("train", "valid", "test")
@@ -259,23 +259,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
-    parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
+    parser.add_argument("--jobs", type=positive(int), default=1, help="recordings that are converted side by side")
     add_max_bad(parser)
     arguments = parser.parse_args(argv)
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs {arguments.jobs}: expected at least 1")
     root = arguments.corpus
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
-    found = Log()
-    files = sorted(path for path in corpus_files(found, root) if arguments.out.resolve() not in path.parents)
+    log = Log(arguments.max_bad)
+    files = sorted(path for path in corpus_files(log, root) if arguments.out.resolve() not in path.parents)
     inputs = {"corpus": stamp(files), "max_bad": arguments.max_bad}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         return make_sets(root, files, arguments.out, arguments.jobs, log)
 
-    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, log)
     return 0
 
 

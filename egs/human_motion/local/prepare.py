@@ -29,7 +29,7 @@ from bvh import read_bvh
 from motion_features import ROOT, encode
 from skeleton import Skeleton
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.kaldi.matrices import write_vectors
@@ -345,14 +345,7 @@ def _read_to_file(trial: Trial, work: Path, rate_hz: float, amc_rate_hz: float) 
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Reads the corpus, checks it, divides it and writes the data directories.
-
-    Raises:
-        ConfigError: an option is out of range.
-    """
-    for name in ("rate_hz", "amc_rate_hz", "nj"):
-        if not 0 < getattr(arguments, name) < 1e4:
-            raise ConfigError(f"--{name} {getattr(arguments, name):g}: expected a number above 0")
+    """Reads the corpus, checks it, divides it and writes the data directories."""
     log = Log()
     trials = find_trials(arguments.corpus, log)
     if any(trial.asf for trial in trials):
@@ -362,16 +355,9 @@ def prepare(arguments: argparse.Namespace) -> None:
         "options": {name: getattr(arguments, name) for name in ("rate_hz", "amc_rate_hz", "seed")},
         "corpus": stamp(file for trial in trials for file in (trial.path, trial.asf) if file),
     }
-
-    written = [arguments.out / "motion.json", *(arguments.out / "frames" / f"{name}.ark" for name in SETS)]
-    if not all(path.exists() for path in written):
+    if not (arguments.out / "motion.json").exists():
         mark_undone(arguments.out)
-
-    def make(faults: Log) -> dict[str, DataDirectory]:
-        faults.add(log)
-        return make_sets(trials, faults, arguments)
-
-    prepare_sets(arguments.out, inputs, SETS, make, arguments.rate_hz)
+    prepare_sets(arguments.out, inputs, SETS, lambda: make_sets(trials, log, arguments), arguments.rate_hz, log)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -380,11 +366,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument(
-        "--rate_hz", type=float, default=30, help="frame rate after decimation; must divide the original rate"
+        "--rate_hz", type=positive(float), default=30, help="frame rate after decimation; must divide the original rate"
     )
-    parser.add_argument("--amc_rate_hz", type=float, default=120, help="frame rate of AMC files that do not state it")
+    parser.add_argument(
+        "--amc_rate_hz", type=positive(float), default=120, help="frame rate of AMC files that do not state it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the split")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
+    parser.add_argument("--nj", type=positive(int), default=1, help="number of processes")
     prepare(parser.parse_args(argv))
     return 0
 

@@ -25,7 +25,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.kaldi.matrices import write_vectors
@@ -389,25 +389,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
     parser.add_argument(
-        "--clip", type=float, metavar="UNITS", help="clip dx and dy to this range; default: no clipping"
+        "--clip", type=positive(float), metavar="UNITS", help="clip dx and dy to this range; default: no clipping"
     )
     parser.add_argument("--leave_out", default="", metavar="LINES", help="lines to leave out, as 'a01-000u-01 ...'")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the validation split (graves)")
     arguments = parser.parse_args(argv)
-    if arguments.clip is not None and not arguments.clip > 0:
-        parser.error(f"--clip {arguments.clip}: expected a positive number of units")
     arguments.leave_out = sorted(arguments.leave_out.lower().split())
-    found = Log()
-    corpus = find_files(arguments.corpus, found)
+    log = Log()
+    corpus = find_files(arguments.corpus, log)
     options = {name: getattr(arguments, name) for name in ("division", "clip", "seed", "leave_out")}
     inputs = {"options": options, "corpus": stamp(corpus.files)}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         log.report()
         return make_sets(corpus, arguments, log)
 
-    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), make, None)
+    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), make, None, log)
     return 0
 
 

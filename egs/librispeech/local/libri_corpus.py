@@ -13,11 +13,10 @@ from pathlib import Path
 
 from speechlvm.data.audio import audio_info, check_format
 from speechlvm.data.corpora.preparation import (
-    FOLDERS_ABOVE,
     LOSSY,
     child,
     corpus_files,
-    find_places,
+    find_corpus,
     lossy,
     read_all,
     shuffled,
@@ -76,30 +75,20 @@ class Chapter:
 
 
 def find_root(corpus: Path, names: Iterable[str]) -> Path:
-    """The directory that holds the sets of these names: `corpus`, or the nearest below it.
+    """The directory that holds the sets of these names.
 
     Raises:
         UserError: saying what was looked for and where, or which sets are missing.
     """
     names = list(names)
-    if not corpus.is_dir():
-        raise UserError(f"{corpus}: no such directory; give LibriSpeech's, or the one above it, or run stage 0")
-    places = find_places(
-        corpus, lambda place: any((place / name).is_dir() for name in names), [name.upper() for name in names]
+    place = find_corpus(
+        corpus,
+        lambda place: any((place / name).is_dir() for name in names),
+        [name.upper() for name in names],
+        "corpus in LibriSpeech's layout",
+        f"directories {', '.join(names)}",
     )
-    if not places:
-        raise UserError(
-            f"{corpus}: no corpus in LibriSpeech's layout; looked for directories {', '.join(names)}, in it or in up "
-            f"to {FOLDERS_ABOVE} folders; give the directory that holds them"
-        )
-    if len(places) > 1:
-        raise UserError(
-            f"{corpus}: sets are in {places[0]} and in {places[1]}; expected all of {', '.join(names)} side by side; "
-            "move them into one directory"
-        )
-    [place] = places
-    missing = [name for name in names if not (place / name).is_dir()]
-    if missing:
+    if missing := [name for name in names if not (place / name).is_dir()]:
         archives = ", ".join(f"{name}.tar.gz" for name in missing)
         raise UserError(
             f"{place}: {', '.join(missing)} missing, {len(names) - len(missing)} of {len(names)} sets are there; "
