@@ -49,6 +49,7 @@ def test_it_has_the_files_that_all_have(recipe):
     for name in ("train_set", "valid_set", "test_sets"):
         assert re.search(rf"(?m)^\s*{name}=.*\w", text), name
     tests = EGS.parent / f"test/egs/test_{recipe.name.lower()}.py"
+    assert tests.exists(), f"{tests} is missing"
     assert recipe.name == "mini" or "@pytest.mark.recipe" in tests.read_text(encoding="utf-8")  # .ci/run runs mini
 
 
