@@ -1,14 +1,14 @@
 """Makes the data directories train, valid and test from motion capture: ASF and AMC, or BVH files.
 
-Looks through the whole directory for files SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in
-upper or lower case. A skeleton may lie elsewhere, or be the only one beside trials of any name, whose subject it then
-is. All files are read and checked before anything is written; each fault is one line with file and line number. All
-trials must have the same joints and angles.
+Searches the whole directory for SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in upper or lower
+case. A skeleton may be in another folder, or be the only one in the folder of trials with other names, and then names
+their subject. All files are read and checked before anything is written; each error is one line with file and line
+number. All trials must have the same joints and angles.
 
-Frames are those of `motion_features`, each k-th of the recording. Angles that do not move in the training set are left
-out, as a density of them would be as high as one likes. With at least MANY_SUBJECTS subjects, a tenth of them each is
-kept for validation and test; with fewer, a tenth of the trials. motion.json, beside the sets, holds what pictures need
-to turn frames back into bodies.
+Every k-th frame of a recording is kept, as described in `motion_features`. Angles that are constant in the training set
+are left out, since their density would be unbounded. With at least MANY_SUBJECTS subjects, a tenth of them each is held
+out for validation and test; with fewer, a tenth of the trials. motion.json, beside the sets, holds what figures need to
+turn frames back into bodies.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
 
 
 def find_skeleton(trial: Path, skeletons: list[Path]) -> Path | None:
-    """Whose name the trial's begins with, beside it or anywhere; else the only one beside it."""
+    """The skeleton after which a trial is named, in its folder or any other; else the only one in its folder."""
     beside = [asf for asf in skeletons if asf.parent == trial.parent]
     for candidates in (beside, skeletons):
         named = [asf for asf in candidates if _belongs(trial, asf)]
@@ -206,7 +206,7 @@ def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial,
 
 
 def check_skeletons(trials: list[Trial], log: Log) -> None:
-    """Insists that all trials have the angles that most have."""
+    """Checks that all trials have the angles that most have."""
     kinds = Counter(tuple(trial.skeleton.angles) for trial in trials)
     usual = kinds.most_common(1)[0][0]
     for trial in trials:
@@ -223,7 +223,7 @@ def check_skeletons(trials: list[Trial], log: Log) -> None:
 
 
 def find_bodies(trials: list[Trial], log: Log) -> dict[str, Skeleton]:
-    """The skeleton of each subject's first trial, in which all of them are drawn; others are counted."""
+    """The skeleton of each subject's first trial, used for drawing; different ones are counted."""
     bodies: dict[str, Skeleton] = {}
     for trial in trials:
         body = bodies.setdefault(trial.subject, trial.skeleton)
@@ -332,7 +332,7 @@ def _read_all(read: Callable[[Trial], Trial], trials: list[Trial], jobs: int) ->
 
 
 def _leave_signals() -> None:
-    # who interrupts the parent means it, and it tells the children by ending
+    # the parent handles interrupts, and ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

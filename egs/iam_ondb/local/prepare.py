@@ -10,10 +10,10 @@ testset_v.txt, testset_t.txt, testset_f.txt), which name forms, divide the corpu
             figures are of
     t1      train, valid, test: training set, first validation set, final test set; the second validation set is unused
 
-Files are found by their names, wherever below the root they lie and in whatever case. Speakers are writers if forms.txt
-or the original forms name them, else forms. What is wrong with a line stops the preparation after all have been looked
-at; nothing is written then. What is merely missing is a warning. XML with a document type is refused: entities, which
-can name other files or grow without end, are declared nowhere else.
+Files are found by name, at any depth and in any case. Speakers are writers if forms.txt or the original forms name
+them, else forms. Errors in lines stop the preparation after all have been read, and nothing is written; missing files
+are warnings. XML with a document type is refused: entities, which can name other files or grow without bound, can only
+be declared there.
 """
 
 import argparse
@@ -45,12 +45,12 @@ ORIGINAL = re.compile(r"strokes[a-z]?\.xml")
 
 
 class Found(Exception):
-    """Ends the parsing of a file in which enough has been seen."""
+    """Stops parsing a file once enough has been read."""
 
 
 @dataclass
 class Corpus:
-    """Files by what they are of.
+    """The corpus's files by content.
 
     Attributes:
         lines: form -> name of a line -> its strokes.
@@ -74,7 +74,7 @@ class Corpus:
 
 
 def find_files(root: Path, log: Log) -> Corpus:
-    """The corpus's files, found by name; those of no use (images, archives) are passed over.
+    """The corpus's files, found by name; others (images, archives) are skipped.
 
     Raises:
         UserError: no such directory, one that cannot be read, no lines, or no list, saying what was looked for.
@@ -255,7 +255,7 @@ def read_writers(corpus: Corpus, forms: list[str], log: Log) -> dict[str, str]:
 
 
 def read_texts(corpus: Corpus, form: str, names: list[str], log: Log) -> dict[str, str]:
-    """Text of each line of a form: what stands under CSR: in ascii/, if there is as much of it as there are lines."""
+    """Text of each line of a form: what follows CSR: in ascii/, if it has as many lines as the form."""
     if form not in corpus.texts:
         log.tolerate("forms have no file in ascii/", form)
         return {}
@@ -280,7 +280,7 @@ def divide(lists: dict[str, list[str]], speakers: dict[str, dict[str, str]], div
     lines = {name: [line for form in forms for line in speakers.get(form, ())] for name, forms in lists.items()}
     if division == "t1":
         return {"train": lines["trainset"], "valid": lines["testset_v"], "test": lines["testset_f"]}
-    # by what the lists say, not by what there is: a copy may be partial
+    # by the lists, not by the files: a copy may be partial
     smaller, larger = sorted(("testset_v", "testset_t"), key=lambda name: len(lists[name]))
     pool = lines["trainset"] + lines["testset_f"] + lines[larger]
     of_speaker: dict[str, list[str]] = {}

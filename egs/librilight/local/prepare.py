@@ -3,8 +3,8 @@
 The subset is in LibriSpeech's layout below ``1h/<fold>/<clean or other>`` and ``9h/<clean or other>``: 10 h is both, 10
 min is the first fold of 1 h. Chapters are divided between 1 h and 9 h, each part with its own transcripts.
 
-Validation holds out two speakers, a woman and a man drawn among those who are not in the first fold: all that they read
-in the 10 h, whatever the training set is. So 10 min lose nothing, and all three training sets have the same validation.
+Validation holds out two speakers, a woman and a man drawn from those who are not in the first fold, with all their
+utterances in the 10 h, for every training set. So 10 min lose nothing, and all three have the same validation set.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Speech in LibriSpeech's layout: ``<set>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac``.
 
-Each chapter has its transcripts beside, ``<speaker>-<chapter>.trans.txt`` with lines ``utterance TEXT``; the sex of all
-speakers stands in SPEAKERS.TXT. So are LibriSpeech itself, Mini LibriSpeech and Libri-Light's fine-tuning subset.
-Copies converted to WAV have the same samples and are read as well. Nothing is decoded: of each FLAC file the header and
-its last sample are read, so that a truncated file is found.
+Each chapter has its transcripts in ``<speaker>-<chapter>.trans.txt``, in lines ``utterance TEXT``; SPEAKERS.TXT gives
+the sex of all speakers. This is the layout of LibriSpeech, Mini LibriSpeech and Libri-Light's fine-tuning subset.
+Copies converted to WAV have the same samples and are read as well. Files are not decoded: only the header and the last
+sample of each FLAC file are read, which finds truncated files.
 """
 
 import re
@@ -70,7 +70,7 @@ class Chapter:
 
     @property
     def transcripts(self) -> Path:
-        """Where its texts are."""
+        """Path of its transcripts."""
         return self.directory / f"{self.prefix}.trans.txt"
 
 
@@ -98,7 +98,7 @@ def find_root(corpus: Path, names: Iterable[str]) -> Path:
 
 
 def directory_name(name: str) -> str:
-    """A set of the corpus, as its data directory is called."""
+    """Name of the data directory of one of the corpus's sets."""
     return name.replace("-", "_")
 
 

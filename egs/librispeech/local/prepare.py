@@ -1,10 +1,10 @@
 """Makes the data directories of LibriSpeech or of Mini LibriSpeech.
 
-What is wrong with a file stops the preparation, after all files have been looked at; nothing is written then. What is
-merely missing is a warning.
+Errors in files stop the preparation after all files have been checked, and nothing is written; missing files are
+warnings.
 
 The development sets are test sets here, so validation holds out speakers of the training set: those in
-valid_speakers.txt, or, of Mini LibriSpeech, a woman and a man drawn as they were.
+valid_speakers.txt, or, for Mini LibriSpeech, a woman and a man drawn in the same way.
 """
 
 import argparse

@@ -1,12 +1,11 @@
 """Makes the data directories train, valid and test from a corpus in TIMIT's layout.
 
 Copies in the wild differ: names in capitals or not, audio as NIST SPHERE, RIFF or FLAC, ``SA1.WAV`` or ``SA1.WAV.wav``
-or ``SA1.flac`` or several of them, the disc's root or a directory some way above it. All are read. What is wrong with a
-file stops the preparation, after all files have been looked at; nothing is written then. What is merely missing is a
-warning.
+or ``SA1.flac`` or several of them, the disc's root or a directory some way above it. All are read. Errors in files stop
+the preparation after all files have been checked, and nothing is written; missing files are warnings.
 
-TRAIN and TEST are kept as the corpus has them. The validation set is drawn from TRAIN: single utterances (so that its
-speakers are in the training set too, as in the published experiments), or whole speakers.
+TRAIN and TEST are the corpus's own. The validation set is drawn from TRAIN: single utterances (so that its speakers are
+in the training set too, as in the published experiments), or whole speakers.
 """
 
 import argparse
@@ -173,7 +172,7 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
     """
     path, count = utterance.files[ending], utterance.num_samples
     segments: list[Segment] = []
-    previous_end, past_end = 0, False  # None: the line above says nothing
+    previous_end, past_end = 0, False  # None: the line above is invalid
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split()
         if not parts:

@@ -1,13 +1,12 @@
 """Makes the data directories train, valid and test from any folder of audio files.
 
-Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used where they lie. Others are converted
-once, under <out>/audio, and changed in no way that an option does not ask for. What cannot be read stops the
-preparation, after all files have been looked at (--max_bad leaves so many out); nothing is written then but
-conversions. Of files with the same samples only one is kept, so that nothing that a model is tested on can be in its
-training set under another name.
+Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used in place. Others are converted once, to
+<out>/audio, and only as options request. Unreadable files stop the preparation after all have been checked (--max_bad
+leaves out some); nothing but conversions is written. Of files with the same samples only one is kept, so that no test
+file is in the training set under another name.
 
 Utterance ids are the files' paths below the folder, with '-' for '/' and '_' for what is not in [A-Za-z0-9_.-]; they
-begin with the speaker where there is one. Ids that would be the same are told apart by a hash of the path.
+begin with the speaker if there is one. Ids that would be equal get a hash of the path.
 """
 
 import argparse
@@ -171,7 +170,7 @@ def make_sets(
 
 
 def remove_stale(folder: Path, used: set[Path]) -> None:
-    """Removes conversions that an earlier preparation left, of files that are gone or are used where they are now."""
+    """Removes earlier conversions of files that are gone or no longer need it."""
     for path in folder.glob("*.wav") if folder.is_dir() else ():
         if path not in used:
             path.unlink()
