@@ -4,17 +4,22 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from speechlvm.bin.baseline import BASELINES
-from speechlvm.coding import CONTINUOUS
+from speechlvm.data.corpora.download import load_archives
 from speechlvm.experiment.config import load_config
-from speechlvm.experiment.load import SAME_INPUTS
+from speechlvm.experiment.load import SAME_INPUTS, build
+from speechlvm.observation import AudioObservation, Statistics, VectorObservation
 from speechlvm.reporting.tables import load_tables
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 RECIPES = sorted(path.parent for path in EGS.glob("*/run.sh"))
 CONFS = sorted([*(recipe / "conf" for recipe in RECIPES), EGS / "TEMPLATE/vectors/conf"])
+CONFIGS = [path for conf in CONFS for path in sorted(conf.glob("*.yaml"))]
+TABLES = {conf: load_tables(conf / "tables") for conf in CONFS}
 FILES = ("cmd.sh", "path.sh", "db.sh", "utils", "local/download.sh", "local/data.sh", "README.md")
 SOURCED = ("utils/options.sh", "utils/parse_options.sh", "utils/stages.sh")
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
@@ -28,6 +33,10 @@ def git(*words):
     return listed.stdout.split("\0")[:-1]
 
 
+def bash(recipe, *words):
+    return subprocess.run(["bash", *words], cwd=EGS / recipe, capture_output=True, text=True, timeout=60, check=False)
+
+
 @every_recipe
 def test_it_has_the_files_that_all_have(recipe):
     assert [name for name in FILES if not (recipe / name).exists()] == []
@@ -39,6 +48,9 @@ def test_it_has_the_files_that_all_have(recipe):
     assert corpus is None or "\n. ./db.sh\n" in text
     for name in ("train_set", "valid_set", "test_sets"):
         assert re.search(rf"(?m)^\s*{name}=.*\w", text), name
+    tests = EGS.parent / f"test/egs/test_{recipe.name.lower()}.py"
+    assert tests.exists(), f"{tests} is missing"
+    assert recipe.name == "mini" or "@pytest.mark.recipe" in tests.read_text(encoding="utf-8")  # .ci/run runs mini
 
 
 @every_recipe
@@ -48,25 +60,82 @@ def test_help_explains_every_option(recipe):
     options = re.findall(r"(?m)^  --(\w+) +(.*?) *\(.*\)$", shown.stdout)
     assert len(options) > 30 and [name for name, explanation in options if not explanation] == []
     for script in ("local/download.sh", "local/data.sh"):
-        assert subprocess.run(["bash", script, "--help"], cwd=recipe, capture_output=True, check=False).returncode == 0
+        assert bash(recipe, script, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("recipe", ["timit", "blizzard", "iam_ondb", "wavdir", "TEMPLATE"])
+def test_stage_0_says_where_a_corpus_that_is_not_downloaded_is_set(recipe, tmp_path):
+    [name] = re.findall(r"(?m)^([A-Z_]+)=", (EGS / recipe / "db.sh").read_text(encoding="utf-8"))
+    option = "--wav_dir" if recipe == "wavdir" else "--corpus"
+    done = bash(recipe, "local/download.sh", option, tmp_path / "none")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    for word in (f"'{tmp_path}/none'", f"{name}= in db.sh", f"--{name.lower()} DIR"):
+        assert word in done.stderr
+    assert bash(recipe, "local/download.sh", option, tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted(EGS.glob("*/local/archives.yaml")), ids=lambda path: path.parents[1].name)
+def test_archives_unpack_to_where_the_corpus_is_looked_for(path):
+    default = re.search(r":-([^}]*)}", (path.parents[1] / "db.sh").read_text(encoding="utf-8"))[1]
+    archives = load_archives(path).archives
+    for archive in archives:
+        assert f"downloads/{archive.content}/".startswith(f"{default}/"), archive
+        assert not archive.bytes or archive.max_unpacked_bytes > archive.bytes
+    assert len({archive.file for archive in archives}) == len(archives) > 0
 
 
 @pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.parent.name)
 def test_rows_and_configurations_belong_together(conf):
-    configs = {path.stem: load_config(path) for path in conf.glob("*.yaml")}
-    tables = load_tables(conf / "tables")
-    assert configs and tables
-    rows = [(table, row) for table in tables for row in table.rows if row.experiment and not row.root]
-    assert {row.experiment for _, row in rows} - BASELINES.keys() == configs.keys()
+    names = {path.stem for path in conf.glob("*.yaml")}
+    rows = [(table, row) for table in TABLES[conf] for row in table.rows if row.experiment and not row.root]
+    assert names and {row.experiment for _, row in rows} - BASELINES.keys() == names
     run = (EGS / conf.relative_to(EGS).parts[0] / "run.sh").read_text(encoding="utf-8")
-    for table, row in rows:
+    for table in TABLES[conf]:
         assert all(name in table.frames_per_utterance or re.search(rf"\b{name}\b", run) for name in table.sets), table
-        if config := configs.get(row.experiment):
-            assert table.densities == (config.coding == CONTINUOUS), row
-            assert table.coding in {config.coding}.union(*(same for same in SAME_INPUTS if config.coding in same)), row
-            assert row.distribution in (None, config.distribution), row
     for path in conf.glob("*.yaml"):
         assert re.match(r"# \w", path.read_text(encoding="utf-8")), f"{path}: which row of which table is it?"
+
+
+def observation(path, config):
+    """What the models of a recipe are shown."""
+    recipe = EGS / path.relative_to(EGS).parts[0]
+    if "vectors" not in path.parts and "\nmaterial=vectors\n" not in (recipe / "run.sh").read_text(encoding="utf-8"):
+        return AudioObservation(config.coding, Statistics(0.0, 0.1))
+    kinds = {"bernoulli_bivariate": ("binary", "real", "real")}.get(config.distribution, ("real",) * 56)
+    return VectorObservation({str(i): kind for i, kind in enumerate(kinds)}, np.zeros(len(kinds)), np.ones(len(kinds)))
+
+
+# What the letters in a row's configuration are called in model_conf; not every system has each.
+SETTINGS = {
+    "Dd": ("hidden",),
+    "Dc": ("channels",),
+    "Dz": ("latent", "width"),
+    "L": ("layers", "levels"),
+    "S": ("stochastic_layers",),
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_a_configuration_builds_and_is_what_its_rows_say(path):
+    config = load_config(path)
+    seen = observation(path, config)
+    with torch.device("meta"):  # shapes without memory
+        model = build(config, seen, seed=1)
+    for table in TABLES[path.parent]:
+        for row in (row for row in table.rows if row.experiment == path.stem):
+            assert table.coding in {config.coding}.union(*(same for same in SAME_INPUTS if config.coding in same)), row
+            assert model.distribution.continuous == table.densities and row.s == model.stack, row
+            # the name of the output in densities' rows is a promise about it
+            named = table.densities or table.coding == "mulaw8"
+            assert row.distribution == (config.distribution if named else None), row
+            for word, name in (("Normal", "gaussian"), ("GMM", "gmm")):
+                assert word not in row.configuration or config.distribution == name, row
+            for letters, size in re.findall(r"((?:\w+=)+)(\d+)", row.configuration):
+                for letter in letters.strip("=").split("="):  # S=L=5
+                    [setting] = [setting for setting in SETTINGS[letter] if setting in config.model_conf]
+                    assert config.model_conf[setting] == int(size), row
+            sweep = {"4": "stochastic_layers", "5": "latent_total"}[table.table[1]] if table.axis else None
+            assert sweep is None or row.at == config.model_conf[sweep], row
 
 
 @every_recipe

@@ -11,7 +11,6 @@ from programs import call, load
 
 from speechlvm.data.corpora.download import load_archives
 from speechlvm.data.kaldi.directory import load_data_dir
-from speechlvm.data.kaldi.validate import validate
 from speechlvm.experiment.config import load_config
 from speechlvm.reporting.tables import load_tables
 
@@ -23,7 +22,7 @@ SECOND_FOLD = {"248", "911", "4959", "1746"}
 prepare = load(RECIPE / "local/prepare.py")
 
 
-def run(place: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run(place: Path, out: Path, *arguments: str):
     """With both corpora in `place`."""
     return call(prepare.main, "--finetuning", place, "--corpus", place, "--out", out, *arguments)
 
@@ -43,24 +42,24 @@ def test_each_training_set_has_the_same_validation(original, tmp_path):
     for hours in ("10h", "1h", "10min"):
         result = run(original, tmp_path / hours, "--hours", hours, "--test_sets", "dev_clean")
         assert result.returncode == 0, result.stderr
-        names = (f"train_{hours}", "valid", "dev_clean")
-        assert all(validate(tmp_path / hours / name) == [] for name in names)
-        found[hours] = [load_data_dir(tmp_path / hours / name) for name in names]
+        found[hours] = [load_data_dir(tmp_path / hours / name) for name in (f"train_{hours}", "valid", "dev_clean")]
     train, valid, dev = (part for part in found["10h"])
     held_out = set(valid.utt2spk.values())
     assert len(held_out) == 2 and held_out < SECOND_FOLD and sorted(valid.spk2gender.values()) == ["f", "m"]
     assert len(valid.utterances) == 8  # of 1h and of 9h
     assert all(part[1] == valid for part in found.values())
     speakers = {hours: set(part[0].utt2spk.values()) for hours, part in found.items()}
-    assert speakers == {"10h": FIRST_FOLD | SECOND_FOLD - held_out, "1h": FIRST_FOLD | SECOND_FOLD - held_out,
-                        "10min": FIRST_FOLD}  # fmt: skip
+    most = FIRST_FOLD | SECOND_FOLD - held_out
+    assert speakers == {"10h": most, "1h": most, "10min": FIRST_FOLD}
     assert {hours: len(part[0].utterances) for hours, part in found.items()} == {"10h": 24, "1h": 12, "10min": 8}
     assert set(found["10min"][0].utterances) < set(found["1h"][0].utterances) < set(train.utterances)
     assert set(dev.utt2spk.values()) == {"84", "174"}
 
 
 def test_another_folder_above_and_wav(place, tmp_path):
-    assert run(place, tmp_path / "expected").returncode == 0
+    expected = run(place, tmp_path / "expected")
+    assert "warning: 1h: 16 utterances; expected 286; if it should be complete, unpack" in expected.stderr
+    assert "warning: 9h: 16 utterances; expected 2477" in expected.stderr
     for path in place.rglob("librispeech_finetuning/**/*.flac"):
         soundfile.write(path.with_suffix(".wav"), *soundfile.read(path, dtype="int16"))
         path.unlink()
@@ -83,14 +82,6 @@ def test_transcripts_of_a_chapter_in_two_parts(original, tmp_path):
     ]
 
 
-def test_counts_are_compared_with_the_corpus(original, tmp_path):
-    errors = run(original, tmp_path).stderr
-    assert (
-        "warning: 1h: 16 utterances; expected 286; if it should be complete, unpack librispeech_finetuning." in errors
-    )
-    assert "warning: 9h: 16 utterances; expected 2477" in errors and "warning: dev-clean: 4 utterances; " in errors
-
-
 FIRST = "librispeech_finetuning/1h/0/clean/831/175659/831-175659-0000.flac"
 
 
@@ -102,41 +93,29 @@ def copy(source: str, target: str):
     return change
 
 
+def remove(*names: str):
+    return lambda place: [shutil.rmtree(path) for name in names for path in place.glob(name)]
+
+
 FAULTS = {
-    "utterance twice": (copy(FIRST, FIRST.replace("1h/0", "9h")),
-                        "9h/clean/831/175659/831-175659-0000.flac: the same utterance as "),
-    "cut": (lambda place: (place / FIRST).write_bytes((place / FIRST).read_bytes()[:-1]), "damaged or truncated FLAC"),
-    "a test speaker": (lambda place: shutil.copytree(
-        place / "LibriSpeech/dev-other/116", place / "librispeech_finetuning/9h/other/116"),
-                       "speaker 116 is in librispeech_finetuning and in dev-other; no set shares speakers"),
-    "no 9h": (lambda place: shutil.rmtree(place / "librispeech_finetuning/9h"),
-              "lacks 9h; unpack librispeech_finetuning.tgz there (stage 0 does)"),
-    "no fold": (lambda place: shutil.rmtree(place / "librispeech_finetuning/1h/0"), "lacks 1h/0; unpack "),
-    "no test set": (lambda place: shutil.rmtree(place / "LibriSpeech/test-other"),
-                    "test-other missing, 3 of 4 sets are there; run stage 0, which fetches test-other.tar.gz"),
-    "no table": (lambda place: (place / "LibriSpeech/SPEAKERS.TXT").unlink(), "SPEAKERS.TXT: no such file"),
-    "nobody to hold out": (lambda place: [shutil.rmtree(path) for name in SECOND_FOLD
-                                          for path in (place / "librispeech_finetuning").rglob(name)],
-                           "valid: no utterances are left for this set"),
-}  # fmt: skip
+    "9h/clean/831/175659/831-175659-0000.flac: the same utterance as ": copy(FIRST, FIRST.replace("1h/0", "9h")),
+    "speaker 116 is in librispeech_finetuning and in dev-other; no set shares speakers": lambda place: shutil.copytree(
+        place / "LibriSpeech/dev-other/116", place / "librispeech_finetuning/9h/other/116"
+    ),
+    "lacks 9h; unpack librispeech_finetuning.tgz there (stage 0 does)": remove("librispeech_finetuning/9h"),
+    "lacks 1h/0; unpack ": remove("librispeech_finetuning/1h/0"),
+    "test-other missing, 3 of 4 sets are there; run stage 0": remove("LibriSpeech/test-other"),
+    "SPEAKERS.TXT: no such file": lambda place: (place / "LibriSpeech/SPEAKERS.TXT").unlink(),
+    "valid: no utterances are left for this set": remove(*(f"librispeech_finetuning/**/{s}" for s in SECOND_FOLD)),
+}
 
 
-@pytest.mark.parametrize("change,message", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("message", "change"), FAULTS.items(), ids=FAULTS)
 def test_faults_stop_and_nothing_is_written(place, tmp_path, change, message):
     change(place)
     result = run(place, tmp_path / "out")
     assert result.returncode == 1 and message in result.stderr.splitlines()[-1], result.stderr
-    assert "Traceback" not in result.stderr and not list((tmp_path / "out").glob("*/utt2spk"))
-
-
-def test_wrong_root_says_what_was_looked_for(original, tmp_path):
-    (tmp_path / "x").mkdir()
-    command = ["--finetuning", str(tmp_path / "x"), "--corpus", str(original), "--out", str(tmp_path / "out")]
-    with pytest.raises(prepare.UserError) as error:
-        prepare.main(command)
-    assert str(error.value).startswith(
-        f"{tmp_path}/x: no fine-tuning subset of Libri-Light; looked for directories 1h/0 and 9h, in it or "
-    )
+    assert not list((tmp_path / "out").glob("*/utt2spk"))
 
 
 def test_configurations_differ_from_librispeech_only_in_how_long_they_train():
@@ -159,12 +138,9 @@ def test_both_recipes_show_the_same_table():
     assert (ours.train_set, theirs.train_set) == ("train_10h", "train_clean_100")
 
 
-def test_the_archive_is_that_of_the_subset():
+def test_download_of_what_is_there_is_a_no_op(original):
     [archive] = load_archives(RECIPE / "local/archives.yaml").archives
     assert archive.file == prepare.ARCHIVE and archive.content == "librispeech_finetuning"
-
-
-def test_download_of_what_is_there_is_a_no_op(original):
     command = ["bash", "local/download.sh", "--finetuning", str(original), "--corpus", str(original)]
     done = subprocess.run([*command, "--sets", "dev_clean test_other"], cwd=RECIPE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -172,3 +148,8 @@ def test_download_of_what_is_there_is_a_no_op(original):
         f"corpus: {original} contains the fine-tuning subset",
         f"corpus: {original} contains dev-clean test-other",
     ]
+
+
+@pytest.mark.recipe
+def test_the_recipe_runs(run_recipe):
+    run_recipe("librilight")

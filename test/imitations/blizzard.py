@@ -107,10 +107,12 @@ def write_zip(path: Path, files: dict[str, bytes]) -> None:
 
 
 def recipe_arguments(root: Path) -> list[str]:
-    """Makes the corpus in `root` and says how ``run.sh`` runs on it in about a minute."""
-    settings = (
-        "--limits.steps 3 --validation.every_steps 3 --data.batch_frames 32000 "
-        "--model_conf.channels 32 --model_conf.latent_total 20 --training.kl_weight.steps 3"
+    """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
+    training = (
+        "--limits.steps 3 --validation.every_steps 3 --data.batch_frames 32000 --model_conf.latent 8 "
+        "--model_conf.hidden 16 --model_conf.state 16 --model_conf.embedding 16"
     )
-    models = "stochastic_wavenet_s200_z500_l5_normal stochastic_wavenet_s200_z500_l4_normal"
-    return ["--blizzard", str(make(root)), "--nj", "1", "--models", models, "--train_args", settings]
+    return [
+        *("--blizzard", str(make(root, 0.7)), "--nj", "1", "--models", "zforcing_s200_z256_kla_aux_normal"),
+        *("--tables", "B1", "--train_args", training, "--sample_seconds", "0.2", "--analyses", "levels"),
+    ]

@@ -40,7 +40,10 @@ def make(root: Path) -> Path:
 
 
 def recipe_arguments(root: Path) -> list[str]:
-    """Makes the corpus in `root`; arguments of run.sh that go through all stages in about a minute."""
-    training = "--limits.steps 3 --data.batch_frames 8000"
-    models = "lstm_s64_d96_l1 stochastic_wavenet_s200_z20_l4_normal"
-    return ["--timit", str(make(root)), "--models", models, "--train_args", training, "--sample_seconds", "0.1"]
+    """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
+    training = (
+        "--limits.steps 3 --data.batch_frames 8000 --model_conf.channels 16 --model_conf.latents [4] "
+        "--model_conf.dilations [1,2] --model_conf.output_layers 1"
+    )
+    options = ["--models", "stcn_s64", "--train_args", training, "--nj", "1", "--sample_seconds", "0.1"]
+    return ["--timit", str(make(root)), *options]

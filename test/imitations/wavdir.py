@@ -68,9 +68,11 @@ def make(root: Path, files: int = 12, frames: int = 12000) -> Path:
 
 
 def recipe_arguments(root: Path) -> list[str]:
-    """Makes the folder; arguments of run.sh that go through all stages in about a minute."""
+    """Makes the folder `root`; arguments of run.sh that go through all stages in a minute."""
+    training = (
+        "--limits.steps 3 --data.batch_frames 16384 --model_conf.latent 4 --model_conf.hidden 16 --model_conf.state 16"
+    )
     return [
         *("--wav_dir", str(make(root)), "--bits", "16", "--channel", "mix", "--speakers", "folder"),
-        *("--models", "lstm_s64", "--sample_seconds", "0.2"),
-        *("--nj", "1", "--train_args", "--limits.steps 3 --model_conf.hidden 16 --data.batch_frames 16384"),
+        *("--models", "vrnn_s64", "--train_args", training, "--nj", "1", "--sample_seconds", "0.2"),
     ]

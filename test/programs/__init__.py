@@ -13,11 +13,15 @@ from speechlvm.bin.cli import run_main
 
 
 def load(path: Path) -> ModuleType:
-    """The program egs/<recipe>/local/<stem>.py as module <recipe>_<stem>."""
+    """The program egs/<recipe>/local/<stem>.py as module <recipe>_<stem>; modules beside it keep their names."""
     name = f"{path.parents[1].name}_{path.stem}"
     specification = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(sys.modules[name])
+    sys.path.insert(0, str(path.parent))
+    try:
+        specification.loader.exec_module(sys.modules[name])
+    finally:
+        sys.path.remove(str(path.parent))
     return sys.modules[name]
 
 

@@ -100,16 +100,12 @@ def make_sets(corpus: Path, files: list[Path], log: Log) -> dict[str, DataDirect
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Makes the sets, unless that is done."""
-    found = Log()
+    log = Log(arguments.max_bad)
     # all that is read, and only that: the sets are made anew when any of it changes
-    files = corpus_files(found, *(arguments.corpus / use for use in SETS))
+    files = corpus_files(log, *(arguments.corpus / use for use in SETS))
     inputs = {"corpus": stamp(files), "max_bad": arguments.max_bad}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
-        return make_sets(arguments.corpus, files, log)
-
-    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, SETS, lambda: make_sets(arguments.corpus, files, log), RATE_HZ, log)
 
 
 def main(argv: list[str] | None = None) -> int:

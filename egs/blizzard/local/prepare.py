@@ -1,13 +1,13 @@
 """Makes the data directories train, valid and test from the audiobooks of the Blizzard Challenge 2013.
 
-The books are one reader's. They were given out as MP3 files, one to a chapter, below a directory ``unsegmented``; some
-also as recordings without loss and cut into sentences, in zip files. What is there is found at any depth, in any
-container that is read; archives, also in archives, are unpacked under <out>/unpacked. Where there is a directory
-``unsegmented`` only what is in it is used, as all else repeats it. Everything is converted once to 16 kHz, 16 bits and
-one channel under <out>/audio; what has been converted is not converted again.
+The books have one reader. They were released as MP3 files, one per chapter, in a directory ``unsegmented``; some also
+as lossless recordings or cut into sentences, in zip files. Files are found at any depth, in any supported container;
+archives, also nested ones, are unpacked under <out>/unpacked. If there is a directory ``unsegmented``, only its files
+are used, since all others duplicate them. Everything is converted once to 16 kHz, 16 bits and one channel under
+<out>/audio.
 
-Sets are drawn by chapter, so that no chapter is in two of them; a speaker is a book. What is wrong with a recording
-stops the preparation, after all have been looked at, and no set is written then.
+Sets are drawn by chapter, so that no chapter is in two of them; a speaker is a book. Errors in recordings stop the
+preparation after all have been read, and no set is written.
 """
 
 import re
@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.convert import Converted, convert_audio
 from speechlvm.data.corpora.preparation import add_max_bad, corpus_files, prepare_sets, read_all, shuffled, stamp
 from speechlvm.data.corpora.unpack import unpack
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log, warn
-from speechlvm.utils.errors import ConfigError, UserError
+from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_directory, files_below, is_done, mark_done, remove_leftovers, version_of
 
 SETS = ("train", "valid", "test")
@@ -31,7 +31,7 @@ RATE_HZ = 16000
 # Source B's code: 112 640 and 114 304 of 2 267 008 half-second segments.
 VALID_SHARE, TEST_SHARE, RELEASED_HOURS = 0.05, 0.05, 315
 SEED = 0
-# Where a recording is there in several containers, the first of these is taken; the last group is not read.
+# If a recording exists in several containers, the first of these is used; the last four are not supported.
 ENDINGS = (".wav", ".flac", ".aiff", ".aif", ".sph", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".wma")
 ARCHIVES = re.compile(r"\.(tar\.bz2|tar\.gz|tgz|zip)$", re.IGNORECASE)
 UNSEGMENTED, UNPACKED = "unsegmented", ".unpacked"
@@ -58,7 +58,7 @@ class Recording:
 
     @property
     def chapter(self) -> str:
-        """What is never divided: the recording, or of a sentence all of its chapter, in whatever archive it came."""
+        """The unit of the split: the recording, or for a sentence its whole chapter, whichever archive it came from."""
         sentence = SENTENCE.fullmatch(self.name[-1])
         return sentence.group(1).upper() if sentence else self.utterance
 
@@ -71,7 +71,7 @@ def has_unsegmented(paths: Iterable[Path], root: Path) -> bool:
 def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[Path]:
     """Unpacks archives, and those in them, under `out`; returns what came out.
 
-    Nothing is unpacked where the books lie unpacked already, and no archive beside a directory of its name.
+    Nothing is unpacked if the books are there already, and no archive beside a directory of its name.
     """
     archives = archives_among(files)
     # The archive of all books is a tar; the zip files repeat parts of it.
@@ -95,7 +95,7 @@ def unpack_archives(files: list[Path], root: Path, out: Path, log: Log) -> list[
 
 
 def unpack_once(archive: Path, target: Path) -> None:
-    """Unpacks an archive, and those in it, unless that has been done; complete or not at all.
+    """Unpacks an archive and those in it, completely or not at all, unless that has been done.
 
     Raises:
         UserError: damaged, hostile, or no space.
@@ -172,7 +172,7 @@ def divide(frames: Counter[str]) -> dict[str, str]:
 
 
 def describe_books(recordings: list[Recording], log: Log) -> None:
-    """Prints the hours of each book; names chapters that its numbering suggests and that are not there."""
+    """Prints the hours of each book; warns of chapters that are missing from its numbering."""
     hours: Counter[str] = Counter()
     numbers: dict[str, list[int]] = {}
     for recording in recordings:
@@ -259,23 +259,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="directory of the corpus")
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
-    parser.add_argument("--jobs", type=int, default=1, help="recordings that are converted side by side")
+    parser.add_argument("--jobs", type=positive(int), default=1, help="recordings that are converted side by side")
     add_max_bad(parser)
     arguments = parser.parse_args(argv)
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs {arguments.jobs}: expected at least 1")
     root = arguments.corpus
     if not root.is_dir():
         raise UserError(f"{root}: no such directory; give the directory of the corpus, with its archives or unpacked")
-    found = Log()
-    files = sorted(path for path in corpus_files(found, root) if arguments.out.resolve() not in path.parents)
+    log = Log(arguments.max_bad)
+    files = sorted(path for path in corpus_files(log, root) if arguments.out.resolve() not in path.parents)
     inputs = {"corpus": stamp(files), "max_bad": arguments.max_bad}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         return make_sets(root, files, arguments.out, arguments.jobs, log)
 
-    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, log)
     return 0
 
 

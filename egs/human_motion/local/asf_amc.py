@@ -2,8 +2,8 @@
 
 Text from ``#`` (at the start of a line or after a blank) to the end of the line is a comment; commas and parentheses
 are blanks; case does not matter. A bone's rotations are applied in the order in which its dof are listed, about axes
-that stand to the world as ``axis`` says. Bones begin where their parent ends; here a bone's name is that of the joint
-at its beginning, and ``NAME_end`` is the end of a chain.
+that ``axis`` rotates from the world's. Bones begin where their parent ends; here a bone's name is that of the joint at
+its beginning, and ``NAME_end`` is the end of a chain.
 
 Format: M. Schafer, Acclaim Skeleton File Definition V1.10, 1994.
 """
@@ -55,7 +55,7 @@ class _Bone:
 
 
 class _Lines:
-    """The words of all lines that have any, in lower case, with where they stand."""
+    """Line numbers and words, in lower case, of all lines that are not blank or comments."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -314,7 +314,7 @@ def _count(name: str, words: list[str], place: slice) -> str:
 def _numbers(
     lines: _Lines, begin: int, end: int, row: list[str | None], places: dict[str, slice], frame: int
 ) -> list[float]:
-    """Values of the frame that stands in lines `begin` to `end`."""
+    """Values of the frame in lines `begin` to `end`."""
     if None in row:
         missing = [bone for bone, place in places.items() if row[place.start] is None]
         raise lines.error(

@@ -3,7 +3,7 @@
 For each experiment, below <exp>/<model>/seed<k>/motion: films.png and films.pdf (rows of figures at equal distances in
 time, each row with its path seen from above), and motion.gif. For all of them together, films.png and films.pdf below
 <exp>/motion: real motion, and the first prior sample of each model. Real frames are blue and orange (left and right
-limbs), generated ones dark and red. What was drawn from the same samples before is not drawn again.
+limbs), generated ones dark and red. Nothing is drawn twice from the same samples.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Bodies:
         dump: directory of the test set's dump.
 
     Raises:
-        UserError: the data directories that it was made from are gone or others.
+        UserError: the data directories that it was made from are missing or have changed.
     """
 
     def __init__(self, dump: Path) -> None:
@@ -148,7 +148,7 @@ def _draw_path(axis, film: Film, height: float) -> None:
 
 
 def animate(path: Path, bodies: Bodies, films: list[Film], title: str, rate_hz: float) -> None:
-    """All films side by side as an animated GIF, the camera going with each root along the ground."""
+    """All films side by side as an animated GIF, the camera following each root along the ground."""
     every = max(1, round(rate_hz / ANIMATED_HZ))
     seen = [_seen(film.positions) for film in films]
     seen = [places - places[:, :1] * [1, 0] for places in seen]

@@ -9,10 +9,10 @@ A frame says what changed in place and direction since the frame before, and eve
     root_pitch root_roll    degrees, the rest of the root's orientation: R = R_y(heading) R_x(pitch) R_z(roll)
     lfemur_rx ...           degrees, the joint angles of the file, free of jumps by whole turns
 
-So a motion is the same wherever in the room and in whichever direction it begins, and only this is lost: `decode` gives
-back the motion, from the origin and heading along z. The first frame of a motion only starts the others. Angles are
-free of jumps (`skeleton.continuous`), so that a density of them makes sense; sine and cosine would lie on a circle, on
-which a density of two values is none. Lengths are in the file's unit.
+Frames do not depend on where in the room a motion begins and in which direction, and nothing else is lost: `decode`
+recovers the motion, starting at the origin and heading along z. The first frame of a recording is only the reference
+for the second. Angles do not jump (`skeleton.continuous`), so that they have a sensible density; sine and cosine lie on
+a circle, where a density over the plane is unbounded. Lengths are in the file's unit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = ("root_side", "root_ahead", "root_height", "root_turn", "root_pitch", "ro
 
 def encode(motion: Motion, every: int) -> np.ndarray:
     """Values (T', 6 + A) of each `every`-th frame but the first, in the order of `ROOT` and the skeleton's angles."""
-    # all frames are looked at for jumps, since an angle may well turn by more than half between those that are kept
+    # jumps are removed in all frames: between kept ones an angle may change by more than half a turn
     turned = continuous(heading(motion.rotation))[::every]
     position = motion.position[::every]
     moved = rotation("y", -turned[:-1, :1]) @ np.diff(position, axis=0)[:, :, None]

@@ -1,14 +1,14 @@
 """Makes the data directories train, valid and test from motion capture: ASF and AMC, or BVH files.
 
-Looks through the whole directory for files SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in
-upper or lower case. A skeleton may lie elsewhere, or be the only one beside trials of any name, whose subject it then
-is. All files are read and checked before anything is written; each error is one line with file and line number. All
-trials must have the same joints and angles.
+Searches the whole directory for SUBJECT_TRIAL.bvh, or SUBJECT_TRIAL.amc with a skeleton SUBJECT.asf, in upper or lower
+case. A skeleton may be in another folder, or be the only one in the folder of trials with other names, and then names
+their subject. All files are read and checked before anything is written; each error is one line with file and line
+number. All trials must have the same joints and angles.
 
-Frames are those of `motion_features`, each k-th of the recording. Angles that do not move in the training set are left
-out, as a density of them would be as high as one likes. With at least MANY_SUBJECTS subjects, a tenth of them each is
-kept for validation and test; with fewer, a tenth of the trials. motion.json, beside the sets, holds what pictures need
-to turn frames back into bodies.
+Every k-th frame of a recording is kept, as described in `motion_features`. Angles that are constant in the training set
+are left out, since their density would be unbounded. With at least MANY_SUBJECTS subjects, a tenth of them each is held
+out for validation and test; with fewer, a tenth of the trials. motion.json, beside the sets, holds what figures need to
+turn frames back into bodies.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from bvh import read_bvh
 from motion_features import ROOT, encode
 from skeleton import Skeleton
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.kaldi.matrices import write_vectors
@@ -133,7 +133,7 @@ def find_trials(root: Path, log: Log) -> list[Trial]:
 
 
 def find_skeleton(trial: Path, skeletons: list[Path]) -> Path | None:
-    """Whose name the trial's begins with, beside it or anywhere; else the only one beside it."""
+    """The skeleton after which a trial is named, in its folder or any other; else the only one in its folder."""
     beside = [asf for asf in skeletons if asf.parent == trial.parent]
     for candidates in (beside, skeletons):
         named = [asf for asf in candidates if _belongs(trial, asf)]
@@ -206,7 +206,7 @@ def read_trial(trial: Trial, rate_hz: float, amc_rate_hz: float) -> tuple[Trial,
 
 
 def check_skeletons(trials: list[Trial], log: Log) -> None:
-    """Insists that all trials have the angles that most have."""
+    """Checks that all trials have the angles that most have."""
     kinds = Counter(tuple(trial.skeleton.angles) for trial in trials)
     usual = kinds.most_common(1)[0][0]
     for trial in trials:
@@ -223,7 +223,7 @@ def check_skeletons(trials: list[Trial], log: Log) -> None:
 
 
 def find_bodies(trials: list[Trial], log: Log) -> dict[str, Skeleton]:
-    """The skeleton of each subject's first trial, in which all of them are drawn; others are counted."""
+    """The skeleton of each subject's first trial, used for drawing; different ones are counted."""
     bodies: dict[str, Skeleton] = {}
     for trial in trials:
         body = bodies.setdefault(trial.subject, trial.skeleton)
@@ -332,7 +332,7 @@ def _read_all(read: Callable[[Trial], Trial], trials: list[Trial], jobs: int) ->
 
 
 def _leave_signals() -> None:
-    # who interrupts the parent means it, and it tells the children by ending
+    # the parent handles interrupts, and ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -345,14 +345,7 @@ def _read_to_file(trial: Trial, work: Path, rate_hz: float, amc_rate_hz: float) 
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Reads the corpus, checks it, divides it and writes the data directories.
-
-    Raises:
-        ConfigError: an option is out of range.
-    """
-    for name in ("rate_hz", "amc_rate_hz", "nj"):
-        if not 0 < getattr(arguments, name) < 1e4:
-            raise ConfigError(f"--{name} {getattr(arguments, name):g}: expected a number above 0")
+    """Reads the corpus, checks it, divides it and writes the data directories."""
     log = Log()
     trials = find_trials(arguments.corpus, log)
     if any(trial.asf for trial in trials):
@@ -362,16 +355,9 @@ def prepare(arguments: argparse.Namespace) -> None:
         "options": {name: getattr(arguments, name) for name in ("rate_hz", "amc_rate_hz", "seed")},
         "corpus": stamp(file for trial in trials for file in (trial.path, trial.asf) if file),
     }
-
-    written = [arguments.out / "motion.json", *(arguments.out / "frames" / f"{name}.ark" for name in SETS)]
-    if not all(path.exists() for path in written):
+    if not (arguments.out / "motion.json").exists():
         mark_undone(arguments.out)
-
-    def make(errors: Log) -> dict[str, DataDirectory]:
-        errors.add(log)
-        return make_sets(trials, errors, arguments)
-
-    prepare_sets(arguments.out, inputs, SETS, make, arguments.rate_hz)
+    prepare_sets(arguments.out, inputs, SETS, lambda: make_sets(trials, log, arguments), arguments.rate_hz, log)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -380,11 +366,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="directory with the files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument(
-        "--rate_hz", type=float, default=30, help="frame rate after decimation; must divide the original rate"
+        "--rate_hz", type=positive(float), default=30, help="frame rate after decimation; must divide the original rate"
     )
-    parser.add_argument("--amc_rate_hz", type=float, default=120, help="frame rate of AMC files that do not state it")
+    parser.add_argument(
+        "--amc_rate_hz", type=positive(float), default=120, help="frame rate of AMC files that do not state it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the split")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes")
+    parser.add_argument("--nj", type=positive(int), default=1, help="number of processes")
     prepare(parser.parse_args(argv))
     return 0
 

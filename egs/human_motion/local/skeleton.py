@@ -88,11 +88,11 @@ def heading(matrices: np.ndarray) -> np.ndarray:
 
 
 def continuous(degrees: np.ndarray) -> np.ndarray:
-    """The same rotations (T, n), told by angles that do not jump.
+    """The same rotations (T, n) as angles that do not jump.
 
-    Whole turns are added, and three angles (a, b, c) about three axes are where it is nearer to the frame before
-    replaced by (a + 180, 180 - b, c + 180), which is the same rotation. The first frame's choice between these two
-    stays; whole turns are chosen such that each angle's median lies in [-180, 180).
+    Whole turns are added, and three angles (a, b, c) about three axes are replaced by (a + 180, 180 - b, c + 180), the
+    same rotation, wherever that is nearer to the previous frame. The first frame keeps its choice between the two;
+    whole turns are chosen such that each angle's median lies in [-180, 180).
     """
     if degrees.shape[1] == 3:
         other = np.array([180, 180, 180]) + degrees * np.array([1, -1, 1])

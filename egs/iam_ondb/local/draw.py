@@ -1,6 +1,6 @@
 """Pages of handwriting as PNG and PDF: one per model, and source B's figure 3, real lines next to those of all models.
 
-    <exp>/handwriting/<model>_seed<k>      everything that stage 5 made: samples from the prior, continuations (the
+    <exp>/handwriting/<model>_seed<k>      everything that stage 5 wrote: samples from the prior, continuations (the
                                            real beginning in grey), originals and reconstructions
     <exp>/handwriting/figure3              lines of the set and prior samples of each model
 

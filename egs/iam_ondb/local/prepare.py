@@ -10,10 +10,10 @@ testset_v.txt, testset_t.txt, testset_f.txt), which name forms, divide the corpu
             figures are of
     t1      train, valid, test: training set, first validation set, final test set; the second validation set is unused
 
-Files are found by their names, wherever below the root they lie and in whatever case. Speakers are writers if forms.txt
-or the original forms name them, else forms. What is wrong with a line stops the preparation after all have been looked
-at; nothing is written then. What is merely missing is a warning. XML with a document type is refused: entities, which
-can name other files or grow without end, are declared nowhere else.
+Files are found by name, at any depth and in any case. Speakers are writers if forms.txt or the original forms name
+them, else forms. Errors in lines stop the preparation after all have been read, and nothing is written; missing files
+are warnings. XML with a document type is refused: entities, which can name other files or grow without bound, can only
+be declared there.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.data.corpora.preparation import corpus_files, prepare_sets, shuffled, stamp
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.kaldi.matrices import write_vectors
@@ -45,12 +45,12 @@ ORIGINAL = re.compile(r"strokes[a-z]?\.xml")
 
 
 class Found(Exception):
-    """Ends the parsing of a file in which enough has been seen."""
+    """Stops parsing a file once enough has been read."""
 
 
 @dataclass
 class Corpus:
-    """Files by what they are of.
+    """The corpus's files by content.
 
     Attributes:
         lines: form -> name of a line -> its strokes.
@@ -74,7 +74,7 @@ class Corpus:
 
 
 def find_files(root: Path, log: Log) -> Corpus:
-    """The corpus's files, found by name; those of no use (images, archives) are passed over.
+    """The corpus's files, found by name; others (images, archives) are skipped.
 
     Raises:
         UserError: no such directory, one that cannot be read, no lines, or no list, saying what was looked for.
@@ -255,7 +255,7 @@ def read_writers(corpus: Corpus, forms: list[str], log: Log) -> dict[str, str]:
 
 
 def read_texts(corpus: Corpus, form: str, names: list[str], log: Log) -> dict[str, str]:
-    """Text of each line of a form: what stands under CSR: in ascii/, if there is as much of it as there are lines."""
+    """Text of each line of a form: what follows CSR: in ascii/, if it has as many lines as the form."""
     if form not in corpus.texts:
         log.tolerate("forms have no file in ascii/", form)
         return {}
@@ -280,7 +280,7 @@ def divide(lists: dict[str, list[str]], speakers: dict[str, dict[str, str]], div
     lines = {name: [line for form in forms for line in speakers.get(form, ())] for name, forms in lists.items()}
     if division == "t1":
         return {"train": lines["trainset"], "valid": lines["testset_v"], "test": lines["testset_f"]}
-    # by what the lists say, not by what there is: a copy may be partial
+    # by the lists, not by the files: a copy may be partial
     smaller, larger = sorted(("testset_v", "testset_t"), key=lambda name: len(lists[name]))
     pool = lines["trainset"] + lines["testset_f"] + lines[larger]
     of_speaker: dict[str, list[str]] = {}
@@ -389,25 +389,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/ and test/")
     parser.add_argument("--division", choices=("graves", "t1"), default="graves")
     parser.add_argument(
-        "--clip", type=float, metavar="UNITS", help="clip dx and dy to this range; default: no clipping"
+        "--clip", type=positive(float), metavar="UNITS", help="clip dx and dy to this range; default: no clipping"
     )
     parser.add_argument("--leave_out", default="", metavar="LINES", help="lines to leave out, as 'a01-000u-01 ...'")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the validation split (graves)")
     arguments = parser.parse_args(argv)
-    if arguments.clip is not None and not arguments.clip > 0:
-        parser.error(f"--clip {arguments.clip}: expected a positive number of units")
     arguments.leave_out = sorted(arguments.leave_out.lower().split())
-    found = Log()
-    corpus = find_files(arguments.corpus, found)
+    log = Log()
+    corpus = find_files(arguments.corpus, log)
     options = {name: getattr(arguments, name) for name in ("division", "clip", "seed", "leave_out")}
     inputs = {"options": options, "corpus": stamp(corpus.files)}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         log.report()
         return make_sets(corpus, arguments, log)
 
-    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), make, None)
+    prepare_sets(arguments.out, inputs, ("train", "valid", "test"), make, None, log)
     return 0
 
 

@@ -3,8 +3,8 @@
 The subset is in LibriSpeech's layout below ``1h/<fold>/<clean or other>`` and ``9h/<clean or other>``: 10 h is both, 10
 min is the first fold of 1 h. Chapters are divided between 1 h and 9 h, each part with its own transcripts.
 
-Validation holds out two speakers, a woman and a man drawn among those who are not in the first fold: all that they read
-in the 10 h, whatever the training set is. So 10 min lose nothing, and all three training sets have the same validation.
+Validation holds out two speakers, a woman and a man drawn from those who are not in the first fold, with all their
+utterances in the 10 h, for every training set. So 10 min lose nothing, and all three have the same validation set.
 """
 
 import argparse
@@ -13,10 +13,9 @@ from pathlib import Path
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.corpora.preparation import (
-    FOLDERS_ABOVE,
     add_max_bad,
     corpus_files,
-    find_places,
+    find_corpus,
     prepare_sets,
     stamp,
 )
@@ -35,27 +34,21 @@ VALID_SPEAKERS = 2
 
 
 def find_root(corpus: Path) -> Path:
-    """The directory that holds 1h and 9h: `corpus`, or the nearest below it.
+    """The directory that holds 1h and 9h.
 
     Raises:
         UserError: saying what was looked for and where, or what is missing.
     """
-    if not corpus.is_dir():
-        raise UserError(
-            f"{corpus}: no such directory; give librispeech_finetuning's, or the one above it, or run stage 0"
-        )
-    places = find_places(
-        corpus, lambda place: any((place / name).is_dir() for name in NUMBER_OF_UTTERANCES), ("1H", "9H")
+    place = find_corpus(
+        corpus,
+        lambda place: any((place / name).is_dir() for name in NUMBER_OF_UTTERANCES),
+        ("1H", "9H"),
+        "fine-tuning subset of Libri-Light",
+        f"directories {FIRST_FOLD} and 9h",
     )
-    if len(places) > 1:
-        raise UserError(f"{corpus}: parts of the subset in {places[0]} and in {places[1]}; give the one that has all")
-    where = places[0] if places else corpus
-    if missing := [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (where / name).is_dir()]:
-        raise UserError(
-            f"{corpus}: no fine-tuning subset of Libri-Light; looked for directories {FIRST_FOLD} and 9h, in it or in "
-            f"up to {FOLDERS_ABOVE} folders; {where} lacks {', '.join(missing)}; unpack {ARCHIVE} there (stage 0 does)"
-        )
-    return where.resolve()
+    if missing := [name for name in (FIRST_FOLD, *NUMBER_OF_UTTERANCES) if not (place / name).is_dir()]:
+        raise UserError(f"{place}: lacks {', '.join(missing)}; unpack {ARCHIVE} there (stage 0 does)")
+    return place.resolve()
 
 
 def find_parts(root: Path, log: Log) -> dict[Path, list[Path]]:
@@ -115,16 +108,15 @@ def prepare(arguments: argparse.Namespace) -> None:
     tests = libri.chosen_tests(arguments.test_sets, libri.TEST_SETS)
     root, librispeech = find_root(arguments.finetuning), libri.find_root(arguments.corpus, tests)
     names = [f"train_{arguments.hours}", "valid", *map(libri.directory_name, tests)]
-    found = Log()
-    places, test_files = find_parts(root, found), libri.find_sets(librispeech, tests, found)
+    log = Log(arguments.max_bad)
+    places, test_files = find_parts(root, log), libri.find_sets(librispeech, tests, log)
     files = [path for paths in (*places.values(), *test_files.values()) for path in paths]
     inputs = {"sets": names, "corpora": stamp(files), "max_bad": arguments.max_bad}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         return make_sets(root, librispeech, places, test_files, arguments, log)
 
-    prepare_sets(arguments.out, inputs, names, make, libri.RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, names, make, libri.RATE_HZ, log)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """Speech in LibriSpeech's layout: ``<set>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac``.
 
-Each chapter has its transcripts beside, ``<speaker>-<chapter>.trans.txt`` with lines ``utterance TEXT``; the sex of all
-speakers stands in SPEAKERS.TXT. So are LibriSpeech itself, Mini LibriSpeech and Libri-Light's fine-tuning subset.
-Copies converted to WAV have the same samples and are read as well. Nothing is decoded: of each FLAC file the header and
-its last sample are read, so that a truncated file is found.
+Each chapter has its transcripts in ``<speaker>-<chapter>.trans.txt``, in lines ``utterance TEXT``; SPEAKERS.TXT gives
+the sex of all speakers. This is the layout of LibriSpeech, Mini LibriSpeech and Libri-Light's fine-tuning subset.
+Copies converted to WAV have the same samples and are read as well. Files are not decoded: only the header and the last
+sample of each FLAC file are read, which finds truncated files.
 """
 
 import re
@@ -13,11 +13,10 @@ from pathlib import Path
 
 from speechlvm.data.audio import audio_info, check_format
 from speechlvm.data.corpora.preparation import (
-    FOLDERS_ABOVE,
     LOSSY,
     child,
     corpus_files,
-    find_places,
+    find_corpus,
     lossy,
     read_all,
     shuffled,
@@ -71,35 +70,25 @@ class Chapter:
 
     @property
     def transcripts(self) -> Path:
-        """Where its texts are."""
+        """Path of its transcripts."""
         return self.directory / f"{self.prefix}.trans.txt"
 
 
 def find_root(corpus: Path, names: Iterable[str]) -> Path:
-    """The directory that holds the sets of these names: `corpus`, or the nearest below it.
+    """The directory that holds the sets of these names.
 
     Raises:
         UserError: saying what was looked for and where, or which sets are missing.
     """
     names = list(names)
-    if not corpus.is_dir():
-        raise UserError(f"{corpus}: no such directory; give LibriSpeech's, or the one above it, or run stage 0")
-    places = find_places(
-        corpus, lambda place: any((place / name).is_dir() for name in names), [name.upper() for name in names]
+    place = find_corpus(
+        corpus,
+        lambda place: any((place / name).is_dir() for name in names),
+        [name.upper() for name in names],
+        "corpus in LibriSpeech's layout",
+        f"directories {', '.join(names)}",
     )
-    if not places:
-        raise UserError(
-            f"{corpus}: no corpus in LibriSpeech's layout; looked for directories {', '.join(names)}, in it or in up "
-            f"to {FOLDERS_ABOVE} folders; give the directory that holds them"
-        )
-    if len(places) > 1:
-        raise UserError(
-            f"{corpus}: sets are in {places[0]} and in {places[1]}; expected all of {', '.join(names)} side by side; "
-            "move them into one directory"
-        )
-    [place] = places
-    missing = [name for name in names if not (place / name).is_dir()]
-    if missing:
+    if missing := [name for name in names if not (place / name).is_dir()]:
         archives = ", ".join(f"{name}.tar.gz" for name in missing)
         raise UserError(
             f"{place}: {', '.join(missing)} missing, {len(names) - len(missing)} of {len(names)} sets are there; "
@@ -109,7 +98,7 @@ def find_root(corpus: Path, names: Iterable[str]) -> Path:
 
 
 def directory_name(name: str) -> str:
-    """A set of the corpus, as its data directory is called."""
+    """Name of the data directory of one of the corpus's sets."""
     return name.replace("-", "_")
 
 

@@ -1,10 +1,10 @@
 """Makes the data directories of LibriSpeech or of Mini LibriSpeech.
 
-What is wrong with a file stops the preparation, after all files have been looked at; nothing is written then. What is
-merely missing is a warning.
+Errors in files stop the preparation after all files have been checked, and nothing is written; missing files are
+warnings.
 
 The development sets are test sets here, so validation holds out speakers of the training set: those in
-valid_speakers.txt, or, of Mini LibriSpeech, a woman and a man drawn as they were.
+valid_speakers.txt, or, for Mini LibriSpeech, a woman and a man drawn in the same way.
 """
 
 import argparse
@@ -75,8 +75,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     train, valid, known = SUBSETS[arguments.subset]
     names = [train, *chosen_tests(arguments.test_sets, known)]
     root = find_root(arguments.corpus, names)
-    found = Log()
-    files = find_sets(root, names, found)
+    log = Log(arguments.max_bad)
+    files = find_sets(root, names, log)
     inputs = {
         "sets": [valid, *names],
         "corpus": stamp(path for paths in files.values() for path in paths),
@@ -84,12 +84,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "max_bad": arguments.max_bad,
     }
     directories = [directory_name(name) for name in (valid, *names)]
-
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
-        return make_sets(root, files, arguments, log)
-
-    prepare_sets(arguments.out, inputs, directories, make, RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, directories, lambda: make_sets(root, files, arguments, log), RATE_HZ, log)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,12 +1,11 @@
 """Makes the data directories train, valid and test from a corpus in TIMIT's layout.
 
 Copies in the wild differ: names in capitals or not, audio as NIST SPHERE, RIFF or FLAC, ``SA1.WAV`` or ``SA1.WAV.wav``
-or ``SA1.flac`` or several of them, the disc's root or a directory some way above it. All are read. What is wrong with a
-file stops the preparation, after all files have been looked at; nothing is written then. What is merely missing is a
-warning.
+or ``SA1.flac`` or several of them, the disc's root or a directory some way above it. All are read. Errors in files stop
+the preparation after all files have been checked, and nothing is written; missing files are warnings.
 
-TRAIN and TEST are kept as the corpus has them. The validation set is drawn from TRAIN: single utterances (so that its
-speakers are in the training set too, as in the published experiments), or whole speakers.
+TRAIN and TEST are the corpus's own. The validation set is drawn from TRAIN: single utterances (so that its speakers are
+in the training set too, as in the published experiments), or whole speakers.
 """
 
 import argparse
@@ -22,12 +21,12 @@ import numpy as np
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.audio import audio_info, log_oddities, read_audio
 from speechlvm.data.corpora.preparation import (
-    FOLDERS_ABOVE,
     LOSSY,
+    MISALIGNED,
     add_max_bad,
     child,
     corpus_files,
-    find_places,
+    find_corpus,
     lossy,
     misaligned_frames,
     prepare_sets,
@@ -74,26 +73,17 @@ class Utterance:
 
 
 def find_root(corpus: Path) -> Path:
-    """The directory with TRAIN and TEST: `corpus`, or the nearest below it.
+    """The directory with TRAIN and TEST.
 
     Raises:
         UserError: saying what was looked for and where.
     """
-    if not corpus.is_dir():
-        raise UserError(f"{corpus}: no such directory; give the directory of the corpus, which holds TRAIN and TEST")
 
     def holds_both(place: Path) -> bool:
         return all(path is not None and path.is_dir() for path in (child(place, "TRAIN"), child(place, "TEST")))
 
-    places = find_places(corpus, holds_both, ("TRAIN", "TEST"))
-    if len(places) > 1:
-        raise UserError(f"{corpus}: copies of the corpus in {places[0]} and in {places[1]}; give one of them")
-    if not places:
-        raise UserError(
-            f"{corpus}: no corpus in TIMIT's layout; looked for directories TRAIN and TEST (in any case), side by side "
-            f"in it or in up to {FOLDERS_ABOVE} folders; give the directory that holds both"
-        )
-    return places[0]
+    looked_for = "directories TRAIN and TEST (in any case), side by side"
+    return find_corpus(corpus, holds_both, ("TRAIN", "TEST"), "corpus in TIMIT's layout", looked_for)
 
 
 def find_utterances(root: Path, files: Iterable[Path], log: Log) -> list[Utterance]:
@@ -151,11 +141,7 @@ def read_utterance(utterance: Utterance, phones: Collection[str]) -> Log:
         return log
     utterance.num_samples = len(samples)
     if misaligned_frames(samples):
-        log.tolerate(
-            "audio files hold full-scale noise where bytes were lost (as by a transfer in text mode); likelihoods of "
-            "these stretches mean nothing, get an intact copy",
-            utterance.name,
-        )
+        log.tolerate(MISALIGNED, utterance.name)
     for ending in ("PHN", "WRD", "TXT"):
         if ending not in utterance.files:
             log.tolerate(f"utterances have no .{ending} file", utterance.name)
@@ -186,7 +172,7 @@ def read_segments(utterance: Utterance, ending: str, log: Log, phones: Collectio
     """
     path, count = utterance.files[ending], utterance.num_samples
     segments: list[Interval] = []
-    previous_end, past_end = 0, False  # None: the line above says nothing
+    previous_end, past_end = 0, False  # None: the line above is invalid
     for number, line in enumerate(read_lines(path), 1):
         parts = line.split()
         if not parts:
@@ -314,18 +300,17 @@ def prepare(arguments: argparse.Namespace) -> None:
     """Reads the corpus, checks it, divides it and writes the data directories."""
     root = find_root(arguments.corpus)
     options = {name: value for name, value in sorted(vars(arguments).items()) if name not in ("debug", "out", "corpus")}
-    found = Log()
-    files = corpus_files(found, child(root, "TRAIN"), child(root, "TEST"))
+    log = Log(arguments.max_bad)
+    files = corpus_files(log, child(root, "TRAIN"), child(root, "TEST"))
     table = table_of_speakers(root)
     inputs = {"options": options, "corpus": stamp([*files, *filter(None, [table])])}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
+    def make() -> dict[str, DataDirectory]:
         sets = make_sets(root, files, arguments, log)
         read_speakers(table, list(sets.values()), log)
         return sets
 
-    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
+    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, log)
 
 
 def make_sets(root: Path, files: list[Path], arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:

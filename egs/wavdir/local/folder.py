@@ -10,7 +10,7 @@ from typing import Literal
 
 from speechlvm.data.audio import MOST_FRAMES, UnknownLength, audio_blocks, audio_info, describe, log_oddities
 from speechlvm.data.corpora.convert import check_container, convert_audio, decoding
-from speechlvm.data.corpora.preparation import misaligned_frames, read_all
+from speechlvm.data.corpora.preparation import MISALIGNED, misaligned_frames, read_all
 from speechlvm.data.headers import open_regular
 from speechlvm.data.log import Log, examples, shown
 from speechlvm.utils.errors import UserError
@@ -223,11 +223,7 @@ def read_samples(file: File, rate_hz: int, options: Options, folder: Path) -> Lo
                 noisy += misaligned_frames(samples)
             file.audio, file.digest = file.path, digest.hexdigest()
             if noisy:
-                log.tolerate(
-                    "files hold full-scale noise where bytes were lost (as by a transfer in text mode); likelihoods of "
-                    "these stretches mean nothing, get an intact copy",
-                    shown(file.path),
-                )
+                log.tolerate(MISALIGNED, shown(file.path))
     except UserError as error:
         log.reject(file.path, error)
     return log

@@ -1,13 +1,12 @@
 """Makes the data directories train, valid and test from any folder of audio files.
 
-Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used where they lie. Others are converted
-once, under <out>/audio, and changed in no way that an option does not ask for. What cannot be read stops the
-preparation, after all files have been looked at (--max_bad leaves so many out); nothing is written then but
-conversions. Of files with the same samples only one is kept, so that nothing that a model is tested on can be in its
-training set under another name.
+Files that are 16-bit and mono already (RIFF WAVE, NIST SPHERE, FLAC) are used in place. Others are converted once, to
+<out>/audio, and only as options request. Unreadable files stop the preparation after all have been checked (--max_bad
+leaves out some); nothing but conversions is written. Of files with the same samples only one is kept, so that no test
+file is in the training set under another name.
 
 Utterance ids are the files' paths below the folder, with '-' for '/' and '_' for what is not in [A-Za-z0-9_.-]; they
-begin with the speaker where there is one. Ids that would be the same are told apart by a hash of the path.
+begin with the speaker if there is one. Ids that would be equal get a hash of the path.
 """
 
 import argparse
@@ -21,12 +20,12 @@ from pathlib import Path
 
 from folder import JOBS, File, Options, counted, find_files, read_headers, read_samples, short_hash, without_copies
 
-from speechlvm.bin.cli import make_parser, run_main
-from speechlvm.data.corpora.preparation import add_max_bad, prepare_sets, read_all, shuffled, stamp
-from speechlvm.data.kaldi.directory import DataDirectory, load_data_dir
+from speechlvm.bin.cli import make_parser, positive, run_main
+from speechlvm.data.corpora.preparation import add_max_bad, is_prepared, prepare_sets, read_all, shuffled, stamp
+from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.log import Log, shown
 from speechlvm.utils.errors import ConfigError, UserError
-from speechlvm.utils.files import is_done, mark_undone, remove_leftovers
+from speechlvm.utils.files import mark_undone, remove_leftovers
 
 SETS = ("train", "valid", "test")
 LONGEST_ID, LONGEST_SPEAKER = 120, 40
@@ -134,12 +133,9 @@ def divide(utt2spk: dict[str, str], names: dict[str, str], arguments: argparse.N
     return sets
 
 
-def options_of(arguments: argparse.Namespace) -> Options:
-    """What may be done to recordings."""
-    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
-
-
-def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, log: Log) -> dict[str, DataDirectory]:
+def make_sets(
+    files: list[File], rate_hz: int, options: Options, arguments: argparse.Namespace, log: Log
+) -> dict[str, DataDirectory]:
     """The sets, converted where needed, read and checked.
 
     Raises:
@@ -147,7 +143,6 @@ def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, lo
     """
     folder = arguments.out.absolute() / "audio"
     remove_leftovers(folder)
-    options = options_of(arguments)
     files = read_all(lambda file: read_samples(file, rate_hz, options, folder), files, JOBS, log)
     if log.failed:
         log.report()
@@ -175,7 +170,7 @@ def make_sets(files: list[File], rate_hz: int, arguments: argparse.Namespace, lo
 
 
 def remove_stale(folder: Path, used: set[Path]) -> None:
-    """Removes conversions that an earlier preparation left, of files that are gone or are used where they are now."""
+    """Removes earlier conversions of files that are gone or no longer need it."""
     for path in folder.glob("*.wav") if folder.is_dir() else ():
         if path not in used:
             path.unlink()
@@ -187,30 +182,21 @@ def prepare(arguments: argparse.Namespace) -> None:
     log = Log(arguments.max_bad)
     found = find_files(arguments.wav_dir, [arguments.out, *arguments.apart], log)
     names = ("speakers", "split", "valid_size", "test_size", "max_bad")
-    options = options_of(arguments)
+    options = Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
     inputs = {
         "options": {**asdict(options), **{name: getattr(arguments, name) for name in names}},
         "files": stamp(found),
     }
     files = [File(path, shown(str(path.relative_to(arguments.wav_dir)).replace("\\", r"\\"))) for path in found]
     rate_hz = None
-    done = is_done(arguments.out, inputs) and all(path.exists() for path in audio_of(arguments.out))
-    if log.failed or not done:
+    if log.failed or not is_prepared(arguments.out, inputs, SETS):
         mark_undone(arguments.out)
         files, rate_hz = read_headers(files, options, log)
 
-    def make(own: Log) -> dict[str, DataDirectory]:
-        own.add(log)
-        return make_sets(files, rate_hz, arguments, own)
+    def make() -> dict[str, DataDirectory]:
+        return make_sets(files, rate_hz, options, arguments, log)
 
-    prepare_sets(arguments.out, inputs, SETS, make, rate_hz, arguments.max_bad)
-
-
-def audio_of(out: Path) -> list[Path]:
-    """What has been prepared; a path that is not there where a set is missing."""
-    if not all((out / name / "utt2spk").exists() for name in SETS):
-        return [out / name / "utt2spk" for name in SETS]
-    return [path for name in SETS for path in load_data_dir(out / name).wav.values()]
+    prepare_sets(arguments.out, inputs, SETS, make, rate_hz, log)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -219,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--wav_dir", type=Path, required=True, help="directory of audio files, searched recursively")
     parser.add_argument("--out", type=Path, required=True, help="output directory of train/, valid/, test/ and audio/")
     parser.add_argument("--apart", type=Path, nargs="*", default=[], help="subdirectories to skip")
-    parser.add_argument("--rate_hz", type=positive, help="resample to this rate; default: the files' own")
+    parser.add_argument("--rate_hz", type=positive(int), help="resample to this rate; default: the files' own")
     parser.add_argument("--channel", type=channel, help="channel of multi-channel files: mix, or an index from 0")
     parser.add_argument("--bits", type=int, choices=(16,), help="round samples of other formats to 16-bit integers")
     for name, meaning in FLAGS.items():
@@ -242,13 +228,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--split speaker: say who speaks, by --speakers folder or --speakers prefix")
     prepare(arguments)
     return 0
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or not 0 < int(text) < 1 << 31:
-        raise argparse.ArgumentTypeError(f"'{text}': expected an integer in Hz")
-    return int(text)
 
 
 def channel(text: str) -> int | str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from speechlvm.data.kaldi.directory import DataDirectory, write_data_dir
 from speechlvm.data.log import Log, shown
+from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import (
     atomic_write,
     files_below,
@@ -31,6 +32,10 @@ LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
 PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
 ALIGNMENT_BLOCK = 400
 NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
+MISALIGNED = (
+    "audio files hold full-scale noise where bytes were lost (as by a transfer in text mode); likelihoods of these "
+    "stretches mean nothing, get an intact copy"
+)
 Item = TypeVar("Item")
 
 
@@ -53,19 +58,41 @@ def child(directory: Path, name: str) -> Path | None:
     return matches[0] if matches else None
 
 
-def find_places(given: Path, is_it: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
-    """Finds a corpus: `given` or else the nearest directories below it; if `given` is a part of one, its parent.
+def find_corpus(given: Path, holds: Callable[[Path], bool], parts: Iterable[str], what: str, looked_for: str) -> Path:
+    """The directory of a corpus: `given` or else the nearest below it; the one above if `given` is a part of it.
 
     Args:
         given: where to look.
-        is_it: whether a directory is the corpus.
-        parts: names, in upper case, of directories in it that may be given instead.
+        holds: whether a directory is the one.
+        parts: names in capitals of directories in it, one of which may have been given in its place.
+        what: the corpus, for messages.
+        looked_for: what must be in the directory, for messages.
+
+    Raises:
+        UserError: no such directory, or the corpus is not there, or several times.
     """
-    if given.name.upper() in parts and is_it(given.parent):
+    if not given.is_dir():
+        raise UserError(
+            f"{given}: no such directory; give that of the corpus, or one above it (stage 0 says how to get it)"
+        )
+    places = _places(given, holds, parts)
+    if not places:
+        raise UserError(
+            f"{given}: no {what}; looked for {looked_for}, in it or in up to {FOLDERS_ABOVE} folders; give the "
+            "directory that holds them"
+        )
+    if len(places) > 1:
+        raise UserError(f"{given}: more than one {what}: {places[0]} and {places[1]}; give one of them")
+    return places[0]
+
+
+def _places(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
+    """All nearest directories that hold a corpus."""
+    if given.name.upper() in parts and holds(given.parent):
         return [given.parent]
     level, seen = [given], set()
     for _ in range(FOLDERS_ABOVE):
-        if found := [place for place in level if is_it(place)]:
+        if found := [place for place in level if holds(place)]:
             return found
         # stage 0 unpacks to "archives"; after an interruption its contents are incomplete
         below = [path for place in level for path in sorted(place.iterdir()) if path.name != "archives"]
@@ -179,21 +206,28 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     return line if data is train else f"{line}, {shared} of them also in train"
 
 
-def _exists(directory: Path) -> bool:
-    """Whether a data directory exists, with the archives that it names."""
-    feats = directory / "feats.scp"
-    lines = feats.read_text(encoding="utf-8").splitlines() if feats.exists() else []
-    archives = {line.partition(" ")[2].rpartition(":")[0] for line in lines}
-    return (directory / "utt2spk").exists() and all(Path(archive).exists() for archive in archives)
+def is_prepared(out: Path, inputs: dict[str, Any], names: Iterable[str]) -> bool:
+    """Whether `prepare_sets` has made these sets from these inputs, and all that they name is still there."""
+    return is_done(out, inputs) and all(_is_there(out / name) for name in names)
+
+
+def _is_there(directory: Path) -> bool:
+    """Whether a data directory is there, and the audio files or archives that it names."""
+    audio, feats = (
+        path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for path in (directory / "wav.scp", directory / "feats.scp")
+    )
+    named = {line.partition(" ")[2] for line in audio} | {line.partition(" ")[2].rpartition(":")[0] for line in feats}
+    return (directory / "utt2spk").exists() and all(Path(path).exists() for path in named)
 
 
 def prepare_sets(
     out: Path,
     inputs: dict[str, Any],
     names: Iterable[str],
-    make: Callable[[Log], dict[str, DataDirectory]],
+    make: Callable[[], dict[str, DataDirectory]],
     rate_hz: float | None,
-    max_bad: int = 0,
+    log: Log,
 ) -> None:
     """Makes the data directories of a corpus, unless they are complete; all of them, or none if there are errors.
 
@@ -203,20 +237,20 @@ def prepare_sets(
         names: of the sets.
         make: reads and checks the corpus and divides it; the first set is the training set.
         rate_hz: frames per second, or None; for the description only.
-        max_bad: number of audio files that may be rejected; they and the reasons are written to <out>/rejected.tsv,
-            and counts of them and of all warnings to <out>/<set>/preparation.json.
+        log: what was found so far; `make` adds to it. Rejected files and the reasons are written to
+            <out>/rejected.tsv, and how many there were, with all else that was tolerated, to
+            <out>/<set>/preparation.json.
 
     Raises:
         UserError: there are errors (each is printed), too many rejected files, a set is empty, or another preparation
             is running in `out`.
     """
-    if is_done(out, inputs) and all(_exists(out / name) for name in names):
+    if not log.failed and is_prepared(out, inputs, names):
         print(f"{out}: complete")
         return
     with locked(out):
         mark_undone(out)
-        log = Log(max_bad)
-        sets = make(log)
+        sets = make()
         for name, data in sets.items():
             if not data.utt2spk and not log.failed:
                 log.error(f"{name}: no utterances are left for this set; give more data, or another split")

@@ -91,16 +91,13 @@ def read_all_of(paths: dict[str, Path], log: Log) -> Iterator[tuple[str, np.ndar
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Makes the sets, unless that is done."""
-    found = Log()
+    log = Log(arguments.max_bad)
     # all that is read, and only that: the sets are made anew when any of it changes
-    files = {use: corpus_files(found, arguments.corpus / use) for use in SETS}
+    files = {use: corpus_files(log, arguments.corpus / use) for use in SETS}
     inputs = {"corpus": stamp(path for paths in files.values() for path in paths), "max_bad": arguments.max_bad}
 
-    def make(log: Log) -> dict[str, DataDirectory]:
-        log.add(found)
-        return make_sets(arguments.corpus, files, arguments.out, log)
-
-    prepare_sets(arguments.out, inputs, SETS, make, RATE_HZ, arguments.max_bad)
+    out = arguments.out
+    prepare_sets(out, inputs, SETS, lambda: make_sets(arguments.corpus, files, out, log), RATE_HZ, log)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from speechlvm.data.corpora.preparation import corpus_files, misaligned_frames, stamp
+from speechlvm.data.corpora.preparation import corpus_files, find_corpus, misaligned_frames, stamp
 from speechlvm.data.log import Log
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import files_below
@@ -62,3 +62,28 @@ def test_lost_bytes_are_seen():
     damaged = np.frombuffer(data[:9999] + data[10000:] + b"\0", "<i2")
     assert 10000 <= misaligned_frames(damaged) <= 11200
     assert misaligned_frames(speech[:10]) == 0
+
+
+def test_a_corpus_is_found_where_copies_lie(tmp_path):
+    def find(given):
+        return find_corpus(
+            given, lambda place: (place / "TRAIN").is_dir(), ("TRAIN", "TEST"), "corpus", "a folder TRAIN"
+        )
+
+    root = tmp_path / "in/timit/data/lisa/data/timit/raw/TIMIT"
+    for name in ("TRAIN", "TEST"):
+        (root / name).mkdir(parents=True)
+    (tmp_path / "in/archives/x/TRAIN").mkdir(parents=True)  # what an interrupted download left
+    (tmp_path / "link").symlink_to(root)
+    (root / "up").symlink_to(tmp_path / "in")
+    assert [find(place) for place in (root, root / "TEST", tmp_path / "in", root.parents[3])] == [root] * 4
+    assert find(tmp_path / "link") == tmp_path / "link"
+    with pytest.raises(UserError, match="none: no such directory; give that of the corpus, or one above it"):
+        find(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no corpus; looked for a folder TRAIN, in it or in up to 8 folders"):
+        find(tmp_path / "empty")
+    for name in ("b", "c"):
+        (tmp_path / "in" / name / "TRAIN").mkdir(parents=True)
+    with pytest.raises(UserError, match="more than one corpus: .*/in/b and .*/in/c; give one of them"):
+        find(tmp_path / "in")

@@ -212,7 +212,10 @@ def _write(path: Path, text: str, subject: int) -> None:
 
 
 def recipe_arguments(root: Path) -> list[str]:
-    """Arguments of the recipe's run.sh for this imitation."""
-    models = "lstm_s1_d512_l1 cwvae_s4_z96_l1"
-    training = "--limits.steps 3 --data.batch_frames 480 --validation.every_steps 3"
-    return ["--data_root", str(make(root)), "--models", models, "--train_args", training, "--sample_seconds", "1"]
+    """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
+    training = (
+        "--limits.steps 3 --data.batch_frames 480 --validation.every_steps 3 --model_conf.latent 4 "
+        "--model_conf.hidden 16 --model_conf.state 16"
+    )
+    options = ["--models", "srnn_s1_z64", "--train_args", training, "--nj", "1", "--sample_seconds", "1"]
+    return ["--data_root", str(make(root, subjects=4, frames=400)), *options]

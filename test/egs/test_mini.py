@@ -1,7 +1,6 @@
 """The embedded corpus: equal bytes on every run, TIMIT's layout, times that fit, speakers and texts apart."""
 
 import hashlib
-import importlib.util
 import os
 import re
 import signal
@@ -12,22 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import call, load
 
 from speechlvm.data.audio import audio_info, read_audio
 from speechlvm.data.corpora.preparation import misaligned_frames
 from speechlvm.data.kaldi.phones import CODES
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "egs/mini/local/synthesise.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "egs/mini/local/synthesise.py"
 pytest.importorskip("espeakng_loader", reason="needs the synthesiser: pip install espeakng-loader")
 PEOPLE = "FEJL0 MLRC0"  # the first has breath noise, which is random in the library
 
+synthesise = load(PROGRAM)
+
 
 def run(out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, PROGRAM, "--out", out, *arguments], capture_output=True, text=True, env=environment
-    )
+    """In a process of its own: its children inherit what this one has loaded."""
+    return subprocess.run([sys.executable, PROGRAM, "--out", out, *arguments], capture_output=True, text=True)
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -41,15 +40,6 @@ def hashes(root: Path) -> dict[str, str]:
 def segments(path: Path) -> list[tuple[int, int, str]]:
     rows = [line.split() for line in path.read_text().splitlines()]
     return [(int(start), int(end), label) for start, end, label in rows]
-
-
-@pytest.fixture(scope="module")
-def synthesise():
-    specification = importlib.util.spec_from_file_location("synthesise", PROGRAM)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["synthesise"] = module
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +67,28 @@ def test_data_of_the_library_may_lie_deep(tmp_path):
         "espeak.locate = lambda: (library, deep)\n"
         "print(espeak.Synthesiser('en', 'f1', 150, 50, 50).speak('One two.').words)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, PROGRAM.parent, tmp_path]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert "'one'" in result.stdout and "'two'" in result.stdout, result.stderr
 
 
-def test_complete_corpus_is_left_alone(corpus):
+def test_a_complete_corpus_and_what_is_none_are_left_alone(corpus, tmp_path):
     before = (corpus / "DOC/SPKRINFO.TXT").stat().st_mtime_ns
-    result = run(corpus, "--speakers", PEOPLE)
+    result = call(synthesise.main, "--out", corpus, "--speakers", PEOPLE)
     assert result.returncode == 0 and "complete, nothing to do" in result.stdout
     assert (corpus / "DOC/SPKRINFO.TXT").stat().st_mtime_ns == before
+    (tmp_path / "mine").write_text("precious")
+    result = call(synthesise.main, "--out", tmp_path, "--speakers", PEOPLE)
+    assert result.returncode == 1 and "was not made by this program" in result.stderr
+    assert (tmp_path / "mine").read_text() == "precious"
+    for arguments in (["--speakers", "XXXX0"], ["--nj", "0"]):
+        assert call(synthesise.main, "--out", tmp_path / "corpus", *arguments).returncode == 2
 
 
 def test_interrupted_it_leaves_nothing_under_its_name_and_finishes_later(corpus, tmp_path):
     out = tmp_path / "corpus"
     command = [sys.executable, PROGRAM, "--out", out, "--speakers", f"MDRE0 MGHT0 {PEOPLE}", "--nj", "1"]
-    process = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".corpus.partial/*/*/*/*.TXT")) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -105,19 +98,6 @@ def test_interrupted_it_leaves_nothing_under_its_name_and_finishes_later(corpus,
     assert run(out, "--speakers", PEOPLE).returncode == 0
     assert hashes(out) == hashes(corpus)
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
-
-
-def test_a_foreign_directory_is_not_touched(tmp_path):
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus/mine").write_text("precious")
-    result = run(tmp_path / "corpus", "--speakers", PEOPLE)
-    assert result.returncode == 1 and "was not made by this program" in result.stderr
-    assert (tmp_path / "corpus/mine").read_text() == "precious"
-
-
-@pytest.mark.parametrize("arguments", [["--speakers", "XXXX0"], ["--nj", "0"], ["--nope"]])
-def test_wrong_usage(tmp_path, arguments):
-    assert run(tmp_path / "corpus", *arguments).returncode == 2
 
 
 def test_times_fit_the_audio(corpus):
@@ -161,7 +141,7 @@ def test_levels_are_those_of_recordings(corpus):
         assert misaligned_frames(samples.astype(np.int16)) == 0
 
 
-def test_speakers_and_sentences_are_divided(synthesise):
+def test_speakers_and_sentences_are_divided():
     people, texts = synthesise.speakers(), synthesise.read_sentences()
     assert len(people) == len({person.name for person in people}) == 28
     assert len({(person.region, person.variant) for person in people}) == 28
@@ -191,11 +171,5 @@ def test_table_of_speakers_is_in_the_columns_of_timit(corpus):
 
 
 def test_labels_are_phones_that_the_preparation_takes():
-    specification = importlib.util.spec_from_file_location("synthesise", PROGRAM)
-    program = importlib.util.module_from_spec(specification)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROGRAM.parent))
-        patch.setitem(sys.modules, "synthesise", program)
-        specification.loader.exec_module(program)
     further = re.search(r'--further_phones "([^"]*)"', (PROGRAM.parent / "data.sh").read_text())[1].split()
-    assert set(program.LABELS.values()) - set(CODES) == set(further)
+    assert set(synthesise.LABELS.values()) - set(CODES) == set(further)
