@@ -113,7 +113,7 @@ class Observation(ABC):
         """The observation of a training set.
 
         Raises:
-            ConfigError: a coding of audio for what is not audio.
+            ConfigError: an audio coding for data that is not audio.
             UserError: the set is empty or constant.
         """
         if isinstance(dump, PCMDump):
@@ -145,7 +145,7 @@ class Observation(ABC):
         """Check that a dump holds what this is an observation of.
 
         Raises:
-            UserError: it holds audio in place of vectors, other channels, or frames at another rate.
+            UserError: it has audio instead of vectors or vice versa, other channels, or another rate.
         """
         found = "audio" if isinstance(dump, PCMDump) else _listed(dump.channels)
         if found != self.contents:

@@ -64,7 +64,7 @@ class Distribution(nn.Module, ABC):
 def unit_of_mean(scales: Tensor) -> Tensor:
     """Units of means, elementwise, from the scales (or deviations) of their components.
 
-    They are 1, as those of the data, but for narrow components, which one step would throw off what they stand for. Ten
-    scales leave initial weights of a tenth free to move them by a few tenths of a scale: 0.02 nats.
+    They are 1, as those of the data, except for narrow components, which a single step would move off their data. With
+    ten scales, initial weights of a tenth move them by a few tenths of a scale: 0.02 nats.
     """
     return (10 * scales).clamp(max=1.0)

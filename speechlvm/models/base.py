@@ -37,7 +37,7 @@ class Model(nn.Module, ABC):
         head: the output layer, to the parameters of one or several frames.
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
         latent_sizes: level name -> D_l.
-        hidden_sizes, hidden_chosen: name -> D of what `hidden_states` can give; what is given unless others are named.
+        hidden_sizes, hidden_chosen: name -> D of the states that `hidden_states` can return; its default choice.
     """
 
     reference: str
@@ -58,13 +58,13 @@ class Model(nn.Module, ABC):
         """State before the first frame."""
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
-        """What looks ahead, over whole utterances: inputs (B, T, C), zero beyond lengths (B,). Default: none."""
+        """Features that look ahead, of whole utterances (B, T, C), zero beyond lengths (B,). Default: none."""
         return {}
 
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
         """`encode` of long utterances, chunk by chunk, in memory that does not grow with their length.
 
-        This one is for what sees at most `halo` frames beside its own; recurrent encoders have their own.
+        This implementation is for encoders that see at most `halo` frames on each side; recurrent ones override it.
 
         Args:
             read: (start, stop) -> inputs (B, stop - start, C); called more than once for a frame.
@@ -171,7 +171,7 @@ class Model(nn.Module, ABC):
         """The state to continue from.
 
         Raises:
-            ValueError: it lies within a step; only the last chunk may end there.
+            ValueError: the state is within a step; only the last chunk may end there.
         """
         seen = self.frames_seen(state, batch)
         if seen % self.hop:
@@ -228,7 +228,7 @@ class Inference:
 
 
 class LatentModel(Model):
-    """A model with latent variables; what is reported is the one-sample evidence lower bound."""
+    """A model with latent variables, scored by the one-sample evidence lower bound."""
 
     bound = "elbo"
 
@@ -243,7 +243,7 @@ class LatentModel(Model):
         state: State | None = None,
         decode: bool = True,
     ) -> Inference:
-        """Draw latents from the posterior, as fast as can be; arguments as in `forward`.
+        """Draw latents from the posterior; arguments as in `forward`.
 
         Without `decode` there are no parameters of frames, and the state serves calls without it only.
         """

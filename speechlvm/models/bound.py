@@ -54,7 +54,7 @@ class Bound:
 
     Attributes:
         log_likelihood: (B, T), hop 1: log p(x_t | ...) of every frame.
-        kl: level name -> (B, T_l, D_l): analytic KL(q || p) per latent dimension. A partial last step pays in full.
+        kl: level name -> (B, T_l, D_l): analytic KL(q || p) per latent dimension. A partial last step counts in full.
         log_ratio: level name -> (B, T_l): sampled log q(z) - log p(z), for importance-weighted bounds.
         auxiliary: name -> (B, T_a): costs for training only.
     """

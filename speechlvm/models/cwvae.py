@@ -184,7 +184,7 @@ class Level(nn.Module):
         return chain.linear("raw prior", (self.prior_output, p))
 
     def _raw_posterior(self, chain: Chain, h: Value | Tensor, hidden: Tensor, direct: Tensor) -> Value | Tensor:
-        """Its own part only if it is to be multiplied with the prior."""
+        """Without the prior's factor for precision-weighted posteriors."""
         v = chain.linear("v", (self.posterior_state, h), hidden, active=True)
         terms = [(self.posterior_output, v), direct]
         if self.kind == "residual":
@@ -193,7 +193,7 @@ class Level(nn.Module):
         return chain.linear("raw", *terms)
 
     def _terms(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """What the posterior's hidden layer and its output owe to the evidence."""
+        """Inputs of the posterior's hidden layer and of its output from the evidence."""
         return self.posterior_evidence(evidence), self.posterior_direct(evidence)
 
     def _project(self, context: Tensor | None, like: Tensor) -> Tensor:
@@ -343,7 +343,7 @@ class CWVAE(LatentModel):
     def _generate(
         self, draws: Draws, start: int, frames: int, l: int, context: Tensor | None, z: Tensor, h: Tensor
     ) -> Trajectory:
-        """A level's part from frame `start` on: drawn from the prior, but for the rows that are given."""
+        """A level's latents from frame `start` on: drawn from the prior, except in rows that are given."""
         level, name = self.levels[l - 1], f"z{l}"
         chain = level.generate(context, draws.normal(name, start, frames), z, h)
         kept = draws.fill(name, start // self.latent_hops[name], chain.z)

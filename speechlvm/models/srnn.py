@@ -141,7 +141,7 @@ class SRNN(LatentModel):
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
         """See `Model.encode_chunks`: d_t once forwards, a_t once backwards, then both again for each chunk.
 
-        Between these, only what the recurrences hand over from chunk to chunk is kept.
+        In between only the recurrent states between chunks are kept.
         """
         if self.config.posterior == "filtering":
             yield from super().encode_chunks(read, frames, chunk)
@@ -152,7 +152,7 @@ class SRNN(LatentModel):
             return stack_frames(read(*span), self.stack).transpose(0, 1)
 
         state = self.initial_state(len(read(0, 1)))
-        # all in one piece: small tensors that stay, between large ones that go, would leave gaps nobody can use
+        # in one tensor: many small ones would fragment the memory
         before = {name: state[name].new_empty(len(spans), *state[name].shape) for name in ("d", "stack")}
         behind = before["d"].new_zeros(before["d"].shape)
 
@@ -180,7 +180,7 @@ class SRNN(LatentModel):
             stacks: of a chunk.
             state: before it.
             steps: (B,) after which each row ends; None: none does.
-            after: a of the step after the chunk (B, state); None: none is there, and a zero.
+            after: a of the step after the chunk (B, state); None: zero, the chunk is the last.
         """
         phi_x, d = self._states(stacks, state)
         steps = torch.full((stacks.shape[1],), len(stacks), device=stacks.device) if steps is None else steps

@@ -298,7 +298,7 @@ class STCN(LatentModel):
     def _run(
         self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool, decode: bool = True
     ) -> Inference:
-        """Go along the latents (steps, B, D_l) that `choose` makes of a level's name, its prior and its posterior."""
+        """Evaluate at latents (steps, B, D_l), which `choose` makes from a level's name, prior and posterior."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         steps = stack_frames(inputs, self.stack).transpose(0, 1)

@@ -109,7 +109,7 @@ class Latent(nn.Module):
     Args:
         channels: of the layer.
         size: D.
-        top: whether the layer is the last, whose d nobody would read but the skip connection.
+        top: whether the layer is the last, whose d only the skip connection uses.
     """
 
     def __init__(self, channels: int, size: int, top: bool) -> None:
@@ -127,7 +127,7 @@ class Latent(nn.Module):
         return _gaussian(self.prior_network, h)
 
     def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
-        """q(z_t | h_t, b_t); evidence: (B, T', channels), what the hidden layer gets of b_t."""
+        """q(z_t | h_t, b_t); evidence: (B, T', channels), the hidden layer's input from b_t."""
         return _gaussian(self.posterior_network, h, evidence.transpose(0, 1))
 
     def forward(self, h: Tensor, hidden: Tensor, z: Tensor, skip: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -144,7 +144,7 @@ def _gaussian(network: MLP, h: Tensor, evidence: Tensor | float = 0.0) -> Diagon
 
 
 class Mirror(nn.Module):
-    """The inference network: what each stochastic layer's posterior hears of the observations x_{>=t}.
+    """The inference network: what each stochastic layer's posterior receives from the observations x_{>=t}.
 
     It is a causal WaveNet that reads every utterance from its own end.
 
@@ -223,7 +223,7 @@ class StochasticWaveNet(LatentModel):
         self.head = OutputLayer(width, self.stack * distribution.parameter_size)
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: the first step is predicted from them and paid for."""
+        """Zeros, from which the first step is predicted; it is scored like any other."""
         zeros = self.skip_bias.new_zeros
         state = {f"layer{i}": zeros(batch, layer.dilation, layer.channels) for i, layer in enumerate(self.layers)}
         frames = torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device)

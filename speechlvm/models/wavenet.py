@@ -99,7 +99,7 @@ class WaveNet(Model):
         self.hidden_chosen = tuple(self.hidden_sizes)[config.layers_per_block - 1 :: config.layers_per_block]
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: the first step is predicted from them and paid for."""
+        """Zeros, from which the first step is predicted; it is scored like any other."""
         zeros = self.skip_bias.new_zeros
         state = {
             "frames": torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device),
@@ -224,7 +224,7 @@ class Stepper:
 
     @torch.no_grad()
     def push(self, inputs: Tensor) -> None:
-        """Go on to the step after the one whose inputs (B, s * C) these are; `parameters` was called before."""
+        """Advance by one step with its inputs (B, s * C); `parameters` must have been called before."""
         self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs], dim=1)
         self._step += 1
 

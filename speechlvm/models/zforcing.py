@@ -91,7 +91,7 @@ class LatentLSTM(nn.Module):
         self.cell = LSTMCell(config.embedding + config.hidden, config.state)
 
     def term(self, embedded: Tensor) -> Tensor:
-        """What the gates (..., 4 H) owe to e_t (..., E) and to biases."""
+        """The part of the gates (..., 4 H) that comes from e_t (..., E) and the biases."""
         of_e, of_g = self.cell.input.weight.split([embedded.shape[-1], self.generator.out_features], -1)
         return F.linear(embedded, of_e, self.cell.input.bias) + F.linear(self.generator.bias, of_g)
 
@@ -190,10 +190,10 @@ class ZForcing(LatentModel):
         return self._features(states, torch.zeros_like(states[:, 0]), mask)
 
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
-        """See `Model.encode_chunks`: once backwards, keeping what is handed over, then each chunk again."""
+        """See `Model.encode_chunks`: once backwards, keeping the states between chunks, then each chunk again."""
         spans = chunks(frames, chunk)
 
-        # h and c after each chunk, all in one piece: small tensors between large ones would leave gaps nobody can use
+        # h and c after each chunk, in one tensor: many small ones would fragment the memory
         behind = self.first_input.new_zeros(len(spans), 2, 1, len(read(0, 1)), self.config.state)
 
         def backwards(number: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:

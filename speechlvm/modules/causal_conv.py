@@ -24,12 +24,12 @@ class GatedLayer(nn.Module):
     """One layer: dilated convolution of two taps, gated unit, residual and skip connection.
 
     Only the convolution has a bias. Those of the two 1x1 maps would add nothing: the residual stream enters nothing
-    but convolutions, and the skip sum needs one bias for all layers, which belongs to whoever owns the sum.
+    but convolutions, and the skip sum needs one bias for all layers, which belongs to the model.
 
     Args:
         channels: C of the residual stream, the gated unit and the skip sum.
         dilation: d, steps between the two taps.
-        residual: False for the last layer, whose residual output nobody would read.
+        residual: False for the last layer, whose residual output is not used.
     """
 
     def __init__(self, channels: int, dilation: int, residual: bool = True) -> None:

@@ -25,10 +25,10 @@ from speechlvm.modules.initialise import cosine_transform
 
 LARGEST_FACTOR = 8
 CONTEXT = 1
-"""Vectors that a convolution sees beside its own: one on each side in the encoder, one before it in the decoder."""
+"""Further vectors that a convolution sees: one on each side in the encoder, one before it in the decoder."""
 
 BRANCH_GAIN = 0.1
-"""Of the residual branches at the start, beside the usual initialisation."""
+"""Of the residual branches at the start, on top of the usual initialisation."""
 
 
 def factorise(stride: int) -> tuple[int, ...] | None:
@@ -81,7 +81,7 @@ class DownBlock(nn.Module):
         self.skip = nn.Identity() if stride == 1 and channels == width else nn.Linear(stacked, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, ceil(T / stride), width); zeros stand outside."""
+        """(B, T, C) -> (B, ceil(T / stride), width), padded with zeros."""
         x = stack_frames(x, self.stride)
         seen = neighbours(F.pad(x, (0, 0, self.context, self.context)), self.context, self.context)
         return self.skip(x) + self.down(self.activation(self.up(seen)))
@@ -133,7 +133,7 @@ class LadderEncoder(nn.Module):
             lengths: (B,) frames.
 
         Returns:
-            Per level (B, T_l, width). Whatever lies beyond an utterance counts as zero at every layer, so that
+            Per level (B, T_l, width). Everything beyond an utterance is zero at every layer, so that
             padding changes nothing.
         """
         batch, x, hop, features = len(inputs), inputs, 1, []

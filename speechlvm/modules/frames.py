@@ -35,7 +35,7 @@ def reverse_steps(values: Tensor, steps: Tensor) -> Tensor:
 
     Args:
         values: (S, B, N), time-major.
-        steps: (B,) int64 steps of each row; what lies beyond stays where it is.
+        steps: (B,) int64 steps of each row; the rest stays in place.
     """
     t = torch.arange(len(values), device=values.device)[:, None]
     return _Reverse.apply(values, torch.where(t < steps, steps - 1 - t, t))

@@ -26,9 +26,9 @@ def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tenso
 def start_carrying(mlp: MLP, rows: Tensor, first_input: int = 0) -> None:
     """Let an MLP start with some of its hidden units as linear functions of its input, next to random ones.
 
-    A random deep MLP is a poor code: whoever reads latents through it learns to do without them before they carry
-    anything. Here unit k and unit k + m of every layer are the positive and the negative part of one number, so their
-    difference is (nearly, as the activation is leaky) that number.
+    A random deep MLP is a poor code: a decoder behind it learns to ignore the latents before they carry any
+    information. Here unit k and unit k + m of every layer are the positive and the negative part of one number, so that
+    their difference is (nearly, as the activation is leaky) that number.
 
     Args:
         mlp: changed in place.
@@ -44,13 +44,13 @@ def start_carrying(mlp: MLP, rows: Tensor, first_input: int = 0) -> None:
 
 
 def both_signs(rows: Tensor) -> Tensor:
-    """(m, K) -> (2 m, K): what `start_carrying` hands on as positive and negative parts."""
+    """(m, K) -> (2 m, K): what `start_carrying` carries as positive and negative parts."""
     return torch.cat([rows, -rows])
 
 
 @torch.no_grad()
 def start_reading(output: nn.Linear, numbers: int, raw_std: float) -> None:
-    """Let a posterior's output layer start with the first means equal to the numbers that are handed on.
+    """Let a posterior's output layer start with its first means equal to the numbers carried.
 
     Args:
         output: to means and raw standard deviations.

@@ -6,8 +6,8 @@
     d = chain.gru("d", self.cell, (self.cell.input, phi_x, z))         # d_t = GRU([phi_x(x_t), z_t], d_{t-1})
     z, d = chain.run(z, d)                                             # (T, B, size) each
 
-A tensor (T, B, size) may stand wherever a value of the chain may: its part of a linear layer, and what depends on
-tensors alone, is computed for all steps at once.
+Tensors (T, B, size) and values of the chain can be mixed: what depends on tensors alone, down to their part of a linear
+layer, is computed for all steps at once.
 """
 
 from __future__ import annotations
