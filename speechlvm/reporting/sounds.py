@@ -31,7 +31,7 @@ class Sample(Record):
         temperature: that it was drawn at.
         weight: of the second of two utterances.
         utterances: that it was made from.
-        beside: the sample to compare it with.
+        reference: the sample to compare it with.
         log_likelihood_nats: of what was drawn.
         marks: frames at which something changes.
     """
@@ -44,7 +44,7 @@ class Sample(Record):
     temperature: float | None = None
     weight: float | None = None
     utterances: list[str] = []
-    beside: str | None = None
+    reference: str | None = None
     log_likelihood_nats: float | None = None
     marks: list[int] = []
 
@@ -56,7 +56,7 @@ class Sample(Record):
             "temperature {:g}": self.temperature,
             "weight {:g}": self.weight,
             "of {}": ", ".join(self.utterances) or None,
-            "to compare with {}": self.beside,
+            "to compare with {}": self.reference,
             "log-likelihood {:.0f} nats": self.log_likelihood_nats,
         }
         return "; ".join(text.format(value) for text, value in words.items() if value is not None)

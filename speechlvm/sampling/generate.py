@@ -29,7 +29,7 @@ DESCRIPTIONS = {
     "prior": "Latents and frames drawn from the model alone.",
     "temperature": (
         "The prior samples again from the same noise, with all standard deviations times the temperature and all "
-        "logits divided by it; the prior sample beside them is the one at temperature 1."
+        "logits divided by it; the prior sample next to them is the one at temperature 1."
     ),
     "resampled": (
         "One level of a prior sample's latents drawn anew from its prior, that is given what the model draws before "
@@ -65,8 +65,8 @@ class Generated:
         data: (T,) int16 of audio, (T, C) float32 of vectors, as the dump has them.
         log_likelihood_nats: of the generated frames, collected while they were drawn; None for reconstructions.
         marks: frames at which something changes (where a continuation begins).
-        about: what it is one of: "level", "temperature", "weight", "utterances", and "beside", the name of the sequence
-            that it is to be compared with; as far as they apply.
+        about: what it shows, as far as it applies: "level", "temperature", "weight", "utterances", and "reference", the
+            name of the sequence to compare it with.
     """
 
     name: str
@@ -146,7 +146,7 @@ def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> 
         _Request(
             f"temperature_{row}_{t:g}",
             (seed, "prior", row),
-            about={"temperature": t, "beside": f"prior_{row}"},
+            about={"temperature": t, "reference": f"prior_{row}"},
             temperature=t,
         )
         for row in range(count)
@@ -180,7 +180,7 @@ def _variations(
             "_".join(filter(None, (kind, level, str(row)))),
             (seed, "variation", row),
             {name: latents[name] for name in names},
-            {**({"level": level} if level else {}), "beside": base.name},
+            {**({"level": level} if level else {}), "reference": base.name},
         )
         for (kind, level), names in kept.items()
         for row in range(1, count + 1)
@@ -223,11 +223,11 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     model = experiment.model
     if not isinstance(model, LatentModel):
         return []
-    beside = {
+    originals = {
         name: Generated(f"original_{name}", data, about={"utterances": [name]})
         for name, data in sorted(originals.items())
     }
-    reconstructed = _reconstructions(experiment, list(beside.values()), seed)
+    reconstructed = _reconstructions(experiment, list(originals.values()), seed)
     groups = [Group("reconstruction", reconstructed, reconstructed)]
     frames = min(len(data) for data in originals.values())
     if frames == 0:
@@ -239,7 +239,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
             f"resynthesis{f'-{level}' if level else ''}_{name}",  # the utterance last, whatever it is called
             (seed, "resynthesis", name),
             {other: values for other, values in latents[name].items() if other != level},
-            {"utterances": [name], **({"level": level} if level else {}), "beside": f"original_{name}"},
+            {"utterances": [name], **({"level": level} if level else {}), "reference": f"original_{name}"},
         )
         for name in latents
         for level in anew
@@ -258,7 +258,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     made, _ = _draw(experiment, frames, requests)
     resynthesised, interpolated = made[: len(names) * len(anew)], made[len(names) * len(anew) :]
     page = []
-    for row, original in enumerate(beside.values()):
+    for row, original in enumerate(originals.values()):
         page += [original, *resynthesised[row * len(anew) : (row + 1) * len(anew)]]
     groups.append(Group("resynthesis", resynthesised, page, 1 + len(anew) if len(anew) > 1 else 4))
     return groups + ([Group("interpolation", interpolated, interpolated, len(WEIGHTS))] if interpolated else [])
@@ -300,6 +300,6 @@ def _reconstructions(experiment: Experiment, originals: list[Generated], seed: i
         with torch.no_grad():
             parameters = model.reconstruct(observation.inputs(data, lengths).to(noise.dtype), lengths, noise)
             mode = observation.decode(model.distribution.mode(parameters))
-        about = {"utterances": [name], "beside": original.name}
+        about = {"utterances": [name], "reference": original.name}
         pairs += [original, Generated(f"reconstruction_{name}", mode[0].cpu().numpy(), about=about)]
     return pairs

@@ -149,7 +149,7 @@ def test_samples_and_pictures(trained):
             (utterance,) = entry["utterances"]
             assert entry["name"] == f"continuation_{utterance}"
             np.testing.assert_array_equal(pcm[:320], open_dump(test).read(utterance, 0, 320))
-    tempered = [(entry["name"], entry["temperature"], entry["beside"]) for entry in index[2:6]]
+    tempered = [(entry["name"], entry["temperature"], entry["reference"]) for entry in index[2:6]]
     assert tempered[:2] == [("temperature_0_0.5", 0.5, "prior_0"), ("temperature_0_0.75", 0.75, "prior_0")]
     run(sample, *options, "--prefix_seconds", 9)
     continuation = next((out / "samples").glob("continuation_*.wav"))
@@ -177,7 +177,7 @@ def test_every_kind_of_sample_once(make_dump, tiny_config, tmp_path, monkeypatch
         pcm, _ = soundfile.read(out / "samples" / f"{entry['name']}.wav", dtype="int16")
         shortest = entry["kind"] in ("resynthesis", "interpolation", "reconstruction")
         assert len(pcm) in ((700, 800) if shortest else (800, 800 + 320))
-        assert entry["description"] and entry.get("beside", "prior_0") in names
+        assert entry["description"] and entry.get("reference", "prior_0") in names
         level = f"_{entry['level']}" if entry["kind"] in ("resampled", "frozen") else ""
         assert entry["picture"] == f"{entry['kind']}{level}.png"
         assert (out / "samples" / entry["picture"]).read_bytes().startswith(b"\x89PNG")

@@ -211,7 +211,7 @@ def make_experiment(write_result, write_analyses):
                 "level": "z2",
                 "temperature": 0.8,
                 "utterances": ["u1", "u2"],
-                "beside": "prior_0",
+                "reference": "prior_0",
                 "picture": "resampled_z2.png",
             },
             *extra,

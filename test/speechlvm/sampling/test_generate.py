@@ -98,7 +98,7 @@ def test_variations_keep_what_they_say(recorded):
         assert len(drawn) == 2
         for item, latents in zip(group.made, drawn, strict=True):
             assert same(latents, base) == kept
-            assert item.about == {**({"level": group.level} if group.level else {}), "beside": "prior_0"}
+            assert item.about == {**({"level": group.level} if group.level else {}), "reference": "prior_0"}
             assert not np.array_equal(item.data, groups[0].made[0].data)
         assert same(*drawn) == kept  # each is another draw
         assert [item.name for item in group.page] == ["prior_0", *(item.name for item in group.made)]
@@ -113,7 +113,7 @@ def test_temperatures_share_the_noise_of_the_prior_samples(recorded):
     made, page, columns = names(groups, "temperature")
     assert made == ["temperature_0_0.5", "temperature_0_0.75", "temperature_1_0.5", "temperature_1_0.75"]
     assert page == [*made[:2], "prior_0", *made[2:], "prior_1"] and columns == 3
-    assert groups[1].made[3].about == {"temperature": 0.75, "beside": "prior_1"}
+    assert groups[1].made[3].about == {"temperature": 0.75, "reference": "prior_1"}
 
 
 def test_resyntheses_and_interpolations_are_of_the_posteriors(recorded, originals):
@@ -181,7 +181,7 @@ def test_all_is_keyed_by_the_seed_and_what_is_said_can_be_written(recorded, orig
         np.testing.assert_array_equal(a.data, b.data)
         if a.log_likelihood_nats is not None:
             assert not np.array_equal(a.data, c.data)
-        assert a.about.get("beside", a.name) in known
+        assert a.about.get("reference", a.name) in known
         json.dumps(a.about)
     for kind, words in generate.DESCRIPTIONS.items():
         assert words.endswith(".") and words.count(". ") == 0, kind
