@@ -23,7 +23,7 @@ from pydantic import Field
 from speechlvm import __version__
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.files import bytes_in, check_space, hash_file, read_json, write_bytes, write_json
+from speechlvm.utils.files import bytes_in, check_space, hash_file, read_json, remove_leftovers, write_bytes, write_json
 from speechlvm.utils.settings import NewerFormat, Settings, check_format, checked
 
 FORMAT = 1
@@ -93,11 +93,12 @@ class Checkpoints:
         write_json(self.directory / "best.json", best.model_dump())
 
     def prune(self) -> None:
-        """Keep the newest two and the best."""
+        """Keep the newest two and the best, and no temporary files of killed processes, which would fill the disk."""
         best = self._best()
         for step in self.steps()[:-KEPT]:
             if best is None or step != best.step:
                 self.path(step).unlink()
+        remove_leftovers(self.directory)
 
     def best_step(self) -> int | None:
         """Step of the best checkpoint, if any validation has been done."""

@@ -35,7 +35,7 @@ from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 from speechlvm.utils.errors import Interrupted, UserError
-from speechlvm.utils.files import atomic_write, remove_leftovers
+from speechlvm.utils.files import atomic_write
 
 CHECKPOINT_SECONDS = 120.0
 log = logging.getLogger(__name__)
@@ -307,6 +307,7 @@ class Trainer:
             self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
                 self._mark_best()  # the run may have been killed between saving a checkpoint and marking it
+                self.checkpoints.prune()
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
 
     def _load_latest(self) -> dict[str, Any] | None:
@@ -315,7 +316,6 @@ class Trainer:
         Raises:
             UserError: it is of another training.
         """
-        remove_leftovers(self.checkpoints.directory)  # they would fill the disk, kill by kill
         content = self.checkpoints.load_latest()
         if content is None:
             return None

@@ -137,18 +137,19 @@ class Checkpoint(Part):
 
     name = "checkpoint"
     steps, fewest = (10, 20), 2
-    saved = 30
+    saved, marked = 30, True
 
     def make(self) -> None:
         for step in self.steps:
-            self._save(self.first, step, "old")
+            self._save(self.first, step, "old", self.marked)
 
-    def _save(self, directory: Path, step: int, age: str) -> None:
+    def _save(self, directory: Path, step: int, age: str, marked: bool = True) -> None:
         from speechlvm.experiment.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(directory / "exp" / "checkpoints")
         checkpoints.save(step, self._content(step, age))
-        checkpoints.mark_best(step, -float(step))
+        if marked:
+            checkpoints.mark_best(step, -float(step))
         checkpoints.prune()
 
     def _content(self, step: int, age: str) -> dict:
@@ -167,7 +168,8 @@ class Checkpoint(Part):
         found = super().faults(status)
         checkpoints = Checkpoints(self.work / "exp" / "checkpoints")
         try:
-            for loaded in (checkpoints.load_latest(), checkpoints.load_best()):
+            best = [checkpoints.load_best()] if self.marked or checkpoints.best_step() is not None else []
+            for loaded in (checkpoints.load_latest(), *best):
                 step = loaded["progress"]["step"]
                 if step not in (20, self.saved) or not (loaded["model"]["weight"] == float(step)).all():
                     found.append(f"loaded: step {step}")
@@ -180,11 +182,11 @@ class Checkpoint(Part):
 
 
 class CheckpointAgain(Checkpoint):
-    """The only checkpoint of a training, saved again: it was saved when a validation was interrupted."""
+    """The only checkpoint of a training, saved again and marked: first its validation was interrupted."""
 
     name = "checkpoint over itself"
     steps, fewest = (20,), 1
-    saved = 20
+    saved, marked = 20, False
 
 
 class Dump(Part):

@@ -7,8 +7,7 @@ import torch
 
 from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.experiment.load import config_of, load_experiment
-from speechlvm.models import model_class
+from speechlvm.experiment.load import load_experiment
 from speechlvm.training import trainer as trainer_module
 from speechlvm.utils.errors import ConfigError, Interrupted, UserError
 from speechlvm.utils.lock import locked
@@ -90,13 +89,6 @@ def test_the_first_bits_are_those_of_the_marginal(whole):
     assert _history(whole)[0]["bits_per_frame"] < 16.0
 
 
-def test_the_saved_configuration_holds_every_default(whole):
-    text = (whole / "config.yaml").read_text()
-    for name in model_class("lstm").Config.model_fields:
-        assert f"  {name}: " in text
-    assert config_of(whole).model_conf["mlp_layers"] == 3
-
-
 def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, copied, capsys):
     stamp = (copied / "done.json").stat().st_mtime_ns
     _train(tiny_config(), dumps, copied)
@@ -144,6 +136,7 @@ def test_killed_while_saving(tiny_config, dumps, whole, tmp_path, train_together
     statuses, lines = train_together(_arguments(tiny_config(), dumps, tmp_path / "exp"), 1, wrong)
     assert statuses == [-signal.SIGKILL], lines
     assert list((tmp_path / "exp" / "checkpoints").glob(".*.tmp"))
+    (tmp_path / "exp" / "checkpoints" / "best.json").unlink()  # as if the last step, too, were the best
     _train(tiny_config(), dumps, tmp_path / "exp")
     assert _same(_content(whole), _content(tmp_path / "exp"))
     assert not list((tmp_path / "exp" / "checkpoints").glob(".*.tmp"))
