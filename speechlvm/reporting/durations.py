@@ -11,7 +11,7 @@ import numpy as np
 from speechlvm.data.kaldi.directory import DataDirectory
 from speechlvm.data.kaldi.recordings import Recordings
 from speechlvm.reporting.figures import save
-from speechlvm.reporting.pictures import new_figure
+from speechlvm.reporting.pictures import panel_grid
 
 WHISKER = 1.5  # interquartile ranges that whiskers reach at most, as box plots are usually drawn
 
@@ -68,8 +68,8 @@ def durations_figure(stem: Path, panels: Mapping[str, Mapping[str, np.ndarray]])
     from matplotlib.cbook import boxplot_stats
 
     order = by_median(list(panels.values())[-1])
-    figure = new_figure(figsize=(1.5 + 0.17 * len(order), 3.2 * len(panels)), layout="constrained")
-    for axis, (title, durations) in zip(figure.subplots(len(panels), squeeze=False).flat, panels.items(), strict=True):
+    figure, axes = panel_grid(len(panels), 1, (1.5 + 0.17 * len(order), 3.2))
+    for axis, (title, durations) in zip(axes, panels.items(), strict=True):
         labels = [label for label in order if label in durations]
         boxes = boxplot_stats([durations[label] for label in labels], whis=WHISKER, labels=labels)
         axis.bxp(boxes, showfliers=False, widths=0.6, medianprops={"color": "tab:red"})

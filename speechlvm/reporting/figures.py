@@ -9,7 +9,7 @@ from typing import Any
 
 from speechlvm.reporting.analysis_results import SPECTRA, MeanCurve
 from speechlvm.reporting.collect import Score
-from speechlvm.reporting.pictures import new_figure, save_figure
+from speechlvm.reporting.pictures import new_figure, panel_grid, save_figure
 from speechlvm.reporting.tables import Table
 
 BASELINE_SYSTEMS = ("uniform", "dmol", "flac")
@@ -152,12 +152,9 @@ def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:
 
     everything = dict.fromkeys((c.experiment, c.representation) for curves in panels.values() for c in curves)
     experiments = list(dict.fromkeys(experiment for experiment, _ in everything if experiment != SPECTRA))
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(figsize=(4.2 * columns + 2.5, 3.4 * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, axes = panel_grid(len(panels), 2, (4.2, 3.4), (2.5, 0.0))
     lines = {}
-    for axis, (title, curves) in zip(axes, panels.items(), strict=False):
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for curve in curves:
             who = (curve.experiment, curve.representation)
             own = [name for experiment, name in everything if experiment == curve.experiment]
@@ -175,10 +172,8 @@ def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:
         axis.set_xlabel("k")
         axis.set_ylabel("accuracy [%]")
         axis.grid(alpha=0.3)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
     names = [" ".join(who) for who in everything] + ["largest class"]
     handles = [*(lines[who] for who in everything), dotted]
-    columns = -(-len(names) // (18 * rows))
+    columns = -(-len(names) // (18 * -(-len(panels) // 2)))
     figure.legend(handles, names, loc="outside right upper", fontsize=7, ncols=columns)
     save(figure, stem)

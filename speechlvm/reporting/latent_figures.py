@@ -13,7 +13,7 @@ from speechlvm.data.kaldi.phones import MANNERS, OTHER, manner
 from speechlvm.latents.speakers import GENDERS, HEIGHTS
 from speechlvm.reporting.analysis_results import PROTOCOLS
 from speechlvm.reporting.figures import save, shared_legend
-from speechlvm.reporting.pictures import new_figure
+from speechlvm.reporting.pictures import new_figure, panel_grid
 from speechlvm.utils.errors import UserError
 
 ALL_PROTOCOLS = {**PROTOCOLS, "fit_on_all": "the LDA has seen all"}
@@ -133,7 +133,7 @@ def phone_clusters(stem: Path, names: Representations, note: str) -> None:
     """Phones of one speaker in two dimensions, coloured by manner, each class's label at its mean."""
     from matplotlib.lines import Line2D
 
-    figure, axes = _grid(len(names), 6.4, 5.6, columns=2)
+    figure, axes = panel_grid(len(names), 2, (6.4, 5.6), (0.6, 0.4))
     seen = set()
     for axis, (name, one) in zip(axes, names.items(), strict=True):
         labels, places = np.array(one["places"]["labels"]), np.array(one["places"]["fit_on_all"])
@@ -208,7 +208,7 @@ def speaker_clusters(stem: Path, panels: Mapping[str, Representations], note: st
         note: for the title.
     """
     drawn = [(title, name, one) for title, names in panels.items() for name, one in names.items()]
-    figure, axes = _grid(len(drawn), 3.6, 3.0, columns=3)
+    figure, axes = panel_grid(len(drawn), 3, (3.6, 3.0), (0.6, 0.4))
     for axis, (title, name, one) in zip(axes, drawn, strict=True):
         labels = np.array(one["places"]["labels"])
         classes = [label for label in (*GENDERS, *HEIGHTS) if label in labels]
@@ -254,17 +254,6 @@ def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     if np.std(values) < LEAST_SPREAD:
         return norm.pdf(grid, values.mean(), 2 * (grid[1] - grid[0]))
     return gaussian_kde(values)(grid)
-
-
-def _grid(count: int, width: float, height: float, columns: int):
-    """A figure of `count` panels, `columns` to a row at most, and the panels."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = new_figure(figsize=(width * columns + 0.6, height * rows + 0.4), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.remove()
-    return figure, axes[:count]
 
 
 def _joined(*parts: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from speechlvm.latents.levels import ACTIVE_NATS, ACTIVE_VARIANCE
 from speechlvm.reporting.figures import save
-from speechlvm.reporting.pictures import new_figure
+from speechlvm.reporting.pictures import panel_grid
 
 LEAST_DRAWN = 1e-6  # of KL and variances, on logarithmic axes
 
@@ -31,10 +31,9 @@ def draw(out: Path, result: Mapping[str, Any], spectra: Mapping[str, Any] | None
     compared = {**levels, **(spectra["representations"] if spectra else {})}
     panels = [(_draw_kl, informed), (_draw_unit_kl, informed), (_draw_variances, latent), (_draw_correlation, compared)]
     panels = [(draw_panel, shown) for draw_panel, shown in panels if shown]
-    rows, columns = (2, 2) if len(panels) == 4 else (1, len(panels))
-    figure = new_figure(figsize=(0.6 + 4.8 * columns, 0.4 + 3.3 * rows), layout="constrained")
+    figure, axes = panel_grid(len(panels), 2 if len(panels) == 4 else len(panels), (4.8, 3.3), (0.6, 0.4))
     colours = {name: f"C{place}" for place, name in enumerate(compared)}
-    for (draw_panel, shown), axis in zip(panels, figure.subplots(rows, columns, squeeze=False).flat, strict=True):
+    for (draw_panel, shown), axis in zip(panels, axes, strict=True):
         draw_panel(axis, shown, colours)
     figure.suptitle(f"{result['source']}: levels on {', '.join(result['set'])}", fontsize=10)
     save(figure, out / "levels")

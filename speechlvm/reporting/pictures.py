@@ -28,6 +28,28 @@ def new_figure(*arguments, **options):
     return figure
 
 
+def panel_grid(count: int, columns: int, panel: tuple[float, float], margin: tuple[float, float] = (0.0, 0.0)):
+    """A figure with panels in rows.
+
+    Args:
+        count: number of panels.
+        columns: panels in a row, if there are so many.
+        panel: width and height of one, in inches.
+        margin: width and height to add, in inches.
+
+    Returns:
+        The figure, and its panels row by row.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    size = panel[0] * columns + margin[0], panel[1] * rows + margin[1]
+    figure = new_figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
 def save_figure(figure, path: Path) -> None:
     """PNG or PDF by the path's ending, atomically; the same figure gives the same bytes."""
     kind = path.suffix[1:]
@@ -107,17 +129,11 @@ def channels_page(
         title: of the page.
         columns: sequences in a row.
     """
-    columns = min(columns, len(sequences))
-    rows = -(-len(sequences) // columns)
-    figure = new_figure(figsize=(4.2 * columns, (1.0 + 0.25 * len(channels)) * rows + 0.5), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, axes = panel_grid(len(sequences), columns, (4.2, 1.0 + 0.25 * len(channels)), (0.0, 0.5))
     everything = np.concatenate([values for _, values, _ in sequences])
     center, std = everything.mean(0), everything.std(0) + 1e-12
     places = 6.0 * np.arange(len(channels))[::-1]
-    for axis in axes:
-        axis.set_visible(False)
-    for axis, (name, values, marks) in zip(axes, sequences, strict=False):
-        axis.set_visible(True)
+    for axis, (name, values, marks) in zip(axes, sequences, strict=True):
         time = np.arange(len(values)) / (rate_hz or 1.0)
         axis.plot(time, np.clip((values - center) / std, -3, 3) + places, linewidth=0.6, color="0.2")
         axis.set_yticks(places, channels if axis.get_subplotspec().is_first_col() else [], fontsize=6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.reporting.figures import LINE_STYLES, save, shared_legend
-from speechlvm.reporting.pictures import new_figure
+from speechlvm.reporting.pictures import panel_grid
 
 TITLES = {
     "phone_error_rate": "phones: phone error rate [%]",
@@ -40,11 +40,9 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
         dict.fromkeys((p, row["representation"]) for p, result in enumerate(results) for row in result["summary"])
     )
     colours = {key: colormaps["turbo"](0.05 + 0.9 * i / max(1, len(names) - 1)) for i, key in enumerate(names)}
-    rows = min(PANEL_ROWS, len(metrics))
-    columns = -(-len(metrics) // rows)
-    figure = new_figure(figsize=(4.6 * columns + 1.4, (1.2 + max(2.2, 0.26 * len(names))) * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis, metric in zip(axes, metrics, strict=False):
+    columns = -(-len(metrics) // PANEL_ROWS)
+    figure, axes = panel_grid(len(metrics), columns, (4.6, 1.2 + max(2.2, 0.26 * len(names))), (1.4, 0.0))
+    for axis, metric in zip(axes, metrics, strict=True):
         curves = {(place, name): _curve(results[place], name, metric) for place, name in names}
         curves = {key: curve for key, curve in curves.items() if curve}
         chance = _chance(results[0], metric)
@@ -52,8 +50,6 @@ def probes_figure(stem: Path, results: Sequence[Result]) -> None:
             _bars(axis, {key: curve[0] for key, curve in curves.items()}, colours, TITLES[metric], chance)
         else:
             _lines(axis, curves, colours, TITLES[metric], chance)
-    for axis in list(figure.axes)[len(metrics) :]:
-        axis.set_visible(False)
     shared_legend(figure)
     save(figure, stem)
 

@@ -167,8 +167,8 @@ def texts(figure):
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures in the order in which they are saved."""
-    figures, make = [], level_figures.new_figure
-    monkeypatch.setattr(level_figures, "new_figure", lambda *a, **o: figures.append(make(*a, **o)) or figures[-1])
+    figures, save = [], level_figures.save
+    monkeypatch.setattr(level_figures, "save", lambda figure, stem: save(figure, stem) or figures.append(figure))
     return figures
 
 
