@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from speechlvm.utils.errors import UserError
 
 MAX_SPHERE_HEADER_BYTES, SPHERE_HEADER_UNIT_BYTES = 1 << 20, 1024
+SPHERE_MINIMA = {"sample_count": 0, "sample_rate": 1, "channel_count": 1, "sample_n_bytes": 1}
 WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 PLACEHOLDER_BYTES = (1 << 31) - 4096  # the smallest of the sizes that programs write into pipes: sox's
 WIDE_PLACEHOLDER_BYTES = 1 << 62  # of 64-bit sizes
@@ -189,10 +190,7 @@ def _sphere_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
     if "shorten" in coding:
         command = f"sph2pipe -f wav {_quoted(path)} {_quoted(path, '.pcm.wav')}"
         raise UserError(f"{path}: SPHERE with compression ({coding}), which is not supported; run: {command}")
-    count, rate_hz, channels, width = (
-        _sphere_integer(path, fields, name)
-        for name in ("sample_count", "sample_rate", "channel_count", "sample_n_bytes")
-    )
+    count, rate_hz, channels, width = (_sphere_integer(path, fields, name) for name in SPHERE_MINIMA)
     order = fields.get("sample_byte_format", "")
     if width == 2 and coding == "pcm" and order not in ("01", "10"):
         found = f"'{order}'" if order else "missing"
@@ -205,7 +203,7 @@ def _sphere_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
         raise UserError(f"{path}: {_bytes(extra)} more than the {count} samples that its header says; {COPY_AGAIN}")
     extrema = None
     if "sample_min" in fields and "sample_max" in fields:
-        extrema = (_sphere_integer(path, fields, "sample_min", None), _sphere_integer(path, fields, "sample_max", None))
+        extrema = (_sphere_integer(path, fields, "sample_min"), _sphere_integer(path, fields, "sample_max"))
     return AudioInfo(
         path, "sphere", coding, 8 * width, channels, rate_hz, count, begin, data_bytes, order == "10", extrema,
         oddities=(f"{_bytes(extra)} after the data",) if extra else (),
@@ -232,14 +230,14 @@ def _sphere_fields(path: Path, file: BinaryIO, offset: int) -> tuple[dict[str, s
     return fields, size, bool(size % SPHERE_HEADER_UNIT_BYTES) or "\r" in text  # \r: a transfer in text mode
 
 
-def _sphere_integer(path: Path, fields: dict[str, str], name: str, least: int | None = 0) -> int:
+def _sphere_integer(path: Path, fields: dict[str, str], name: str) -> int:
     try:
         value = int(fields[name])
     except KeyError:
         raise UserError(f"{path}: SPHERE header without {name}; {COPY_AGAIN}") from None
     except ValueError:
         raise UserError(f"{path}: SPHERE header: {name} is '{fields[name]}'; expected a number; {COPY_AGAIN}") from None
-    if least is not None and value < (least if name == "sample_count" else 1):
+    if value < SPHERE_MINIMA.get(name, value):
         raise UserError(f"{path}: SPHERE header: {name} is {value}; {COPY_AGAIN}")
     return value
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from speechlvm.data.kaldi.matrices import count_frames, read_channels
 from speechlvm.data.kaldi.scp import ALLOW, Excerpt, entry, local_file
-from speechlvm.data.kaldi.tables import FIXER, SAMPLE_NUMBER, TABLES, Contents, Line, is_pipe, read_table, unsafe_id
+from speechlvm.data.kaldi.tables import FIXER, SAMPLE_NUMBER, TABLES, Contents, Line, is_pipe, read_table
 from speechlvm.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Files(dict[str, Contents]):
 
     @property
     def of_vectors(self) -> bool:
-        """Whether the data are vectors; features beside audio are of other toolkits, and not read here."""
+        """Whether the data are vectors; features next to audio are of other toolkits, and not read."""
         return "feats.scp" in self and "wav.scp" not in self
 
     @property
@@ -120,7 +120,7 @@ def examine(path: Path) -> Files:
 
 def _check_prefixes(files: Files) -> None:
     for line in files.by_key("utt2spk").values():
-        if line.rest and not line.key.startswith(line.rest) and not unsafe_id(line.rest):
+        if not line.key.startswith(line.rest):
             reason = f"speaker '{line.rest}' is no prefix of utterance '{line.key}', so that files sorted by either "
             files.error("utt2spk", line, f"{reason}would differ; rename the utterance")
 
@@ -138,7 +138,7 @@ def _check_keys(files: Files, name: str) -> None:
             files.error(name, line, f"{kind} '{key}' is not in {source}; {FIXER}")
     if name in (*files.mandatory, "segments"):
         for key, line in known.items():
-            if key and key not in present:
+            if key not in present:
                 files.error(source, line, f"{kind} '{key}' is not in {name}; {FIXER}")
 
 

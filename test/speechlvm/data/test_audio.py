@@ -212,7 +212,7 @@ def put(directory: Path, made, name="a b.wav") -> Path:
     return path
 
 
-def told(path: Path, message: str) -> str:
+def full_message(path: Path, message: str) -> str:
     """A message of the tables."""
     stem = path.with_suffix("")
     words = {"source": path, "target": f"{stem}.converted.wav", "pcm": f"{stem}.pcm.wav"}
@@ -236,7 +236,7 @@ def test_bad_files_are_refused_with_the_reason(tmp_path, made, message):
     for read in (read_audio, lambda path: check_format(audio_info(path), RATE_HZ)):
         with pytest.raises(UserError) as error:
             read(path)
-        assert str(error.value) == told(path, message) and error.value.exit_status == 1
+        assert str(error.value) == full_message(path, message) and error.value.exit_status == 1
 
 
 @pytest.mark.parametrize("content, message", BAD_SAMPLES.values(), ids=BAD_SAMPLES)
@@ -245,7 +245,7 @@ def test_bad_samples_are_refused_with_the_reason(tmp_path, content, message):
     check_format(audio_info(path), RATE_HZ)
     with pytest.raises(UserError) as error:
         read_audio(path)
-    assert str(error.value) == told(path, message)
+    assert str(error.value) == full_message(path, message)
 
 
 def test_what_may_not_be_read(tmp_path, monkeypatch):
@@ -304,7 +304,7 @@ def data_directory(root: Path, bad: Path, num_samples: int = 4800) -> Path:
 def test_bad_audio_is_neither_valid_nor_dumped(tmp_path, name):
     made, message = (BAD | BAD_SAMPLES)[name]
     bad = put(tmp_path, made)
-    message, data = told(bad, message), data_directory(tmp_path, bad)
+    message, data = full_message(bad, message), data_directory(tmp_path, bad)
     checked = programs.call(validate_data_dir.main, data)
     expected = "" if name in BAD_SAMPLES else f"error: {data}/wav.scp:2: s-b: {message}\n"
     assert (checked.returncode, checked.stderr) == (int(name in BAD), expected)

@@ -89,7 +89,7 @@ def test_values_beyond_full_scale_are_clipped_and_counted(tmp_path):
     samples, tolerated = convert_to(path, tmp_path / "b.wav", clip=True)
     assert samples.tolist() == [0, 32767, -32768, -32768, 32767, 32767]
     assert tolerated == {"recordings have samples beyond full scale, which were clipped": [f"{path} (3)"]}
-    # told again when nothing is left to do
+    # counted again when nothing is left to do
     assert convert_to(path, tmp_path / "b.wav", clip=True)[1] == tolerated
     with pytest.raises(UserError, match="2 samples beyond full scale"):
         convert_to(path, tmp_path / "b.wav")

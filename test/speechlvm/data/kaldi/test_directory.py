@@ -98,20 +98,17 @@ def test_directories_of_vectors_are_fixed_if_their_archives_are_right(tmp_path):
     change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
     assert fix(path) == [f"{path}/utt2spk:1: CRLF line endings in 1 of 1 lines: repaired"] and validate(path) == []
     change(path, "utt2spk", lambda b: b.replace(b"\n", b"\r\n"))
-    for name, old, new, error in (
-        ("feats.scp", b":4\n", b":5\n", "feats.scp:1: A_1: .*no record of A_1; prepare the data again"),
-        (
-            "utt2num_frames",
-            b"7",
-            b"8",
-            "utt2num_frames:1: A_1: 8 frames, but the archive has 7; prepare the data again",
-        ),
-    ):
+    wrong = {
+        "feats.scp": (b":4\n", b":5\n", f"A_1: {feats['A_1'][:-1]}5: no record of A_1; prepare the data again"),
+        "utt2num_frames": (b"7", b"8", "A_1: 8 frames, but the archive has 7; prepare the data again"),
+    }
+    for name, (old, new, error) in wrong.items():
         change(path, name, lambda b, old=old, new=new: b.replace(old, new))
         before = snapshot(path)
-        with pytest.raises(UserError, match=rf"{error} \(not fixed: nothing was changed\)"):
+        with pytest.raises(UserError) as refused:
             fix(path)
-        assert snapshot(path) == before
+        assert str(refused.value) == f"{path}/{name}:1: {error} (not fixed: nothing was changed)"
+        assert f"{path}/{name}:1: {error}" in validate(path) and snapshot(path) == before
         change(path, name, lambda b, old=old, new=new: b.replace(new, old))
 
 

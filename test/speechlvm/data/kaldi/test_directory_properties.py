@@ -357,10 +357,10 @@ def _read(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def _is_told_well(fault: str, directory: Path) -> bool:
+def _is_well_formed(error: str, directory: Path) -> bool:
     """One line that begins with the file, and its number where it is about one."""
     return (
-        "\n" not in fault and re.match(rf"{re.escape(str(directory))}(/[a-z0-9_.]+(:[0-9]+)?)?: \S", fault) is not None
+        "\n" not in error and re.match(rf"{re.escape(str(directory))}(/[a-z0-9_.]+(:[0-9]+)?)?: \S", error) is not None
     )
 
 
@@ -374,21 +374,21 @@ def test_valid_as_the_reference_says_and_fixed_once_and_for_all(material, kind):
         _write(files, directory)
         if not files:
             return
-        faults = validate(directory)
-        assert (faults == []) == reference(files, material), (faults, files)
-        assert all(_is_told_well(fault, directory) for fault in faults), faults
+        errors = validate(directory)
+        assert (errors == []) == reference(files, material), (errors, files)
+        assert all(_is_well_formed(error, directory) for error in errors), errors
         assert _read(directory) == files
-        if not faults:
+        if not errors:
             load_data_dir(directory)
         try:
             done = fix(directory)
         except UserError as error:
-            assert _is_told_well(str(error), directory), error
-            assert faults and _read(directory) == files
+            assert _is_well_formed(str(error), directory), error
+            assert errors and _read(directory) == files
             return
         finally:
             assert not [path for path in material.iterdir() if path.name.startswith(".")]
-        assert bool(done) == bool(faults), (faults, done)
+        assert bool(done) == bool(errors), (errors, done)
         assert validate(directory) == []
         after = _read(directory)
         assert reference(after, material), after
