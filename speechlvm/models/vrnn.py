@@ -139,7 +139,7 @@ class VRNN(LatentModel):
         after = {"d": d[-1], "frames": state["frames"] + frames}
         return Inference({"z1": values["z"].transpose(0, 1)}, conditionals, after)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -147,8 +147,9 @@ class VRNN(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
@@ -156,7 +157,8 @@ class VRNN(LatentModel):
         d = self.cell.run(self.cell.input(torch.cat([phi_x, phi_z], -1)), state["d"])
         before = torch.cat([state["d"][None], d[:-1]])
         raw = None if features is None else self.posterior(torch.cat([phi_x, before], -1))
-        return self._conditionals(phi_z, before, frames, raw)
+        conditionals = self._conditionals(phi_z, before, frames, raw, decode)
+        return Inference(latents, conditionals, {"d": d[-1], "frames": state["frames"] + frames})
 
     def _conditionals(
         self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None, decode: bool = True

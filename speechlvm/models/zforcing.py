@@ -274,7 +274,7 @@ class ZForcing(LatentModel):
         conditionals = self._conditionals(h_before, h, raw, frames, decode)
         return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -282,18 +282,20 @@ class ZForcing(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
-        term, _ = self._transition_term(inputs, state)
+        term, last = self._transition_term(inputs, state)
         with full_precision(inputs):
-            h, _ = self.transition.run(term, latents["z1"].transpose(0, 1), state["h"], state["c"])
+            h, c = self.transition.run(term, latents["z1"].transpose(0, 1), state["h"], state["c"])
         h_before = torch.cat([state["h"][None], h[:-1]])
         raw = None
         if features is not None:
             raw = self.posterior(torch.cat([features["b"].values.transpose(0, 1), h_before], -1))
-        return self._conditionals(h_before, h, raw, frames)
+        after = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
+        return Inference(latents, self._conditionals(h_before, h, raw, frames, decode), after)
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""
