@@ -110,6 +110,7 @@ class Model(nn.Module, ABC):
         *,
         latents: Mapping[str, Tensor] = MappingProxyType({}),
         temperature: float | Tensor = 1.0,
+        choose: Callable[[Tensor], Tensor] | None = None,
     ) -> Samples:
         """Ancestral samples of `frames` frames, one row per key of `noise`.
 
@@ -123,12 +124,14 @@ class Model(nn.Module, ABC):
                 from draws: by the priors of levels that come later, and by frames that are fed back.
             temperature: multiplies the standard deviations of latents and frames as `Distribution.sample` says; one
                 for all or (B,), one for each row. The log-densities returned are those of the model all the same.
+            choose: (B, n, P) parameters of the next n frames -> (B, n, E) their targets, in place of draws; the last of
+                them may lie beyond `frames`, as a stack is whole.
 
         Raises:
             ValueError: see `start` and `Draws`.
         """
         before = self.start(state, len(noise))
-        return self._sample(Draws(self, frames, noise, state, latents, temperature), inputs_of, before)
+        return self._sample(Draws(self, frames, noise, state, latents, temperature, choose), inputs_of, before)
 
     @abstractmethod
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
@@ -231,6 +234,8 @@ class LatentModel(Model):
     """A model with latent variables, scored by the one-sample evidence lower bound."""
 
     bound = "elbo"
+    top_down = True
+    """Whether the latents of a step are drawn from the highest level down, and not from the lowest up."""
 
     @abstractmethod
     def infer(
@@ -249,6 +254,21 @@ class LatentModel(Model):
         """
 
     @abstractmethod
+    def follow(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        latents: dict[str, Tensor],
+        *,
+        features: Features | None = None,
+        state: State | None = None,
+        decode: bool = True,
+    ) -> Inference:
+        """All factors at given latents (B, T_l, D_l), and the state after the chunk.
+
+        Without features there are no posteriors; `decode` as in `infer`.
+        """
+
     def conditionals(
         self,
         inputs: Tensor,
@@ -259,6 +279,7 @@ class LatentModel(Model):
         state: State | None = None,
     ) -> Conditionals:
         """All factors at given latents (B, T_l, D_l); without features the posterior is left out."""
+        return self.follow(inputs, lengths, latents, features=features, state=state).conditionals
 
     def forward(
         self,
@@ -343,7 +364,7 @@ class Draws:
     Args:
         model: whose levels and output distribution these are.
         frames: T.
-        noise, state, latents, temperature: of `Model.sample`.
+        noise, state, latents, temperature, choose: of `Model.sample`.
 
     Raises:
         ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature of 0 or less.
@@ -357,9 +378,10 @@ class Draws:
         state: State | None,
         latents: Mapping[str, Tensor],
         temperature: float | Tensor,
+        choose: Callable[[Tensor], Tensor] | None,
     ) -> None:
         self.frames = frames
-        self._model, self._noise = model, noise
+        self._model, self._noise, self._choose = model, noise, choose
         self._position = model.frames_seen(state, len(noise))
         self._latents = {name: self._checked(name, values) for name, values in latents.items()}
         rows = torch.as_tensor(temperature, dtype=noise.dtype, device=noise.device).expand(len(noise))
@@ -396,5 +418,7 @@ class Draws:
         return torch.where(given.isnan(), drawn, given)
 
     def target(self, parameters: Tensor, uniform: Tensor) -> Tensor:
-        """Frames (B, n, E) from their parameters (B, n, P) and uniform numbers."""
+        """Frames (B, n, E) from their parameters (B, n, P) and uniform numbers, or chosen."""
+        if self._choose is not None:
+            return self._choose(parameters)
         return self._model.distribution.sample(parameters, uniform, self._temperature)

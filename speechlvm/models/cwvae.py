@@ -296,7 +296,7 @@ class CWVAE(LatentModel):
         posterior = {f"z{l}": chain.distribution for l, chain in enumerate(chains, 1)}
         return Inference(latents, Conditionals(parameters, prior, posterior), state)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -304,21 +304,22 @@ class CWVAE(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`; of `inputs` only the shape counts."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`; of `inputs` only the shape counts."""
         batch, frames, _ = inputs.shape
 
-        def follow(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
+        def along(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
             given = latents[f"z{l}"]
             return Trajectory(given, self.levels[l - 1].follow(given, context, z, h), None)
 
-        chains, parameters, _ = self._descend(follow, frames, self.start(state, batch))
+        chains, parameters, after = self._descend(along, frames, self.start(state, batch), decode)
         prior, posterior = {}, {}
         for l, chain in enumerate(chains, 1):
             prior[f"z{l}"] = self.levels[l - 1].prior(chain.h)
             if features is not None:
                 posterior[f"z{l}"] = self.levels[l - 1].posterior(chain.h, features[f"e{l}"].values)
-        return Conditionals(parameters, prior, posterior)
+        return Inference(latents, Conditionals(parameters, prior, posterior), after)
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """Draw whole levels, from the top down, since no frame is fed back (see `Model._sample`)."""

@@ -223,7 +223,7 @@ class SRNN(LatentModel):
         after = {"z": z[-1], "d": d[-1], "stack": stacks[-1], "frames": state["frames"] + frames}
         return Inference({"z1": z.transpose(0, 1)}, conditionals, after)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -231,8 +231,9 @@ class SRNN(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         stacks, z = stack_frames(inputs, self.stack).transpose(0, 1), latents["z1"].transpose(0, 1)
@@ -246,7 +247,9 @@ class SRNN(LatentModel):
             a = features["a"].values.transpose(0, 1) if a is None else a
             own = DiagonalGaussian.from_raw(self.posterior(torch.cat([a, before], -1)).transpose(0, 1))
             posterior["z1"] = residual(prior, own.mean, own.std)
-        return Conditionals(self._decode(z, d, frames), {"z1": prior}, posterior)
+        parameters = self._decode(z, d, frames) if decode else None
+        after = {"z": z[-1], "d": d[-1], "stack": stacks[-1], "frames": state["frames"] + frames}
+        return Inference(latents, Conditionals(parameters, {"z1": prior}, posterior), after)
 
     def _states(self, stacks: Tensor, state: State) -> tuple[Tensor, Tensor]:
         """phi_x(x_t) and d_t of stacks (S, B, s * C)."""

@@ -279,7 +279,7 @@ class STCN(LatentModel):
 
         return self._run(inputs, draw, state, posterior=True, decode=decode)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -287,13 +287,14 @@ class STCN(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
 
         def given(level: str, _prior: DiagonalGaussian, _posterior: DiagonalGaussian | None) -> Tensor:
             return latents[level].transpose(0, 1)
 
-        return self._run(inputs, given, state, posterior=features is not None).conditionals
+        return self._run(inputs, given, state, posterior=features is not None, decode=decode)
 
     def _run(
         self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool, decode: bool = True

@@ -198,6 +198,7 @@ class StochasticWaveNet(LatentModel):
 
     Config = Config
     reference = "Lai et al., Stochastic WaveNet, 2018, arXiv:1806.06116"
+    top_down = False
 
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()
@@ -258,7 +259,7 @@ class StochasticWaveNet(LatentModel):
 
         return self._evaluate(inputs, features, state, draw, decode)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -266,9 +267,10 @@ class StochasticWaveNet(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
-        return self._evaluate(inputs, features, state, lambda level, posterior: latents[level]).conditionals
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
+        return self._evaluate(inputs, features, state, lambda level, posterior: latents[level], decode)
 
     def _evaluate(
         self,

@@ -132,7 +132,7 @@ class VRNN(LatentModel):
         phi_z = chain.mlp("phi", self.phi_z, z)
         return phi_z, chain.gru("d", self.cell, (self.cell.input, phi_x, phi_z))
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -140,8 +140,9 @@ class VRNN(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         phi_x = self.phi_x(stack_frames(inputs, self.stack).transpose(0, 1))
@@ -149,7 +150,8 @@ class VRNN(LatentModel):
         phi_z, d = chain.run(*self._transition(chain, phi_x, latents["z1"].transpose(0, 1)))
         before = torch.cat([state["d"][None], d[:-1]])
         raw = None if features is None else self.posterior(torch.cat([phi_x, before], -1))
-        return self._conditionals(phi_z, before, frames, raw)
+        conditionals = self._conditionals(phi_z, before, frames, raw, decode)
+        return Inference(latents, conditionals, {"d": d[-1], "frames": state["frames"] + frames})
 
     def _conditionals(
         self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None, decode: bool = True

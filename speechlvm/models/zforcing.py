@@ -265,7 +265,7 @@ class ZForcing(LatentModel):
         conditionals = self._conditionals(h_before, h, raw, frames, decode)
         return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
 
-    def conditionals(
+    def follow(
         self,
         inputs: Tensor,
         lengths: Tensor,
@@ -273,19 +273,21 @@ class ZForcing(LatentModel):
         *,
         features: Features | None = None,
         state: State | None = None,
-    ) -> Conditionals:
-        """See `LatentModel.conditionals`."""
+        decode: bool = True,
+    ) -> Inference:
+        """See `LatentModel.follow`."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
-        term, _ = self._transition_term(inputs, state)
+        term, last = self._transition_term(inputs, state)
         chain = Chain(h=state["h"], c=state["c"])
         with full_precision(inputs):
-            h, _ = chain.run(*self.transition.extend(chain, term, latents["z1"].transpose(0, 1)))
+            h, c = chain.run(*self.transition.extend(chain, term, latents["z1"].transpose(0, 1)))
         h_before = torch.cat([state["h"][None], h[:-1]])
         raw = None
         if features is not None:
             raw = self.posterior(torch.cat([features["b"].values.transpose(0, 1), h_before], -1))
-        return self._conditionals(h_before, h, raw, frames)
+        after = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
+        return Inference(latents, self._conditionals(h_before, h, raw, frames, decode), after)
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """See `Model._sample`."""

@@ -35,6 +35,12 @@ def speech_like():
     return _speech_like
 
 
+@pytest.fixture(scope="session")
+def make_dump_in():
+    """make_dump_in(directory, lengths, seed=0, jobs=1) -> directory."""
+    return write_dump
+
+
 @pytest.fixture
 def make_dump(tmp_path):
     """make_dump(name, lengths, seed=0, jobs=1) -> directory."""

@@ -6,6 +6,7 @@ import torch
 from speechlvm.distributions import build_distribution
 from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
+from speechlvm.models.bound import slice_features
 from speechlvm.observation import AudioObservation, Statistics
 
 FRAMES = 41  # the last step is a partial one
@@ -177,3 +178,35 @@ def test_a_model_without_latents_can_be_given_none():
     model = build_model("lstm", {"stack": 4, "hidden": 6}, 1, build_distribution("categorical", {}, observation))
     with pytest.raises(ValueError, match="expected none at all"):
         model.sample(4, Noise([(0,)]), observation.inputs_of, latents={"z1": torch.zeros(1, 1, 3)})
+
+
+def test_following_latents_hop_by_hop_changes_nothing(tiny_latent, given):
+    model, hop = tiny_latent.model, tiny_latent.model.hop
+    pcm = torch.randint(-30000, 30000, (2, FRAMES), generator=torch.Generator().manual_seed(4)).to(torch.int16)
+    lengths = torch.tensor([FRAMES, FRAMES - 3])
+    inputs = tiny_latent.observation.inputs(pcm, lengths).double()
+    features = model.encode(inputs, lengths)
+    whole = model.follow(inputs, lengths, given, features=features)
+    state, parts = None, []
+    for start in range(0, FRAMES, hop):
+        stop = min(start + hop, FRAMES)
+        z = {level: given[level][:, start // of : -(-stop // of)] for level, of in model.latent_hops.items()}
+        arguments = (inputs[:, start:stop], lengths - start, z)
+        of_part = slice_features(features, start, stop)
+        blind = model.follow(*arguments, features=of_part, state=state, decode=False).conditionals
+        part = model.follow(*arguments, features=of_part, state=state)
+        for level in given:
+            assert blind.parameters is None and torch.equal(
+                blind.prior[level].mean, part.conditionals.prior[level].mean
+            )
+        parts.append(part.conditionals)
+        state = part.state
+    torch.testing.assert_close(torch.cat([p.parameters for p in parts], 1), whole.conditionals.parameters, **EXACTLY)
+    for name in ("prior", "posterior"):
+        for level in given:
+            factors = [getattr(part, name)[level] for part in parts]
+            expected = getattr(whole.conditionals, name)[level]
+            torch.testing.assert_close(torch.cat([f.mean for f in factors], 1), expected.mean, **EXACTLY)
+            torch.testing.assert_close(torch.cat([f.std for f in factors], 1), expected.std, **EXACTLY)
+    for name, value in whole.state.items():
+        torch.testing.assert_close(state[name], value, **EXACTLY)

@@ -1,0 +1,59 @@
+"""Compress 16-bit PCM losslessly with a trained model, into a file about as long as its likelihood says."""
+
+from pathlib import Path
+from typing import Any
+
+from speechlvm.bin.cli import make_parser, positive, run_main
+from speechlvm.bin.inputs import check_done, check_trained
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write one file."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment directory, or an export")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--wav", type=Path, nargs="+", help="audio files (WAV, FLAC, SPHERE) or directories of them")
+    given.add_argument("--dump", type=Path, help="dump of a set")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--lanes", type=positive(int), help="utterances side by side, which is faster; default: by kind of model"
+    )
+    arguments = parser.parse_args(argv)
+    if (arguments.lanes or 1) > 4096:
+        parser.error("--lanes is at most 4096")
+    check_trained(arguments.exp)
+    if arguments.dump is not None:
+        check_done(arguments.dump)
+    _compress(arguments)
+    return 0
+
+
+def _compress(arguments: Any) -> None:
+    import sys
+    import time
+
+    from tqdm import tqdm
+
+    from speechlvm.compression.codec import compress, load_codec
+    from speechlvm.compression.source import source_of_dump, source_of_files
+
+    experiment = load_codec(arguments.exp)
+    source = source_of_files(arguments.wav) if arguments.dump is None else source_of_dump(arguments.dump)
+    began = time.monotonic()
+    with tqdm(total=sum(source.frames.values()), unit="frame", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        sizes = compress(experiment, source, arguments.out, arguments.lanes, bar.update)
+    print(f"{arguments.out}: {sizes.utterances} utterances, {sizes.frames} frames")
+    per_frame = {
+        f"model, {experiment.model.bound}": sizes.model_bits,
+        "streams": 8 * sizes.stream_bytes - sizes.initial_bits,
+        "initial bits": sizes.initial_bits,
+        "header and index": 8 * (sizes.file_bytes - sizes.stream_bytes),
+        "file": 8 * sizes.file_bytes,
+    }
+    for name, bits in per_frame.items():
+        print(f"{name:18} {bits / sizes.frames:9.4f} bits per frame, {bits / 8:12.0f} bytes")
+    print(f"{'speed':18} {sizes.frames / (time.monotonic() - began):9.0f} frames per second")
+
+
+if __name__ == "__main__":
+    run_main(main)

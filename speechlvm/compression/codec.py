@@ -1,0 +1,157 @@
+"""Files of compressed utterances, written and read with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from speechlvm.coding import PCM_CODINGS
+from speechlvm.compression import autoregressive, bits_back
+from speechlvm.compression.container import (
+    Arithmetic,
+    Header,
+    check_pcm,
+    model_hash,
+    read_container,
+    read_stream,
+    write_container,
+)
+from speechlvm.compression.source import Source
+from speechlvm.experiment.load import SAME_INPUTS, load_experiment
+from speechlvm.experiment.trained import Experiment
+from speechlvm.utils.errors import ConfigError, UserError
+
+KINDS = {"autoregressive": autoregressive, "bits-back": bits_back}
+"""Modules with `LANES`, `latent_bits`, `encode`, `needed` and `decode`, by their names in headers."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a file consists of.
+
+    Attributes:
+        utterances, frames: in it.
+        model_bits, table_bits, initial_bits: see `Coded`, of all utterances.
+        stream_bytes: of all streams.
+        file_bytes: of all.
+    """
+
+    utterances: int
+    frames: int
+    model_bits: float
+    table_bits: float
+    initial_bits: int
+    stream_bytes: int
+    file_bytes: int
+
+
+def load_codec(directory: Path) -> Experiment:
+    """A trained model over the cells of PCM values.
+
+    Raises:
+        ConfigError: it is not a model of PCM.
+    """
+    experiment = load_experiment(directory)
+    coding = experiment.observation.coding
+    if coding not in PCM_CODINGS:
+        same = [name for group in SAME_INPUTS if coding in group for name in PCM_CODINGS if name in group]
+        if not same:
+            raise ConfigError(
+                f"--exp {directory}: its coding, {coding}, does not tell all 65 536 PCM values apart; "
+                "expected a model trained with linear, mulaw-pcm or mulaw"
+            )
+        experiment = load_experiment(directory, coding=same[0])
+    return experiment
+
+
+def _kind(experiment: Experiment) -> str:
+    return "autoregressive" if experiment.model.bound == "exact" else "bits-back"
+
+
+def compress(
+    experiment: Experiment, source: Source, path: Path, lanes: int | None, advance: Callable[[int], object]
+) -> Sizes:
+    """Write a file.
+
+    Args:
+        experiment: of `load_codec`.
+        source: utterances.
+        path: of the file.
+        lanes: utterances side by side; None: as many as is usual.
+        advance: is called with numbers of frames that are done.
+
+    Raises:
+        UserError: the utterances have another rate than those trained on, or the model is broken for one.
+    """
+    trained_hz = experiment.observation.rate_hz
+    if trained_hz is not None and source.rate_hz != trained_hz:
+        raise UserError(f"{source.rate_hz} samples per second; the model of {experiment.name} expects {trained_hz}")
+    name = _kind(experiment)
+    header = Header(
+        kind=name,
+        name=experiment.name,
+        model=model_hash(experiment),
+        rate_hz=source.rate_hz,
+        lanes=lanes or KINDS[name].LANES,
+        latent_bits=KINDS[name].latent_bits(experiment, source),
+        arithmetic=Arithmetic.here(),
+    )
+    model_bits = table_bits = initial_bits = stream_bytes = 0
+    with write_container(path, header, source.longest_first) as add:
+        for coded in KINDS[name].encode(experiment, source, header, advance):
+            add(coded.frames, coded.pcm_crc, coded.stream)
+            model_bits += coded.model_bits
+            table_bits += coded.table_bits
+            initial_bits += coded.initial_bits
+            stream_bytes += len(coded.stream)
+    return Sizes(
+        utterances=len(source.frames),
+        frames=sum(source.frames.values()),
+        model_bits=model_bits,
+        table_bits=table_bits,
+        initial_bits=initial_bits,
+        stream_bytes=stream_bytes,
+        file_bytes=path.stat().st_size,
+    )
+
+
+def decompress(
+    experiment: Experiment, path: Path, utterance: str | None, start: Callable[[int], Callable[[int], object]]
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Id, PCM and rate of the utterances of a file, or of one of them.
+
+    Args:
+        experiment: of `load_codec`.
+        path: of the file.
+        utterance: that alone; None: all.
+        start: is called with the number of frames to decode, and gives what is called with numbers that are done.
+
+    Raises:
+        UserError: the file is damaged, from another model, or this machine computes otherwise; the utterances before
+            have come.
+    """
+    header, entries = read_container(path)
+    if header.model != (own := model_hash(experiment)):
+        raise UserError(
+            f"{path}: {entries[0].utterance}: compressed with {header.name}, model {header.model[:16]}; --exp has "
+            f"{experiment.name}, model {own[:16]}; give the experiment that it was compressed with"
+        )
+    sizes = {level: len(bits) for level, bits in header.latent_bits.items()}
+    if header.kind != _kind(experiment) or sizes != dict(experiment.model.latent_sizes):
+        raise UserError(f"{path}: its header does not fit its model; copy the file again, or compress again")
+    kind = KINDS[header.kind]
+    if utterance is not None:
+        wanted = [entry for entry in entries if entry.utterance == utterance]
+        if not wanted:
+            raise UserError(f"{path}: has no utterance '{utterance}'")
+        entries = kind.needed(header, entries, wanted[0])
+    torch.set_num_threads(header.arithmetic.threads)
+    advance = start(sum(entry.frames for entry in entries))
+    for entry, pcm in kind.decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance):
+        check_pcm(path, header, entry, pcm)
+        if utterance in (None, entry.utterance):
+            yield entry.utterance, pcm, header.rate_hz
