@@ -112,10 +112,10 @@ def body(log: Path) -> list[str]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 

@@ -17,7 +17,7 @@ until_true() {
         ! "$@" >/dev/null 2>&1 || return 0
         sleep 0.2
     done
-    printf 'sge.sh: waited in vain for: %s\n' "$*" >&2
+    printf 'sge.sh: timed out waiting for: %s\n' "$*" >&2
     return 1
 }
 
@@ -30,7 +30,7 @@ set_up() {
     for folder in bin utilbin lib; do ln -s "${programs}" "$1/${folder}/${arch}"; done
     cat >"$1/env.sh" <<END
 # shellcheck shell=bash
-# Sourced by who wants to use this cell.
+# Source this file to use this cell.
 export SGE_ROOT="$1" SGE_CELL=cell SGE_QMASTER_PORT=$2 SGE_EXECD_PORT=$3 PATH="${programs}:\${PATH}"
 END
     printf '%s\n' "${host}" >"${common}/act_qmaster"

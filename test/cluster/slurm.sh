@@ -16,7 +16,7 @@ until_true() {
         ! "$@" >/dev/null 2>&1 || return 0
         sleep 0.2
     done
-    printf 'slurm.sh: waited in vain for: %s\n' "$*" >&2
+    printf 'slurm.sh: timed out waiting for: %s\n' "$*" >&2
     tail -n 5 "${directory}"/*.log >&2 || true
     return 1
 }

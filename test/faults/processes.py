@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 MARK = "SPEECHLVM_TEST_MARK"
 POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 600  # for a stage, on a machine with other work
 
 
 class Running:
@@ -46,68 +46,44 @@ class Running:
         needle = f"{MARK}={self.mark}".encode()
         for entry in os.listdir("/proc"):
             if entry.isdecimal():
-                try:
-                    with open(f"/proc/{entry}/environ", "rb") as stream:
-                        if needle in stream.read():  # empty of those that have ended
-                            found.append(int(entry))
-                except OSError:
-                    continue
+                with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as stream:
+                    if needle in stream.read():  # empty for those that have ended
+                        found.append(int(entry))
         return found
 
-    def held(self) -> bool:
-        """Whether a process stands still, as after SIGSTOP."""
+    def held(self) -> int | None:
+        """The process that stands still, as after SIGSTOP, if one does."""
         for process in self.processes():
-            try:
-                with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stream:
-                    if stream.read().rpartition(")")[2].split()[0] == "T":
-                        return True
-            except OSError:
-                continue
-        return False
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stream,
+            ):
+                if stream.read().rpartition(")")[2].split()[0] == "T":
+                    return process
+        return None
 
-    def release(self) -> None:
-        """Let what stands still go on."""
-        for process in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
-
-    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> int | None:
-        """The exit status; None when the time is over, or `until` holds, before the command has ended."""
-        end = time.monotonic() + seconds
-        while self.process.poll() is None and time.monotonic() < end and not until():
-            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
-        return self.process.returncode
-
-    def wait_for_all(self, seconds: float) -> bool:
-        """Whether all processes, also those whose parent was killed, end in time."""
-        end = time.monotonic() + seconds
-        while self.processes() and time.monotonic() < end:
+    def wait_until_held(self) -> int | None:
+        """The process that stands still; None if the command has ended before."""
+        while self.process.poll() is None:
+            if held := self.held():
+                return held
             time.sleep(POLL_SECONDS)
-        return not self.processes()
+        return None
+
+    def wait(self) -> int:
+        """The exit status, when it and all that it has started have ended."""
+        status = self.process.wait(PATIENCE_SECONDS)
+        self.kill_all()
+        return status
 
     def kill_all(self) -> None:
         """SIGKILL to every process, also to those that start meanwhile."""
         while processes := self.processes():
             for process in processes:
-                _kill(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
         self.process.wait()
-
-    def kill_runner(self) -> None:
-        """SIGKILL to the command's own process group: what it has submitted goes on."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def kill_one(self, generator: random.Random) -> None:
-        """SIGKILL to one process that the command has started."""
-        others = sorted(set(self.processes()) - {self.process.pid})
-        if others:
-            _kill(generator.choice(others))
 
     def text(self) -> str:
         """What it has printed."""
         return self.output.read_text(encoding="utf-8", errors="replace")
-
-
-def _kill(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)

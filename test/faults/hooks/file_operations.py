@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ENVIRONMENT = "SPEECHLVM_TEST_FILE_OPERATIONS"  # JSON: directory, number, action, counter
-ACTIONS = ("kill", "kill after", "torn", "ENOSPC", "EIO", "EACCES")
+ACTIONS = ("kill", "kill after", "torn", "ENOSPC", "EIO")
 _real = {name: getattr(os, name) for name in ("replace", "rename", "fsync", "unlink", "remove", "mkdir", "rmdir")}
 _real_open = io.open
 
@@ -27,12 +27,11 @@ class Operations:
     Args:
         directory: others are not counted.
         number: of the operation, from 1, at which it happens; 0: never.
-        action: one of `ACTIONS`; "hold": stop this process until somebody kills it or lets it go on; or what to call
-            before it.
+        action: one of `ACTIONS`; "hold": stop this process until somebody kills it or lets it continue.
         counter: file with the count of several processes; None: count this process's own.
     """
 
-    def __init__(self, directory: Path, number: int, action: str | Callable, counter: Path | None = None) -> None:
+    def __init__(self, directory: Path, number: int, action: str, counter: Path | None = None) -> None:
         self.directory, self.number, self.action, self.counter = os.path.realpath(directory), number, action, counter
         self.count = 0
         self.names: list[str] = []
@@ -64,9 +63,6 @@ class Operations:
         self.names.append(name)
         if self._next() != self.number:
             return operation()
-        if callable(self.action):
-            self.action()
-            return operation()
         if self.action == "hold":
             os.kill(os.getpid(), signal.SIGSTOP)
             return operation()
@@ -74,7 +70,7 @@ class Operations:
             operation()
         elif self.action == "torn" and tear is not None:
             tear()
-        elif self.action in ("ENOSPC", "EIO", "EACCES"):
+        elif self.action in ("ENOSPC", "EIO"):
             number = getattr(errno, self.action)
             raise OSError(number, os.strerror(number), path if not isinstance(path, int) else None)
         os.kill(os.getpid(), signal.SIGKILL)
