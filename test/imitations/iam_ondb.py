@@ -49,7 +49,7 @@ def recipe_arguments(root: Path) -> list[str]:
     """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
     training = "--limits.epochs null --limits.steps 3 --data.batch_frames 1000 --model_conf.channels 16"
     return [
-        *("--iam_ondb", str(make(root)), "--nj", "1", "--sample_frames", "60", "--prefix_frames", "30"),
+        *("--iam_ondb", str(make(root)), "--nj", "2", "--sample_frames", "60", "--prefix_frames", "30"),
         *("--models", "stochastic_wavenet_c200_z200_l1_diagonal", "--train_args", training),
     ]
 

@@ -86,7 +86,6 @@ def recipe_arguments(root: Path) -> list[str]:
     """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
     training = "--limits.steps 3 --model_conf.width 16 --data.batch_frames 16000 --data.segment_frames 8000"
     return [
-        *("--librispeech", str(make(root, ("train-clean-100", "dev-clean"))), "--test_sets", "dev_clean"),
+        *("--librispeech", str(make(root, ("train-clean-100", "dev-clean"))), "--test_sets", "dev_clean", "--nj", "1"),
         *("--models", "cwvae_s64_z96_l1", "--train_args", training, "--sample_seconds", "0.1"),
-        *("--analyses", "levels gender probes"),
     ]
