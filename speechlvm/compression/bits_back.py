@@ -229,10 +229,7 @@ class _Group:
         for chunk in range(self._chunks):
             left, part = self._left(chunk), self._part(inputs, chunk)
             evidence, z = slice_features(features, *self._span(chunk)), self._unknown()
-            for level, step in self._latents:
-                lanes = self._active(left, level, step)
-                if not len(lanes):
-                    continue
+            for level, step, lanes in self._steps(left):
                 found = self._model.follow(part, left, z, features=evidence, state=state, decode=False).conditionals
                 p, q = (_select(factor[level], lanes, step) for factor in (found.prior, found.posterior))
                 model_bits += float(kl(q, p).sum()) / math.log(2.0)
@@ -265,10 +262,7 @@ class _Group:
         silence = torch.zeros(self._lanes, self._model.hop, self._model.channels, dtype=self._dtype)
         for chunk in range(self._chunks):
             left, z = self._left(chunk), self._unknown()
-            for level, step in self._latents:
-                lanes = self._active(left, level, step)
-                if not len(lanes):
-                    continue
+            for level, step, lanes in self._steps(left):
                 found = self._model.follow(silence, left, z, state=state, decode=False).conditionals
                 k = chain.pop_bits(np.tile(self._bins[level].bits, len(lanes)))
                 z[level][lanes, step] = self._values(level, k, _select(found.prior[level], lanes, step))
@@ -296,10 +290,7 @@ class _Group:
             evidence = slice_features(features, *self._span(chunk))
             found = self._model.follow(part, left, z, features=evidence, state=state)
             state = found.state
-            for level, step in self._latents:
-                lanes = self._active(left, level, step)
-                if not len(lanes):
-                    continue
+            for level, step, lanes in self._steps(left):
                 factors = found.conditionals.posterior, found.conditionals.prior
                 table = self._posterior_table(level, *(_select(factor[level], lanes, step) for factor in factors))
                 k = next(numbers)
@@ -331,9 +322,12 @@ class _Group:
             for level in sizes
         }
 
-    def _active(self, left: Tensor, level: str, step: int) -> Tensor:
-        """Lanes in which a step of the chunk covers real frames."""
-        return (left > step * self._model.latent_hops[level]).nonzero()[:, 0]
+    def _steps(self, left: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+        """Latents of a chunk in order: level, step, and the lanes in which it covers real frames."""
+        for level, step in self._latents:
+            lanes = (left > step * self._model.latent_hops[level]).nonzero()[:, 0]
+            if len(lanes):
+                yield level, step, lanes
 
     def _real(self, left: Tensor) -> Tensor:
         """(lanes, hop) frames of the chunk that are real."""

@@ -73,3 +73,14 @@ def test_what_was_popped_is_pushed_and_bits_come_from_the_supply_when_there_are_
 def test_no_stack(stream):
     with pytest.raises(ValueError, match="no stack|below"):
         Stacks.of_bytes([stream])
+
+
+def test_heads_at_their_bounds():
+    one, frequency, start = np.arange(1), np.array([3], np.uint64), np.array([5], np.uint64)
+    for head in (LEAST_HEAD, 2**64 - 1, (3 << 34) - 1, 3 << 34):
+        stacks = Stacks(np.array([head], np.uint64), [np.empty(0, np.uint32)])
+        before = stacks.to_bytes(0)
+        stacks.push(one, start, frequency, 30)
+        assert stacks.heads[0] >= LEAST_HEAD
+        stacks.pop(one, start, frequency, 30)
+        assert stacks.to_bytes(0) == before

@@ -58,14 +58,14 @@ def test_they_cost_what_likelihoods_say():
 def test_no_bit_depends_on_what_is_computed_beside():
     edges = build_coding("mulaw-pcm").edges.astype(np.float64)
     parameters = mixtures(3, 100, components=10).astype(np.float32)
-    codes = np.random.default_rng(0).integers(0, CODES, 100)
-    whole = mixture_table(parameters, edges).interval(codes)
-    for size in (1, 2, 3, 7, 33):
-        for first in range(0, 100, size):
-            rows = slice(first, first + size)
-            part = mixture_table(parameters[rows], edges).interval(codes[rows])
-            for a, b in zip(part, whole, strict=True):
-                np.testing.assert_array_equal(a, b[rows])
+    codes = np.random.default_rng(0).integers(20000, 50000, 100)
+    with np.errstate(over="ignore"):
+        whole = mixture_table(parameters, edges).cdf(codes)
+        for size in (1, 2, 3, 7, 33):
+            for first in range(0, 100, size):
+                rows = slice(first, first + size)
+                part = mixture_table(parameters[rows], edges).cdf(codes[rows])
+                np.testing.assert_array_equal(part, whole[rows])
 
 
 @pytest.mark.parametrize("bits", [1, 6, 12])
