@@ -223,11 +223,11 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     model = experiment.model
     if not isinstance(model, LatentModel):
         return []
-    originals = {
+    references = {
         name: Generated(f"original_{name}", data, about={"utterances": [name]})
         for name, data in sorted(originals.items())
     }
-    reconstructed = _reconstructions(experiment, list(originals.values()), seed)
+    reconstructed = _reconstructions(experiment, list(references.values()), seed)
     groups = [Group("reconstruction", reconstructed, reconstructed)]
     frames = min(len(data) for data in originals.values())
     if frames == 0:
@@ -258,7 +258,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     made, _ = _draw(experiment, frames, requests)
     resynthesised, interpolated = made[: len(names) * len(anew)], made[len(names) * len(anew) :]
     page = []
-    for row, original in enumerate(originals.values()):
+    for row, original in enumerate(references.values()):
         page += [original, *resynthesised[row * len(anew) : (row + 1) * len(anew)]]
     groups.append(Group("resynthesis", resynthesised, page, 1 + len(anew) if len(anew) > 1 else 4))
     return groups + ([Group("interpolation", interpolated, interpolated, len(WEIGHTS))] if interpolated else [])

@@ -31,8 +31,8 @@ WRONG = {
         "training.learning_rate: missing; it has no default"),
     ),
     "quoted number": (
-        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write "
-        "0.005, without quotation marks"),
+        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write it "
+        "without quotation marks"),
     ),
     "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is no decimal number"),
     "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is no decimal number"),
@@ -111,12 +111,12 @@ def test_a_checkpoint_is_never_unpickled(tiny_config, make_dump, tmp_path, monke
     checkpoints.save(7, {"model": {}})
     checkpoints.mark_best(7, -1.0)
     checkpoints.path(7).write_bytes(content)
-    for path in (checkpoints.path(7).with_suffix(".json"), checkpoints.directory / "best.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": hashlib.sha256(content).hexdigest()}))
+    path = checkpoints.directory / "best.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": hashlib.sha256(content).hexdigest()}))
     tiny_config().rename(tmp_path / "exp/config.yaml")
     (tmp_path / "exp/origin.json").write_text('{"train_set": "train"}')
     done = call(score.main, "--exp", tmp_path / "exp", "--dump", make_dump("set", [300]), "--out", tmp_path / "score")
-    message = "not a checkpoint of this project (BadZipFile); nothing was loaded"
+    message = "damaged, or not a checkpoint of this project (BadZipFile); nothing was loaded"
     assert (done.returncode, done.stderr) == (1, f"error: {checkpoints.path(7)}: {message}\n")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "score/result.json").exists()
 
