@@ -42,7 +42,7 @@ def make(root: Path) -> Path:
 def recipe_arguments(root: Path) -> list[str]:
     """Makes the corpus in `root`; arguments of run.sh that go through all stages in a minute."""
     training = (
-        "--limits.steps 3 --data.batch_frames 8000 --model_conf.channels 16 --model_conf.latents [4] "
+        "--limits.steps 3 --data.batch_frames 8000 --model_conf.channels 16 --model_conf.latents [8,4] "
         "--model_conf.dilations [1,2] --model_conf.output_layers 1"
     )
     options = ["--models", "stcn_s64", "--train_args", training, "--nj", "1", "--sample_seconds", "0.1"]
