@@ -86,8 +86,7 @@ def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
     fitting = {
         (cell.root, cell.experiment, cell.set): cell
         for cell in cells
-        # a code's length is of the signal itself and has a place beside every coding
-        if cell.first.unit == unit and (cell.coding == table.coding or cell.first.bound == "code-length")
+        if cell.first.unit == unit and (cell.coding == table.coding or _of_the_signal(cell))
         if cell.root or table.train_set in ("", train_set)
     }
     lengths = {cell.set: cell.first.frames / cell.first.utterances for cell in cells}
@@ -104,6 +103,11 @@ def compare(table: Table, cells: list[Cell], train_set: str) -> Comparison:
         lines.append(Line(row, PurePosixPath(row.root).name or table.train_set or train_set, entries))
     placed = {(cell.experiment, cell.set) for line in lines for cell in line.cells.values()}
     return Comparison(table, lines, lengths, [each for each in misplaced if each[:2] not in placed])
+
+
+def _of_the_signal(cell: Cell) -> bool:
+    """Whether it is a reference that has no coding of its own, and so has a place beside every coding."""
+    return cell.first.bound == "code-length" or cell.first.system == "adaptive"
 
 
 def _entry(table: Table, row: Row, name: str, cell: Cell | None, length: float | None) -> Entry:
