@@ -28,6 +28,7 @@ setup(
         "torch==2.11.0",
         "torchaudio==2.11.0",
         "numpy>=2.1,<3",
+        "numba>=0.65",
         "scipy>=1.14",
         "scikit-learn>=1.6",
         "matplotlib>=3.9",

@@ -30,7 +30,7 @@ FREE_GB = 2.0  # dumps, checkpoints and figures of the mini recipe with room to 
 MODULES = {
     "numpy": "numpy", "scipy": "scipy.signal", "torch": "torch", "torchaudio": "torchaudio.functional",
     "scikit-learn": "sklearn", "matplotlib": "matplotlib.figure", "pyyaml": "yaml", "soundfile": "soundfile",
-    "soxr": "soxr", "kaldiio": "kaldiio", "sentencepiece": "sentencepiece",
+    "numba": "numba", "soxr": "soxr", "kaldiio": "kaldiio", "sentencepiece": "sentencepiece",
     "tensorboard": "torch.utils.tensorboard", "pydantic": "pydantic", "safetensors": "safetensors.torch",
     "tqdm": "tqdm", "espeakng-loader": "espeakng_loader", "pytest": "pytest", "hypothesis": "hypothesis",
     "playwright": "playwright",

@@ -125,6 +125,13 @@ sample() {
         --dump "${frames}/${test_sets%% *}" --out "$3/samples" --seconds "${sample_seconds}" --ngpu $((ngpu > 0)) "${sample_args[@]}"
 }
 
+sample_adaptive() {
+    [ "${material}" = pcm16 ] && in_tables adaptive || return 0
+    log "sample adaptive"
+    single processor "${root}/logs/sample_adaptive.log" python -m speechlvm.bin.sample --adaptive \
+        --dump "${frames}/${test_sets%% *}" --out "${root}/adaptive/samples" --seconds "${sample_seconds}" "${sample_args[@]}"
+}
+
 # The command that produces the reported results: the given one without the stages.
 command_line() {
     local name
@@ -177,12 +184,14 @@ stage_4() {
     start_with_room baseline uniform mulaw 1
     for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
     start_with_room baseline flac mulaw "${nj}"
+    start_with_room baseline adaptive mulaw "${nj}"
     experiments start_scores
     join
     likelihoods
 }
 
 stage_5() {
+    start_with_room sample_adaptive
     each_experiment sample
     [ ! -f local/draw.sh ] || hook local/draw.sh "${root}/logs/draw.log" --exp "${root}" --dump "${frames}/${test_sets%% *}" \
         --models "${selected[*]/%/${tag:+_${tag}}}" --seeds "${seeds}"

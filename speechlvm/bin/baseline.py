@@ -1,4 +1,4 @@
-"""Stages 4 and 9: likelihoods that need no trained network: uniform, optimal DMoL, FLAC."""
+"""Stages 4 and 9: likelihoods that need no trained network: uniform, optimal DMoL, FLAC, adaptive."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
     "dmol": ("speechlvm.models.dmol_optimal", "DMoLOptimal"),
     "flac": ("speechlvm.models.flac", "FLAC"),
+    "adaptive": ("speechlvm.models.adaptive", "Adaptive"),
 }
 
 
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", choices=sorted(BASELINES), required=True, help="which baseline")
     parser.add_argument("--train", type=Path, required=True, help="dump of the training set, to fit the baseline")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set to score")
-    parser.add_argument("--coding", default="mulaw", help="whose cells are scored (FLAC: always the PCM itself)")
+    parser.add_argument("--coding", default="mulaw", help="whose cells are scored (not FLAC, adaptive: always PCM)")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
@@ -78,8 +79,7 @@ def _merge(arguments: Any) -> None:
             "system": arguments.name,
             "set": arguments.dump.name,
             "train_set": arguments.train.name,
-            # FLAC codes the PCM signal itself, whatever the coding
-            "coding": "linear" if baseline.bound == "code-length" else arguments.coding,
+            "coding": getattr(baseline, "coding", arguments.coding),
             "unit": "pmf",
             "bound": baseline.bound,
             "stack": None,

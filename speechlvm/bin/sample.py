@@ -12,9 +12,13 @@ from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, wr
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Sample from one trained model."""
+    """Sample from one model."""
     parser = make_parser(__doc__)
-    parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--exp", type=Path, help="experiment directory")
+    source.add_argument(
+        "--adaptive", action="store_true", help="sample from the adaptive reference, which needs no experiment"
+    )
     parser.add_argument("--dump", type=Path, required=True, help="dump that prefixes and originals come from")
     parser.add_argument("--out", type=Path, required=True, help="directory of samples and pictures")
     parser.add_argument("--count", type=int, default=4, help="number of samples of each kind")
@@ -31,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
     check_done(arguments.dump)
     inputs = {
-        "model": hash_file(check_trained(arguments.exp)),
+        "model": "adaptive" if arguments.adaptive else hash_file(check_trained(arguments.exp)),
         "dump": hash_file(arguments.dump / "info.json"),
         **{
             key: getattr(arguments, key)
@@ -65,13 +69,22 @@ def _sample(arguments: Any) -> None:
     from speechlvm.experiment.load import load_experiment, training_device
     from speechlvm.reporting.pictures import channels_page, waveform_page
     from speechlvm.sampling import generate
+    from speechlvm.utils.errors import UserError
     from speechlvm.utils.files import write_array
 
-    experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
     dump = open_dump(arguments.dump)
     audible = isinstance(dump, PCMDump)
     frames, prefix = _lengths(arguments, dump.rate_hz)
-    experiment.observation.check(dump)
+    if arguments.adaptive:
+        from speechlvm.models.adaptive import Adaptive
+
+        if not audible:
+            raise UserError(f"{arguments.dump}: holds vectors; the adaptive reference is for audio")
+        title = "adaptive"
+    else:
+        experiment = load_experiment(arguments.exp, training_device(arguments.ngpu))
+        experiment.observation.check(dump)
+        title = experiment.name
     longest = max(record.frames for record in dump.records.values())
     if longest < prefix:
         print(f"no utterance has {prefix} frames: continuations start after {longest // 2}, half of the longest")
@@ -79,11 +92,15 @@ def _sample(arguments: Any) -> None:
     long_enough = [u for u in sorted(dump.records) if dump.records[u].frames >= prefix]
     # spread over the set, so that several speakers are among them
     chosen = long_enough[:: max(1, len(long_enough) // arguments.count)][: arguments.count]
-    groups = [
-        *generate.prior_groups(experiment, arguments.count, frames, arguments.seed),
-        *generate.continuations(experiment, {u: dump.read(u, 0, prefix) for u in chosen}, frames, arguments.seed),
-        *generate.utterance_groups(experiment, {u: dump.read(u, 0, frames) for u in chosen}, arguments.seed),
-    ]
+    prefixes = {u: dump.read(u, 0, prefix) for u in chosen}
+    if arguments.adaptive:
+        groups = generate.adaptive_groups(Adaptive(), prefixes, arguments.count, frames, arguments.seed)
+    else:
+        groups = [
+            *generate.prior_groups(experiment, arguments.count, frames, arguments.seed),
+            *generate.continuations(experiment, prefixes, frames, arguments.seed),
+            *generate.utterance_groups(experiment, {u: dump.read(u, 0, frames) for u in chosen}, arguments.seed),
+        ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     index = []
     for group in groups:
@@ -104,12 +121,12 @@ def _sample(arguments: Any) -> None:
                 }
             )
         picture = arguments.out / group.picture
-        title = f"{experiment.name}: {picture.stem}"
+        heading = f"{title}: {picture.stem}"
         page = [(item.title, item.data, item.marks) for item in group.page]
         if audible:
-            waveform_page(picture, page, dump.rate_hz, title, group.columns)
+            waveform_page(picture, page, dump.rate_hz, heading, group.columns)
         else:
-            channels_page(picture, page, list(dump.channels), dump.rate_hz, title, group.columns)
+            channels_page(picture, page, list(dump.channels), dump.rate_hz, heading, group.columns)
     write_json(arguments.out / "samples.json", index)
     print(f"{arguments.out}: {len(index)} sequences")
 

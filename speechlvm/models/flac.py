@@ -19,6 +19,7 @@ class FLAC:
     """
 
     bound = "code-length"
+    coding = "linear"  # the PCM signal itself, whatever the coding of the other systems
     parameters = 0
 
     def __init__(self, rate_hz: int = 16000) -> None:

@@ -69,8 +69,7 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
     fitting = {
         (score.root, score.experiment, score.set): score
         for score in scores
-        # a code's length is of the signal itself and has a place under every coding
-        if score.first.unit == unit and (score.coding == table.coding or score.first.bound == "code-length")
+        if score.first.unit == unit and (score.coding == table.coding or _is_of_the_signal(score))
         if score.root or table.train_set in ("", train_set)
     }
     lengths = {score.set: score.first.frames / score.first.utterances for score in scores}
@@ -91,6 +90,11 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
         rows.append(ComparedRow(row, place, chosen, ours))
     placed = {(score.experiment, score.set) for row in rows for score in row.scores.values()}
     return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed])
+
+
+def _is_of_the_signal(score: Score) -> bool:
+    """Whether it is a reference that has no coding of its own, and so has a place under every coding."""
+    return score.first.bound == "code-length" or score.first.system == "adaptive"
 
 
 def sweep(compared: ComparedTable) -> dict[str, list[tuple[float, Score]]]:

@@ -133,8 +133,8 @@ def _explanations(tables: list[ComparedTable], scores: list[Score]) -> str:
         ),
         "`+-`: standard deviation over seeds, after their mean.": any(len(score.results) > 1 for score in everything),
         "mulaw bits are bits of 16-bit mu-law codes as in source A.": "mulaw" in codings,
-        "linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with FLAC (linear: code length of its "
-        "files).": codings & set(PCM_CODINGS),
+        "linear and mulaw-pcm bits are bits of the PCM signal itself, comparable with FLAC, whose bits are the "
+        "length of its files.": codings & set(PCM_CODINGS),
         "mulaw8 bits are of 8-bit codes and compare with nothing else here.": "mulaw8" in codings,
         "Nats are of the density of normalised values, which nothing but the least standard deviation of the output "
         "keeps from growing without limit.": densities,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.trained import Experiment
 from speechlvm.models.base import LatentModel, Samples
 from speechlvm.models.bound import slice_features
+
+if TYPE_CHECKING:
+    from speechlvm.models.adaptive import Adaptive  # imports numba
 
 TEMPERATURES = (0.5, 0.75)
 """Beside 1, the temperature of the prior samples."""
@@ -216,6 +219,27 @@ def continuations(experiment: Experiment, prefixes: dict[str, np.ndarray], frame
         for row, name in enumerate(names)
     ]
     return [Group("continuation", made, made)]
+
+
+def adaptive_groups(
+    model: Adaptive, prefixes: dict[str, np.ndarray], count: int, frames: int, seed: int
+) -> list[Group]:
+    """`count` sequences of the adaptive reference from its initial state, and each prefix continued by `frames`."""
+
+    def drawn(name: str, kind: str, key: int | str, prefix: np.ndarray | None = None, **about: Any) -> Generated:
+        uniform = Noise([(seed, kind, key)], dtype=torch.float64).uniform("x", 0, frames, 1)[0, :, 0].numpy()
+        data, nats = model.sample(uniform, prefix)
+        return Generated(name, data, nats, () if prefix is None else (len(prefix),), about)
+
+    prior = [drawn(f"prior_{row}", "prior", row) for row in range(count)]
+    groups = [Group("prior", prior, prior)]
+    if made := [
+        drawn(f"continuation_{name}", "continuation", name, prefix, utterances=[name])
+        for name, prefix in sorted(prefixes.items())
+        if len(prefix)
+    ]:
+        groups.append(Group("continuation", made, made))
+    return groups
 
 
 def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Group]:

@@ -36,11 +36,18 @@ def test_all_stages_in_order(tree):
         expected += sharded("dump", f"dump/pcm16/{name}")
     for e in experiments:
         expected += single("train", e)
-    for directory in ["exp/train/uniform", "exp/train/dmol", "exp/train/dmol_mulaw-pcm", "exp/train/flac"]:
+    for directory in [
+        "exp/train/uniform",
+        "exp/train/dmol",
+        "exp/train/dmol_mulaw-pcm",
+        "exp/train/flac",
+        "exp/train/adaptive",
+    ]:
         expected += sharded("baseline", f"{directory}/score_test")
     for e in experiments:
         expected += sharded("score", f"{e}/score_test") + sharded("score", f"{e}/score_test_mulaw-pcm")
     expected += ["likelihoods"]
+    expected += single("sample", "exp/train/adaptive/samples")
     for e in experiments:
         expected += single("sample", f"{e}/samples")
     for name in sets:
@@ -168,6 +175,7 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
         *sharded("baseline", "my JOB exp/train/dmol/score_test"),
         *sharded("baseline", "my JOB exp/train/dmol_linear/score_test"),
         *sharded("baseline", "my JOB exp/train/flac/score_test"),
+        *sharded("baseline", "my JOB exp/train/adaptive/score_test"),
         *sharded("score", "my JOB exp/train/a/seed1/score_test"),
         *sharded("score", "my JOB exp/train/a/seed1/score_test_linear"),
         "likelihoods",
@@ -187,7 +195,7 @@ def test_tables_restrict_scores_that_need_no_network(tree):
     for stage in ("4", "9"):
         assert tree.run("--stage", stage, "--stop_stage", stage, "--tables", "T1", "--models", "c", "--nj", "1")[0] == 0
     assert tree.summary(checks=True) == [
-        *sharded("baseline", "exp/train/uniform/score_test"),  # DMoL and FLAC are in no row
+        *sharded("baseline", "exp/train/uniform/score_test"),  # the others are in no row
         *sharded("score", "exp/train/c/seed1/score_test"),
         *sharded("score", "exp/train/c/seed1/score_test_mulaw-pcm"),
         "likelihoods",

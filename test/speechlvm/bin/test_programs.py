@@ -17,6 +17,7 @@ from programs import call
 
 from speechlvm.bin import baseline, report, sample, score, train
 from speechlvm.data.dumps import open_dump
+from speechlvm.models.adaptive import Adaptive
 from speechlvm.utils.errors import ConfigError, UserError
 from speechlvm.utils.files import atomic_write
 
@@ -122,7 +123,13 @@ def test_a_mulaw_model_is_a_model_of_the_pcm(trained):
 def test_baselines(trained):
     root, _, training, test = trained
     results = {}
-    for name, coding in (("uniform", "mulaw"), ("dmol", "mulaw"), ("dmol", "mulaw-pcm"), ("flac", "mulaw")):
+    for name, coding in (
+        ("uniform", "mulaw"),
+        ("dmol", "mulaw"),
+        ("dmol", "mulaw-pcm"),
+        ("flac", "mulaw"),
+        ("adaptive", "mulaw"),
+    ):
         out = root / f"{name}_{coding}" / "score_test"
         run(baseline, "--name", name, "--train", training, "--dump", test, "--coding", coding, "--out", out)
         results[name, coding] = json.loads((out / "result.json").read_text())
@@ -130,6 +137,9 @@ def test_baselines(trained):
     assert results["dmol", "mulaw"]["bits_per_frame"] < 16.0
     assert results["flac", "mulaw"]["bound"] == "code-length" and results["flac", "mulaw"]["coding"] == "linear"
     assert results["flac", "mulaw"]["bits_per_frame"] > 8
+    adaptive = results["adaptive", "mulaw"]
+    assert (adaptive["bound"], adaptive["coding"]) == ("exact", "linear")
+    assert adaptive["bits_per_frame"] < results["dmol", "mulaw-pcm"]["bits_per_frame"]
 
 
 def test_samples_and_pictures(trained):
@@ -154,6 +164,21 @@ def test_samples_and_pictures(trained):
     run(sample, *options, "--prefix_seconds", 9)
     continuation = next((out / "samples").glob("continuation_*.wav"))
     assert len(soundfile.read(continuation)[0]) == 1700 // 2 // 16 * 16 + 800
+
+
+def test_samples_of_the_adaptive_reference(make_dump, tmp_path):
+    dump, out = make_dump("test", [900, 700]), tmp_path / "adaptive" / "samples"
+    options = ["--adaptive", "--dump", dump, "--out", out, "--count", 2, "--seconds", 0.05, "--prefix_seconds", 0.02]
+    assert run(sample, *options) == 0
+    index = json.loads((out / "samples.json").read_text())
+    assert [entry["kind"] for entry in index] == ["prior"] * 2 + ["continuation"] * 2
+    for entry in index:
+        pcm, _ = soundfile.read(out / f"{entry['name']}.wav", dtype="int16")
+        (prefix,) = entry["marks"] or [0]
+        assert len(pcm) == prefix + 800 and (out / entry["picture"]).exists()
+        nats = Adaptive().nats(pcm) - Adaptive().nats(pcm[:prefix])
+        assert entry["log_likelihood_nats"] == pytest.approx(nats, abs=1e-6)
+    assert run(sample, *options, "--check") == 0
 
 
 def test_every_kind_of_sample_once(make_dump, tiny_config, tmp_path, monkeypatch):

@@ -65,15 +65,17 @@ def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_resul
     write_result("mulaw", -1500.0, coding="mulaw")
     write_result("normalised", 75.0)
     write_result("flac", -900.0, coding="linear", bound="code-length")
-    names = ("mulaw", "normalised", "flac")
+    write_result("adaptive", -800.0, coding="linear", system="adaptive")
+    names = ("mulaw", "normalised", "flac", "adaptive")
     rows = [{"s": 1, "system": "any", "experiment": name} for name in names]
     nats = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, table(rows))}
-    assert nats == {"mulaw": "", "normalised": "75", "flac": ""}
+    assert nats == {"mulaw": "", "normalised": "75", "flac": "", "adaptive": ""}
     chosen = table(rows, unit="bits_per_frame", coding="mulaw")
     bits = {row["experiment"]: row["test: ours"] for row in shown(tmp_path, chosen)}
-    assert bits == {"mulaw": "14.427", "normalised": "", "flac": "8.656"}  # FLAC has no coding of its own
+    references = {"flac": "8.656", "adaptive": "7.694"}  # have no coding of their own
+    assert bits == {"mulaw": "14.427", "normalised": "", **references}
     chosen = table(rows, unit="bits_per_frame", coding="mulaw8")
-    assert [row["test: ours"] for row in shown(tmp_path, chosen)] == ["", "", "8.656"]
+    assert [row["test: ours"] for row in shown(tmp_path, chosen)] == ["", "", "8.656", "7.694"]
     rows = [{"system": "any", "experiment": "normalised", "distribution": name} for name in ("gaussian", "gmm")]
     assert [row["test: ours"] for row in shown(tmp_path, table(rows))] == ["75", ""]
 
