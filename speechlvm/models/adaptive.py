@@ -11,16 +11,18 @@ p(x_t | x_<t) is causal by construction, at any sampling rate. In each frame
 4. the mixture has a Student-t component for each centre, shape nu and multiple of s, with weights learned by
    fixed-share Bayesian updates (Herbster, Warmuth 1998).
 
-RLS is weighted: a frame's variance is taken as 0.85 s^2 + 0.15 e^2, to the power of 3/4, so that neither loud stretches
-nor outliers (glottal pulses) dominate. The cascade of long NLMS and short RLS and the online stacking follow lossless
-coders (Sac; MPEG-4 ALS, RLS-LMS mode); weighting, scale model and mixture are ours.
+RLS is weighted: a frame's variance is taken as 0.85 s^2 + 0.15 e^2, so that neither loud stretches nor outliers, such
+as glottal pulses, dominate. The cascade of long NLMS and short RLS and the online stacking follow lossless coders (Sac;
+MPEG-4 ALS, RLS-LMS mode); weighting, scale model and mixture are ours.
 
 The mass of the PCM value v is C(v + 1) - C(v) with C(v) the cdf of the mixture at v - 1/2, C(-32768) = 0 and
 C(32768) = 1: the end cells take the tails and the masses sum to one. A share of 1e-6 is uniform, so no mass is below
 2^-36. For an even nu the cdf is algebraic: all is computed with + - * / sqrt and powers of two in a fixed order,
-without fast-math and contraction, and thus gives the same bits on every machine (the logarithm of a mass may not).
+without fast-math and contraction, which IEEE 754 fixes to the bit on any processor (tried on x86-64 only; the logarithm
+of a mass may differ).
 
-Coders use `start`, `cdf` and `update` themselves. They are compiled at first use, in about ten seconds.
+Coders use `start`, `cdf` and `update` themselves. numba compiles them at first use in each process, in about seven
+seconds; nothing is kept on disk.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ from speechlvm.coding import PCM_OFFSET, PCM_VALUES
 from speechlvm.modules.rls import RLS, aim, compiled, correct, dot, exp2, internal, log2, output, push, start_filters
 
 # All settings were chosen on the training set of TIMIT's sample.
-BANK = ((16, 0.98), (24, 0.99), (32, 0.985), (96, 0.992))
+BANK = ((16, 0.98), (24, 0.99), (32, 0.985), (96, 0.99))
 """Order and forgetting factor of each RLS; orders are multiples of 4."""
 NLMS_ORDER, NLMS_RATE = 128, 0.15
 CASCADE = (24, 0.99)
-COMBINERS = (0.98, 0.99, 0.996, 0.999)
-MAIN = 2
+COMBINERS = (0.985, 0.995, 0.999)
+MAIN = 1
 """The combiner whose errors the scale follows."""
 TRACKERS = (0.5, 0.2, 0.08, 0.03, 0.008)
 SCALE_FORGETTING = 0.998
@@ -319,5 +321,4 @@ def _learn(state: State, x: float) -> None:
 
 @internal
 def _variance(power: float, error: float) -> float:
-    root = math.sqrt(0.85 * power + 0.15 * error * error)
-    return root * math.sqrt(root)
+    return 0.85 * power + 0.15 * error * error

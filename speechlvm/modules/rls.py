@@ -1,6 +1,6 @@
-"""Recursive least squares filters, and arithmetic that gives the same bits on every machine, compiled by numba.
+"""Recursive least squares filters, and arithmetic without the libraries that differ between machines, by numba.
 
-Only + - * / sqrt and powers of two in a fixed order, without fast-math and contraction.
+Only + - * / sqrt and powers of two in a fixed order, without fast-math and contraction: IEEE 754 fixes the results.
 """
 
 from __future__ import annotations
