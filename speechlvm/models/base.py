@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
-from speechlvm.distributions.latent import DiagonalGaussian, kl
+from speechlvm.distributions.latent import kl
 from speechlvm.distributions.noise import Noise
-from speechlvm.models.bound import Bound, Features, Series, State, chunks, slice_features
+from speechlvm.models.bound import (
+    Bound,
+    Conditionals,
+    Features,
+    Inference,
+    Samples,
+    Series,
+    State,
+    chunks,
+    slice_features,
+)
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.output import OutputLayer
 
@@ -198,38 +207,6 @@ class Model(nn.Module, ABC):
         return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
 
 
-@dataclass(frozen=True)
-class Conditionals:
-    """The factors of a latent variable model at given latents.
-
-    Attributes:
-        parameters: (B, T, P) of the likelihood of each frame; None if they were not asked for.
-        prior: level name -> (B, T_l, D_l), p(z_t | what comes before it).
-        posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if it was not asked for.
-    """
-
-    parameters: Tensor | None
-    prior: dict[str, DiagonalGaussian]
-    posterior: dict[str, DiagonalGaussian]
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What the inference network made of a chunk.
-
-    Attributes:
-        latents: level name -> (B, T_l, D_l), drawn from the posterior.
-        conditionals: at these latents.
-        state: after the chunk.
-        auxiliary: name -> (B, T_a): costs for training only.
-    """
-
-    latents: dict[str, Tensor]
-    conditionals: Conditionals
-    state: State
-    auxiliary: dict[str, Series] = field(default_factory=dict)
-
-
 class LatentModel(Model):
     """A model with latent variables, scored by the one-sample evidence lower bound."""
 
@@ -337,25 +314,6 @@ class LatentModel(Model):
         with full_precision(parameters):
             log_prob = self.distribution.log_prob(parameters, target)
         return Series(log_prob.masked_fill(~mask, 0.0), mask, 1)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `Model.sample` drew.
-
-    Attributes:
-        target: (B, T, E) sampled targets.
-        log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        state: to continue from.
-        latents: level name -> (B, T_l, D_l), drawn or given.
-        log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
-    """
-
-    target: Tensor
-    log_likelihood: Tensor
-    state: State
-    latents: dict[str, Tensor] = field(default_factory=dict)
-    log_prior: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Draws:

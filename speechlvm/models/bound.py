@@ -1,10 +1,12 @@
-"""The result of evaluating a model: series over steps, and the terms of a bound."""
+"""The results of evaluating a model: series over steps, the terms of a bound, factors, latents and samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from speechlvm.distributions.latent import DiagonalGaussian
 
 State = dict[str, Tensor]
 """Flat name -> tensor, batch first; "frames" (B,) int64 is the number of frames already seen."""
@@ -63,3 +65,54 @@ class Bound:
     kl: dict[str, Series] = field(default_factory=dict)
     log_ratio: dict[str, Series] = field(default_factory=dict)
     auxiliary: dict[str, Series] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """The factors of a latent variable model at given latents.
+
+    Attributes:
+        parameters: (B, T, P) of the likelihood of each frame; None if they were not asked for.
+        prior: level name -> (B, T_l, D_l), p(z_t | what comes before it).
+        posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if it was not asked for.
+    """
+
+    parameters: Tensor | None
+    prior: dict[str, DiagonalGaussian]
+    posterior: dict[str, DiagonalGaussian]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the inference network made of a chunk.
+
+    Attributes:
+        latents: level name -> (B, T_l, D_l), drawn from the posterior.
+        conditionals: at these latents.
+        state: after the chunk.
+        auxiliary: name -> (B, T_a): costs for training only.
+    """
+
+    latents: dict[str, Tensor]
+    conditionals: Conditionals
+    state: State
+    auxiliary: dict[str, Series] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `Model.sample` drew.
+
+    Attributes:
+        target: (B, T, E) sampled targets.
+        log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
+        state: to continue from.
+        latents: level name -> (B, T_l, D_l), drawn or given.
+        log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
+    """
+
+    target: Tensor
+    log_likelihood: Tensor
+    state: State
+    latents: dict[str, Tensor] = field(default_factory=dict)
+    log_prior: dict[str, Tensor] = field(default_factory=dict)
