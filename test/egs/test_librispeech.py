@@ -12,6 +12,7 @@ import soundfile
 from imitations import librispeech
 from programs import call, load
 
+from speechlvm.bin.baseline import BASELINES
 from speechlvm.data.corpora.download import load_archives
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.experiment.config import load_config
@@ -275,7 +276,7 @@ def test_configurations_and_table():
         assert (config.distribution, rate.peak, rate.schedule) == ("dmol", 3e-4, "constant")
     [table] = load_tables(RECIPE / "conf/tables")
     assert table.table == "A2" and table.sets == list(TESTS)
-    trained = [row for row in table.rows if row.experiment not in ("uniform", "dmol", "flac")]
+    trained = [row for row in table.rows if row.experiment not in BASELINES]
     assert {row.root for row in trained} == {"", "../librilight/exp/train_10h"}
     assert len(trained) == 2 * len(configs) and all(list(row.published) == list(TESTS) for row in table.rows)
     by_hours = {row.configuration: row.published for row in trained}

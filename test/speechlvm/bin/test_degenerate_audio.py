@@ -111,7 +111,7 @@ def test_17_nothing_but_silence_teaches_nothing(dumped, tmp_path, tiny_config):
     assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
 
 
-@pytest.mark.parametrize("name", ["uniform", "dmol", "flac"])
+@pytest.mark.parametrize("name", ["uniform", "dmol", "flac", "adaptive"])
 @pytest.mark.parametrize("coding", ["mulaw", "mulaw-pcm"])
 def test_17_baselines_of_silence(dumped, tmp_path, name, coding):
     training, test = dumped("train", [SILENCE]), dumped("test", [SILENCE, LOUDEST, [0]])
