@@ -1,4 +1,4 @@
-"""Compress 16-bit PCM losslessly with a trained model, into a file about as long as its likelihood says."""
+"""Compress 16-bit PCM losslessly with a model, into a file about as long as its likelihood says."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,11 @@ from speechlvm.bin.inputs import check_done, check_trained
 def main(argv: list[str] | None = None) -> int:
     """Write one file."""
     parser = make_parser(__doc__)
-    parser.add_argument("--exp", type=Path, required=True, help="experiment directory, or an export")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--exp", type=Path, help="experiment directory, or an export")
+    model.add_argument(
+        "--adaptive", action="store_true", help="compress with the adaptive reference, which needs no experiment"
+    )
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--wav", type=Path, nargs="+", help="audio files (WAV, FLAC, SPHERE) or directories of them")
     given.add_argument("--dump", type=Path, help="dump of a set")
@@ -21,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.lanes or 1) > 4096:
         parser.error("--lanes is at most 4096")
-    check_trained(arguments.exp)
+    if arguments.exp is not None:
+        check_trained(arguments.exp)
     if arguments.dump is not None:
         check_done(arguments.dump)
     _compress(arguments)
@@ -37,14 +42,14 @@ def _compress(arguments: Any) -> None:
     from speechlvm.compression.codec import compress, load_codec
     from speechlvm.compression.source import source_of_dump, source_of_files
 
-    experiment = load_codec(arguments.exp)
+    experiment = None if arguments.adaptive else load_codec(arguments.exp)
     source = source_of_files(arguments.wav) if arguments.dump is None else source_of_dump(arguments.dump)
     began = time.monotonic()
     with tqdm(total=sum(source.frames.values()), unit="frame", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         sizes = compress(experiment, source, arguments.out, arguments.lanes, bar.update)
     print(f"{arguments.out}: {sizes.utterances} utterances, {sizes.frames} frames")
     per_frame = {
-        f"model, {experiment.model.bound}": sizes.model_bits,
+        f"model, {experiment.model.bound if experiment else 'exact'}": sizes.model_bits,
         "streams": 8 * sizes.stream_bytes - sizes.initial_bits,
         "initial bits": sizes.initial_bits,
         "header and index": 8 * (sizes.file_bytes - sizes.stream_bytes),

@@ -10,12 +10,15 @@ from speechlvm.bin.inputs import check_trained
 def main(argv: list[str] | None = None) -> int:
     """Decompress all utterances of a file, or one."""
     parser = make_parser(__doc__)
-    parser.add_argument("--exp", type=Path, required=True, help="experiment directory, or an export")
+    parser.add_argument(
+        "--exp", type=Path, help="experiment directory, or an export; not needed after compress --adaptive"
+    )
     parser.add_argument("file", type=Path, help="to decompress")
     parser.add_argument("--out", type=Path, required=True, help="directory of the WAV files")
     parser.add_argument("--utterance", help="only this one")
     arguments = parser.parse_args(argv)
-    check_trained(arguments.exp)
+    if arguments.exp is not None:
+        check_trained(arguments.exp)
     _decompress(arguments)
     return 0
 
@@ -25,7 +28,7 @@ def _decompress(arguments: Any) -> None:
 
     from tqdm import tqdm
 
-    from speechlvm.compression.codec import decompress, load_codec
+    from speechlvm.compression.codec import decompress, load_decoder
     from speechlvm.data.audio import write_wav
 
     with tqdm(unit="frame", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
@@ -35,7 +38,7 @@ def _decompress(arguments: Any) -> None:
             return bar.update
 
         count = 0
-        experiment = load_codec(arguments.exp)
+        experiment = load_decoder(arguments.file, arguments.exp)
         for utterance, pcm, rate_hz in decompress(experiment, arguments.file, arguments.utterance, start):
             write_wav(arguments.out / f"{utterance}.wav", pcm, rate_hz)
             count += 1

@@ -1,7 +1,9 @@
-"""Files of compressed utterances, written and read with a trained model."""
+"""Files of compressed utterances, written and read with a trained model or the adaptive reference."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,11 @@ import numpy as np
 import torch
 
 from speechlvm.coding import PCM_CODINGS
-from speechlvm.compression import autoregressive, bits_back
+from speechlvm.compression import adaptive, autoregressive, bits_back
 from speechlvm.compression.container import (
     Arithmetic,
     Header,
     check_pcm,
-    model_hash,
     read_container,
     read_stream,
     write_container,
@@ -25,7 +26,7 @@ from speechlvm.experiment.load import SAME_INPUTS, load_experiment
 from speechlvm.experiment.trained import Experiment
 from speechlvm.utils.errors import ConfigError, UserError
 
-KINDS = {"autoregressive": autoregressive, "bits-back": bits_back}
+KINDS = {"adaptive": adaptive, "autoregressive": autoregressive, "bits-back": bits_back}
 """Modules with `LANES`, `latent_bits`, `encode`, `needed` and `decode`, by their names in headers."""
 
 
@@ -68,17 +69,46 @@ def load_codec(directory: Path) -> Experiment:
     return experiment
 
 
-def _kind(experiment: Experiment) -> str:
+def load_decoder(path: Path, directory: Path | None) -> Experiment | None:
+    """What a file was compressed with: a trained model of `load_codec`; None: the adaptive reference.
+
+    Raises:
+        UserError: the file is damaged, or needs a model and no directory is given.
+    """
+    header, _ = read_container(path)
+    if header.kind == "adaptive":
+        return None
+    if directory is None:
+        raise UserError(f"{path}: compressed with {header.name}, a trained model; give its experiment as --exp")
+    return load_codec(directory)
+
+
+def model_hash(experiment: Experiment | None) -> str:
+    """SHA-256 of all that a model's probabilities are a function of: settings, observation, weights."""
+    if experiment is None:
+        return adaptive.model_hash()
+    config = experiment.config
+    settings = [config.model, config.model_conf, config.distribution, config.distribution_conf]
+    digest = hashlib.sha256(json.dumps([settings, experiment.observation.to_dict()], sort_keys=True).encode())
+    for name, weight in sorted(experiment.model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _kind(experiment: Experiment | None) -> str:
+    if experiment is None:
+        return "adaptive"
     return "autoregressive" if experiment.model.bound == "exact" else "bits-back"
 
 
 def compress(
-    experiment: Experiment, source: Source, path: Path, lanes: int | None, advance: Callable[[int], object]
+    experiment: Experiment | None, source: Source, path: Path, lanes: int | None, advance: Callable[[int], object]
 ) -> Sizes:
     """Write a file.
 
     Args:
-        experiment: of `load_codec`.
+        experiment: of `load_codec`; None: the adaptive reference.
         source: utterances.
         path: of the file.
         lanes: utterances side by side; None: as many as is usual.
@@ -87,13 +117,13 @@ def compress(
     Raises:
         UserError: the utterances have another rate than those trained on, or the model is broken for one.
     """
-    trained_hz = experiment.observation.rate_hz
+    trained_hz = experiment and experiment.observation.rate_hz
     if trained_hz is not None and source.rate_hz != trained_hz:
         raise UserError(f"{source.rate_hz} samples per second; the model of {experiment.name} expects {trained_hz}")
     name = _kind(experiment)
     header = Header(
         kind=name,
-        name=experiment.name,
+        name=experiment.name if experiment else name,
         model=model_hash(experiment),
         rate_hz=source.rate_hz,
         lanes=lanes or KINDS[name].LANES,
@@ -120,12 +150,12 @@ def compress(
 
 
 def decompress(
-    experiment: Experiment, path: Path, utterance: str | None, start: Callable[[int], Callable[[int], object]]
+    experiment: Experiment | None, path: Path, utterance: str | None, start: Callable[[int], Callable[[int], object]]
 ) -> Iterator[tuple[str, np.ndarray, int]]:
     """Id, PCM and rate of the utterances of a file, or of one of them.
 
     Args:
-        experiment: of `load_codec`.
+        experiment: of `load_decoder`.
         path: of the file.
         utterance: that alone; None: all.
         start: is called with the number of frames to decode, and gives what is called with numbers that are done.
@@ -136,12 +166,15 @@ def decompress(
     """
     header, entries = read_container(path)
     if header.model != (own := model_hash(experiment)):
+        there = f"{path}: {entries[0].utterance}: compressed with {header.name}, model {header.model[:16]}"
+        if experiment is None:
+            raise UserError(f"{there}; here it is model {own[:16]}; use version {header.speechlvm} of speechlvm")
         raise UserError(
-            f"{path}: {entries[0].utterance}: compressed with {header.name}, model {header.model[:16]}; --exp has "
-            f"{experiment.name}, model {own[:16]}; give the experiment that it was compressed with"
+            f"{there}; --exp has {experiment.name}, model {own[:16]}; give the experiment that it was compressed with"
         )
     sizes = {level: len(bits) for level, bits in header.latent_bits.items()}
-    if header.kind != _kind(experiment) or sizes != dict(experiment.model.latent_sizes):
+    expected = dict(experiment.model.latent_sizes) if experiment else {}
+    if header.kind != _kind(experiment) or sizes != expected:
         raise UserError(f"{path}: its header does not fit its model; copy the file again, or compress again")
     kind = KINDS[header.kind]
     if utterance is not None:

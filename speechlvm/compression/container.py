@@ -14,7 +14,6 @@ All that says where something lies is in front, so that a file that is cut gives
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import struct
@@ -34,7 +33,6 @@ from speechlvm.coding import PCM_VALUES
 from speechlvm.compression.tables import MOST_LATENT_BITS, least_bits
 from speechlvm.data.audio import MOST_FRAMES
 from speechlvm.data.kaldi.tables import unsafe_id
-from speechlvm.experiment.trained import Experiment
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write
 from speechlvm.utils.settings import Settings, check_format, checked
@@ -84,8 +82,8 @@ class Header(Settings):
         format: of the file.
         speechlvm: version that wrote it.
         kind: how utterances are coded.
-        name: of the experiment, for messages.
-        model: `model_hash`.
+        name: of the experiment, for messages; "adaptive".
+        model: `codec.model_hash`.
         rate_hz: sampling rate.
         lanes: utterances that go through the network side by side.
         latent_bits: level -> bits of each dimension's bins.
@@ -94,7 +92,7 @@ class Header(Settings):
 
     format: int = FORMAT
     speechlvm: str = __version__
-    kind: Literal["autoregressive", "bits-back"]
+    kind: Literal["adaptive", "autoregressive", "bits-back"]
     name: str
     model: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     rate_hz: int = Field(ge=1, lt=2**31)
@@ -127,17 +125,6 @@ class Entry:
 def pcm_crc(pcm: np.ndarray) -> int:
     """CRC-32 of int16 samples."""
     return zlib.crc32(pcm.astype("<i2", copy=False).tobytes())
-
-
-def model_hash(experiment: Experiment) -> str:
-    """SHA-256 of all that a model's probabilities are a function of: settings, observation, weights."""
-    config = experiment.config
-    settings = [config.model, config.model_conf, config.distribution, config.distribution_conf]
-    digest = hashlib.sha256(json.dumps([settings, experiment.observation.to_dict()], sort_keys=True).encode())
-    for name, weight in sorted(experiment.model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        digest.update(weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,25 @@ _HEAD_BYTES, _WORD_BYTES = 8, 4
 _32, _64 = np.uint64(32), np.uint64(64)
 
 
+def pack(head: np.uint64, words: np.ndarray) -> bytes:
+    """A stack as a stream."""
+    return int(head).to_bytes(_HEAD_BYTES, "little") + words.astype("<u4").tobytes()
+
+
+def parse(stream: bytes) -> tuple[np.uint64, np.ndarray]:
+    """Inverse of `pack`.
+
+    Raises:
+        ValueError: a stream that `pack` cannot give.
+    """
+    if len(stream) < _HEAD_BYTES or len(stream) % _WORD_BYTES:
+        raise ValueError(f"{len(stream)} bytes are no stack")
+    head = np.uint64(int.from_bytes(stream[:_HEAD_BYTES], "little"))
+    if head < LEAST_HEAD:
+        raise ValueError("a head is below 2^32")
+    return head, np.frombuffer(stream, "<u4", offset=_HEAD_BYTES).astype(np.uint32)
+
+
 class Stacks:
     """N stacks. Operations take distinct stacks (n,), and for each of them a symbol's start and frequency (n,) uint64.
 
@@ -53,18 +72,12 @@ class Stacks:
         Raises:
             ValueError: a stream that `to_bytes` cannot give.
         """
-        for stream in streams:
-            if len(stream) < _HEAD_BYTES or len(stream) % _WORD_BYTES:
-                raise ValueError(f"{len(stream)} bytes are no stack")
-        heads = np.array([int.from_bytes(stream[:_HEAD_BYTES], "little") for stream in streams], dtype=np.uint64)
-        if (heads < LEAST_HEAD).any():
-            raise ValueError("a head is below 2^32")
-        return Stacks(heads, [np.frombuffer(stream, "<u4", offset=_HEAD_BYTES) for stream in streams])
+        heads, words = zip(*map(parse, streams), strict=True)
+        return Stacks(np.array(heads), words)
 
     def to_bytes(self, stack: int) -> bytes:
         """Head and words of one stack."""
-        words = self._words[stack, : self._counts[stack]]
-        return int(self.heads[stack]).to_bytes(_HEAD_BYTES, "little") + words.astype("<u4").tobytes()
+        return pack(self.heads[stack], self._words[stack, : self._counts[stack]])
 
     def push(self, stacks: np.ndarray, start: np.ndarray, frequency: np.ndarray, precision: int | np.ndarray) -> None:
         """Push a symbol on each of some stacks; its frequency is at least 1 and below 2^precision, which is at most 32.

@@ -153,6 +153,8 @@ def test_another_model_is_refused(trained, files, tmp_path):
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     assert f"{path}: u01: compressed with lstm, model " in done.stderr
     assert "give the experiment that it was compressed with" in done.stderr
+    done = call(decompress.main, path, "--out", tmp_path / "out")
+    assert done.returncode == 1 and "compressed with lstm, a trained model; give its experiment as --exp" in done.stderr
 
 
 def test_other_arithmetic_is_found(trained, files, tmp_path, monkeypatch):
