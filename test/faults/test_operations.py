@@ -37,14 +37,15 @@ def in_child(function: Callable[[], None], operations: Operations, output: Path)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def save(work: Path, step: int, age: str) -> None:
-    """A checkpoint of a training, the best so far; of others one stays."""
+def save(work: Path, step: int, age: str, validated: bool = True) -> None:
+    """A checkpoint of a training, the best so far if it has been validated; of others one stays."""
     import torch
 
     checkpoints = Checkpoints(work / "exp" / "checkpoints")
     weight = torch.full((64, 64), float(step))
     checkpoints.save(step, {"model": {"weight": weight}, "progress": {"step": step, "age": age}})
-    checkpoints.mark_best(step, -float(step))
+    if validated:
+        checkpoints.mark_best(step, -float(step))
     checkpoints.prune()
 
 
@@ -53,7 +54,8 @@ def check_loadable(work: Path, fewest: int) -> None:
     checkpoints = Checkpoints(work / "exp" / "checkpoints")
     whole = [checkpoints.load(step) for step in checkpoints.steps()]
     assert len(whole) >= fewest
-    for loaded in (checkpoints.load_latest(), checkpoints.load_best()):
+    best = [] if checkpoints.best_step() is None else [checkpoints.load_best()]
+    for loaded in (checkpoints.load_latest(), *best):
         step = loaded["progress"]["step"]
         assert step in (20, 30) and (loaded["model"]["weight"] == float(step)).all()
 
@@ -84,7 +86,8 @@ def write_marked_data(work: Path, utterances: int) -> None:
 # What is there at first, and what is written: functions of a directory.
 WRITERS = {
     "checkpoint": (lambda work: [save(work, step, "old") for step in (10, 20)], lambda work: save(work, 30, "new")),
-    "checkpoint over itself": (lambda work: save(work, 20, "old"), lambda work: save(work, 20, "new")),
+    # only one whose validation was interrupted is saved again
+    "checkpoint over itself": (lambda work: save(work, 20, "old", validated=False), lambda work: save(work, 20, "new")),
     "dump": (lambda work: None, lambda work: write_dump(work, 3)),
     "dump over another": (lambda work: write_dump(work, 2), lambda work: write_dump(work, 3)),
     "data directory": (lambda work: write_marked_data(work, 2), lambda work: write_marked_data(work, 3)),
