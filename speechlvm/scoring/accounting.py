@@ -1,68 +1,17 @@
-"""The one place where terms of a bound are weighted (for training) or summed (for scores), for every system.
+"""Scores of utterances and corpora: log p(x|z) - KL, or its importance-weighted form, summed exactly, never weighted.
 
-objective   mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs: what is minimised
-score       log p(x|z) - KL, or its importance-weighted form, summed exactly: what is reported
+Without torch, so that tables and references start at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from speechlvm.models.bound import Bound, Series
 
 LN2 = math.log(2.0)
-
-
-def _row_sums(series: Series) -> Tensor:
-    """(B,) float64 sums over the elements that are real."""
-    values = series.values.detach().double()
-    mask = series.mask if values.dim() == 2 else series.mask.unsqueeze(-1)
-    return (values * mask).flatten(1).sum(1)
-
-
-def row_terms(bound: Bound) -> dict[str, Tensor]:
-    """Each row's totals in nats, float64 (B,): "log_likelihood", "kl_<level>", "log_ratio_<level>"."""
-    terms = {"log_likelihood": _row_sums(bound.log_likelihood)}
-    terms.update({f"kl_{level}": _row_sums(series) for level, series in bound.kl.items()})
-    terms.update({f"log_ratio_{level}": _row_sums(series) for level, series in bound.log_ratio.items()})
-    return terms
-
-
-def objective(
-    bound: Bound,
-    frames: int,
-    kl_weight: float = 1.0,
-    free_nats: float = 0.0,
-    auxiliary_weights: Mapping[str, float] = {},
-) -> Tensor:
-    """What training minimises, in nats per frame.
-
-    Args:
-        bound: of a batch.
-        frames: real frames that the optimiser step sees in all (more than this batch's under accumulation).
-        kl_weight: factor of all KL terms.
-        free_nats: nats per latent step and level that are not punished: max(KL of the step, free_nats).
-        auxiliary_weights: factor of each auxiliary cost; those not named are left out.
-    """
-    loss = -_masked_sum(bound.log_likelihood)
-    for series in bound.kl.values():
-        steps = Series(series.values.sum(-1), series.mask, series.hop)
-        if free_nats > 0:
-            steps = Series(steps.values.clamp(min=free_nats), steps.mask, steps.hop)
-        loss = loss + kl_weight * _masked_sum(steps)
-    for name, weight in auxiliary_weights.items():
-        loss = loss + weight * _masked_sum(bound.auxiliary[name])
-    return loss / frames
-
-
-def _masked_sum(series: Series) -> Tensor:
-    return torch.where(series.mask, series.values, 0.0).sum()
 
 
 @dataclass(frozen=True)

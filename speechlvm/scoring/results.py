@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from speechlvm.scoring.accounting import UtteranceScore, corpus_score
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, read_json, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
-
-if TYPE_CHECKING:
-    from speechlvm.scoring.accounting import UtteranceScore
 
 EXACT_BOUNDS = ("exact", "code-length")
 
@@ -34,9 +32,6 @@ def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, 
     Raises:
         UserError: an utterance is scored twice.
     """
-    # imports torch, which tables and checks of what is complete do without
-    from speechlvm.scoring.accounting import UtteranceScore, corpus_score
-
     scores = [UtteranceScore(**score) for shard in read_shards(directory, jobs) for score in shard["scores"]]
     names = {score.utterance for score in scores}
     if len(names) != len(scores):

@@ -20,7 +20,8 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import Model
 from speechlvm.models.bound import Features, chunks, slice_features
 from speechlvm.observation import Observation
-from speechlvm.scoring.accounting import UtteranceScore, row_terms
+from speechlvm.scoring.accounting import UtteranceScore
+from speechlvm.scoring.objective import row_terms
 from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000

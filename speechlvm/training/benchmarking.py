@@ -14,7 +14,7 @@ from speechlvm.data.dumps.dataset import Batch
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
-from speechlvm.scoring.accounting import objective
+from speechlvm.scoring.objective import objective
 
 
 def training_step(

@@ -27,7 +27,8 @@ from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_we
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
-from speechlvm.scoring.accounting import LN2, CorpusScore, objective, row_terms
+from speechlvm.scoring.accounting import LN2, CorpusScore
+from speechlvm.scoring.objective import objective, row_terms
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.progress import Progress

@@ -19,7 +19,7 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models import MODELS, model_class
 from speechlvm.models.base import LatentModel
 from speechlvm.observation import Observation
-from speechlvm.scoring.accounting import objective
+from speechlvm.scoring.objective import objective
 from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {  # model, settings, frames

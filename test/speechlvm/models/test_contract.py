@@ -13,7 +13,7 @@ from speechlvm.models import MODELS, build_model
 from speechlvm.models.base import LatentModel
 from speechlvm.models.bound import slice_features
 from speechlvm.observation import AudioObservation, Statistics
-from speechlvm.scoring.accounting import objective, row_terms
+from speechlvm.scoring.objective import objective, row_terms
 from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {

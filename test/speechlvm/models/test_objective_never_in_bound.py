@@ -12,7 +12,8 @@ from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions.latent import kl
 from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.load import load_experiment
-from speechlvm.scoring.accounting import corpus_score, objective, row_terms
+from speechlvm.scoring.accounting import corpus_score
+from speechlvm.scoring.objective import objective, row_terms
 from speechlvm.scoring.score import score_batch, score_dump
 
 LENGTHS = [41, 22]

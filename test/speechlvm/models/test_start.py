@@ -8,7 +8,7 @@ from speechlvm.distributions import build_distribution
 from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
 from speechlvm.observation import AudioObservation, Statistics, VectorObservation
-from speechlvm.scoring.accounting import objective
+from speechlvm.scoring.objective import objective
 
 ROWS, FRAMES = 4, 96
 LSTM = ("lstm", {"stack": 4, "hidden": 6, "layers": 2, "mlp_layers": 1})

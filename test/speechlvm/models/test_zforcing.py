@@ -17,7 +17,7 @@ from speechlvm.models.zforcing import LatentLSTM
 from speechlvm.modules import recurrence
 from speechlvm.modules.chain import run_plain
 from speechlvm.modules.fast_chain import run_chain
-from speechlvm.scoring.accounting import objective, row_terms
+from speechlvm.scoring.objective import objective, row_terms
 from speechlvm.scoring.score import score_batch
 from speechlvm.utils.errors import ConfigError
 

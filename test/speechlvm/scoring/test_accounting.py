@@ -7,7 +7,8 @@ import torch
 
 from speechlvm.models.bound import Bound, Series
 from speechlvm.modules.frames import frame_mask
-from speechlvm.scoring.accounting import LN2, UtteranceScore, bootstrap_interval, corpus_score, objective, row_terms
+from speechlvm.scoring.accounting import LN2, UtteranceScore, bootstrap_interval, corpus_score
+from speechlvm.scoring.objective import objective, row_terms
 
 
 def _bound():
