@@ -184,6 +184,7 @@ stage_4() {
     start_with_room baseline uniform mulaw 1
     for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
     start_with_room baseline flac mulaw "${nj}"
+    start_with_room baseline flac-cli mulaw "${nj}"
     start_with_room baseline adaptive mulaw "${nj}"
     experiments start_scores
     join

@@ -11,6 +11,7 @@ BASELINES = {
     "uniform": ("speechlvm.models.uniform", "Uniform"),
     "dmol": ("speechlvm.models.dmol_optimal", "DMoLOptimal"),
     "flac": ("speechlvm.models.flac", "FLAC"),
+    "flac-cli": ("speechlvm.models.flac", "FLACProgram"),
     "adaptive": ("speechlvm.models.adaptive", "Adaptive"),
 }
 

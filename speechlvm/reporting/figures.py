@@ -12,7 +12,7 @@ from speechlvm.reporting.collect import Score
 from speechlvm.reporting.pictures import new_figure, panel_grid, save_figure
 from speechlvm.reporting.tables import Table
 
-BASELINE_SYSTEMS = ("uniform", "dmol", "flac", "adaptive")
+BASELINE_SYSTEMS = ("uniform", "dmol", "flac", "flac-cli", "adaptive")
 LEGEND_ROWS = 26
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 

@@ -1,15 +1,18 @@
 """Scorers without networks: uniform, memoryless optimum, FLAC."""
 
 import math
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechlvm.coding import build_coding
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.models.dmol_optimal import DMoLOptimal
-from speechlvm.models.flac import FLAC
+from speechlvm.models.flac import FLAC, FLACProgram
 from speechlvm.models.uniform import Uniform
 from speechlvm.utils.errors import UserError
 
@@ -44,10 +47,19 @@ def test_flac_of_silence_and_of_noise():
     assert flac.bound == "code-length"
 
 
+@pytest.mark.parametrize(("frames", "more"), [(1, 8218), (160_000, 8218), (160_001, 8236), (19_200_000, 67_704)])
+def test_flacs_program_writes_padding_and_a_seek_table(frames, more, tmp_path):
+    """As measured with flac 1.4.2, and with the one that is installed."""
+    pcm = (np.arange(frames) % 7).astype(np.int16)
+    assert FLACProgram().bytes(pcm) == FLAC().bytes(pcm) + more
+    if shutil.which("flac"):
+        soundfile.write(tmp_path / "a.wav", pcm, 16000, subtype="PCM_16")
+        subprocess.run(["flac", "--silent", "--best", tmp_path / "a.wav"], check=True)
+        assert FLACProgram().bytes(pcm) == (tmp_path / "a.flac").stat().st_size
+
+
 def test_flac_is_at_its_highest_level():
     import io
-
-    import soundfile
 
     time = np.arange(160_000)
     pcm = np.rint(8000 * np.sin(time * 0.05) + 3000 * np.sin(time * 0.31) + 100 * np.sin(time**1.3)).astype(np.int16)
