@@ -41,6 +41,7 @@ def test_all_stages_in_order(tree):
         "exp/train/dmol",
         "exp/train/dmol_mulaw-pcm",
         "exp/train/flac",
+        "exp/train/flac-cli",
         "exp/train/adaptive",
     ]:
         expected += sharded("baseline", f"{directory}/score_test")
@@ -175,6 +176,7 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
         *sharded("baseline", "my JOB exp/train/dmol/score_test"),
         *sharded("baseline", "my JOB exp/train/dmol_linear/score_test"),
         *sharded("baseline", "my JOB exp/train/flac/score_test"),
+        *sharded("baseline", "my JOB exp/train/flac-cli/score_test"),
         *sharded("baseline", "my JOB exp/train/adaptive/score_test"),
         *sharded("score", "my JOB exp/train/a/seed1/score_test"),
         *sharded("score", "my JOB exp/train/a/seed1/score_test_linear"),
