@@ -184,7 +184,14 @@ def decompress(
         entries = kind.needed(header, entries, wanted[0])
     torch.set_num_threads(header.arithmetic.threads)
     advance = start(sum(entry.frames for entry in entries))
-    for entry, pcm in kind.decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance):
+    decoded = kind.decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
+    while True:
+        try:
+            entry, pcm = next(decoded)
+        except StopIteration:
+            return
+        except ValueError as error:
+            raise UserError(f"{path}: a stream is malformed ({error}); compress again") from error
         check_pcm(path, header, entry, pcm)
         if utterance in (None, entry.utterance):
             yield entry.utterance, pcm, header.rate_hz

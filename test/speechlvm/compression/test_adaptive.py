@@ -9,7 +9,7 @@ from programs import call
 
 from speechlvm.bin import compress, decompress
 from speechlvm.compression import adaptive
-from speechlvm.compression.container import read_container, read_stream
+from speechlvm.compression.container import read_container, read_stream, write_container
 from speechlvm.compression.rans import Stacks
 from speechlvm.compression.tables import PRECISION
 from speechlvm.data.audio import read_audio, write_wav
@@ -84,3 +84,12 @@ def test_other_settings_are_refused(file, tmp_path, monkeypatch):
     done = call(decompress.main, path, "--out", tmp_path / "out")
     assert done.returncode == 1 and "speech: compressed with adaptive, model " in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_malformed_stream_with_right_checksums_is_one_line(file, tmp_path):
+    header, _ = read_container(file[0])
+    with write_container(tmp_path / "hostile", header, ["one"]) as add:
+        add(1, 0, b"\1" * 11)
+    done = call(decompress.main, tmp_path / "hostile", "--out", tmp_path / "out")
+    message = "a stream is malformed (11 bytes are no stack); compress again"
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'hostile'}: {message}\n")
