@@ -21,7 +21,7 @@ from speechlvm.compression.source import Coded, Source, pad
 from speechlvm.compression.tables import PRECISION, cost_bits, mixture_table
 from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.trained import Experiment
-from speechlvm.models.base import Samples
+from speechlvm.models.bound import Samples
 from speechlvm.utils.errors import UserError
 
 LANES = 32

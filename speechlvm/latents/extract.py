@@ -28,7 +28,8 @@ from speechlvm.data.dumps.pcm import PCMDump
 from speechlvm.distributions.latent import kl
 from speechlvm.distributions.noise import Noise
 from speechlvm.latents.store import Representation, Values
-from speechlvm.models.base import Inference, LatentModel, Model
+from speechlvm.models.base import LatentModel, Model
+from speechlvm.models.bound import Inference
 from speechlvm.observation import Observation
 from speechlvm.scoring.score import Part, batch_parts, most_frames, utterance_parts
 from speechlvm.utils.errors import ConfigError

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from speechlvm.distributions.latent import DiagonalGaussian
-from speechlvm.models.base import Draws, Samples
+from speechlvm.models.base import Draws
+from speechlvm.models.bound import Samples
 
 if TYPE_CHECKING:
     from speechlvm.models.base import Model

@@ -34,8 +34,8 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import join_samples
-from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
-from speechlvm.models.bound import Features, Series, State
+from speechlvm.models.base import Draws, LatentModel
+from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State
 from speechlvm.modules.chain import Value
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.frames import frame_mask, full_precision

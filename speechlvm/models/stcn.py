@@ -46,8 +46,8 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian, precision_weighted
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
-from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
-from speechlvm.models.bound import Features, State
+from speechlvm.models.base import Draws, LatentModel
+from speechlvm.models.bound import Conditionals, Features, Inference, Samples, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
 from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading

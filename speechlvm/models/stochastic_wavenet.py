@@ -50,8 +50,8 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
-from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
-from speechlvm.models.bound import Features, Series, State
+from speechlvm.models.base import Draws, LatentModel
+from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal

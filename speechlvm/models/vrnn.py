@@ -32,8 +32,8 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
-from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
-from speechlvm.models.bound import Features, State
+from speechlvm.models.base import Draws, LatentModel
+from speechlvm.models.bound import Conditionals, Features, Inference, Samples, State
 from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import stack_frames
 from speechlvm.modules.initialise import (

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.noise import Noise
-from speechlvm.models.base import Draws, Model, Samples
-from speechlvm.models.bound import Bound, Features, Series, State
+from speechlvm.models.base import Draws, Model
+from speechlvm.models.bound import Bound, Features, Samples, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
 from speechlvm.modules.output import OutputLayer

@@ -51,8 +51,8 @@ from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.ancestral import Choose, sample_stepwise
-from speechlvm.models.base import Conditionals, Draws, Inference, LatentModel, Samples
-from speechlvm.models.bound import Bound, Features, Series, State, chunks
+from speechlvm.models.base import Draws, LatentModel
+from speechlvm.models.bound import Bound, Conditionals, Features, Inference, Samples, Series, State, chunks
 from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import start_as_standard_normal

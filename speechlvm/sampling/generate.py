@@ -16,8 +16,8 @@ from torch import Tensor
 
 from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.trained import Experiment
-from speechlvm.models.base import LatentModel, Samples
-from speechlvm.models.bound import slice_features
+from speechlvm.models.base import LatentModel
+from speechlvm.models.bound import Samples, slice_features
 
 if TYPE_CHECKING:
     from speechlvm.models.adaptive import Adaptive  # imports numba

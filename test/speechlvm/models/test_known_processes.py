@@ -20,7 +20,7 @@ import torch
 
 from speechlvm.distributions.noise import Noise
 from speechlvm.models import MODELS
-from speechlvm.models.base import Conditionals, Inference
+from speechlvm.models.bound import Conditionals, Inference
 from speechlvm.scoring.objective import objective, row_terms
 
 A, B, INNOVATION = 1.6, -0.8, 1000.0  # in PCM values; poles of modulus 0.89
