@@ -6,5 +6,5 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
 unset PYTHONPATH PYTHONHOME
 export PATH="${PWD}/tools/venv/bin:${PATH}" PYTHONNOUSERSITE=1
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # as utils/path.sh has it
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
