@@ -63,7 +63,7 @@ def test_help_explains_every_option(recipe):
         assert bash(recipe, script, "--help").returncode == 0
 
 
-@pytest.mark.parametrize("recipe", ["timit", "blizzard", "iam_ondb", "wavdir", "TEMPLATE"])
+@pytest.mark.parametrize("recipe", ["timit", "blizzard", "iam_ondb", "wavdir", "festvox_ru", "TEMPLATE"])
 def test_stage_0_says_where_a_corpus_that_is_not_downloaded_is_set(recipe, tmp_path):
     [name] = re.findall(r"(?m)^([A-Z_]+)=", (EGS / recipe / "db.sh").read_text(encoding="utf-8"))
     option = "--wav_dir" if recipe == "wavdir" else "--corpus"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import programs
 import pytest
-from imitations import blizzard, human_motion, iam_ondb, librilight, librispeech, template, timit, wavdir
+from imitations import blizzard, festvox_ru, human_motion, iam_ondb, librilight, librispeech, template, timit, wavdir
 
 from speechlvm.data.kaldi.directory import load_data_dir
 from speechlvm.data.kaldi.validate import validate
@@ -73,6 +73,9 @@ CORPORA = [
     Corpus("wavdir", lambda root: wavdir.make(root / "in", frames=900),
            lambda root: ("--wav_dir", root / "in", "--bits", "16", "--channel", "mix"), "anna/000.wav",
            ("anna/003.wav", "anna/006.wav"), ("--test_size", 3), made=("audio/*.wav",)),
+    Corpus("festvox_ru", lambda root: festvox_ru.make(root / "in"), lambda root: ("--corpus", root / "in"),
+           f"{festvox_ru.VOICE}/lab/ru_0001.lab", tuple(f"{festvox_ru.VOICE}/wav/ru_000{i}.wav" for i in (2, 4)),
+           texts=(".lab",)),
     Corpus("TEMPLATE", lambda root: template.make(root / "in"), lambda root: ("--corpus", root / "in"),
            "train/tr0/0.wav", ("train/tr0/2.wav", "test/te0/2.wav")),
     Corpus("TEMPLATE/vectors", lambda root: template.make(root / "in", "csv"), lambda root: ("--corpus", root / "in"),

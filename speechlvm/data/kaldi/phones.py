@@ -1,8 +1,11 @@
-"""TIMIT's 61 phone codes, their articulation, and the usual folding into 39 classes.
+"""TIMIT's 61 phone codes, their articulation, and the usual folding into 39 classes; Russian phones and theirs.
 
 Manners follow the classes of the corpus's own documentation (PHONCODE.DOC). The folding is that of K.-F. Lee and
 H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE Trans. ASSP 37 (1989): allophones
 join their phoneme, closures join silence, and the glottal stop q is left out. Labels of other corpora stay themselves.
+
+Russian phones are those of the voice festvox-ru: doubled letters are stressed vowels or palatalised consonants. Almost
+half of the codes are TIMIT's with other meanings, so they have a prefix, and folding leaves them as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +24,19 @@ OTHER = "other"
 CODES = tuple(code for codes in MANNERS.values() for code in codes.split())
 CLASS_COUNTS = (61, 39)
 
+RUSSIAN_PREFIX = "ru_"
+RUSSIAN = {
+    "stop": "p pp b bb t tt d dd k kk g gg",
+    "affricate": "c ch",
+    "fricative": "f ff v vv s ss z zz sh sch zh h hh j",
+    "nasal": "m mm n nn",
+    "semivowel": "l ll r rr",
+    "vowel": "ii yy uu ee oo aa a e i y u ae ay ur",
+}
+RUSSIAN_CODES = tuple(RUSSIAN_PREFIX + code for codes in RUSSIAN.values() for code in codes.split())
+
 _MANNER_OF = {code: manner for manner, codes in MANNERS.items() for code in codes.split()}
+_MANNER_OF |= {RUSSIAN_PREFIX + code: manner for manner, codes in RUSSIAN.items() for code in codes.split()}
 _FOLDED = {
     "aa": "ao",
     "ah": "ax ax-h",

@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import os
 import random
 import stat
@@ -8,12 +9,13 @@ import tarfile
 import zipfile
 
 import pytest
+from imitations.festvox_ru import ar_member
 
 from speechlvm.data.corpora.unpack import unpack
 from speechlvm.utils.errors import UserError
 
 HONEST = {"C/a/1.flac": random.Random(0).randbytes(5000), "C/a/2.flac": b"", "C/README": b"read me"}
-FORMATS = ["x.tar.gz", "x.zip"]
+FORMATS = ["x.tar.gz", "x.zip", "x.deb"]
 
 
 def tar_member(name, data=b"", kind=tarfile.REGTYPE, **attributes):
@@ -37,6 +39,10 @@ def pack(path, *members):
         for member, data in members:
             member = tar_member(member, data)[0] if isinstance(member, str) else member
             packed.addfile(member, io.BytesIO(data))
+    if path.suffix == ".deb":
+        data = lzma.compress(stream.getvalue())
+        path.write_bytes(b"!<arch>\n" + ar_member("debian-binary", b"odd") + ar_member("data.tar.xz", data))
+        return path
     path.write_bytes((bz2 if path.suffix == ".bz2" else gzip).compress(stream.getvalue()))
     return path
 
@@ -57,7 +63,7 @@ def refused(path, match, max_bytes=10**6):
     assert not any(p.is_symlink() for p in target.rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.bz2", "x.zip", "X.ZIP"])
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.bz2", "x.zip", "X.ZIP", "x.deb"])
 def test_honest_archives_up_to_the_limit(tmp_path, name):
     path = pack(tmp_path / name.lower(), *HONEST.items()).rename(tmp_path / name)
     (tmp_path / "new").mkdir()
@@ -144,3 +150,17 @@ def test_a_cut_archive_of_archives_is_not_taken_for_one_of_them(tmp_path):
     whole = pack(tmp_path / "x.zip", *members).read_bytes()
     (tmp_path / "x.zip").write_bytes(whole[: whole.index(inner) + len(inner) + 9])
     refused(tmp_path / "x.zip", "damaged.*before its first member")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("debian-binary", "4 "), ("data.tar.zst", "0")], "'data.tar.zst'; only data.tar.xz is read here; unpack it"),
+        ([("debian-binary", "-60")], "damaged.*size '-60' of a member"),
+        ([("debian-binary", "0")], "damaged.*no data.tar.xz in it"),
+    ],
+)
+def test_packages_without_files(tmp_path, members, message):
+    headers = "".join(f"{name:48}{size:<10}`\n" + " " * (size == "4 ") * 4 for name, size in members)
+    (tmp_path / "x.deb").write_bytes(b"!<arch>\n" + headers.encode())
+    refused(tmp_path / "x.deb", message)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechlvm.data.kaldi.phones import CODES, MANNERS, fold, manner
+from speechlvm.data.kaldi.phones import CODES, MANNERS, RUSSIAN_CODES, fold, manner
 
 
 def test_there_are_61_codes_each_of_one_manner():
@@ -39,6 +39,13 @@ def test_the_folding_of_lee_and_hon(code, folded):
 def test_labels_of_other_corpora_stay_themselves():
     assert fold("@L", 39) == fold("@L", 61) == "@L"
     assert manner("@L") == "other"
+
+
+def test_russian_phones_are_none_of_timits_and_stay_themselves():
+    assert len(RUSSIAN_CODES) == len(set(RUSSIAN_CODES)) == 50 and not {*RUSSIAN_CODES} & {*CODES}
+    assert all(fold(code, 39) == code for code in RUSSIAN_CODES)
+    assert {manner(code) for code in RUSSIAN_CODES} == set(MANNERS) - {"closure", "silence"}
+    assert [manner(code) for code in ("ru_y", "ru_hh", "y", "hh")] == ["vowel", "fricative", "semivowel", "semivowel"]
 
 
 def test_other_numbers_of_classes_are_refused():
