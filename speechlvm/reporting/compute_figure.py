@@ -19,7 +19,7 @@ STYLES = {
     "lstm": ("#E69F00", "o"),
     "vrnn": ("#009E73", "^"),
     "srnn": ("#CC79A7", "v"),
-    "cwvae": ("#D55E00", "D"),
+    "cwvae": ("#D55E00", "d"),
     "stcn": ("#56B4E9", "p"),
     "stochastic_wavenet": ("#6A3D9A", "h"),
     "zforcing": ("#7F6000", "P"),
@@ -73,7 +73,7 @@ def compute_figure(
     labels = [_of_reference(score) for score in references]
     networks = _networks(trained)
     labels += [_of_network(network) for network in networks]
-    height = max(4.2, LABEL_INCHES * (len(labels) + 2))
+    height = max(4.6, LABEL_INCHES * (len(labels) + 2))
     figure = new_figure(figsize=(LEFT + WIDTH + 2.6, BOTTOM + height + 0.4))
     inches = figure.get_size_inches()
     axis = figure.add_axes((LEFT / inches[0], BOTTOM / inches[1], WIDTH / inches[0], height / inches[1]))

@@ -12,7 +12,6 @@ from programs import call
 
 from speechlvm.bin import baseline, codecs
 from speechlvm.compression.external import Commands, ExternalCodec, load_codecs
-from speechlvm.models.flac import FLAC
 from speechlvm.utils.errors import ConfigError, UserError
 
 COPY = {"encode": "cp {wav} {file}", "decode": "cp {file} {wav}"}
@@ -71,7 +70,7 @@ def test_one_sample_that_differs_is_an_error(speech_like, python):
     ("commands", "message"),
     [
         ({"encode": "nonesuch {wav}"}, "squeeze: the program nonesuch is not installed on this machine"),
-        ({"encode": "ls nowhere"}, r"squeeze: `ls nowhere` failed with status 2: ls: .*nowhere"),
+        ({"encode": "ls nowhere"}, r"squeeze: `ls nowhere` failed with status 2: .*ls: .*nowhere"),
         ({"encode": "false"}, "squeeze: `false` failed with status 1$"),
         ({"decode": "true"}, r"squeeze: `true` wrote no WAV file to \{wav\}"),  # the original is gone
         ({"decode": "tar -cf {wav} {file}"}, "squeeze: `tar .*` wrote no WAV file"),
@@ -142,12 +141,11 @@ def test_a_codec_is_scored_like_a_baseline(make_dump, listed, python, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("wavpack"), reason="needs WavPack (Debian package wavpack)")
-@pytest.mark.parametrize("frames", [1, 100, 20_000])
-def test_wavpack_as_it_is_called_by_default(speech_like, frames, request):
+@pytest.mark.parametrize(("frames", "least", "most"), [(1, 100, 200), (100, 200, 300), (20_000, 20_000, 30_000)])
+def test_wavpack_as_it_is_called_by_default(speech_like, frames, least, most, request):
     [commands] = load_codecs(request.config.rootpath / "utils/conf/codecs.yaml").values()
-    pcm = speech_like(frames, 0)
     wavpack = ExternalCodec("wavpack", commands, 16000)
     assert wavpack.version().startswith("wavpack ")
-    assert 0 < wavpack.bytes(pcm) < FLAC().bytes(pcm)
+    assert least < wavpack.bytes(speech_like(frames, 0)) < most
     extremes = np.array([-32768, 32767] * 50, np.int16)
-    assert wavpack.bytes(extremes) > 0
+    assert wavpack.bytes(extremes) < 500
