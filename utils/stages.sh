@@ -35,6 +35,8 @@ frames="${dumpdir}/${material}" # training material of the models
 pipes=()
 [ "${allow_pipes}" = false ] || pipes=(--allow_pipes)
 read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
+# shellcheck source=SCRIPTDIR/stages_references.sh
+. "${_utils}/stages_references.sh"
 # shellcheck source=SCRIPTDIR/stages_latents.sh
 . "${_utils}/stages_latents.sh"
 
@@ -106,19 +108,6 @@ score() {
 # All scores so far, as a table.
 likelihoods() { run python -m speechlvm.bin.likelihoods --exp "${root}"; }
 
-# Arguments: name, coding and number of jobs of a baseline.
-baseline() {
-    local set name="$1"
-    [ "${material}" = pcm16 ] && in_tables "$1" || return 0
-    [ "$2" = mulaw ] || [ "$1" = flac ] || name="$1_$2"
-    for set in ${test_sets}; do
-        log "score ${name} on ${set}"
-        sharded processors "$3" "${root}/logs/${name}_${set}" python -m speechlvm.bin.baseline --name "$1" \
-            --train "${frames}/${train_set}" --dump "${frames}/${set}" \
-            --coding "$2" --out "${root}/${name}/score_${set}"
-    done
-}
-
 sample() {
     log "sample $1, seed $2"
     single gpu "$3/logs/sample.log" python -m speechlvm.bin.sample --exp "$3" \
@@ -181,6 +170,7 @@ stage_3() { each_experiment train; }
 
 stage_4() {
     local coding
+    codecs # first: a malformed list of them stops the stage before anything runs
     start_with_room baseline uniform mulaw 1
     for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
     start_with_room baseline flac mulaw "${nj}"

@@ -96,14 +96,17 @@ def _draw(folder: Path, scores: list[Any], compared: list[Any], analyses: list[A
     from speechlvm.coding import PCM_CODINGS
     from speechlvm.reporting import figures
     from speechlvm.reporting.analysis_results import mean_curves
-    from speechlvm.reporting.collect import learning_curves
+    from speechlvm.reporting.collect import collect_files, learning_curves
     from speechlvm.reporting.compare import sweep
+    from speechlvm.reporting.compute_figure import compute_figure
 
     for name, coding in sorted({(score.set, score.coding) for score in scores if score.first.unit == "pmf"}):
         if coding not in PCM_CODINGS:
             figures.bits_figure(folder / f"bits_{name}_{coding}", scores, name, [coding])
+    files = collect_files(folder.parent, errors)
     for name in sorted({score.set for score in scores if score.coding in PCM_CODINGS}):
         figures.bits_figure(folder / f"bits_{name}_pcm", scores, name, PCM_CODINGS)
+        compute_figure(folder / f"compute_{name}", scores, name, PCM_CODINGS, files)
     for item in compared:
         if item.table.axis and (results := sweep(item)):
             figures.sweep_figure(folder / item.table.table, item.table, results)

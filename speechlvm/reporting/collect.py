@@ -7,13 +7,16 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.records import Record, read_record
+
+Kind = TypeVar("Kind", bound=Record)
+BASELINE_SYSTEMS = ("uniform", "dmol", "adaptive")  # and all codecs
 
 
 class Preparation(Record):
@@ -41,6 +44,7 @@ class Result(Record):
     terms_nats_per_frame: dict[str, float]
     frames: int
     utterances: int
+    stack: int | None = None
     parameters: int | None
     steps: int | None
     hours: float | None
@@ -52,6 +56,26 @@ class Result(Record):
         """Samples of the latents that bound the likelihood: 1 for the ELBO and for what is exact."""
         kind, _, samples = self.bound.partition("-")
         return int(samples) if kind == "iwae" else 1
+
+
+class File(Record):
+    """What figures need of the result.json of compression: a set, or part of it, in one file.
+
+    Attributes:
+        model: experiment.
+        set: that was compressed.
+        frames: that the file holds.
+        model_bits: negative log-likelihood, or bound, of these frames.
+        file_bytes: all of the file.
+        initial_bits: what of it bits back needed to start with.
+    """
+
+    model: str
+    set: str
+    frames: int
+    model_bits: float
+    file_bytes: int
+    initial_bits: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,11 @@ class Score:
     def first(self) -> Result:
         """One of the results, for what does not vary with the seed."""
         return self.results[0]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether no network was trained for it."""
+        return self.first.bound == "code-length" or self.first.system in BASELINE_SYSTEMS
 
     @property
     def bound(self) -> str:
@@ -137,7 +166,7 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
     # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
     groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
     for pattern in ("*/score_*", "*/seed*/score_*"):  # baselines, experiments
-        for folder, result in _complete_results(Path(root), pattern, errors):
+        for folder, result in _complete_results(Path(root), pattern, Result, "score again", errors):
             key = (folder.relative_to(root).parts[0], result.set, result.coding)
             groups.setdefault(key, {}).setdefault(result.samples, {})[folder.parent] = result
     return [Score(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
@@ -145,15 +174,26 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
 
 def scores_of(directory: Path, errors: list[str]) -> list[Score]:
     """All complete scores of one experiment directory, each on its own; `errors` as in `collect`."""
-    results = _complete_results(directory, "score_*", errors)
+    results = _complete_results(directory, "score_*", Result, "score again", errors)
     return [Score("", result.model, result.set, result.coding, (result,)) for _, result in results]
 
 
-def _complete_results(root: Path, pattern: str, errors: list[str]) -> Iterator[tuple[Path, Result]]:
+def collect_files(root: Path, errors: list[str]) -> list[File]:
+    """All complete compressed files below exp/<train_set>; `errors` as in `collect`."""
+    return [
+        file
+        for pattern in ("*/compressed_*", "*/seed*/compressed_*")
+        for _, file in _complete_results(Path(root), pattern, File, "compress again", errors)
+    ]
+
+
+def _complete_results(
+    root: Path, pattern: str, kind: type[Kind], redo: str, errors: list[str]
+) -> Iterator[tuple[Path, Kind]]:
     for path in sorted(root.glob(f"{pattern}/result.json")):
         if (path.parent / "done.json").exists():
             try:
-                yield path.parent, read_record(path, Result, f"remove {path.parent} and score again")
+                yield path.parent, read_record(path, kind, f"remove {path.parent} and {redo}")
             except UserError as error:
                 errors.append(str(error))
 

@@ -12,7 +12,6 @@ from speechlvm.reporting.collect import Score
 from speechlvm.reporting.pictures import new_figure, panel_grid, save_figure
 from speechlvm.reporting.tables import Table
 
-BASELINE_SYSTEMS = ("uniform", "dmol", "flac", "flac-cli", "adaptive")
 LEGEND_ROWS = 26
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
@@ -48,7 +47,7 @@ def bits_figure(stem: Path, scores: list[Score], name: str, codings: Collection[
     values = [c.mean("bits_per_frame") for c in chosen]
     width = max(values) - max(0.0, min(values) - 1.0)
     whiskers = [_whiskers(score) for score in chosen]
-    colours = ["0.75" if score.first.system in BASELINE_SYSTEMS else "tab:blue" for score in chosen]
+    colours = ["0.75" if score.is_reference else "tab:blue" for score in chosen]
     axis.barh(range(len(chosen)), values, color=colours, height=0.7)
     axis.errorbar(
         values, range(len(chosen)), xerr=list(zip(*whiskers, strict=True)), fmt="none", color="0.2", capsize=2

@@ -36,7 +36,9 @@ def test_all_stages_in_order(tree):
         expected += sharded("dump", f"dump/pcm16/{name}")
     for e in experiments:
         expected += single("train", e)
+    expected += ["codecs"]
     for directory in [
+        "exp/train/squeeze",
         "exp/train/uniform",
         "exp/train/dmol",
         "exp/train/dmol_mulaw-pcm",
@@ -65,6 +67,7 @@ def test_all_stages_in_order(tree):
     expected += ["baseline check exp/train/flac/score_test"]
     expected += single("report", "RESULTS.md") + single("page") * len(experiments) + ["likelihoods"]
     assert tree.summary(checks=True) == expected
+    assert "no absent: its program pack is not installed" in out and not (tree.recipe / "exp/train/absent").exists()
     assert out.count("| some | 1.0 |") == 2  # the likelihoods, after stage 4 and last
     assert out.index("| some | 1.0 |") < out.index("stage 5 (") < out.rindex("| some | 1.0 |")
     assert (tree.root / "tools" / "called").exists()
@@ -172,6 +175,8 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert tree.summary(checks=True) == [
+        "codecs",
+        *sharded("baseline", "my JOB exp/train/squeeze/score_test"),
         *sharded("baseline", "my JOB exp/train/uniform/score_test"),
         *sharded("baseline", "my JOB exp/train/dmol/score_test"),
         *sharded("baseline", "my JOB exp/train/dmol_linear/score_test"),
@@ -182,6 +187,24 @@ def test_scores_over_further_codings_and_directories_with_blanks(tree):
         *sharded("score", "my JOB exp/train/a/seed1/score_test_linear"),
         "likelihoods",
     ]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_recipes_own_codecs_take_precedence(tree, own):
+    if own:
+        (tree.recipe / "conf" / "codecs.yaml").touch()
+    assert tree.run("--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1")[0] == 0
+    used = "conf/codecs.yaml" if own else str(tree.root / "utils/conf/codecs.yaml")
+    listed, *calls = tree.calls()
+    assert listed[1:] == ["speechlvm.bin.codecs", used]
+    [squeeze] = [call for call in calls if "squeeze" in call]
+    assert squeeze[squeeze.index("--name") + 1 :][:3] == ["squeeze", "--codecs", used]
+
+
+def test_a_malformed_list_of_codecs_stops_stage_4(tree):
+    tree.behave("codecs 2")
+    status, _, err = tree.run("--stage", "4", "--stop_stage", "4", "--models", "a")
+    assert status == 2 and "the reason is written here" in err and len(tree.calls()) == 1
 
 
 def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
