@@ -1,6 +1,7 @@
 """festvox-ru: what its preparation reads and refuses, and where stage 0 gets it from."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_other_files_are_counted(corpus, tmp_path):
     assert "warning: 1 files are not of an utterance and were left out: " in run(corpus, tmp_path).stderr
 
 
-# Stage 0, in a copy of the recipe; with the programs of these names alone, and what `downloads` of apt-get does.
+# Stage 0, in a copy of the recipe; where there are no other programs than these and, if a test wants it, an apt-get.
 APT = """#!/bin/bash
 [ "$*" = "-q download festvox-ru" ] && [ -f "${PACKAGE}" ] || { echo "E: Unable to locate package" >&2; exit 100; }
 cp "${PACKAGE}" festvox-ru_1_all.deb
@@ -126,7 +127,9 @@ def stage_0(tmp_path):
     programs.mkdir()
     for name in SYSTEM:
         (programs / name).symlink_to(shutil.which(name))
-    (programs / "python").symlink_to(sys.executable)
+    # a link would not find the packages of an environment
+    (programs / "python").write_text(f'#!/bin/bash\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
+    (programs / "python").chmod(0o755)
 
     def run(*arguments: object, apt: str = "", dpkg: bool = False) -> tuple[subprocess.CompletedProcess, Path]:
         if apt:
