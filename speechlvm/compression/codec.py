@@ -27,7 +27,7 @@ from speechlvm.experiment.trained import Experiment
 from speechlvm.utils.errors import ConfigError, UserError
 
 KINDS = {"adaptive": adaptive, "autoregressive": autoregressive, "bits-back": bits_back}
-"""Modules with `LANES`, `latent_bits`, `encode`, `needed` and `decode`, by their names in headers."""
+"""Modules with `LANES`, `encode` and `decode`, by their names in headers."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def compress(
         model=model_hash(experiment),
         rate_hz=source.rate_hz,
         lanes=lanes or KINDS[name].LANES,
-        latent_bits=KINDS[name].latent_bits(experiment, source),
+        latent_bits=bits_back.latent_bits(experiment, source) if name == "bits-back" else {},
         arithmetic=Arithmetic.here(),
     )
     model_bits = table_bits = initial_bits = stream_bytes = 0
@@ -176,15 +176,14 @@ def decompress(
     expected = dict(experiment.model.latent_sizes) if experiment else {}
     if header.kind != _kind(experiment) or sizes != expected:
         raise UserError(f"{path}: its header does not fit its model; copy the file again, or compress again")
-    kind = KINDS[header.kind]
     if utterance is not None:
         wanted = [entry for entry in entries if entry.utterance == utterance]
         if not wanted:
             raise UserError(f"{path}: has no utterance '{utterance}'")
-        entries = kind.needed(header, entries, wanted[0])
+        entries = bits_back.needed(header, entries, wanted[0]) if header.kind == "bits-back" else wanted
     torch.set_num_threads(header.arithmetic.threads)
     advance = start(sum(entry.frames for entry in entries))
-    decoded = kind.decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
+    decoded = KINDS[header.kind].decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
     while True:
         try:
             entry, pcm = next(decoded)
