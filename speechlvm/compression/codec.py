@@ -37,7 +37,8 @@ class Sizes:
     Attributes:
         utterances, frames: in it.
         model_bits, table_bits, initial_bits: see `Coded`, of all utterances.
-        stream_bytes: of all streams.
+        stream_bits: of all streams, without the initial bits.
+        header_bits: of header and index.
         file_bytes: of all.
     """
 
@@ -45,9 +46,24 @@ class Sizes:
     frames: int
     model_bits: float
     table_bits: float
+    stream_bits: int
     initial_bits: int
-    stream_bytes: int
+    header_bits: int
     file_bytes: int
+
+    def describe(self, bound: str) -> str:
+        """Lines for people; `bound` is the model's."""
+        bits = {
+            f"model, {bound}": self.model_bits,
+            "streams": self.stream_bits,
+            "initial bits": self.initial_bits,
+            "header and index": self.header_bits,
+            "file": 8 * self.file_bytes,
+        }
+        return "\n".join(
+            f"{name:18} {value / self.frames:9.4f} bits per frame, {value / 8:12.0f} bytes"
+            for name, value in bits.items()
+        )
 
 
 def load_codec(directory: Path) -> Experiment:
@@ -138,14 +154,16 @@ def compress(
             table_bits += coded.table_bits
             initial_bits += coded.initial_bits
             stream_bytes += len(coded.stream)
+    file_bytes = path.stat().st_size
     return Sizes(
         utterances=len(source.frames),
         frames=sum(source.frames.values()),
         model_bits=model_bits,
         table_bits=table_bits,
+        stream_bits=8 * stream_bytes - initial_bits,
         initial_bits=initial_bits,
-        stream_bytes=stream_bytes,
-        file_bytes=path.stat().st_size,
+        header_bits=8 * (file_bytes - stream_bytes),
+        file_bytes=file_bytes,
     )
 
 
