@@ -20,6 +20,7 @@ phone_classes=61  # phone classes of stage 7: 61, or 39 (the usual folding)
 skip_phones=""    # phone labels that stage 7 leaves out, e.g. "h# pau epi"
 probe_minutes="10 60 all" # minutes of labelled speech to train probes on
 probe_args=""     # further arguments of the probes, e.g. "--steps 500 --vocabulary 100"
+compress_utterances=32 # utterances of the first test set that stage 9 compresses, spread evenly over it; all: every one
 allow_pipes=false # run commands in wav.scp
 max_frames=""     # maximum frames in memory: longer utterances are trained in segments and scored in chunks (same scores); empty: the models' batch_frames
 nj=2              # number of parallel jobs for dumping, scoring, extraction and probes
