@@ -67,9 +67,9 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     """
     from speechlvm.reporting import latent_tables
     from speechlvm.reporting.analysis_results import collect_analyses
-    from speechlvm.reporting.collect import collect, raise_first
+    from speechlvm.reporting.collect import collect, collect_files, raise_first
     from speechlvm.reporting.compare import compare
-    from speechlvm.reporting.document import document
+    from speechlvm.reporting.document import document, files_grid
     from speechlvm.reporting.published import published_grid
 
     exp, errors = arguments.exp, []
@@ -77,7 +77,8 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     scores = [*own, *(score for root in roots for score in collect(Path(root), errors, root))]
     compared = [compare(table, scores, exp.name) for table in chosen]
     analyses = collect_analyses(exp, errors)
-    grids = latent_tables.grids(analyses)
+    files = collect_files(exp, errors)
+    grids = [*([files_grid(files)] if files else []), *latent_tables.grids(analyses)]
     for grid in [*map(published_grid, compared), *grids]:
         for suffix, text in ((".csv", grid.csv()), (".tex", grid.latex())):
             with atomic_write(exp / "tables" / f"{grid.name}{suffix}") as stream:
