@@ -229,7 +229,7 @@ stage_9() {
     baseline flac mulaw "${nj}"
     [ "${material}" = pcm16 ] || { log "  no files: of audio only"; return 0; }
     start_with_room compress_adaptive
-    each_experiment compress
+    each_analysed compress
 }
 stage_10() { report; }
 

@@ -56,13 +56,14 @@ def _number_or_all(text: str) -> int | None:
 
 
 def _make(arguments: Any) -> None:
-    from speechlvm.compression.codec import compress, load_codec
+    from speechlvm.compression.codec import compress, load_codec, model_hash
     from speechlvm.compression.container import read_container
     from speechlvm.compression.source import source_of_dump
     from speechlvm.models.flac import FLAC
 
     experiment = None if arguments.adaptive else load_codec(arguments.exp)
     source, path = source_of_dump(arguments.dump, arguments.utterances), arguments.out / FILE
+    model_hash(experiment)  # compiles what is not to be timed
     began = time.monotonic()
     sizes = compress(experiment, source, path, None, lambda frames: None)
     encode_seconds = time.monotonic() - began

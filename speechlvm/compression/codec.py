@@ -142,7 +142,7 @@ def compress(
         name=experiment.name if experiment else name,
         model=model_hash(experiment),
         rate_hz=source.rate_hz,
-        lanes=lanes or KINDS[name].LANES,
+        lanes=lanes or min(KINDS[name].LANES, -(-len(source.frames) // 4) * 4),
         latent_bits=bits_back.latent_bits(experiment, source) if name == "bits-back" else {},
         arithmetic=Arithmetic.here(),
     )

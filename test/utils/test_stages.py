@@ -280,7 +280,7 @@ def test_systems_that_use_few_processors_run_side_by_side(tree):
 
 
 def test_some_systems_are_not_looked_at(tree):
-    assert tree.run("--stage", "6", "--stop_stage", "8", "--nj", "1", "--skip_analysis", "a")[0] == 0
+    assert tree.run("--stage", "6", "--stop_stage", "9", "--nj", "1", "--skip_analysis", "a")[0] == 0
     assert {line.split("/")[2] for line in tree.summary() if "exp/train/" in line} == {"spectra", "b"}
 
 
