@@ -35,6 +35,7 @@ check_number nthreads 0 100000
 [ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # other people's nodes
 check_number iwae_samples 1 1000000
 check_number latent_samples 1 1000000
+[ "${compress_utterances}" = all ] || check_number compress_utterances 1 999999999
 check_number ngpu 0 64
 check_number num_nodes 1 1000
 positive='^0*([1-9][0-9]*([.][0-9]+)?|[.]0*[1-9][0-9]*)([eE][-+]?[0-9]{1,2})?$'

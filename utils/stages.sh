@@ -39,6 +39,8 @@ read -r -d '' -a train_words <<<"${train_args}" || true # all its lines
 . "${_utils}/stages_references.sh"
 # shellcheck source=SCRIPTDIR/stages_latents.sh
 . "${_utils}/stages_latents.sh"
+# shellcheck source=SCRIPTDIR/stages_compression.sh
+. "${_utils}/stages_compression.sh"
 
 # Calls FUNCTION with model, seed and directory of each experiment: on a cluster all at once, on this machine as many as
 # there are --nthreads CPUs for (without it, and on GPUs, one by one). If one fails, the others continue.
@@ -71,11 +73,14 @@ train() {
         ${max_frames:+--data.max_frames "${max_frames}"} "${train_words[@]}"
 }
 
+# The coding that the experiment in DIRECTORY was trained with; nothing if it was not yet.
+trained_on() { sed -n 's/^coding: *//p' "$1/config.yaml" 2>/dev/null || true; }
+
 # Whether, as far as known, the network of the experiment in DIRECTORY has the same inputs under CODING as under that
 # of its training.
 same_inputs() {
     local trained
-    trained="$(sed -n 's/^coding: *//p' "$1/config.yaml" 2>/dev/null || true)"
+    trained="$(trained_on "$1")"
     case "${trained}>$2" in
     ">$2" | "mulaw>mulaw-pcm" | "mulaw-pcm>mulaw") return 0 ;;
     "$2>$2") return 1 ;; # scored in any case
@@ -210,7 +215,12 @@ stage_8() {
     each_analysed probe
 }
 
-stage_9() { baseline flac mulaw "${nj}"; }
+stage_9() {
+    baseline flac mulaw "${nj}"
+    [ "${material}" = pcm16 ] || { log "  no files: of audio only"; return 0; }
+    start_with_room compress_adaptive
+    each_analysed compress
+}
 stage_10() { report; }
 
 for ((number = stage; number <= stop_stage && number <= 10; number++)); do

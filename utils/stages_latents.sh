@@ -3,7 +3,7 @@
 
 analysis_sets="${analysis_sets:-${test_sets%% *}}"
 
-# Calls FUNCTION for each experiment of a system that stages 6 to 8 analyse.
+# Calls FUNCTION for each experiment of a system that stages 6 to 9 do not skip.
 each_analysed() {
     local -a all=("${selected[@]}") selected=()
     local model

@@ -48,15 +48,7 @@ def _compress(arguments: Any) -> None:
     with tqdm(total=sum(source.frames.values()), unit="frame", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         sizes = compress(experiment, source, arguments.out, arguments.lanes, bar.update)
     print(f"{arguments.out}: {sizes.utterances} utterances, {sizes.frames} frames")
-    per_frame = {
-        f"model, {experiment.model.bound if experiment else 'exact'}": sizes.model_bits,
-        "streams": 8 * sizes.stream_bytes - sizes.initial_bits,
-        "initial bits": sizes.initial_bits,
-        "header and index": 8 * (sizes.file_bytes - sizes.stream_bytes),
-        "file": 8 * sizes.file_bytes,
-    }
-    for name, bits in per_frame.items():
-        print(f"{name:18} {bits / sizes.frames:9.4f} bits per frame, {bits / 8:12.0f} bytes")
+    print(sizes.describe(experiment.model.bound if experiment else "exact"))
     print(f"{'speed':18} {sizes.frames / (time.monotonic() - began):9.0f} frames per second")
 
 

@@ -67,9 +67,9 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     """
     from speechlvm.reporting import latent_tables
     from speechlvm.reporting.analysis_results import collect_analyses
-    from speechlvm.reporting.collect import collect, raise_first
+    from speechlvm.reporting.collect import collect, collect_files, raise_first
     from speechlvm.reporting.compare import compare
-    from speechlvm.reporting.document import document
+    from speechlvm.reporting.document import document, files_grid
     from speechlvm.reporting.published import published_grid
 
     exp, errors = arguments.exp, []
@@ -77,12 +77,13 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     scores = [*own, *(score for root in roots for score in collect(Path(root), errors, root))]
     compared = [compare(table, scores, exp.name) for table in chosen]
     analyses = collect_analyses(exp, errors)
-    grids = latent_tables.grids(analyses)
+    files = collect_files(exp, errors)
+    grids = [*([files_grid(files)] if files else []), *latent_tables.grids(analyses)]
     for grid in [*map(published_grid, compared), *grids]:
         for suffix, text in ((".csv", grid.csv()), (".tex", grid.latex())):
             with atomic_write(exp / "tables" / f"{grid.name}{suffix}") as stream:
                 stream.write(text)
-    _draw(exp / "figures", own, compared, analyses, errors)
+    _draw(exp / "figures", own, files, compared, analyses, errors)
     text = document(compared, scores, grids, exp.name, arguments.command, errors)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
@@ -91,19 +92,20 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     raise_first(errors, arguments.out)
 
 
-def _draw(folder: Path, scores: list[Any], compared: list[Any], analyses: list[Any], errors: list[str]) -> None:
+def _draw(
+    folder: Path, scores: list[Any], files: list[Any], compared: list[Any], analyses: list[Any], errors: list[str]
+) -> None:
     """All figures for which there is data."""
     from speechlvm.coding import PCM_CODINGS
     from speechlvm.reporting import figures
     from speechlvm.reporting.analysis_results import mean_curves
-    from speechlvm.reporting.collect import collect_files, learning_curves
+    from speechlvm.reporting.collect import learning_curves
     from speechlvm.reporting.compare import sweep
     from speechlvm.reporting.compute_figure import compute_figure
 
     for name, coding in sorted({(score.set, score.coding) for score in scores if score.first.unit == "pmf"}):
         if coding not in PCM_CODINGS:
             figures.bits_figure(folder / f"bits_{name}_{coding}", scores, name, [coding])
-    files = collect_files(folder.parent, errors)
     for name in sorted({score.set for score in scores if score.coding in PCM_CODINGS}):
         figures.bits_figure(folder / f"bits_{name}_pcm", scores, name, PCM_CODINGS)
         compute_figure(folder / f"compute_{name}", scores, name, PCM_CODINGS, files)

@@ -35,16 +35,6 @@ def model_hash() -> str:
     return hashlib.sha256(_intervals(start(), pcm)[2].tobytes()).hexdigest()
 
 
-def needed(header: Header, entries: list[Entry], entry: Entry) -> list[Entry]:
-    """What has to be decoded for an utterance: nothing else."""
-    return [entry]
-
-
-def latent_bits(experiment: None, source: Source) -> dict[str, list[int]]:
-    """There are no latents."""
-    return {}
-
-
 def encode(experiment: None, source: Source, header: Header, advance: Callable[[int], object]) -> Iterator[Coded]:
     """The utterances longest first."""
     for utterance in source.longest_first:

@@ -34,16 +34,6 @@ MOST_FRAMES_AT_ONCE = 1 << 26
 """Of all lanes together; bounds memory."""
 
 
-def needed(header: Header, entries: list[Entry], entry: Entry) -> list[Entry]:
-    """What has to be decoded for an utterance: nothing else."""
-    return [entry]
-
-
-def latent_bits(experiment: Experiment, source: Source) -> dict[str, list[int]]:
-    """There are no latents."""
-    return {}
-
-
 def encode(experiment: Experiment, source: Source, header: Header, advance: Callable[[int], object]) -> Iterator[Coded]:
     """The utterances longest first.
 

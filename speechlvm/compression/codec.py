@@ -27,7 +27,7 @@ from speechlvm.experiment.trained import Experiment
 from speechlvm.utils.errors import ConfigError, UserError
 
 KINDS = {"adaptive": adaptive, "autoregressive": autoregressive, "bits-back": bits_back}
-"""Modules with `LANES`, `latent_bits`, `encode`, `needed` and `decode`, by their names in headers."""
+"""Modules with `LANES`, `encode` and `decode`, by their names in headers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Sizes:
     Attributes:
         utterances, frames: in it.
         model_bits, table_bits, initial_bits: see `Coded`, of all utterances.
-        stream_bytes: of all streams.
+        stream_bits: of all streams, without the initial bits.
+        header_bits: of header and index.
         file_bytes: of all.
     """
 
@@ -45,9 +46,24 @@ class Sizes:
     frames: int
     model_bits: float
     table_bits: float
+    stream_bits: int
     initial_bits: int
-    stream_bytes: int
+    header_bits: int
     file_bytes: int
+
+    def describe(self, bound: str) -> str:
+        """Lines for people; `bound` is the model's."""
+        bits = {
+            f"model, {bound}": self.model_bits,
+            "streams": self.stream_bits,
+            "initial bits": self.initial_bits,
+            "header and index": self.header_bits,
+            "file": 8 * self.file_bytes,
+        }
+        return "\n".join(
+            f"{name:18} {value / self.frames:9.4f} bits per frame, {value / 8:12.0f} bytes"
+            for name, value in bits.items()
+        )
 
 
 def load_codec(directory: Path) -> Experiment:
@@ -126,8 +142,8 @@ def compress(
         name=experiment.name if experiment else name,
         model=model_hash(experiment),
         rate_hz=source.rate_hz,
-        lanes=lanes or KINDS[name].LANES,
-        latent_bits=KINDS[name].latent_bits(experiment, source),
+        lanes=lanes or min(KINDS[name].LANES, -(-len(source.frames) // 4) * 4),
+        latent_bits=bits_back.latent_bits(experiment, source) if name == "bits-back" else {},
         arithmetic=Arithmetic.here(),
     )
     model_bits = table_bits = initial_bits = stream_bytes = 0
@@ -138,14 +154,16 @@ def compress(
             table_bits += coded.table_bits
             initial_bits += coded.initial_bits
             stream_bytes += len(coded.stream)
+    file_bytes = path.stat().st_size
     return Sizes(
         utterances=len(source.frames),
         frames=sum(source.frames.values()),
         model_bits=model_bits,
         table_bits=table_bits,
+        stream_bits=8 * stream_bytes - initial_bits,
         initial_bits=initial_bits,
-        stream_bytes=stream_bytes,
-        file_bytes=path.stat().st_size,
+        header_bits=8 * (file_bytes - stream_bytes),
+        file_bytes=file_bytes,
     )
 
 
@@ -176,15 +194,14 @@ def decompress(
     expected = dict(experiment.model.latent_sizes) if experiment else {}
     if header.kind != _kind(experiment) or sizes != expected:
         raise UserError(f"{path}: its header does not fit its model; copy the file again, or compress again")
-    kind = KINDS[header.kind]
     if utterance is not None:
         wanted = [entry for entry in entries if entry.utterance == utterance]
         if not wanted:
             raise UserError(f"{path}: has no utterance '{utterance}'")
-        entries = kind.needed(header, entries, wanted[0])
+        entries = bits_back.needed(header, entries, wanted[0]) if header.kind == "bits-back" else wanted
     torch.set_num_threads(header.arithmetic.threads)
     advance = start(sum(entry.frames for entry in entries))
-    decoded = kind.decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
+    decoded = KINDS[header.kind].decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
     while True:
         try:
             entry, pcm = next(decoded)

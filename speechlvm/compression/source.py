@@ -69,8 +69,8 @@ def pad(rows: Sequence[np.ndarray], lanes: int, multiple: int) -> np.ndarray:
     return pcm
 
 
-def source_of_dump(directory: Path) -> Source:
-    """All utterances of a dump.
+def source_of_dump(directory: Path, count: int | None = None) -> Source:
+    """Utterances of a dump: all, or so many, evenly spread over the sorted ids.
 
     Raises:
         UserError: it holds no audio, or is damaged.
@@ -78,7 +78,10 @@ def source_of_dump(directory: Path) -> Source:
     dump = open_dump(directory)
     if not isinstance(dump, PCMDump):
         raise UserError(f"{directory}: a dump of vectors; expected one of audio")
-    return Source(dump.rate_hz, {record.utterance: record.frames for record in dump.records.values()}, dump.read)
+    names = sorted(dump.records)
+    count = min(count or len(names), len(names))
+    chosen = [names[place * len(names) // count] for place in range(count)]
+    return Source(dump.rate_hz, {name: dump.records[name].frames for name in chosen}, dump.read)
 
 
 def source_of_files(paths: Sequence[Path]) -> Source:

@@ -1,4 +1,4 @@
-"""Scores and learning curves found on disk. Does not import torch: fast, from result.json files alone."""
+"""Scores, compressed files and learning curves found on disk, from JSON alone. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.records import Record, read_record
 
-Kind = TypeVar("Kind", bound=Record)
+_Kind = TypeVar("_Kind", bound=Record)
 BASELINE_SYSTEMS = ("uniform", "dmol", "adaptive")  # and all codecs
 
 
@@ -59,23 +59,47 @@ class Result(Record):
 
 
 class File(Record):
-    """What figures need of the result.json of compression: a set, or part of it, in one file.
+    """What stage 9 says of a compressed file: `speechlvm.bin.roundtrip`. Bits and bytes are totals.
 
     Attributes:
-        model: experiment.
-        set: that was compressed.
-        frames: that the file holds.
-        model_bits: negative log-likelihood, or bound, of these frames.
-        file_bytes: all of the file.
-        initial_bits: what of it bits back needed to start with.
+        model: name of the experiment, or adaptive.
+        coding: over whose cells the model is evaluated.
+        model_bits: negative log-likelihood, or bound, of the utterances in the file.
+        table_bits: the same by the integer tables, at the latents that were chosen.
+        stream_bits: of the streams, without the initial bits.
+        initial_bits: that the first utterances of bits back take from nothing.
+        header_bits: of header and index; with the two before it, the whole file.
+        flac_bytes: of the same utterances as FLAC files, padding apart.
+        lanes: utterances that are coded side by side.
+        verified: a new process has decompressed the file to the same bits.
     """
 
     model: str
+    system: str
     set: str
-    frames: int
-    model_bits: float
+    coding: str
+    bound: str
+    seed: int | None
+    utterances: int = Field(gt=0)
+    frames: int = Field(gt=0)
+    model_bits: float = Field(gt=0)
+    table_bits: float
+    stream_bits: int
+    initial_bits: int
+    header_bits: int
     file_bytes: int
-    initial_bits: float
+    flac_bytes: int
+    encode_seconds: float = Field(gt=0)
+    decode_seconds: float = Field(gt=0)
+    rate_hz: int
+    lanes: int
+    data_hash: str
+    verified: Literal[True]
+
+    @property
+    def overhead(self) -> float:
+        """What the file takes beyond bound and initial bits, as a share of the bound."""
+        return (self.stream_bits + self.header_bits) / self.model_bits - 1.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +190,7 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
     # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
     groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
     for pattern in ("*/score_*", "*/seed*/score_*"):  # baselines, experiments
-        for folder, result in _complete_results(Path(root), pattern, Result, "score again", errors):
+        for folder, result in _complete_results(Path(root), pattern, Result, errors):
             key = (folder.relative_to(root).parts[0], result.set, result.coding)
             groups.setdefault(key, {}).setdefault(result.samples, {})[folder.parent] = result
     return [Score(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
@@ -174,26 +198,28 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
 
 def scores_of(directory: Path, errors: list[str]) -> list[Score]:
     """All complete scores of one experiment directory, each on its own; `errors` as in `collect`."""
-    results = _complete_results(directory, "score_*", Result, "score again", errors)
+    results = _complete_results(directory, "score_*", Result, errors)
     return [Score("", result.model, result.set, result.coding, (result,)) for _, result in results]
 
 
 def collect_files(root: Path, errors: list[str]) -> list[File]:
-    """All complete compressed files below exp/<train_set>; `errors` as in `collect`."""
-    return [
-        file
-        for pattern in ("*/compressed_*", "*/seed*/compressed_*")
-        for _, file in _complete_results(Path(root), pattern, File, "compress again", errors)
-    ]
+    """All compressed files below exp/<train_set>, the smallest first; `errors` as in `collect`."""
+    patterns = ("*/compressed_*", "*/seed*/compressed_*")  # the adaptive reference, experiments
+    found = [file for pattern in patterns for _, file in _complete_results(Path(root), pattern, File, errors)]
+    return sorted(found, key=lambda file: (file.set, file.file_bytes / file.frames, file.model, file.seed or 0))
 
 
-def _complete_results(
-    root: Path, pattern: str, kind: type[Kind], redo: str, errors: list[str]
-) -> Iterator[tuple[Path, Kind]]:
+def files_of(directory: Path, errors: list[str]) -> list[File]:
+    """The compressed files of one experiment directory; `errors` as in `collect`."""
+    return [file for _, file in _complete_results(directory, "compressed_*", File, errors)]
+
+
+def _complete_results(root: Path, pattern: str, kind: type[_Kind], errors: list[str]) -> Iterator[tuple[Path, _Kind]]:
+    again = {Result: "score again", File: "run stage 9 again"}[kind]
     for path in sorted(root.glob(f"{pattern}/result.json")):
         if (path.parent / "done.json").exists():
             try:
-                yield path.parent, read_record(path, kind, f"remove {path.parent} and {redo}")
+                yield path.parent, read_record(path, kind, f"remove {path.parent} and {again}")
             except UserError as error:
                 errors.append(str(error))
 

@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 
 from speechlvm.coding import CONTINUOUS, PCM_CODINGS
-from speechlvm.reporting.collect import Score
+from speechlvm.reporting.collect import File, Score
 from speechlvm.reporting.compare import ComparedTable
 from speechlvm.reporting.formats import Column, Grid, markdown_table
 from speechlvm.reporting.published import TRAINING, mean_and_std, number, published_grid, training_cells
+from speechlvm.scoring.results import EXACT_BOUNDS
 
 PCM_BITS = 16
 LN2 = math.log(2.0)
@@ -114,6 +115,48 @@ def scores_grid(scores: list[Score]) -> Grid:
     return Grid("scores", "Likelihoods: of bits less is better, of nats more", columns, rows)
 
 
+def files_grid(files: Sequence[File]) -> Grid:
+    """Compressed files beside what they hold."""
+    names = {"experiment": False, "seed": True, "system": False, "set": False}
+    names |= dict.fromkeys(("utterances", "frames", "bound [bpf]", "file [bpf]", "overhead", "initial [bpf]"), True)
+    names |= dict.fromkeys(
+        ("header [bpf]", "FLAC [bpf]", "lanes", "encode [x real time]", "decode [x real time]"), True
+    )
+    rows = []
+    for file in files:
+        seconds = file.frames / file.rate_hz
+        per_frame = [f"{bits / file.frames:.3f}" for bits in (file.model_bits, 8 * file.file_bytes, file.header_bits)]
+        rows.append(
+            [
+                file.model,
+                "" if file.seed is None else str(file.seed),
+                file.system,
+                file.set,
+                str(file.utterances),
+                str(file.frames),
+                ("" if file.bound in EXACT_BOUNDS else "<=") + per_frame[0],
+                per_frame[1],
+                f"{100 * file.overhead:.2f} %",
+                f"{file.initial_bits / file.frames:.3f}" if file.initial_bits else "",
+                per_frame[2],
+                f"{8 * file.flac_bytes / file.frames:.3f}",
+                str(file.lanes),
+                f"{seconds / file.encode_seconds:.3g}",
+                f"{seconds / file.decode_seconds:.3g}",
+            ]
+        )
+    note = (
+        "Some utterances in one file (utterances.slvm), which a new process has decompressed to the same bits. Bound "
+        "and FLAC are of the same utterances; overhead: the file without its initial bits, against the bound. Models "
+        "with latents take initial bits (bits back) for the latents of the first utterances: the more utterances there "
+        "are, the less they weigh; the shorter the steps (s = 1), the more there are. Speeds are of this machine, for "
+        "so many utterances side by side (lanes)."
+    )
+    columns = [Column(name, number=numeric) for name, numeric in names.items()]
+    records = [file.model_dump() for file in files]
+    return Grid("files", "Files: what utterances take, losslessly compressed", columns, rows, note, records)
+
+
 # --- RESULTS.md -------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +230,7 @@ def document(
     Args:
         tables: the chosen ones.
         scores: the recipe's own, and those of the roots that rows name.
-        analyses: tables of the recipe's own latent space analysis.
+        analyses: tables of the recipe's own compressed files and latent space analysis.
         train_set: what they were trained on.
         command: that made them.
         errors: a line for each file that cannot be used.

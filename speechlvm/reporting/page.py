@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from speechlvm import __version__
 from speechlvm.reporting import latent_tables
 from speechlvm.reporting.analysis_results import ANALYSES, read_analyses
-from speechlvm.reporting.collect import Score, learning_curves, scores_of
-from speechlvm.reporting.document import scores_grid
+from speechlvm.reporting.collect import Score, files_of, learning_curves, scores_of
+from speechlvm.reporting.document import files_grid, scores_grid
 from speechlvm.reporting.figures import curves_figure
 from speechlvm.reporting.formats import Grid
 from speechlvm.reporting.sounds import Sample, Sound, data_uri, read_samples, read_sound
@@ -159,6 +159,7 @@ class Page:
             "settings": settings,
             "facts": facts,
             "scores": scores_grid(scores),
+            "files": files_grid(files_of(self.exp, self.errors)),
             "curve": curve,
             "curve_pictures": pictures,
             "samples": self._samples(),

@@ -1,7 +1,7 @@
 """What a finished step must give again to the bit, and whether the files of an unfinished one are whole.
 
 Not compared, because they hold times: logs (`logs/`, `*.log`), TensorBoard's events (`tb/`), `lock`; of checkpoints the
-seconds of training, and so their SHA-256 in best.json; the seconds in history.jsonl. All else is
+seconds of training, and so their SHA-256 in best.json; the seconds in history.jsonl and of compression. All else is
 compared byte by byte; a checkpoint by each of its tensors and values.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = re.compile(r"\..*\.(tmp|old)")
-CLOCKS = {"seconds", "sha256"}
+CLOCKS = {"seconds", "sha256", "encode_seconds", "decode_seconds"}
 
 
 def _left_out(path: Path) -> bool:
@@ -47,7 +47,7 @@ def digest(name: str, path: Path) -> str:
     data = path.read_bytes()
     if name.endswith(".pt"):
         return _digest_of(_load(data))
-    if "/checkpoints/" in name and name.endswith(".json"):
+    if ("/checkpoints/" in name or "/compressed_" in name) and name.endswith(".json"):
         return _digest_of(json.loads(data))
     if name.endswith("history.jsonl"):
         return _digest_of([json.loads(line) for line in data.splitlines()])

@@ -15,7 +15,7 @@ from faults.hooks import file_operations
 from faults.processes import Running
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = (1, 2, 3, 4, 5, 6, 7, 8, 10)  # what 9 does is complete after 4
+STAGES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 MODEL = "vrnn"
 CONFIG = {
     "model": MODEL,
@@ -92,7 +92,7 @@ class Tiny:
             "stage": stage, "stop_stage": stage, "datadir": self.work / "data", "dumpdir": self.work / "dump",
             "expdir": self.work / "exp", "results": self.work / "RESULTS.md", "timit": self.root / "corpus",
             "nj": 2 if stage in (2, 4) else 1, "nthreads": 1, "models": MODEL, "codings": "", "sample_seconds": 0.05,
-            "latent_samples": 2, "analysis_sets": "train valid test", "probe_minutes": "all",
+            "latent_samples": 2, "compress_utterances": 2, "analysis_sets": "train valid test", "probe_minutes": "all",
             "probe_args": "--steps 3 --hidden 8 --seeds 1 --vocabulary 20",
         }  # fmt: skip
         words = [str(word) for option, value in options.items() for word in (f"--{option}", value)]

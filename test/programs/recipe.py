@@ -43,10 +43,10 @@ elif program == "likelihoods":
     print("| model | bpf |\\n|---|---|\\n| some | 1.0 |")
 elif program == "report":
     Path(value["--out"]).write_text("# Results\\n\\n| model | bpf |\\n|---|---|\\n| some | 1.0 |\\n")
-elif "--job" not in arguments and program in "dump train score baseline spectra latents probe".split():
+elif "--job" not in arguments and program in "dump train score baseline spectra latents probe roundtrip".split():
     Path(value["--out"]).mkdir(parents=True, exist_ok=True)
     (Path(value["--out"]) / "done").touch()
-    (Path(value["--out"]) / "config.yaml").touch()
+    (Path(value["--out"]) / "config.yaml").write_text("coding: mulaw")
 """
 
 

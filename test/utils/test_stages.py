@@ -65,6 +65,8 @@ def test_all_stages_in_order(tree):
     for e in ["exp/train/spectra", *experiments]:
         expected += sharded("probe", f"{e}/probes")
     expected += ["baseline check exp/train/flac/score_test"]
+    for e in ["exp/train/adaptive", *experiments]:
+        expected += single("roundtrip", f"{e}/compressed_test")
     expected += single("report", "RESULTS.md") + single("page") * len(experiments) + ["likelihoods"]
     assert tree.summary(checks=True) == expected
     assert "no absent: its program pack is not installed" in out and not (tree.recipe / "exp/train/absent").exists()
@@ -207,6 +209,32 @@ def test_a_malformed_list_of_codecs_stops_stage_4(tree):
     assert status == 2 and "the reason is written here" in err and len(tree.calls()) == 1
 
 
+@pytest.mark.parametrize("trained", ["mulaw", "mulaw-pcm", "linear", "normalised", "mulaw8"])
+def test_only_what_was_trained_on_a_lossless_coding_compresses(tree, trained):
+    directory = tree.recipe / "exp/train/a/seed1"  # b was not trained
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(f"model: lstm\ncoding: {trained}\n", encoding="utf-8")
+    status, out, err = tree.run("--stage", "9", "--stop_stage", "9", "--compress_utterances", "all")
+    assert (status, err) == (0, "")
+    calls = [call for call in tree.calls() if call[1].endswith("roundtrip")]
+    words = ["--dump", "dump/pcm16/test", "--out", "exp/train/{}/compressed_test", "--utterances", "all"]
+    models = {"adaptive": ["--adaptive"], "a/seed1": ["--exp", "exp/train/a/seed1"]}
+    said = f"no files: trained on {trained}" in out
+    assert said == (trained in ("normalised", "mulaw8"))
+    expected = list(models)[: 1 if said else 2]
+    assert [call[2:] for call in calls] == [
+        [*models[name], *(word.format(name) for word in words)] for name in expected
+    ]
+
+
+def test_vectors_are_not_compressed(tree):
+    script = tree.recipe / "run.sh"
+    recipe = script.read_text(encoding="utf-8")
+    script.write_text(recipe.replace("train_set=train\n", "train_set=train\nmaterial=vectors\n"), encoding="utf-8")
+    status, out, _ = tree.run("--stage", "9", "--stop_stage", "9")
+    assert (status, tree.calls()) == (0, []) and "no files: of audio only" in out
+
+
 def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
     for name in ("train", "test"):
         (tree.recipe / "data" / name).mkdir(parents=True)
@@ -275,7 +303,7 @@ def test_systems_that_use_few_processors_run_side_by_side(tree):
 
 
 def test_some_systems_are_not_looked_at(tree):
-    assert tree.run("--stage", "6", "--stop_stage", "8", "--nj", "1", "--skip_analysis", "a")[0] == 0
+    assert tree.run("--stage", "6", "--stop_stage", "9", "--nj", "1", "--skip_analysis", "a")[0] == 0
     assert {line.split("/")[2] for line in tree.summary() if "exp/train/" in line} == {"spectra", "b"}
 
 
@@ -304,6 +332,7 @@ def test_smoke_is_kept_apart(tree):
         (["--sample_seconds", "-1"], "--sample_seconds '-1': expected a number of seconds above 0"),
         (["--analyses", "phone"], "unknown 'phone'; expected: levels phones gender height durations probes"),
         (["--analysis_sets", "dev"], "unknown 'dev'; expected: train valid test"),
+        (["--compress_utterances", "some"], "--compress_utterances 'some': expected an integer from 1 to 999999999"),
         (["--probe_minutes", "10 most"], "--probe_minutes '10 most': expected numbers of minutes above 0, or all"),
         (["--nonsense", "1"], "unknown option '--nonsense'"),
         (["leftover"], "unexpected argument 'leftover'"),

@@ -40,6 +40,26 @@ def write_result(tmp_path):
 
 
 @pytest.fixture
+def write_file(tmp_path):
+    """write_file(place, **fields): what stage 9 says of 2 utterances, 30 s in 300 frames, below exp/train."""
+
+    def write(place, **fields):
+        result = {
+            "model": place.split("/")[0], "system": "lstm", "set": "test", "coding": "mulaw-pcm", "bound": "exact",
+            "seed": 1, "utterances": 2, "frames": 300, "model_bits": 2000.0, "table_bits": 2000.25, "stream_bits": 2010,
+            "initial_bits": 0, "header_bits": 90, "file_bytes": 263, "flac_bytes": 300, "encode_seconds": 15.0,
+            "decode_seconds": 60.0, "rate_hz": 10, "lanes": 4, "data_hash": "d", "verified": True,
+        }  # fmt: skip
+        directory = tmp_path / "exp/train" / place / "compressed_test"
+        directory.mkdir(parents=True)
+        (directory / "result.json").write_text(json.dumps({**result, **fields}))
+        (directory / "done.json").write_text("{}")
+        return directory
+
+    return write
+
+
+@pytest.fixture
 def write_table(tmp_path):
     """write_table(rows, name, unit, coding, **more): a table's YAML file; returns the directory of all of them."""
 

@@ -1,6 +1,5 @@
 """Bits over training time: what is drawn, read back from matplotlib before it is saved."""
 
-import json
 import math
 from pathlib import Path
 
@@ -15,16 +14,14 @@ BITS = 150 * math.log(2)  # nats that one bit per frame is in an utterance of wr
 
 
 @pytest.fixture
-def write_file(tmp_path):
+def write_file(write_file):
     """write_file(experiment, **fields): what compression of 100 frames of `test` at 8 bits each has left."""
 
     def write(experiment, seed=1, done=True, **fields):
-        directory = tmp_path / "exp/train" / experiment / f"seed{seed}" / "compressed_test"
-        directory.mkdir(parents=True)
-        result = {"model": experiment, "set": "test", "frames": 100, "model_bits": 800.0, "file_bytes": 100}
-        (directory / "result.json").write_text(json.dumps({**result, "initial_bits": 0, **fields}))
-        if done:
-            (directory / "done.json").write_text("{}")
+        numbers = {"frames": 100, "model_bits": 800.0, "file_bytes": 100}
+        directory = write_file(f"{experiment}/seed{seed}", seed=seed, **{**numbers, **fields})
+        if not done:
+            (directory / "done.json").unlink()
 
     return write
 

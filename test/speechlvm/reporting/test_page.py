@@ -75,6 +75,15 @@ def test_one_file_holds_everything(make_experiment):
         assert piece in words, piece
 
 
+def test_a_compressed_file_is_beside_the_scores(make_experiment, write_file):
+    directory = make_experiment()
+    before = make(directory)
+    write_file("cwvae/seed1")
+    captions = Reader(make(directory)).text("caption")
+    assert captions[1] == "Files: what utterances take, losslessly compressed"
+    assert captions[:1] + captions[2:] == Reader(before).text("caption")
+
+
 def test_sounds_are_those_of_stage_5(make_experiment):
     directory = make_experiment()
     read = Reader(make(directory))

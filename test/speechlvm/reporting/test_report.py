@@ -170,6 +170,31 @@ def test_what_was_left_out_converted_and_tolerated_is_told_once(write_result, ru
     ]
 
 
+def test_compressed_files_beside_their_bounds(write_file, run, records, tmp_path):
+    write_file("lstm/seed1")
+    latent = {"bound": "elbo", "system": "vrnn", "initial_bits": 600, "file_bytes": 338}
+    write_file("vrnn/seed2", seed=2, **latent)
+    write_file("adaptive", seed=None, system="adaptive", file_bytes=260)
+    text = run()
+    assert "## Files: what utterances take, losslessly compressed\n\nSome utterances in one file" in text
+    assert line_of(text, "adaptive")[:4] == ["adaptive", "", "adaptive", "test"]
+    assert line_of(text, "lstm") == [
+        "lstm", "1", "lstm", "test", "2", "300", "6.667", "7.013", "5.00 %", "", "0.300", "8.000", "4", "2", "0.5",
+    ]  # fmt: skip
+    assert line_of(text, "vrnn")[6:11] == ["<=6.667", "9.013", "5.00 %", "2.000", "0.300"]
+    assert [record["model"] for record in records("files")] == ["adaptive", "lstm", "vrnn"]
+    assert (tmp_path / "exp/train/tables/files.tex").exists()
+
+
+def test_a_damaged_file_is_named(write_file, run, tmp_path):
+    write_file("a/seed1")
+    damaged = write_file("b/seed1", verified=False)
+    with pytest.raises(UserError, match=rf"result.json: verified: .*remove {damaged} and run stage 9 again"):
+        run()
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert line_of(text, "a") and f"Left out: {damaged}/result.json: " in text and "| b " not in text
+
+
 def test_nothing_there_at_all(write_table, run, records, tmp_path):
     write_table([{"system": "x", "experiment": "a", "published": {"test": 5}, "mark": ">="}])
     assert line_of(run(), "-")[3:5] == [">=5", ""]
