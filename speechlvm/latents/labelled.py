@@ -50,7 +50,7 @@ class Set:
 
 
 def require_labels(sets: Sequence[Set], **files: str) -> None:
-    """Raise `Unsuitable` if a data directory lacks one of the files: attribute of its contents = name of the file."""
+    """Raise `Unsuitable` if a data directory lacks a file; `files` maps attributes of `DataDirectory` to file names."""
     for item in sets:
         for attribute, name in files.items():
             if not getattr(item.data, attribute):
