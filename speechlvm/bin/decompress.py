@@ -5,6 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.bin.inputs import check_trained
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _decompress(arguments: Any) -> None:
         for utterance, pcm, rate_hz in decompress(experiment, arguments.file, arguments.utterance, start):
             write_wav(arguments.out / f"{utterance}.wav", pcm, rate_hz)
             count += 1
-    print(f"{arguments.out}: {count} utterances")
+    print(f"{arguments.out}: {counted(count, 'utterances')}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from speechlvm.utils.files import (
     write_json,
 )
 from speechlvm.utils.lock import locked
+from speechlvm.utils.text import counted
 
 FOLDERS_ABOVE = 8  # in which a copy of a corpus may lie, as in timit/data/lisa/data/timit/raw/TIMIT
 LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
@@ -191,14 +192,14 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     """
     lengths, count, speakers = data.num_samples or data.num_frames, len(data.utt2spk), set(data.utt2spk.values())
     frames = sum(lengths.values())
-    line = f"{name}: {count} utterances, "
+    line = f"{name}: {counted(count, 'utterances')}, "
     if rate_hz:
         line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s"
     else:
         line += f"{frames} frames, mean length {frames / count:.1f} frames"
     if speakers == set(data.utt2spk):  # one speaker per utterance: speakers are unknown
         return line
-    line += f", {len(speakers)} speakers"
+    line += f", {counted(len(speakers), 'speakers')}"
     if data.spk2gender:
         sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
         line += f" ({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"
