@@ -22,6 +22,7 @@ def single(program, out=""):
     return [f"{program} check {out}".strip(), f"{program} {out}".strip()]
 
 
+@pytest.mark.slow  # about a hundred processes, one after another
 def test_all_stages_in_order(tree):
     labels = tree.recipe / "data" / "train" / "phones"
     labels.parent.mkdir(parents=True)
@@ -76,6 +77,7 @@ def test_all_stages_in_order(tree):
     assert (tree.recipe / "exp/train/a/seed1/logs/train.log").exists()
 
 
+@pytest.mark.slow  # six runs of a recipe, each of many processes
 def test_what_stages_6_to_8_are_asked_for(tree):
     """Statistics beyond means where they are analysed; missing labels are an error only for what is named."""
     chosen = ("--models", "a", "--stage", "6", "--stop_stage", "8")
