@@ -70,23 +70,24 @@ latents() {
 
 # Arguments: model, seed and directory of an experiment; for spectra the seed is empty.
 analyse() {
-    local analysis set
-    local -a stores=() directories=() spectra=() skipped
+    local name set
+    local -a names=() stores=() directories=() spectra=() skipped
+    for name in levels phones gender height; do
+        ! wanted "${name}" || names+=("${name}")
+    done
+    [ "${#names[@]}" -gt 0 ] || return 0
     read -r -a skipped <<<"${skip_phones}"
     for set in ${analysis_sets}; do
         stores+=("$3/latents_${set}")
         directories+=("${datadir}/${set}")
     done
     [ -z "$2" ] || [ "${material}" != pcm16 ] || spectra=(--spectra "${root}/spectra/analysis")
-    for analysis in levels phones gender height; do
-        wanted "${analysis}" || continue
-        log "${analysis} in $1${2:+, seed $2}"
-        single processor "$3/logs/analysis_${analysis}.log" python -m speechlvm.bin.analyse --analysis "${analysis}" \
-            --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis/${analysis}" \
-            --speaker "${speaker:-}" --classes "${phone_classes}" --skip_phones "${skipped[@]}" \
-            "${spectra[@]}" "${optional[@]}"
-        show "$3/logs/analysis_${analysis}.log"
-    done
+    log "${names[*]} in $1${2:+, seed $2}"
+    single processor "$3/logs/analysis.log" python -m speechlvm.bin.analyse --analysis "${names[@]}" \
+        --latents "${stores[@]}" --data "${directories[@]}" --out "$3/analysis" \
+        --speaker "${speaker:-}" --classes "${phone_classes}" --skip_phones "${skipped[@]}" \
+        "${spectra[@]}" "${optional[@]}"
+    show "$3/logs/analysis.log"
 }
 
 # Phone durations, if the data have phones: for one speaker (the first, if the recipe names none) and for all.

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechlvm.bin.cli import add_check, make_parser, positive, run_main, status_if_decided
 from speechlvm.bin.inputs import fingerprint
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import SKIPPED, hash_file, invalidate, is_done, mark_done, mark_undone, read_json, write_json
 
+if TYPE_CHECKING:
+    from speechlvm.latents.labelled import Set
+
 # What each analysis reads of a data directory.
 FILES = {
+    "levels": ("utt2spk",),
     "phones": ("utt2spk", "phones"),
     "gender": ("utt2spk", "spk2gender"),
     "height": ("utt2spk", "spk2height", "spk2gender"),
-    "levels": ("utt2spk",),
 }
 SHOWN_NOTES = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write result.json and figures of one analysis."""
+    """Write result.json and figures of each analysis; one that fails does not stop the others."""
     parser = make_parser(__doc__)
-    parser.add_argument("--analysis", choices=FILES, required=True)
+    parser.add_argument("--analysis", choices=FILES, nargs="+", required=True, help="analyses to run")
     parser.add_argument("--latents", type=Path, nargs="+", required=True, help="representations of sets, pooled")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
-    parser.add_argument("--spectra", type=Path, help="analyses of the spectra, shown in the same figures")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--spectra", type=Path, help="--out of the spectra's analyses, shown in the same figures")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the results, a folder for each analysis")
     parser.add_argument("--speaker", default="", help="speaker shown in figures of phones; default: the first")
     parser.add_argument(
         "--speakers", type=positive(int), default=10, help="number of speakers whose phones are analysed"
@@ -38,70 +42,95 @@ def main(argv: list[str] | None = None) -> int:
         "--largest_k", type=positive(int), help="largest number of neighbours; default: 50, or as many as there are"
     )
     parser.add_argument(
-        "--optional", action="store_true", help="skip the analysis, with a message, if the data do not support it"
+        "--optional", action="store_true", help="skip analyses that the data do not support, with a message"
     )
     add_check(parser)
     arguments = parser.parse_args(argv)
     if len(arguments.latents) != len(arguments.data):
         parser.error(f"--latents has {len(arguments.latents)} directories and --data {len(arguments.data)}")
-    inputs = _inputs(arguments)
-    complete = is_done(arguments.out, inputs) or (arguments.optional and is_done(arguments.out, inputs, SKIPPED))
-    status = status_if_decided(arguments, arguments.out, complete)
+    stores = [fingerprint(store) for store in arguments.latents]
+    inputs = {name: _inputs(arguments, name, stores) for name in arguments.analysis}
+    incomplete = [name for name in inputs if not _is_complete(arguments, name, inputs[name])]
+    status = status_if_decided(arguments, arguments.out, not incomplete)
     if status is not None:
         return status
 
-    from speechlvm.latents.labelled import Unsuitable
+    from speechlvm.latents.labelled import open_sets
 
-    try:
-        result = _analyse(arguments)
-    except Unsuitable as error:
-        if not arguments.optional:
-            raise UserError(str(error)) from error
-        print(f"analysis '{arguments.analysis}' skipped: {error}")
-        invalidate(arguments.out)
-        mark_done(arguments.out, inputs, SKIPPED)
-        return 0
-    mark_undone(arguments.out)
-    _draw(arguments, result)
-    write_json(arguments.out / "result.json", result)
-    mark_done(arguments.out, inputs)
-    notes = result.get("notes", [])
-    for line in notes[:SHOWN_NOTES]:
-        print(line)
-    if len(notes) > SHOWN_NOTES:
-        print(f"and {len(notes) - SHOWN_NOTES} more: see {arguments.out / 'result.json'}")
-    print(f"written: {arguments.out}")
+    sets = open_sets(arguments.latents, arguments.data)
+    errors: list[UserError] = []
+    for name in incomplete:
+        try:
+            _analyse(arguments, name, sets, inputs[name])
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        # analyses that share a cause raise the same message
+        raise UserError("; ".join(dict.fromkeys(map(str, errors)))) from errors[0]
     return 0
 
 
-def _of_spectra(arguments: Any) -> Path | None:
-    """The result of the same analysis of the spectra."""
-    return arguments.spectra and arguments.spectra / arguments.analysis / "result.json"
-
-
-def _inputs(arguments: Any) -> dict[str, Any]:
+def _inputs(arguments: Any, analysis: str, stores: list[list[str]]) -> dict[str, Any]:
     """What the results are a function of."""
-    files = [directory / name for directory in arguments.data for name in FILES[arguments.analysis]]
-    spectra = _of_spectra(arguments)
+    files = [directory / name for directory in arguments.data for name in FILES[analysis]]
+    spectra = _of_spectra(arguments, analysis)
     inputs = {
-        "latents": [fingerprint(store) for store in arguments.latents],
+        "analysis": analysis,
+        "latents": stores,
         "data": [hash_file(path) if path.exists() else "missing" for path in files],
         # where the spectra's analysis was skipped, this one will be
         "spectra": spectra and (hash_file(spectra) if spectra.exists() else "missing"),
-        **{key: getattr(arguments, key) for key in ("analysis", "largest_k")},
+        "largest_k": arguments.largest_k,
     }
-    if arguments.analysis == "phones":
+    if analysis == "phones":
         inputs |= {key: getattr(arguments, key) for key in ("speaker", "speakers", "classes")}
         inputs["skip_phones"] = sorted(set(arguments.skip_phones))
     return inputs
 
 
-def _analyse(arguments: Any) -> dict[str, Any]:
-    from speechlvm.latents import levels, phones, speakers
-    from speechlvm.latents.labelled import open_sets
+def _of_spectra(arguments: Any, analysis: str) -> Path | None:
+    """The result of the same analysis of the spectra."""
+    return arguments.spectra and arguments.spectra / analysis / "result.json"
 
-    analysis, k = arguments.analysis, arguments.largest_k
-    sets = open_sets(arguments.latents, arguments.data, labelled=analysis != "levels")
+
+def _is_complete(arguments: Any, analysis: str, inputs: dict[str, Any]) -> bool:
+    out = arguments.out / analysis
+    return is_done(out, inputs) or (arguments.optional and is_done(out, inputs, SKIPPED))
+
+
+def _analyse(arguments: Any, analysis: str, sets: Sequence[Set], inputs: dict[str, Any]) -> None:
+    """Write the results of one analysis."""
+    from speechlvm.latents.labelled import Unsuitable
+
+    out = arguments.out / analysis
+    try:
+        result = _result(arguments, analysis, sets)
+    except Unsuitable as error:
+        if not arguments.optional:
+            raise
+        print(f"analysis '{analysis}' skipped: {error}")
+        invalidate(out)
+        mark_done(out, inputs, SKIPPED)
+        return
+    mark_undone(out)
+    _draw(arguments, analysis, result)
+    write_json(out / "result.json", result)
+    mark_done(out, inputs)
+    notes = result.get("notes", [])
+    for line in notes[:SHOWN_NOTES]:
+        print(line)
+    if len(notes) > SHOWN_NOTES:
+        print(f"and {len(notes) - SHOWN_NOTES} more: see {out / 'result.json'}")
+    print(f"written: {out}")
+
+
+def _result(arguments: Any, analysis: str, sets: Sequence[Set]) -> dict[str, Any]:
+    from speechlvm.latents import levels, phones, speakers
+    from speechlvm.latents.labelled import check_labelled
+
+    k = arguments.largest_k
+    if analysis != "levels":
+        check_labelled(sets)
     if analysis == "levels":
         result = levels.analyse([item.store for item in sets])
     elif analysis == "phones":
@@ -115,12 +144,12 @@ def _analyse(arguments: Any) -> dict[str, Any]:
     return about | result
 
 
-def _draw(arguments: Any, result: dict[str, Any]) -> None:
+def _draw(arguments: Any, analysis: str, result: dict[str, Any]) -> None:
     from speechlvm.reporting import latent_figures, level_figures
 
-    figures = level_figures if arguments.analysis == "levels" else latent_figures
-    spectra = _of_spectra(arguments)
-    figures.draw(arguments.out, result, read_json(spectra) if spectra else None)
+    figures = level_figures if analysis == "levels" else latent_figures
+    spectra = _of_spectra(arguments, analysis)
+    figures.draw(arguments.out / analysis, result, read_json(spectra) if spectra else None)
 
 
 if __name__ == "__main__":

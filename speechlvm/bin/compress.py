@@ -5,6 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import make_parser, positive, run_main
 from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def _compress(arguments: Any) -> None:
     began = time.monotonic()
     with tqdm(total=sum(source.frames.values()), unit="frame", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         sizes = compress(experiment, source, arguments.out, arguments.lanes, bar.update)
-    print(f"{arguments.out}: {sizes.utterances} utterances, {sizes.frames} frames")
+    print(f"{arguments.out}: {counted(sizes.utterances, 'utterances')}, {sizes.frames} frames")
     print(sizes.describe(experiment.model.bound if experiment else "exact"))
     print(f"{'speed':18} {sizes.frames / (time.monotonic() - began):9.0f} frames per second")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def _decompress(arguments: Any) -> None:
                 )
             count, frames = count + 1, frames + len(pcm)
     place = arguments.out or f"as in {arguments.dump}"
-    print(f"{place}: {count} utterances, {frames} frames, {time.monotonic() - began:.3f} s")
+    print(f"{place}: {counted(count, 'utterances')}, {frames} frames, {time.monotonic() - began:.3f} s")
 
 
 if __name__ == "__main__":

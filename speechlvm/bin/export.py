@@ -13,6 +13,7 @@ from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.bin.inputs import check_trained
 from speechlvm.utils.errors import ConfigError, UserError
 from speechlvm.utils.files import hash_file
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def _export(arguments: argparse.Namespace, inputs: dict[str, Any]) -> None:
         name.removeprefix("score_"): read_json(arguments.exp / name / "result.json") for name in inputs["scores"]
     }
     write_export(arguments.out, experiment, results, card, inputs)
-    print(f"{arguments.out}: {experiment.name}, {len(results)} results")
+    print(f"{arguments.out}: {experiment.name}, {counted(len(results), 'results')}")
 
 
 def _hub() -> Any:

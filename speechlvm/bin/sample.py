@@ -9,6 +9,7 @@ from typing import Any
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
 from speechlvm.bin.inputs import check_done, check_trained
 from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, write_json
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,7 +129,7 @@ def _sample(arguments: Any) -> None:
         else:
             channels_page(picture, page, list(dump.channels), dump.rate_hz, heading, group.columns)
     write_json(arguments.out / "samples.json", index)
-    print(f"{arguments.out}: {len(index)} sequences")
+    print(f"{arguments.out}: {counted(len(index), 'sequences')}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 from speechlvm.bin.cli import add_sharding, make_parser, run_main, run_sharded
 from speechlvm.bin.inputs import check_done
 from speechlvm.utils.files import bytes_in, check_space, hash_file
+from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +56,8 @@ def _merge(arguments: Any) -> None:
 
     info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), "source": "spectra"})
     print(
-        f"{arguments.out}: {', '.join(r['name'] for r in info['representations'])} of {info['utterances']} utterances"
+        f"{arguments.out}: {', '.join(r['name'] for r in info['representations'])} "
+        f"of {counted(info['utterances'], 'utterances')}"
     )
 
 

@@ -53,9 +53,9 @@ class AudioInfo:
         data_offset: position of the samples in bytes (FLAC: of its stream).
         data_bytes: their size in bytes.
         big_endian: byte order of the samples.
-        extrema: least and greatest sample according to the header, if it has them.
-        placeholder: what the header has in place of a number of samples (of a coding in blocks: of bytes), if it was
-            written into a pipe before that was known; `num_samples` is what the file holds then (FLAC: 0).
+        extrema: minimum and maximum sample according to the header, if it has them.
+        placeholder: the value in place of the number of samples (for block codings, of bytes) in a header that was
+            written to a pipe before the length was known; `num_samples` is then what the file holds (FLAC: 0).
         layout: of RIFF WAVE, the corrected fmt chunk.
         oddities: violations of the format that are accepted.
     """

@@ -6,9 +6,11 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Sized
 from pathlib import Path
 
 from speechlvm.utils.errors import UserError
+from speechlvm.utils.text import counted
 
 NAMED = 5
 
@@ -50,7 +52,7 @@ class Log:
         self.rejected[shown(path)] = shown(str(reason))
 
     def tolerate(self, kind: str, name: str) -> None:
-        """Counts an irregularity; `kind` is the text of the warning after the count."""
+        """Counts an irregularity; `kind` is the text of the warning after the count, in the plural."""
         self.tolerated.setdefault(kind, []).append(name)
 
     def add(self, other: Log) -> None:
@@ -69,25 +71,30 @@ class Log:
         """
         for kind, names in sorted(self.tolerated.items()):
             if new := names[self._told[kind] :]:
-                warn(f"{len(new)} {kind}: {examples(new)}")
+                warn(f"{_several(new)}{kind}: {examples(new)}")
             self._told[kind] = len(names)
         if not self.failed:
             if self.rejected:
                 kind = f"audio files cannot be used and were left out (at most {self.max_bad} may be, by --max_bad)"
-                warn(f"{len(self.rejected)} {kind}: {examples(list(self.rejected))}")
+                warn(f"{_several(self.rejected)}{kind}: {examples(list(self.rejected))}")
             return
         errors = [*self.errors, *self.rejected.values()]
         for error in errors[:-1]:
             print(f"error: {error}", file=sys.stderr)
         more = f" ({len(errors)} errors in total; nothing was written)" if len(errors) > 1 else ""
         if self.max_bad and self.rejected:
-            more += f" ({len(self.rejected)} bad audio files, of which --max_bad allows {self.max_bad})"
+            more += f" ({counted(len(self.rejected), 'bad audio files')}, of which --max_bad allows {self.max_bad})"
         raise UserError(errors[-1] + more)
 
 
 def examples(names: list[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _several(names: Sized) -> str:
+    """Their number, for a text in the plural; a single one is not counted."""
+    return f"{len(names)} " if len(names) > 1 else ""
 
 
 def shown(path: Path | str) -> str:

@@ -133,7 +133,7 @@ class Checkpoints:
             except UserError as error:
                 log.warning("%s; using the previous one", error)
         if steps:
-            raise UserError(f"{self.directory}: no intact checkpoint is left; delete the directory to start over")
+            raise UserError(f"{self.directory}: no intact checkpoint is left; remove it and run stage 3 (train) again")
         return None
 
     def load_best(self) -> dict[str, Any]:
@@ -147,7 +147,9 @@ class Checkpoints:
             raise UserError(f"{self.directory}: no best checkpoint yet; run stage 3 (train) first")
         path = self.path(best.step)
         if hash_file(path) != best.sha256:
-            raise UserError(f"{path}: does not match best.json (truncated or altered); remove it and train again")
+            raise UserError(
+                f"{path}: does not match best.json (truncated or altered); remove it and run stage 3 (train) again"
+            )
         return self.load(best.step)
 
 

@@ -4,7 +4,7 @@
     fit_on_all              neighbours from all other items, in the space of an LDA that has seen the item, too
     leave_one_speaker_out   LDA and neighbours from the items of all other speakers
 
-All intervals are of 95 %.
+All intervals are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def compare(
     Args:
         items: to classify; of one speaker, or of several.
         store: that the items' representations are from.
-        dimensions: of the LDA; no more than one less than there are classes are used.
+        dimensions: of the LDA; at most the number of classes minus 1 are used.
         largest_k: number of neighbours; None: 50, or as many as there are.
-        by_speaker: whether to leave out speakers, too, and widen intervals to those of drawing speakers where these are
-            wider than those of independent items.
+        by_speaker: whether to also leave out whole speakers, and to use the bootstrap over speakers where its intervals
+            are wider than those for independent items.
         what: what the items are, for messages: "phones of speaker X".
 
     Raises:
-        Unsuitable: there are not two classes of two items.
+        Unsuitable: there are fewer than two classes with at least two items each.
         UserError: `largest_k` is larger than the number of neighbours.
     """
     names, counts = np.unique(items.labels, return_counts=True)
@@ -158,10 +158,10 @@ def headline(curves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_over_speakers(comparisons: Mapping[str, Classification]) -> dict[str, Any]:
-    """Curves of the mean accuracy of speakers, each of whom counts alike, up to the largest k that all have.
+    """Curves of the mean accuracy over speakers, with equal weights, up to the largest k that all of them have.
 
-    Intervals are those of drawing speakers, but no narrower than those of these speakers' items: two who happen to be
-    alike say nothing of others. Those of one speaker are over its items.
+    Intervals are those of the bootstrap over speakers, but at least as wide as those over items of these speakers: if
+    two speakers happen to have similar accuracies, this says little about others. With one speaker they are over items.
     """
     parts = list(comparisons.values())
     result = {}

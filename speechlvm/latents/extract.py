@@ -7,10 +7,10 @@ decoded. Over them
     std_t  = sqrt(average variance + variance of the means)      of q(z_t | x), by the law of total variance
     kl_t   = average of KL(q || p), nats per dimension
 
-Hidden states of models without latents: element t has seen the stacks up to t, as the latents have.
+Hidden states of models without latents: state t depends on the stacks up to t, as latents do.
 
-Clocks finer than `least_hop_frames` are made coarser: over adjacent steps means are averaged, variances too, and KL is
-summed.
+Representations with a hop below `least_hop_frames` are reduced to it: means and variances of adjacent steps are
+averaged, and their KL is summed.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def least_hop_frames(dump: Dump) -> int:
 def representations(
     model: Model, statistics: Collection[str], least_hop: int, names: Sequence[str] | None = None
 ) -> list[Representation]:
-    """What `extract_dump` yields of a model: its latents, or else its hidden states.
+    """The representations that `extract_dump` yields: a model's latents or, without latents, its hidden states.
 
     Args:
         model: any that was trained.
-        statistics: those wanted of latents; hidden states have "mean" alone.
+        statistics: of latents; hidden states have only "mean".
         least_hop: frames of the finest clock that is kept.
         names: those wanted; None: all latents, or the model's own choice of hidden states.
 
     Raises:
-        ConfigError: the model has no representation of a name.
+        ConfigError: the model has no representation with one of these names.
     """
     sizes = model.latent_sizes if isinstance(model, LatentModel) else model.hidden_sizes
     chosen = (tuple(sizes) if isinstance(model, LatentModel) else model.hidden_chosen) if names is None else names
@@ -162,7 +162,7 @@ def _chunk(model: Model, described: Sequence[Representation], samples: int, rows
 def _values(
     model: Model, parts: Iterator[Part], described: Sequence[Representation], keys: list[tuple], samples: int
 ) -> Iterator[list[dict[str, dict[str, np.ndarray]]]]:
-    """Chunk by chunk, of each row what the store keeps of it; nothing of rows that have ended."""
+    """Yield for each chunk the values of each row that the store keeps; none for rows that have ended."""
     if isinstance(model, LatentModel):
         reference = next(model.parameters())
         noise = Noise(keys, reference.device, reference.dtype).repeat(samples)
@@ -184,7 +184,7 @@ def _values(
 
 
 def _latents(model, parts, noise, samples, described) -> Iterator[tuple[Tensor, dict[str, dict[str, Tensor]]]]:
-    """Chunk by chunk: lengths, and name -> statistic -> (B, steps, D), averaged over the paths."""
+    """Yield for each chunk the lengths, and name -> statistic -> (B, steps, D), averaged over paths."""
     state = None
     for part in parts:
         inference = model.infer(
@@ -217,10 +217,11 @@ def _moments(inference: Inference, r: Representation, samples: int) -> dict[str,
 
 
 def _hidden_states(model, parts, described) -> Iterator[tuple[Tensor, dict[str, dict[str, Tensor]]]]:
-    """As `_latents`, of states.
+    """As `_latents`, for hidden states.
 
-    A model's states are those that predict a stack. Shifted by one they have seen it: the last of a chunk is the first
-    of the next, and after the last chunk there is one more stack, of zeros: its own content does not matter.
+    State t of a model predicts stack t, so the first state that has seen stack t is state t + 1. The last state of a
+    chunk is therefore the first one of the next chunk; after the last chunk, a stack of zeros is appended, whose values
+    have no influence.
     """
     names, state = [r.name for r in described], None
     held: tuple[Tensor, dict[str, Tensor]] | None = None
@@ -241,7 +242,7 @@ def _hidden_states(model, parts, described) -> Iterator[tuple[Tensor, dict[str, 
 
 
 def _coarser(values: Tensor, factor: int, statistic: str) -> np.ndarray:
-    """(steps, D) on a clock that is `factor` times slower; a last step of fewer is averaged over these."""
+    """Average groups of `factor` steps of (steps, D); the last group may be smaller."""
     if factor > 1:
         groups = values.split(factor)
         if statistic == "kl":

@@ -38,17 +38,17 @@ def of_mean(shares: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.n
 
 
 def over_speakers(right: np.ndarray, speakers: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap of the share of right items when whole speakers are drawn with replacement.
+    """Percentile bootstrap of the accuracy, which draws whole speakers with replacement.
 
-    Of n speakers, draws vary too little, their variance by (n - 1) / n, and normal quantiles are too small: percentiles
-    lie further out, where a mean has Student's interval (T. C. Hesterberg, What Teachers Should Know About the
-    Bootstrap, American Statistician 69, 2015: expanded percentiles). Of two or three they are the extremes, which are
-    still too narrow.
+    With few speakers n, percentile intervals are too narrow: the bootstrap's variance is too small by a factor of
+    (n - 1) / n, and normal quantiles are smaller than Student's. Expanded percentiles correct for both (T. C.
+    Hesterberg, What Teachers Should Know About the Bootstrap, American Statistician 69, 2015). For two or three
+    speakers they are the extremes, and the interval is still too narrow.
 
     Args:
-        right: (N, K), bool, or an accuracy of each speaker.
-        speakers: (N,) whose items they are; those of one speaker are not independent.
-        seed: of the draws.
+        right: (N, K) bool for items, or float, the accuracy of each speaker.
+        speakers: (N,) speaker of each row; items of one speaker are not independent.
+        seed: of the bootstrap.
 
     Returns:
         Lower and upper ends, (K,) each.

@@ -1,10 +1,10 @@
 """Leave-one-out classification by the k nearest neighbours in the space of an LDA, for all k at once.
 
-A class wins by the number of its members among the k nearest; of classes with equal numbers, the one whose member is
-nearest. Where items are left out, LDA and neighbours come from the others alone, so that nothing of what is classified
-has been seen; `fit_on_all`, where the LDA has seen all items and their classes, shows how much that would help.
-With two classes of equal size, leaving an item out makes its class the smaller one, so accuracy falls below chance
-for k near the number of items if features carry no information.
+The most frequent class among the k nearest neighbours wins; ties go to the class with the nearest member. LDA and
+neighbours come only from the items that are not left out, so that a classified item has never been seen; `fit_on_all`,
+whose LDA is fitted to all items, shows how optimistic the usual procedure is.
+With two classes of equal size, leaving an item out makes its class the smaller one, so if features carry no
+information, accuracy falls below chance for k near the number of items.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from speechlvm.latents import lda
 
 
 def votes(neighbours: np.ndarray) -> np.ndarray:
-    """The winners among the first 1 .. K neighbours.
+    """The winning class among the first k neighbours, for k = 1 .. K.
 
     Args:
         neighbours: (n, K) classes 0 .. C - 1 of the neighbours of n items, the nearest first.
@@ -43,8 +43,8 @@ def leave_out(
         largest_k: K, no larger than the number of items that the largest group leaves.
 
     Returns:
-        (N, K) bool, whether item n is classified rightly by k + 1 neighbours; and (N, d), each item in the space of the
-        LDA that was fitted without it.
+        (N, K) bool, whether item n is classified correctly by k + 1 neighbours; and (N, d), each item in the space of
+        the LDA that was fitted without it.
     """
     right, places = np.empty((len(items), largest_k), bool), np.empty((len(items), dimensions))
     for group in np.unique(groups):

@@ -50,29 +50,33 @@ class Set:
 
 
 def require_labels(sets: Sequence[Set], **files: str) -> None:
-    """Raise `Unsuitable` if a data directory lacks one of the files: attribute of its contents = name of the file."""
+    """Raise `Unsuitable` if a data directory lacks a file; `files` maps attributes of `DataDirectory` to file names."""
     for item in sets:
         for attribute, name in files.items():
             if not getattr(item.data, attribute):
                 raise Unsuitable(f"{item.directory / name}: no such file, and this analysis needs it")
 
 
-def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: bool = True) -> list[Set]:
+def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
     """Stores with the data directories of the same sets.
 
-    Args:
-        stores, directories: of the sets.
-        labelled: whether the labels of the data are needed, and so the same utterances.
-
     Raises:
-        Unsuitable: labels are needed, and the representations are of pieces that recordings were cut into.
-        UserError: a store and its data directory have different utterances, or as of `open_stores`.
+        UserError: as `open_stores` and `load_data_dir`.
     """
-    sets = [
+    return [
         Set(store, Path(path), load_data_dir(path))
         for store, path in zip(open_stores(stores), directories, strict=True)
     ]
-    for item in sets if labelled else ():
+
+
+def check_labelled(sets: Sequence[Set]) -> None:
+    """Check that labels of the data are labels of the representations: that both have the same utterances.
+
+    Raises:
+        Unsuitable: the representations are of pieces that recordings were cut into.
+        UserError: a store and its data directory have different utterances.
+    """
+    for item in sets:
         store = item.store
         missing = sorted(set(item.data.utterances) ^ set(store.utterances))
         if missing and store.info.get("segment_frames"):
@@ -89,7 +93,6 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path], labelled: boo
                 f"({len(missing)} such utterances); give the data directory that the latents are of, or run stage 6 "
                 "(latents) again"
             )
-    return sets
 
 
 def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | None]) -> Items:

@@ -1,8 +1,9 @@
 """What each level of a model encodes, and on which time scale: information, active units, autocorrelation.
 
-A level has collapsed where its posterior equals its prior: no KL, and posterior means that do not follow the data. Both
-are counted unit by unit: by the variance of the posterior mean over all steps (Burda et al., Importance Weighted
-Autoencoders, 2016) and by the mean KL. Of hidden states and spectra, and of sets without KL, there is what means tell.
+A level has collapsed if its posterior equals its prior: its KL is zero, and its posterior means do not depend on the
+data. Active units are counted in both ways: by the variance of the posterior mean over all steps (Burda et al.,
+Importance Weighted Autoencoders, 2016) and by the mean KL. For hidden states, spectra and sets without KL, only what
+follows from means is computed.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def correlation_length(autocorrelation: np.ndarray) -> float | None:
 
 
 def analyse(stores: Sequence[Store]) -> dict[str, Any]:
-    """All levels over all sets; of those sets alone that have them, KL and posterior standard deviations.
+    """Analyse all levels, pooled over sets; KL and standard deviations are taken from the sets that have them.
 
     Args:
         stores: of one model, or of spectra; one for each set.

@@ -36,7 +36,7 @@ def analyse(
     largest_k: int | None,
     skipped: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Classify the phones of some speakers; speakers with too few are left out with a note.
+    """Classify the phones of some speakers; speakers with too few phones are left out, with a note.
 
     Args:
         sets: of one model.

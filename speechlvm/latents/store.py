@@ -178,7 +178,7 @@ class Store:
         rate_hz: frames per second; None where frames are not spaced in time.
         representations: by name, lowest level first.
         utterances: sorted.
-        made: what is the same in all sets of one model: checkpoint, samples, seed; blank of spectra.
+        made: settings that all sets of one model share: checkpoint, samples, seed; empty for spectra.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -242,7 +242,7 @@ class Store:
         return values.copy()  # writable
 
     def check_compatible(self, other: Store) -> None:
-        """Check that another set's representations are of the same training, drawn in the same way.
+        """Check that another set's representations are of the same trained model, with the same sampling settings.
 
         Raises:
             UserError: they are not, for instance because stage 6 was interrupted after the model had been retrained.

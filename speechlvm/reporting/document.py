@@ -208,9 +208,9 @@ def _preparation(scores: list[Score]) -> list[str]:
     """What was left out, converted and tolerated when the data of some scores were prepared."""
     lines: list[str] = []
     for told in (result.preparation for score in scores for result in score.results):
-        parts = [f"{told.rejected} audio files that cannot be used were left out (rejected.tsv)"] * bool(told.rejected)
+        parts = [f"unusable audio files were left out (rejected.tsv): {told.rejected}"] * bool(told.rejected)
         parts += [f"{count} were converted ({kind})" for kind, count in sorted(told.converted.items())]
-        parts += [f"{count} {kind}" for kind, count in sorted(told.tolerated.items())]
+        parts += [f"{kind}: {count}" for kind, count in sorted(told.tolerated.items())]
         line = f"In preparing the corpus: {'; '.join(parts)}."
         if parts and line not in lines:
             lines.append(line)

@@ -18,8 +18,7 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
 def save(figure, stem: Path) -> None:
     """<stem>.png and <stem>.pdf."""
-    for suffix in (".png", ".pdf"):
-        save_figure(figure, stem.with_name(stem.name + suffix))
+    save_figure(figure, *(stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")))
 
 
 def shared_legend(figure) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from speechlvm.reporting.figures import LINE_STYLES, save, shared_legend
 from speechlvm.reporting.pictures import panel_grid
+from speechlvm.utils.text import counted
 
 TITLES = {
     "phone_error_rate": "phones: phone error rate [%]",
@@ -117,7 +118,7 @@ def describe(result: Result) -> str:
             for what, utterances in (("no labels", task["unlabelled"][part]), ("too short", task["too_short"][part])):
                 if utterances:
                     some = ", ".join(utterances[:3]) + (", ..." if len(utterances) > 3 else "")
-                    lines.append(f"{name}: {part}: {len(utterances)} utterances: {what}: {some}")
+                    lines.append(f"{name}: {part}: {counted(len(utterances), 'utterances')}: {what}: {some}")
         there = task["minutes"]["train"]
         lines += [f"{name}: {size} minutes: {there:.1f} are there, the same as all" for size in task["same_as_all"]]
     for row in result["summary"]:

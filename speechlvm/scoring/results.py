@@ -11,6 +11,7 @@ from speechlvm.scoring.accounting import UtteranceScore, corpus_score
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import atomic_write, read_json, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_shard
+from speechlvm.utils.text import counted
 
 EXACT_BOUNDS = ("exact", "code-length")
 
@@ -70,4 +71,5 @@ def describe(result: dict[str, Any]) -> str:
         value = f"{prefix}{result['bits_per_frame']:.4f} bits/frame [{low:.3f}, {high:.3f}]"
     else:
         value = f"{prefix}{result['nats_per_utterance']:.1f} nats/utterance"
-    return f"{result['model']} on {result['set']} ({result['coding']}): {value}, {result['utterances']} utterances"
+    size = counted(result["utterances"], "utterances")
+    return f"{result['model']} on {result['set']} ({result['coding']}): {value}, {size}"

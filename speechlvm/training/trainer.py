@@ -290,7 +290,8 @@ class Trainer:
                 },
             },
         )
-        self._mark_best()
+        if progress.best_step == progress.step:
+            self._mark_best()
         self.checkpoints.prune()
 
     def _mark_best(self) -> None:

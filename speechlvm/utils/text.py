@@ -1,4 +1,4 @@
-"""Reading text files from any editor and operating system."""
+"""Reading text files from any editor and operating system, and counts in messages."""
 
 import codecs
 from pathlib import Path
@@ -57,3 +57,13 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, as `read_text` reads it; other separators than ends of lines are part of them."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def counted(number: int, things: str) -> str:
+    """A number and what it counts: "2 speakers", "1 speaker".
+
+    Args:
+        number: of things.
+        things: their plural, with an s.
+    """
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"

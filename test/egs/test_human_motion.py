@@ -384,9 +384,9 @@ def test_the_imitation_is_prepared(prepared, tmp_path):
     # 240 + 8 + 1 frames at 120 Hz: every 4th gives 63, whose first starts the others
     assert next(d for d in sets.values() if "01_01" in d.num_frames).num_frames["01_01"] == 62
     for warning in (
-        "warning: 1 files are none of .asf, .amc and .bvh and were left out: ",
+        "warning: files are none of .asf, .amc and .bvh and were left out: ",
         "warning: 2 trials are identical copies: ",
-        "warning: 1 skeletons have no trial: ",
+        "warning: skeletons have no trial: ",
     ):
         assert warning in done.stderr
     assert run("--corpus", corpus, "--out", tmp_path / "data").returncode == 0  # in one process
@@ -455,7 +455,7 @@ def test_bvh_files_of_any_name_and_of_two_bodies(tmp_path):
     done = run("--corpus", tmp_path, "--out", tmp_path / "data")
     assert done.returncode == 0, done.stderr
     assert "warning: 2 trials have no '_' in their names (SUBJECT_TRIAL); each is a separate subject: " in done.stderr
-    assert "warning: 1 trials have other bones than their subject's first trial, whose are drawn: x_b" in done.stderr
+    assert "warning: trials have other bones than their subject's first trial, whose are drawn: x_b" in done.stderr
     bodies = json.loads((tmp_path / "data/motion.json").read_text())["skeletons"]
     assert {name: joints[1]["offset"][1] for name, joints in bodies.items()} == {"dance-1": -1, "l-ufer": -2, "x": -3}
 

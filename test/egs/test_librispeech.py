@@ -205,22 +205,22 @@ def test_faults_stop_with_file_and_line_and_nothing_written(corpus, tmp_path, ch
     assert not list((tmp_path / "out").glob("*/utt2spk"))
 
 
-BETTER = "1 recordings that also exist in a better container were left out: "
+BETTER = "recordings that also exist in a better container were left out: "
 WARNINGS = {
-    "1 transcripts are a placeholder and were left out: 19-128104-0000": edit(
+    "transcripts are a placeholder and were left out: 19-128104-0000": edit(
         TEXT, "THE SEA WAS CALM", "TRANSCRIPT NOT AVAILABLE"
     ),
-    "1 chapters have no .trans.txt: ": lambda root: (root / TEXT).unlink(),
-    "1 utterances have no transcript: 19-128104-0000": lambda root: (root / TEXT).write_text("19-128104-0001 SEA\n"),
-    "1 transcripts have no audio file: 19-128104-0000": lambda root: (root / FIRST).unlink(),
-    "1 files are not of a chapter and were left out: ": lambda root: (
-        root / HOME / "._19-128104-0000.flac"
-    ).write_bytes(b"x"),
+    "chapters have no .trans.txt: ": lambda root: (root / TEXT).unlink(),
+    "utterances have no transcript: 19-128104-0000": lambda root: (root / TEXT).write_text("19-128104-0001 SEA\n"),
+    "transcripts have no audio file: 19-128104-0000": lambda root: (root / FIRST).unlink(),
+    "files are not of a chapter and were left out: ": lambda root: (root / HOME / "._19-128104-0000.flac").write_bytes(
+        b"x"
+    ),
     f"{BETTER}{{}}/{HOME}/19-128104-0000.wav": lambda root: (root / FIRST).with_suffix(".wav").write_bytes(b"x"),
     f"{BETTER}{{}}/{HOME}/19-128104-0000.mp3": lambda root: (root / FIRST).with_suffix(".mp3").write_bytes(b"x"),
-    "1 entries are not speakers and were left out: ": lambda root: (root / "dev-clean/.complete").write_bytes(b""),
-    "1 entries are not chapters and were left out: ": lambda root: (root / "dev-clean/84/notes.txt").write_bytes(b"x"),
-    "1 speakers are not in SPEAKERS.TXT (analyses of gender will lack them): 19": edit(
+    "entries are not speakers and were left out: ": lambda root: (root / "dev-clean/.complete").write_bytes(b""),
+    "entries are not chapters and were left out: ": lambda root: (root / "dev-clean/84/notes.txt").write_bytes(b"x"),
+    "speakers are not in SPEAKERS.TXT (analyses of gender will lack them): 19": edit(
         "SPEAKERS.TXT", "19   | F", "20   | F"
     ),
 }
@@ -259,7 +259,7 @@ def test_real_pieces(tmp_path):
     librispeech.write_chapter(pieces / "train-clean-100", "5652", 19215, range(1), 1000)  # to have one for validation
     result = run(pieces, tmp_path / "out", "--test_sets", "dev_clean")
     assert result.returncode == 0, result.stderr
-    assert "1 transcripts are a placeholder and were left out: 1088-134315-0000" in result.stderr
+    assert "transcripts are a placeholder and were left out: 1088-134315-0000" in result.stderr
     train, dev = (load_data_dir(tmp_path / "out" / name) for name in ("train_clean_100", "dev_clean"))
     assert train.spk2gender == {"1088": "f"} and dev.spk2gender == {"2412": "f"} and not train.text
     assert dev.text["2412-153948-0001"].startswith("IT WILL BE SEEN THAT I DID NOT SUCCEED IN MY DESIGN")

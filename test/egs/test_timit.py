@@ -94,7 +94,7 @@ def test_what_is_written(corpus, tmp_path):
     heights = {speaker: height for one in data.values() for speaker, height in one.spk2height_cm.items()}
     assert heights == {"FABC0": 167.6, "MDEF0": 188.0, "FGHI1": 180.3, "MJKL0": 152.4}
     assert result.stdout.splitlines()[2] == (
-        "test: 3 utterances, 0.000 hours, mean length 0.21 s, 1 speakers (1 m), 0 of them also in train"
+        "test: 3 utterances, 0.000 hours, mean length 0.21 s, 1 speaker (1 m), 0 of them also in train"
     )
     warned = run(corpus, tmp_path / "of the full corpus").stderr
     assert warned == "warning: 9 utterances in TRAIN and 3 in TEST; expected 4620 and 1680\n"
@@ -184,29 +184,29 @@ def test_faults_stop_with_file_and_line_and_nothing_written(corpus, tmp_path, ch
 
 
 WARNINGS = {
-    "1 .PHN files end up to 160 samples past the audio and were cut there: FABC0_SA1": phones("2000 3000", "2000 3160"),
-    "1 segments of .PHN files have no samples and were left out: ": phones("3000 h#", "3000 h#\n3000 3100 h#"),
-    "1 utterances have no .PHN file: FABC0_SA1": remove(f"{HOME}/SA1.PHN"),
-    "1 utterances have no .WRD file: FABC0_SA1": remove(f"{HOME}/SA1.WRD"),
-    "1 utterances have no .TXT file: FABC0_SA1": remove(f"{HOME}/SA1.TXT"),
-    "1 .PHN files are empty: ": replace(f"{HOME}/SA1.PHN", b""),
-    "1 speakers are not in SPKRINFO.TXT (analyses of gender and height will lack them): MJKL0": edit(
+    ".PHN files end up to 160 samples past the audio and were cut there: FABC0_SA1": phones("2000 3000", "2000 3160"),
+    "segments of .PHN files have no samples and were left out: ": phones("3000 h#", "3000 h#\n3000 3100 h#"),
+    "utterances have no .PHN file: FABC0_SA1": remove(f"{HOME}/SA1.PHN"),
+    "utterances have no .WRD file: FABC0_SA1": remove(f"{HOME}/SA1.WRD"),
+    "utterances have no .TXT file: FABC0_SA1": remove(f"{HOME}/SA1.TXT"),
+    ".PHN files are empty: ": replace(f"{HOME}/SA1.PHN", b""),
+    "speakers are not in SPKRINFO.TXT (analyses of gender and height will lack them): MJKL0": edit(
         "DOC/SPKRINFO.TXT",
         "JKL0  M",
         "JKL0  x",  # a sex is never guessed
     ),
     "4 speakers are not in SPKRINFO.TXT, which is not there": remove("DOC/SPKRINFO.TXT"),
-    "1 speakers have no height in SPKRINFO.TXT (its analysis will lack them): MDEF0": edit(
+    "speakers have no height in SPKRINFO.TXT (its analysis will lack them): MDEF0": edit(
         "DOC/SPKRINFO.TXT", "6'02\"", "?"
     ),
-    "1 audio files have not the number of samples that their .TXT file says: FABC0_SA1": edit(
+    "audio files have not the number of samples that their .TXT file says: FABC0_SA1": edit(
         f"{HOME}/SA1.TXT", "0 3000", "0 3001"
     ),
-    "1 audio files hold full-scale noise where bytes were lost": replace(
+    "audio files hold full-scale noise where bytes were lost": replace(
         f"{HOME}/SA1.WAV", sphere(np.frombuffer(LOST[:999] + LOST[1000:] + b"\0", "<i2"))
     ),
-    "1 files are not of an utterance and were left out: ": replace(f"{HOME}/notes.doc", b""),
-    "1 utterances have the same audio in two files: FABC0_SA1": lambda root: shutil.copy(
+    "files are not of an utterance and were left out: ": replace(f"{HOME}/notes.doc", b""),
+    "utterances have the same audio in two files: FABC0_SA1": lambda root: shutil.copy(
         root / f"{HOME}/SA1.WAV", root / f"{HOME}/sa1.wav"
     ),
     "": phones("2000 3000", "2000 2500"),  # an end short of the audio's is right

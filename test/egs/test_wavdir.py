@@ -72,7 +72,7 @@ def test_a_messy_folder_is_counted_and_converted_once(messy, tmp_path):
     assert "speakers" not in result.stdout  # nobody knows them
     warnings = result.stderr.splitlines()
     assert len(warnings) == 4
-    assert warnings[0] == "warning: 1 files are not audio by their endings and were left out: anna/notes.txt"
+    assert warnings[0] == "warning: files are not audio by their endings and were left out: anna/notes.txt"
     assert warnings[1].endswith("left out: copy of 000.wav (as anna/000.wav)")
     assert warnings[2].startswith("warning: 2 hidden files") and "._000.wav" in warnings[2]
     assert warnings[3].endswith(": sessions 2/up")
@@ -234,7 +234,7 @@ def test_speakers_are_kept_together(tmp_path):
     found = {name: set(data.utt2spk.values()) for name, data in sets_of(tmp_path / "out").items()}
     assert {name: len(speakers) for name, speakers in found.items()} == {"train": 7, "valid": 2, "test": 1}
     assert len(set.union(*found.values())) == 10
-    assert "test: 3 utterances, 0.000 hours, mean length 0.03 s, 1 speakers, 0 of them also in train" in result.stdout
+    assert "test: 3 utterances, 0.000 hours, mean length 0.03 s, 1 speaker, 0 of them also in train" in result.stdout
 
 
 # --- What is wrong ----------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Runner:
                 job.attempt.process.wait()
         clear_progress()
         if interruption.asked:
-            stopped = f"{len(self.failures)} jobs stopped, {len(waiting)} not started"
+            stopped = f"{len(self.failures)} of {len(self.call.jobs)} jobs stopped, {len(waiting)} not started"
             say(f"interrupted: {stopped}; run the same command again")
             return INTERRUPTED
         return summarise(self.call, self.failures)
@@ -80,7 +80,8 @@ class Runner:
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE_SECONDS
             if self.running:
-                say(f"interrupted: waiting for {len(self.running)} jobs to stop, at most {GRACE_SECONDS:.0f} s")
+                jobs = f"{len(self.running)} of {len(self.call.jobs)} jobs"
+                say(f"interrupted: waiting for {jobs} to stop, at most {GRACE_SECONDS:.0f} s")
             self.signal_all(signal.SIGTERM)
         elif time.monotonic() > self.deadline:
             self.signal_all(signal.SIGKILL)

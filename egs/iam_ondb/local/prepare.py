@@ -136,7 +136,7 @@ def read_lists(corpus: Corpus, log: Log) -> dict[str, list[str]]:
             seen.setdefault(form, place)
         for form in forms:
             if form not in corpus.lines:
-                log.tolerate(f"of the {len(forms)} forms in {path.name} have no lines in this copy", form)
+                log.tolerate(f"forms of the {len(forms)} in {path.name} have no lines in this copy", form)
     for form in sorted(corpus.lines.keys() - seen.keys()):
         log.tolerate("forms are in no list, and their lines were left out", form)
     return lists

@@ -100,7 +100,7 @@ def convert_audio(
         target: the file to write.
         rate_hz: sampling rate to convert to; None keeps the recording's.
         channel: number of the channel, from 0, or "mix" for the mean of all.
-        log: takes what is tolerated: clipping, rates below `rate_hz`, an end that MP3 files promise and lack.
+        log: counts irregularities: clipping, rates below `rate_hz`, MP3 files shorter than their headers say.
         clip: clip a recording whose own values are beyond full scale, and count them.
         allow_streamed: treat files as complete whose headers have a placeholder for the number of samples.
 
@@ -295,7 +295,7 @@ def _decode(
 
 
 def _is_short_mp3(source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | None, missing: int, log: Log) -> bool:
-    """Whether the missing samples are none: the number of an MP3 file can be an estimate, or include padding."""
+    """Whether no audio is missing: the number of samples in an MP3 header can be an estimate, or include padding."""
     if decoder.subtype != "MPEG_LAYER_III":
         return False
     has_count = _has_count(file, info.data_offset if info else 0)  # if not, the number is libsndfile's estimate
@@ -332,7 +332,7 @@ def _in_low_bytes(info: AudioInfo, file: BinaryIO) -> bool:
 
 
 def _has_count(file: BinaryIO, offset: int) -> bool:
-    """Whether the first block of MP3, at an offset in a file, has the number of samples of the whole."""
+    """Whether the first MP3 block, at an offset in a file, says how many samples the file has."""
     file.seek(offset)
     file.seek(offset + id3v2_bytes(file.read(10)))
     first = file.read(266)

@@ -13,8 +13,8 @@ A recipe lists its archives in ``local/archives.yaml``::
         max_unpacked_bytes: 370000000    # upper limit of the total size of its files; required free space
 
 ``content`` is a path in the archive and, when unpacked, in the target directory DIR. It is created there by one rename,
-the last step: if it exists, it is complete. Files outside of it are shared with other archives, as is the LICENSE.TXT
-of every archive of LibriSpeech: the first one is kept, and a warning names any that differ from it.
+the last step: if it exists, it is complete. Files outside it, such as the LICENSE.TXT of every LibriSpeech archive, are
+shared with other archives: the first one is kept, and a warning names any that differ from it.
 
 ``checksum: unpublished`` is for archives without a published checksum. They are downloaded by https only, and their
 SHA-256 is shown.

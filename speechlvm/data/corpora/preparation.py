@@ -26,6 +26,7 @@ from speechlvm.utils.files import (
     write_json,
 )
 from speechlvm.utils.lock import locked
+from speechlvm.utils.text import counted
 
 FOLDERS_ABOVE = 8  # in which a copy of a corpus may lie, as in timit/data/lisa/data/timit/raw/TIMIT
 LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
@@ -53,18 +54,18 @@ def _count(text: str) -> int:
 
 
 def child(directory: Path, name: str) -> Path | None:
-    """The entry of a directory with this name, given in upper case, in any case."""
+    """The entry of a directory with this name, ignoring case; `name` is in upper case."""
     matches = sorted(path for path in directory.iterdir() if path.name.upper() == name)
     return matches[0] if matches else None
 
 
 def find_corpus(given: Path, holds: Callable[[Path], bool], parts: Iterable[str], what: str, looked_for: str) -> Path:
-    """The directory of a corpus: `given` or else the nearest below it; the one above if `given` is a part of it.
+    """The directory of a corpus: `given`, the nearest one below it, or its parent if `given` is part of a corpus.
 
     Args:
         given: where to look.
         holds: whether a directory is the one.
-        parts: names in capitals of directories in it, one of which may have been given in its place.
+        parts: names, in upper case, of its subdirectories; `given` may be one of them.
         what: the corpus, for messages.
         looked_for: what must be in the directory, for messages.
 
@@ -191,14 +192,14 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
     """
     lengths, count, speakers = data.num_samples or data.num_frames, len(data.utt2spk), set(data.utt2spk.values())
     frames = sum(lengths.values())
-    line = f"{name}: {count} utterances, "
+    line = f"{name}: {counted(count, 'utterances')}, "
     if rate_hz:
         line += f"{frames / rate_hz / 3600:.3f} hours, mean length {frames / rate_hz / count:.2f} s"
     else:
         line += f"{frames} frames, mean length {frames / count:.1f} frames"
     if speakers == set(data.utt2spk):  # one speaker per utterance: speakers are unknown
         return line
-    line += f", {len(speakers)} speakers"
+    line += f", {counted(len(speakers), 'speakers')}"
     if data.spk2gender:
         sexes = Counter(data.spk2gender.get(speaker, "unknown") for speaker in speakers)
         line += f" ({', '.join(f'{count} {sex}' for sex, count in sorted(sexes.items()))})"
@@ -207,12 +208,12 @@ def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: floa
 
 
 def is_prepared(out: Path, inputs: dict[str, Any], names: Iterable[str]) -> bool:
-    """Whether `prepare_sets` has made these sets from these inputs, and all that they name is still there."""
+    """Whether `prepare_sets` has made these sets from these inputs, and all files they refer to still exist."""
     return is_done(out, inputs) and all(_is_there(out / name) for name in names)
 
 
 def _is_there(directory: Path) -> bool:
-    """Whether a data directory is there, and the audio files or archives that it names."""
+    """Whether a data directory exists, with the audio files or archives it refers to."""
     audio, feats = (
         path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         for path in (directory / "wav.scp", directory / "feats.scp")

@@ -38,7 +38,7 @@ def share_of(items: list, job: int, jobs: int) -> list:
 
 
 def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
-    """Sorted utterances of at least `minutes` in total; the same ones in every call.
+    """Random utterances of at least `minutes` in total, sorted; the same ones in every call.
 
     Args:
         dump: the set.

@@ -32,8 +32,8 @@ class DataDirectory:
     """The contents of a data directory; utterances and speakers are in the order of LC_ALL=C.
 
     Files that the corpus does not have are empty. With `segments`, utterances are parts of recordings, and the keys of
-    `wav` are recordings. `phones` and `words` are sorted by start. `channels` and `rate_hz` are of vectors only (see
-    `matrices`).
+    `wav` are recordings. `phones` and `words` are sorted by start. Only data of vectors have `channels` and `rate_hz`
+    (see `matrices`).
     """
 
     utt2spk: dict[str, str]

@@ -99,7 +99,7 @@ class Recordings:
 
 
 def _is_complete(source: Path | Pipe) -> bool:
-    """Whether audio is complete, whatever its header says: a command that exits with status 0 has written all of it."""
+    """Whether audio is complete whatever its header says: a command that exits with status 0 has written everything."""
     return isinstance(source, Pipe)
 
 

@@ -105,8 +105,8 @@ class Contents:
         path: the file.
         lines: those that could be read.
         errors: messages ``file:line: reason; what to do``.
-        repaired: those that reading has repaired already.
-        malformed: those that only the file's owner can fix, by line.
+        repaired: errors that were repaired on reading.
+        malformed: errors that must be fixed manually, by line.
         unreadable: whether some bytes are not text.
     """
 

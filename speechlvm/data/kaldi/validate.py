@@ -217,7 +217,7 @@ def recording_infos(files: Files, allow_pipes: bool, log: Log | None = None) -> 
 
 
 def seconds_late(excerpt: Excerpt, info: AudioInfo) -> Decimal:
-    """By how much a part of a recording that begins in it ends after it; 0 if it does not."""
+    """Seconds by which a part of a recording exceeds its end; 0 if it does not, or if it begins after the end."""
     if excerpt.end_seconds is None or excerpt.bounds(info.rate_hz, info.num_samples)[0] >= info.num_samples:
         return Decimal(0)
     return max(Decimal(0), excerpt.end_seconds - Decimal(info.num_samples) / info.rate_hz)
@@ -264,12 +264,12 @@ def check_vectors(files: Files) -> None:
 
 
 def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
-    """What valid data directories of one corpus share and must not, one line each: ``file:line: reason; what to do``.
+    """What data directories of one corpus share but must not, one line each: ``file:line: reason; what to do``.
 
     Args:
         paths: of the training set, the validation set and the test sets.
-        speakers: test sets must have other speakers than the first two. (The validation set, which is drawn from the
-            training set, may share speakers with it.)
+        speakers: whether speakers of the test sets must not be in the first two sets. (The validation set, which is
+            drawn from the training set, may share speakers with it.)
     """
     sets = [examine(Path(path)) for path in paths]
     errors: list[str] = []
@@ -306,7 +306,7 @@ def _shared_audio(sets: Iterable[Files]) -> list[str]:
 
 
 def _parts(files: Files) -> Iterator[tuple[tuple, Decimal, Decimal, str, str]]:
-    """Of each utterance: its source, start and end there in seconds, its id, and the line that says so."""
+    """For each utterance: its source, start and end in it in seconds, its id, and the line that says so."""
     name = "feats.scp" if files.of_vectors else "wav.scp"
     lines = files.by_key(name)
     if "segments" not in files:

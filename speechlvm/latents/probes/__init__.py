@@ -1,8 +1,8 @@
 """Probes: small recognisers on frozen representations, which show what can be decoded, and with how many labels.
 
-Every representation is brought to one clock (`clock`), gets the same recogniser, the same number of optimiser steps on
-the same batches (`training`), and is compared by its error on the test set (`tasks`). Results of single runs stay on
-disk (`runs`), so that nothing that is finished is done again.
+Every representation is resampled to the same clock (`clock`), gets the same recogniser and the same number of optimiser
+steps on the same batches (`training`), and is compared by its error on the test set (`tasks`). Results of single runs
+are kept on disk (`runs`), so that finished runs are not repeated.
 """
 
 SETS = ("train", "valid", "test")

@@ -5,9 +5,9 @@
     hop of 512 frames    |                       0                       |   twice the same
     clock, 16 ms         |           0           |           1           |
 
-The clock has 62.5 steps a second: twice as fine as the 32 ms of a step of 512 frames at 16 kHz, and about five steps
-for each phone, so that CTC has room. Between a quarter of a clock step and a whole one, as many steps stand side by
-side as may be centred in it, so nothing is lost; what is finer still is averaged over quarters.
+The clock has 62.5 steps per second: twice the rate of steps of 512 frames at 16 kHz, and about five steps for each
+phone, enough for CTC. If the hop of a representation is between a quarter of a clock step and a whole one, its steps
+within a clock step are concatenated, so nothing is lost; steps of smaller hops are averaged over quarters.
 """
 
 from __future__ import annotations

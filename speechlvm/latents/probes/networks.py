@@ -10,7 +10,7 @@ JOINED = 2  # steps of the clock to one of a recogniser, 32 ms: half the work, a
 
 
 class LinearClassifier(nn.Linear):
-    """An affine map of each step by itself; it starts at zero, as a convex problem may."""
+    """An affine map of each step; its weights start at zero, since the problem is convex."""
 
     def reset_parameters(self) -> None:
         """All weights zero."""
@@ -43,8 +43,8 @@ class Recogniser(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of an utterance do not depend on the others of its batch.
 
-        Each direction is a recurrence of its own over utterances that begin at step 0, the second over reversed ones:
-        packed sequences, the other way to keep padding out, are several times slower on a CPU.
+        Each direction is a separate recurrence that starts at step 0, the second over reversed utterances, so that
+        padding is never seen: packed sequences would have the same effect, but are several times slower on a CPU.
 
         Args:
             features: (batch, steps, dimensions), 0 behind an utterance's end.

@@ -42,9 +42,9 @@ class Task(ABC):
         hop: of the clock in frames.
         references: by set; utterances without labels are absent.
         alphabet: tokens of the training set, sorted.
-        unlabelled: by set, utterances without labels: they are in no figure.
-        too_short: by set, utterances whose steps are fewer than their labels need. In training they are left out; in
-            the other sets they stay, as errors that no feature can avoid.
+        unlabelled: by set, utterances without labels; they do not count in any error rate.
+        too_short: by set, utterances with fewer steps than their labels need. They are left out of training, but count
+            in the other sets, as errors that no feature can avoid.
         trainable: utterances of the training set that can be learned from, sorted.
     """
 
@@ -141,7 +141,7 @@ class SequenceTask(Task):
 
 
 class Phones(SequenceTask):
-    """TIMIT's 61 codes folded into 39 classes; silences that follow each other are one."""
+    """TIMIT's 61 codes folded into 39 classes; consecutive silences are merged."""
 
     name, metrics = "phones", ("phone_error_rate",)
 
@@ -191,7 +191,7 @@ class Frames(Task):
 
 
 def phones_in_order(segments: Sequence[Interval]) -> list[str]:
-    """Phones of an utterance, folded into 39 classes; of silences in a row (closure and pause, say) one is left."""
+    """Phones of an utterance, folded into 39 classes; consecutive silences (closure and pause, say) become one."""
     folded = [phone for segment in segments if (phone := fold(segment.label, CLASSES)) is not None]
     return [p for p, before in zip(folded, [None, *folded], strict=False) if not p == before == SILENCE]
 

@@ -27,12 +27,12 @@ def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
 
     Args:
         texts: transcripts of the training set, and of nothing else.
-        vocabulary: number of units, sentencepiece's <unk> among them; None: of those that the text supports the one
-            nearest to `USUAL_VOCABULARY`.
+        vocabulary: number of units, including sentencepiece's <unk>; None: the number nearest to `USUAL_VOCABULARY`
+            that the text supports.
 
     Raises:
         Unsuitable: there is no word in the text.
-        ConfigError: the text cannot support this vocabulary; the message has the range that it does.
+        ConfigError: the text does not support this vocabulary; the message gives the supported range.
     """
     lines = [" ".join(words_of(text)) for text in texts]
     characters = set("".join(lines)) - {" "}

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,11 +43,15 @@ def write(root, name="test", prefix="", source="model", representations=("z1",),
     return make(root, name, values, source=source, kind=kind, **known)
 
 
-def run(analysis, sets, out, *options):
+def run(analyses, sets, out, *options):
     stores, directories = zip(*sets, strict=True)
-    return call(
-        analyse.main, "--analysis", analysis, "--latents", *stores, "--data", *directories, "--out", out, *options
-    )
+    words = ("--analysis", *analyses.split(), "--latents", *stores, "--data", *directories, "--out", out, *options)
+    return call(analyse.main, *words)
+
+
+def written(done):
+    """Names of the analyses whose results a run has written."""
+    return [Path(line).name for line in done.stdout.splitlines() if line.startswith("written: ")]
 
 
 @pytest.mark.parametrize(
@@ -63,9 +68,9 @@ def test_results_with_those_of_the_spectra(tmp_path, monkeypatch, analysis, clas
     options = ["--speaker", "c", "--speakers", "2"] if analysis == "phones" else []
     with monkeypatch.context() as patch:
         patch.setattr("speechlvm.reporting.latent_figures.draw", lambda *_: None)
-        assert run(analysis, [spectra], tmp_path / "spectra" / analysis, *options).returncode == 0
-    out = tmp_path / "out"
-    done = run(analysis, [own], out, "--spectra", tmp_path / "spectra", *options)
+        assert run(analysis, [spectra], tmp_path / "spectra", *options).returncode == 0
+    out = tmp_path / "out" / analysis
+    done = run(analysis, [own], tmp_path / "out", "--spectra", tmp_path / "spectra", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"written: {out}\n")
     result = json.loads((out / "result.json").read_text())
@@ -88,24 +93,48 @@ def undrawn(monkeypatch):
 
 def test_nothing_is_done_twice_and_changes_are_noticed(tmp_path, undrawn):
     own, out = write(tmp_path), tmp_path / "out"
+    result = out / "gender" / "result.json"
     assert run("gender", [own], out).returncode == 0
-    written = (out / "result.json").stat().st_mtime_ns
+    written = result.stat().st_mtime_ns
     assert run("gender", [own], out).stdout == f"{out}: complete\n"
-    assert (out / "result.json").stat().st_mtime_ns == written
+    assert result.stat().st_mtime_ns == written
     assert "written:" in run("gender", [own], out, "--largest_k", "5").stdout
     genders = own[1] / "spk2gender"
     genders.write_text(genders.read_text().replace("e m", "e f"))
     assert "written:" in run("gender", [own], out, "--largest_k", "5").stdout
-    assert json.loads((out / "result.json").read_text())["classes"] == {"f": 9, "m": 9}
+    assert json.loads(result.read_text())["classes"] == {"f": 9, "m": 9}
     (own[0] / "done.json").write_text('{"made": "again"}')
     assert "written:" in run("gender", [own], out, "--largest_k", "5").stdout
+
+
+def test_only_incomplete_analyses_are_run(tmp_path, undrawn):
+    own, out = write(tmp_path), tmp_path / "out"
+    assert run("gender", [own], out).returncode == 0
+    assert run("gender height", [own], out, "--check").returncode == 1
+    assert written(run("gender height", [own], out)) == ["height"]
+    assert run("gender height", [own], out, "--check").returncode == 0
+
+
+def test_an_analysis_that_fails_or_lacks_labels_does_not_stop_the_others(tmp_path, undrawn):
+    (store, data), out = write(tmp_path), tmp_path / "out"
+    (data / "phones").unlink()
+    named = run("phones gender height", [(store, data)], out)
+    reason = f"{data / 'phones'}: no such file, and this analysis needs it"
+    assert (named.returncode, named.stderr) == (1, f"error: {reason}\n")
+    assert written(named) == ["gender", "height"]
+    optional = run("phones gender height", [(store, data)], out, "--optional")
+    assert (optional.returncode, optional.stdout) == (0, f"analysis 'phones' skipped: {reason}\n")
+    other = write(tmp_path / "other", prefix="x")
+    mixed = run("gender height levels", [(store, other[1])], out)
+    assert mixed.returncode == 1 and mixed.stderr.count("give the data directory that the latents are of") == 1
+    assert written(mixed) == ["levels"]
 
 
 def test_other_phones_left_out_are_another_analysis(tmp_path, undrawn):
     own, out = write(tmp_path), tmp_path / "out"
     for skipped, said in (("", "written"), ("pcl h#", "written"), ("h# pcl h#", "complete"), ("h#", "written")):
         assert said in run("phones", [own], out, "--speakers", "1", "--skip_phones", *skipped.split()).stdout
-        result = json.loads((out / "result.json").read_text())
+        result = json.loads((out / "phones" / "result.json").read_text())
         assert not set(result["classes"]) & set(skipped.split()) and result["skipped"] == sorted(set(skipped.split()))
 
 
@@ -118,16 +147,16 @@ def test_a_run_that_failed_is_not_complete(tmp_path, monkeypatch, undrawn):
 
     monkeypatch.setattr("speechlvm.reporting.latent_figures.draw", full)
     assert run("gender", [own], out, "--largest_k", "3").returncode == 1
-    assert not (out / "done.json").exists()
+    assert not (out / "gender" / "done.json").exists()
 
 
 def test_levels_of_pooled_sets(tmp_path):
     sets = [write(tmp_path, "train", "x"), write(tmp_path, "test", "y")]
     done = run("levels", sets, tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
-    result = json.loads((tmp_path / "out/result.json").read_text())
+    result = json.loads((tmp_path / "out/levels/result.json").read_text())
     assert (result["set"], result["items"], set(result["representations"])) == (["train", "test"], 36, {"z1"})
-    assert (tmp_path / "out/levels.png").exists()
+    assert (tmp_path / "out/levels/levels.png").exists()
 
 
 @pytest.mark.parametrize(("analysis", "name"), [("phones", "phones"), ("height", "spk2height")])
@@ -140,20 +169,19 @@ def test_missing_labels(tmp_path, undrawn, analysis, name):
     assert (stopped.returncode, stopped.stderr) == (1, f"error: {line}\n")
     skipped = run(analysis, [own], out, "--optional")
     assert (skipped.returncode, skipped.stdout) == (0, f"analysis '{analysis}' skipped: {line}\n")
-    assert [path.name for path in out.iterdir()] == ["skipped.json"]  # nothing stays of the earlier labels
+    assert [path.name for path in (out / analysis).iterdir()] == ["skipped.json"]  # nothing stays of the earlier labels
     assert run(analysis, [own], out, "--optional", "--check").returncode == 0
     assert run(analysis, [own], out, "--check").returncode == 1  # asked for by name, it fails
 
 
 def test_pieces_of_recordings_have_levels_but_no_labels(tmp_path, undrawn):
-    (store, _), (_, data) = write(tmp_path / "x", prefix="piece"), write(tmp_path / "y")
+    (store, _), (_, data), out = write(tmp_path / "x", prefix="piece"), write(tmp_path / "y"), tmp_path / "out"
     info = json.loads((store / "info.json").read_text())
     (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
-    levels = run("levels", [(store, data)], tmp_path / "levels")
-    assert (levels.returncode, levels.stderr) == (0, "") and (tmp_path / "levels" / "result.json").exists()
-    skipped = run("gender", [(store, data)], tmp_path / "gender", "--optional")
-    assert skipped.returncode == 0 and "pieces of 8000 frames" in skipped.stdout
-    assert run("gender", [(store, data)], tmp_path / "gender").returncode == 1
+    done = run("gender levels", [(store, data)], out, "--optional")
+    assert (done.returncode, done.stderr) == (0, "") and (out / "levels" / "result.json").exists()
+    assert "pieces of 8000 frames" in done.stdout
+    assert run("gender levels", [(store, data)], out).returncode == 1
 
 
 def test_nothing_to_be_told_apart(tmp_path):
@@ -166,7 +194,7 @@ def test_nothing_to_be_told_apart(tmp_path):
     for options in ([], ["--spectra", tmp_path / "skipped"]):
         skipped = run("gender", [own], tmp_path / "out", "--optional", *options)
         assert (skipped.returncode, skipped.stdout[:34]) == (0, "analysis 'gender' skipped: utteran")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["skipped.json"]
+    assert [path.name for path in (tmp_path / "out" / "gender").iterdir()] == ["skipped.json"]
 
 
 def test_what_is_wrong_is_an_error_even_where_the_analysis_is_optional(tmp_path):
@@ -186,12 +214,12 @@ def test_spectra_of_other_items(tmp_path, monkeypatch):
     )
     with monkeypatch.context() as patch:
         patch.setattr("speechlvm.reporting.latent_figures.draw", lambda *_: None)
-        assert run("gender", [spectra], tmp_path / "spectra/gender").returncode == 0
+        assert run("gender", [spectra], tmp_path / "spectra").returncode == 0
     stopped = run("gender", [own], tmp_path / "out", "--spectra", tmp_path / "spectra")
     assert stopped.returncode == 1 and "are of different items; run both with the same data" in stopped.stderr
     missing = run("phones", [own], tmp_path / "out", "--spectra", tmp_path / "spectra")
     assert missing.returncode == 1 and "spectra/phones/result.json: missing; run the stage" in missing.stderr
-    assert not (tmp_path / "out/done.json").exists()
+    assert not list((tmp_path / "out").rglob("done.json"))
 
 
 @pytest.mark.parametrize(

@@ -129,4 +129,4 @@ def test_a_gender_is_never_guessed(tmp_path, named, status):
     done = call(analyse.main, *words)
     reason = f"{data}/spk2gender: no line for mabc0; expected m or f of each speaker, as it is never guessed; add what"
     assert done.returncode == status and reason in done.stdout + done.stderr
-    assert not (tmp_path / "o/result.json").exists()
+    assert not (tmp_path / "o/gender/result.json").exists()

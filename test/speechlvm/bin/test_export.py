@@ -184,7 +184,7 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "tiny").exists()
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=HfApi))
     files = ["README.md", "config.yaml", "manifest.json", "model.safetensors", "observation.json", "results"]
-    for said in ("1 results", "complete"):
+    for said in ("1 result", "complete"):
         HfApi.calls.clear()
         assert run(export, *words, "me/tiny") == 0
         assert HfApi.calls == [("me/tiny", True), ("me/tiny", files)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from imitations.representations import make
 
-from speechlvm.latents.labelled import Unsuitable, of_phones, of_utterances, open_sets, require_labels
+from speechlvm.latents.labelled import Unsuitable, check_labelled, of_phones, of_utterances, open_sets, require_labels
 from speechlvm.utils.errors import UserError
 
 RAMP = np.arange(12.0).reshape(6, 2)  # steps 0 .. 5, centred at frames 32, 96, ... 352
@@ -61,4 +61,4 @@ def test_latents_of_another_set(tmp_path, latents, data, message):
     store, _ = make(tmp_path, "x", {name: {"z1": RAMP} for name in latents})
     _, directory = make(tmp_path, "y", {name: {"z1": RAMP} for name in data})
     with pytest.raises(UserError, match=message):
-        open_sets([store], [directory])
+        check_labelled(open_sets([store], [directory]))

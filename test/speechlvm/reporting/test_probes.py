@@ -70,7 +70,7 @@ def test_what_was_left_out_is_said():
     lines = probes.describe(result("m", ["z1"])).splitlines()
     assert lines[:4] == [
         "phones: train: 4 utterances: too short: a, b, c, ...",
-        "phones: test: 1 utterances: no labels: t0",
+        "phones: test: 1 utterance: no labels: t0",
         "phones: 100 minutes: 61.3 are there, the same as all",
         "phones: z1, 10 (10.0 min): phone error rate 50.0 +- 2.0 %",
     ]

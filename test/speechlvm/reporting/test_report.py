@@ -163,10 +163,13 @@ def test_what_was_left_out_converted_and_tolerated_is_told_once(write_result, ru
     for system, preparation in (("a", told), ("b", told), ("c", {}), ("d", {"rejected": 1})):
         write_result(system, -12.0 * BITS, coding="mulaw", preparation=preparation)
     paragraphs = [line for line in run().splitlines() if line.startswith("In preparing")]
-    left_out = "audio files that cannot be used were left out (rejected.tsv)"
+    left_out, converted = (
+        "unusable audio files were left out (rejected.tsv)",
+        "3 were converted (wav 24-bit, 1 channel)",
+    )
     assert paragraphs == [
-        f"In preparing the corpus: 2 {left_out}; 3 were converted (wav 24-bit, 1 channel); 1 recordings were clipped.",
-        f"In preparing the corpus: 1 {left_out}.",
+        f"In preparing the corpus: {left_out}: 2; {converted}; recordings were clipped: 1.",
+        f"In preparing the corpus: {left_out}: 1.",
     ]
 
 

@@ -136,7 +136,7 @@ def test_killed_while_saving(tiny_config, dumps, whole, tmp_path, train_together
     statuses, lines = train_together(_arguments(tiny_config(), dumps, tmp_path / "exp"), 1, wrong)
     assert statuses == [-signal.SIGKILL], lines
     assert list((tmp_path / "exp" / "checkpoints").glob(".*.tmp"))
-    (tmp_path / "exp" / "checkpoints" / "best.json").unlink()  # as if the last step, too, were the best
+    (tmp_path / "exp" / "checkpoints" / "best.json").unlink(missing_ok=True)  # as if the last step, too, were the best
     _train(tiny_config(), dumps, tmp_path / "exp")
     assert _same(_content(whole), _content(tmp_path / "exp"))
     assert not list((tmp_path / "exp" / "checkpoints").glob(".*.tmp"))
@@ -239,13 +239,29 @@ def test_a_checkpoint_of_another_experiment_of_the_same_shapes(tiny_config, dump
         _train(tiny_config(("coding: mulaw", "coding: mulaw-pcm")), dumps, out)
 
 
-def test_a_lost_best_checkpoint_is_replaced(tiny_config, dumps, copied):
-    out = copied
-    found = Checkpoints(out / "checkpoints")
-    found.path(found.best_step()).unlink()
-    _train(tiny_config(), dumps, out)
+def test_a_damaged_best_checkpoint_is_replaced_as_the_message_says(tiny_config, dumps, copied):
+    found = Checkpoints(copied / "checkpoints")
+    damaged = found.path(found.best_step())
+    damaged.write_bytes(b"x")
+    with pytest.raises(UserError, match=r"remove it and run stage 3 \(train\) again"):
+        load_experiment(copied)
+    damaged.unlink()
+    _train(tiny_config(), dumps, copied)
     assert found.best_step() in found.steps()
-    load_experiment(out)
+    load_experiment(copied)
+
+
+def test_the_best_checkpoint_is_marked_once(tiny_config, dumps, tmp_path, monkeypatch):
+    original, marked = Checkpoints.mark_best, []
+
+    def mark_best(self, step, nats_per_frame):
+        marked.append(step)
+        original(self, step, nats_per_frame)
+
+    monkeypatch.setattr(Checkpoints, "mark_best", mark_best)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint at every step
+    _train(tiny_config(), dumps, tmp_path / "exp")
+    assert marked == sorted(set(marked)) and set(marked) <= {0, 4, 8, 12}
 
 
 def test_an_incomplete_dump_is_refused(tiny_config, dumps, tmp_path):

@@ -3,7 +3,7 @@ import codecs
 import pytest
 
 from speechlvm.utils.errors import UserError
-from speechlvm.utils.text import read_lines
+from speechlvm.utils.text import counted, read_lines
 
 LINES = ["0 2200 h#", "é\u2028x", "", "end"]
 TEXT = "\n".join(LINES)
@@ -40,3 +40,7 @@ def test_what_cannot_be_read(tmp_path):
         read_lines(tmp_path / "x")
     with pytest.raises(UserError, match="none: cannot be read .No such file or directory.; check the path"):
         read_lines(tmp_path / "none")
+
+
+def test_counts():
+    assert [counted(n, "bad files") for n in (0, 1, 2)] == ["0 bad files", "1 bad file", "2 bad files"]
