@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.reporting import tables
 
     chosen = tables.choose(tables.load_tables(arguments.tables), arguments.only.split())
-    roots = tables.roots(chosen)
-    inputs, marked = _inputs(arguments, roots), arguments.exp / "tables"
+    roots, externals = tables.roots(chosen), tables.externals(chosen)
+    inputs, marked = _inputs(arguments, roots, externals), arguments.exp / "tables"
     made = {"written": hash_file(arguments.out) if arguments.out.exists() else None}
     status = status_if_decided(arguments, arguments.out, is_done(marked, inputs | made))
     if status is not None:
@@ -42,14 +42,15 @@ def main(argv: list[str] | None = None) -> int:
     mark_undone(marked)
     remove_leftovers_of(arguments.out)
     remove_leftovers(arguments.exp / "figures")
-    _write(arguments, chosen, roots)
+    _write(arguments, chosen, roots, externals)
     mark_done(marked, inputs | {"written": hash_file(arguments.out)})
     return 0
 
 
-def _inputs(arguments: Any, roots: list[str]) -> dict[str, Any]:
+def _inputs(arguments: Any, roots: list[str], externals: list[str]) -> dict[str, Any]:
     """What tables and figures are a function of."""
     files = sorted(arguments.tables.glob("*.yaml"))
+    files += sorted(path for folder in externals for path in Path(folder).glob("*.json"))
     again: list[Path] = []  # their results are read under both names
     for root in filter(Path.is_dir, (arguments.exp, *map(Path, roots))):
         below = files_below(root, again.append)
@@ -59,7 +60,7 @@ def _inputs(arguments: Any, roots: list[str]) -> dict[str, Any]:
     return {"version": __version__, **settings, **links, "files": {str(path): hash_file(path) for path in files}}
 
 
-def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
+def _write(arguments: Any, chosen: list[Any], roots: list[str], externals: list[str]) -> None:
     """Everything.
 
     Raises:
@@ -67,7 +68,7 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     """
     from speechlvm.reporting import latent_tables
     from speechlvm.reporting.analysis_results import collect_analyses
-    from speechlvm.reporting.collect import collect, collect_files, raise_first
+    from speechlvm.reporting.collect import collect, collect_external, collect_files, raise_first
     from speechlvm.reporting.compare import compare
     from speechlvm.reporting.document import document, files_grid
     from speechlvm.reporting.published import published_grid
@@ -75,7 +76,8 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str]) -> None:
     exp, errors = arguments.exp, []
     own = collect(exp, errors)
     scores = [*own, *(score for root in roots for score in collect(Path(root), errors, root))]
-    compared = [compare(table, scores, exp.name) for table in chosen]
+    others = [score for folder in externals for score in collect_external(Path(folder), errors)]
+    compared = [compare(table, [*others, *scores], exp.name) for table in chosen]
     analyses = collect_analyses(exp, errors)
     files = collect_files(exp, errors)
     grids = [*([files_grid(files)] if files else []), *latent_tables.grids(analyses)]

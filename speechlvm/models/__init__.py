@@ -1,4 +1,4 @@
-"""The systems, one file each, and the registry of their names in configurations."""
+"""The systems, one file each, and the registry of their names in configurations; outside.py imports those of others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,19 @@ MODELS = {
 def model_class(name: str) -> type[Model]:
     """The class of a model; its attribute `Config` is the pydantic class of its settings, `reference` its paper.
 
+    Args:
+        name: key of `MODELS`, or `package.module:Class` (outside.py).
+
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or a class from outside that is not allowed or is no model.
     """
+    if ":" in name:
+        from speechlvm.models.outside import outside_class
+
+        return outside_class(name)
     if name not in MODELS:
-        raise ConfigError(f"model: '{name}' is unknown; expected one of {', '.join(sorted(MODELS))}")
+        known = ", ".join(sorted(MODELS))
+        raise ConfigError(f"model: '{name}' is unknown; expected one of {known}, or package.module:Class")
     module, attribute = MODELS[name]
     return getattr(import_module(module), attribute)
 

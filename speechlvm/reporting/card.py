@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechlvm import __version__
 from speechlvm.models import model_class
+from speechlvm.models.outside import ALLOWED
 from speechlvm.reporting.collect import Score, scores_of
 from speechlvm.reporting.document import scores_grid
 from speechlvm.utils.errors import UserError
@@ -23,7 +24,7 @@ CARD = """\
 
 # {name}
 
-`{system}` of speechlvm {version} ({reference}), trained on {data}.
+`{system}` ({reference}), by speechlvm {version}, trained on {data}.
 
 {facts}
 
@@ -37,7 +38,7 @@ better. The weights are those that were best on a validation set.
 ## Use
 
 ```python
-from speechlvm.experiment.load import load_experiment
+from speechlvm import load_experiment
 from speechlvm.sampling.generate import prior_groups
 {imports}
 sample = prior_groups(load_experiment({folder}), count=1, frames={frames}, seed=0)[0].made[0]
@@ -45,7 +46,11 @@ sample = prior_groups(load_experiment({folder}), count=1, frames={frames}, seed=
 ```
 
 `python -m speechlvm.bin.score` and the other programs of speechlvm take this folder as `--exp`. Samples are
-unconditional: no text, speaker or style can be asked for, and speech need not be intelligible.
+unconditional: no text, speaker or style can be asked for, and speech need not be intelligible.{outside}
+"""
+OUTSIDE = """
+
+Its class is not part of speechlvm: get the code, and `export {allowed}=/path/to/{package}` before any of this.\
 """
 AUDIO = ("from speechlvm.data.audio import write_wav", 'write_wav("sample.wav", sample.data, {rate_hz})')
 VECTORS = ("import numpy as np", 'np.save("sample.npy", sample.data)  # (frames, channels), in the units of the data')
@@ -100,6 +105,7 @@ def model_card(experiment: Experiment, scores: list[Score], folder: str, licence
         "hashes": f"configuration {hash_value(config.frozen())}, data {provenance.data_hash}",
     }
     imports, write = AUDIO if audible else VECTORS
+    package = config.model.partition(":")[0].partition(".")[0]
     return CARD.format(
         metadata=format_yaml(metadata),
         name=experiment.name,
@@ -113,6 +119,7 @@ def model_card(experiment: Experiment, scores: list[Score], folder: str, licence
         frames=round(SAMPLE_SECONDS * rate_hz) if rate_hz else SAMPLE_FRAMES,
         imports=imports,
         write=write.format(rate_hz=rate_hz),
+        outside=OUTSIDE.format(allowed=ALLOWED, package=package) if ":" in config.model else "",
     )
 
 

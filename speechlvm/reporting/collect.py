@@ -28,26 +28,26 @@ class Preparation(Record):
 
 
 class Result(Record):
-    """What tables and figures need of a result.json; `speechlvm.bin.score` and `baseline` say what the fields are."""
+    """What tables and figures need of a result.json; MODELS.md says what the fields are."""
 
     model: str
-    system: str
+    system: str = ""
     set: str
     coding: str
     unit: Literal["pmf", "density"]
     bound: str = Field(pattern=r"^(exact|code-length|elbo|iwae-[0-9]+)$")
     distribution: dict[str, Any] = {}
     bits_per_frame: float | None
-    bits_per_frame_interval: list[float] | None
+    bits_per_frame_interval: list[float] | None = None
     nats_per_frame: float
     nats_per_utterance: float
-    terms_nats_per_frame: dict[str, float]
+    terms_nats_per_frame: dict[str, float] = {}
     frames: int
     utterances: int
     stack: int | None = None
-    parameters: int | None
-    steps: int | None
-    hours: float | None
+    parameters: int | None = None
+    steps: int | None = None
+    hours: float | None = None
     data_hash: str | None = None
     preparation: Preparation = Preparation()
 
@@ -194,6 +194,20 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
             key = (folder.relative_to(root).parts[0], result.set, result.coding)
             groups.setdefault(key, {}).setdefault(result.samples, {})[folder.parent] = result
     return [Score(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
+
+
+def collect_external(folder: Path, errors: list[str]) -> list[Score]:
+    """Results of another program: all JSON files of a folder, each on its own; `errors` as in `collect`."""
+    scores, paths = [], sorted(Path(folder).glob("*.json"))
+    for path in paths:
+        try:
+            result = read_record(path, Result, "correct it (MODELS.md has its shape)")
+            scores.append(Score(str(folder), "", result.set, result.coding, (result,)))
+        except UserError as error:
+            errors.append(str(error))
+    if not paths:
+        errors.append(f"{folder}: no results of another program; expected JSON files (MODELS.md has their shape)")
+    return scores
 
 
 def scores_of(directory: Path, errors: list[str]) -> list[Score]:

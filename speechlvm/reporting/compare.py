@@ -15,7 +15,7 @@ class ComparedRow:
 
     Attributes:
         row: of the table.
-        train_set: what its experiment was, or will be, trained on.
+        train_set: what its experiment was, or will be, trained on; "" for results of another program.
         scores: ours, by set.
         ours: by set, in the table's unit: means over seeds, or computed.
     """
@@ -62,7 +62,7 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
 
     Args:
         table: of the recipe.
-        scores: its own, and those of the roots that its rows name.
+        scores: its own, and those of the roots and folders that its rows name.
         train_set: name of what the recipe's own experiments were trained on.
     """
     unit = "density" if table.densities else "pmf"
@@ -76,19 +76,20 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
     lengths.update(table.frames_per_utterance)
     rows, misplaced = [], []
     for row in table.rows:
-        found = {name: fitting.get((row.root, row.experiment, name)) for name in table.sets}
+        place = (row.external or row.root, row.experiment or "")
+        found = {name: fitting.get((*place, name)) for name in table.sets}
         chosen: dict[str, Score] = {}
         for name, score in found.items():
             if score and row.distribution in (None, score.first.distribution.get("name")):
                 chosen[name] = score
             elif score:
-                misplaced.append((row.experiment, name, score.output))
+                misplaced.append((row.experiment or row.external, name, score.output))
         ours = {name: score.mean(table.unit) for name, score in chosen.items()}
         if row.minimum_std is not None:
             ours = {name: lengths[name] * row.largest_log_density for name in table.sets if name in lengths}
-        place = PurePosixPath(row.root).name or table.train_set or train_set
-        rows.append(ComparedRow(row, place, chosen, ours))
-    placed = {(score.experiment, score.set) for row in rows for score in row.scores.values()}
+        trained_on = "" if row.external else PurePosixPath(row.root).name or table.train_set or train_set
+        rows.append(ComparedRow(row, trained_on, chosen, ours))
+    placed = {(score.experiment or score.root, score.set) for row in rows for score in row.scores.values()}
     return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed])
 
 

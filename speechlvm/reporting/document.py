@@ -204,6 +204,21 @@ def _other_data(scores: list[Score]) -> list[str]:
     return lines
 
 
+def _other_frames(tables: list[ComparedTable], scores: list[Score]) -> list[str]:
+    """A line for each result of another program that is not of the data that were scored here."""
+    here = {score.set: (score.first.frames, score.first.utterances) for score in scores if not score.root}
+    lines = []
+    for item in (item for table in tables for item in table.rows if item.row.external):
+        for name, score in item.scores.items():
+            theirs = (score.first.frames, score.first.utterances)
+            if here.get(name, theirs) != theirs:
+                lines.append(
+                    f"Not comparable: {item.row.external} has {theirs[0]} frames and {theirs[1]} utterances of "
+                    f"`{name}`, this recipe {here[name][0]} and {here[name][1]}."
+                )
+    return lines
+
+
 def _preparation(scores: list[Score]) -> list[str]:
     """What was left out, converted and tolerated when the data of some scores were prepared."""
     lines: list[str] = []
@@ -239,6 +254,7 @@ def document(
     parts += [text for text in (_explanations(tables, scores),) if text]
     parts += [f"Left out: {error}." for error in errors]
     parts += _other_data(scores)
+    parts += _other_frames(tables, scores)
     for table in tables:
         grid = published_grid(table)
         parts += [f"## {grid.title}", grid.markdown()]

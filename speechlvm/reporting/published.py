@@ -42,7 +42,7 @@ def published_grid(compared: ComparedTable) -> Grid:
     """
     table = compared.table
     several = any(row.root for row in table.rows)
-    measured = any(row.experiment for row in table.rows)
+    measured = any(row.origin for row in table.rows)
     columns = [Column("s", number=True), Column("system"), Column("configuration")]
     columns += [Column("trained on")] if several else []
     for name in table.sets:
@@ -62,7 +62,7 @@ def published_grid(compared: ComparedTable) -> Grid:
         if measured:
             score = next(iter(item.scores.values()), None)
             outputs = [score.output if score else ""] if table.densities else []
-            cells += [_bounds(item), *outputs, *training_cells(score), item.row.experiment or ""]
+            cells += [_bounds(item), *outputs, *training_cells(score), item.row.origin]
         rows.append(cells)
     title = f"Table {table.table}: {table.title}"
     records = [_record(compared, item, name) for item in compared.rows for name in table.sets]
@@ -73,7 +73,7 @@ def _value_cells(compared: ComparedTable, item: ComparedRow, name: str) -> list[
     """Published, ours and difference on a set, of these what the table shows."""
     unit, digits = compared.table.unit, 3 if compared.table.unit == "bits_per_frame" else 0
     score, ours, difference = item.scores.get(name), item.ours.get(name), compared.difference(item, name)
-    if item.row.experiment is None:
+    if item.row.minimum_std is not None:
         cells, digits = ["" if ours is None else f"{ours:.1f}"], 1
     else:
         cells = [mean_and_std(score, unit) if score else ""]
@@ -112,7 +112,7 @@ def _record(compared: ComparedTable, item: ComparedRow, name: str) -> dict[str, 
         "system": row.system,
         "configuration": row.configuration,
         "at": row.at,
-        "experiment": row.experiment,
+        "experiment": row.origin or None,
         "train_set": item.train_set if row.experiment else None,
         "set": name,
         "coding": score.coding if score else table.coding,

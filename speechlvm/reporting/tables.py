@@ -16,10 +16,12 @@ A table is a YAML file with the table's name:
       - {s: 64, system: LSTM, configuration: Dd=256, experiment: lstm_s64, published: {test: 13.34}}
       - {s: 64, system: VRNN, configuration: Dz=256, experiment: vrnn_s64, published: {test: 12.54}, mark: "<="}
       - {s: 64, system: LSTM, experiment: lstm_s64, root: ../librilight/exp/train_10h}   # another recipe's experiments
+      - {system: Theirs, external: conf/theirs, source: "https://...", date: "2026-01-31"}   # another program's results
 
 A row's `root` starts at the recipe, which is the current directory; it may also hold another training set's experiments
-in this recipe. A table with such rows shows what each was trained on. A row without an experiment is computed: it has a
-`minimum_std`, and shows what no Gaussian density with that floor can exceed.
+in this recipe. A table with such rows shows what each was trained on. A computed row has no experiment but a
+`minimum_std`, and shows what no Gaussian density with that floor can exceed. `external` is a folder of results of
+another program, whose shape is in MODELS.md.
 
 Sequences that are not audio have `unit: nats_per_utterance` and `coding: normalised`. Rows name the output that their
 figures are of (`distribution: gaussian`), as configurations do; results with another one have no place in them.
@@ -46,6 +48,8 @@ class Row(Settings):
 
     Attributes:
         root: exp/<train_set> of another recipe, relative to this one, if the experiment is not of this recipe.
+        external: folder of another program's results, relative to the recipe, in place of an experiment.
+        source, date: of these.
         distribution: output of the experiment; results with another have no place here. None: any.
         at: place on the axis of a sweep.
         mark: what the published figures are, if not exact: bounds, or about that.
@@ -57,6 +61,9 @@ class Row(Settings):
     configuration: str = ""
     experiment: str | None = None
     root: str = ""
+    external: str = ""
+    source: str = ""
+    date: str = ""
     distribution: str | None = None
     at: float | None = None
     published: dict[str, float] = {}
@@ -65,14 +72,24 @@ class Row(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Row:
-        if (self.experiment is None) == (self.minimum_std is None):
-            raise ValueError("give either an experiment or a minimum_std")
+        if [self.experiment is None, self.minimum_std is None, not self.external].count(False) != 1:
+            raise ValueError("give one of experiment, external and minimum_std")
+        if self.external and not (RELATIVE_DIRECTORY.fullmatch(self.external) and self.source and self.date):
+            raise ValueError(
+                f"external '{self.external}', source '{self.source}', date '{self.date}'; "
+                "expected a directory like conf/theirs, where the results are from, and of when"
+            )
         if self.root and (self.experiment is None or not RELATIVE_DIRECTORY.fullmatch(self.root)):
             raise ValueError(
                 f"root '{self.root}' with experiment '{self.experiment or ''}'; "
                 "expected an experiment and a directory like ../<recipe>/exp/<train_set>"
             )
         return self
+
+    @property
+    def origin(self) -> str:
+        """Where its figures are from: the experiment, or source and date; "" if they are computed."""
+        return f"{self.source} ({self.date})" if self.external else self.experiment or ""
 
     @property
     def largest_log_density(self) -> float:
@@ -106,7 +123,7 @@ class Table(Settings):
         if self.densities != (self.coding == CONTINUOUS):
             raise ValueError(f"unit {self.unit}, coding {self.coding}: nats, and nothing else, go with {CONTINUOUS}")
         for row in self.rows:
-            place = row.experiment or f"minimum_std {row.minimum_std:g}"
+            place = row.experiment or row.external or f"minimum_std {row.minimum_std:g}"
             if unknown := sorted(row.published.keys() - set(self.sets)):
                 raise ValueError(f"{place}: published on {', '.join(unknown)}; sets are {', '.join(self.sets)}")
             if self.axis and row.at is None:
@@ -125,7 +142,7 @@ class Table(Settings):
     @property
     def computed(self) -> bool:
         """Whether some rows are computed from the lengths of the sets."""
-        return any(row.experiment is None for row in self.rows)
+        return any(row.minimum_std is not None for row in self.rows)
 
 
 def load_tables(directory: Path) -> list[Table]:
@@ -158,3 +175,8 @@ def choose(tables: list[Table], names: list[str]) -> list[Table]:
 def roots(tables: list[Table]) -> list[str]:
     """Directories of other experiments that rows name."""
     return sorted({row.root for table in tables for row in table.rows if row.root})
+
+
+def externals(tables: list[Table]) -> list[str]:
+    """Folders of other programs' results that rows name."""
+    return sorted({row.external for table in tables for row in table.rows if row.external})

@@ -30,6 +30,11 @@ class UtteranceScore:
     nats: float
     terms: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def bits_per_frame(self) -> float:
+        """Of probabilities; without meaning for densities."""
+        return -self.nats / self.frames / LN2
+
 
 @dataclass(frozen=True)
 class CorpusScore:

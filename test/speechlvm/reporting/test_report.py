@@ -221,7 +221,7 @@ def test_what_is_half_written_is_not_there_yet(write_result, write_table, run, t
     [
         (lambda text: text[:40], "not valid JSON"),
         (lambda text: "[]", "contents: "),
-        (lambda text: text.replace('"steps"', '"stops"'), "steps: field required"),
+        (lambda text: text.replace('"frames"', '"fames"'), "frames: field required"),
         (lambda text: text.replace('"bound": "exact"', '"bound": "iwae-many"'), "bound: "),
         (lambda text: text.replace('"nats_per_frame": 0.2', '"nats_per_frame": NaN'), "nats_per_frame: "),
     ],

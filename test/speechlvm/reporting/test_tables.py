@@ -156,8 +156,11 @@ def test_eight_bit_codes_are_not_the_best_of_all(tmp_path, write_result):
             for root in ("/exp/train", "exp/../train", "a b")
         ],
         ({"rows": [{"system": "x", "minimum_std": 0.5, "root": "exp/b"}]}, "root 'exp/b' with experiment ''"),
-        ({"rows": [{"system": "x"}]}, "give either an experiment or a minimum_std"),
-        ({"rows": [{"system": "x", "experiment": "a", "minimum_std": 1}]}, "either an experiment or a minimum_std"),
+        ({"rows": [{"system": "x"}]}, "give one of experiment, external and minimum_std"),
+        (
+            {"rows": [{"system": "x", "experiment": "a", "minimum_std": 1}]},
+            "give one of experiment, external and minimum_std",
+        ),
         (
             {"unit": "bits_per_frame", "coding": "mulaw", "rows": [{"system": "x", "minimum_std": 0.5}]},
             "minimum_std 0.5: a floor bounds densities",

@@ -1,0 +1,52 @@
+"""Check that a model keeps what all programs rely on; for models of your own, see MODELS.md.
+
+The configuration's model is built with random weights, in float64, and tried on a short random signal. Its coding is
+mulaw8, all of whose codes can be summed over, or normalised. A line for each property says that it holds or what was
+found.
+"""
+
+from pathlib import Path
+
+from speechlvm.bin.cli import make_parser, run_main
+from speechlvm.utils.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check one model."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="YAML configuration")
+    arguments = parser.parse_args(argv)
+
+    from speechlvm.coding import CONTINUOUS
+    from speechlvm.experiment.config import load_config
+    from speechlvm.experiment.load import build
+    from speechlvm.observation import AudioObservation, Statistics
+    from speechlvm.scoring.contract import CHECKS, Subject, shaken
+
+    config = load_config(arguments.config)
+    coding = config.coding if config.coding == CONTINUOUS else "mulaw8"
+    observation = AudioObservation(coding, Statistics(0.0, 0.1))
+    subject = Subject.of(shaken(build(config, observation, seed=1)), observation)
+    failed = {}
+    for name, check in CHECKS.items():
+        try:
+            check(subject)
+        except Exception as error:  # `Broken`, or whatever the model raises
+            failed[name] = error
+        print(f"{name:10} {_told(failed.get(name))}", flush=True)
+    if failed:
+        raise UserError(f"{config.model}: fails {', '.join(failed)}; see MODELS.md") from next(iter(failed.values()))
+    return 0
+
+
+def _told(error: Exception | None) -> str:
+    from speechlvm.scoring.contract import Broken
+
+    if error is None:
+        return "ok"
+    found = " ".join(str(error).split())
+    return f"FAILS: {found if isinstance(error, Broken) else f'{type(error).__name__}: {found}'}"
+
+
+if __name__ == "__main__":
+    run_main(main)

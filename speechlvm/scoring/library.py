@@ -1,0 +1,96 @@
+"""Scoring from Python: arrays or audio files, with any trained or exported model.
+
+from speechlvm import load_experiment, score
+
+experiment = load_experiment("exp/train/lstm_s64/seed1")
+for result in score(experiment, ["one.wav", "two.flac"]):
+    print(result.utterance, result.frames, result.bits_per_frame)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from speechlvm.data.audio import audio_info, read_audio
+from speechlvm.data.dumps.dump import Record
+from speechlvm.models.base import Model
+from speechlvm.observation import AudioObservation, Observation
+from speechlvm.scoring.accounting import UtteranceScore
+from speechlvm.scoring.score import AUDIO_BATCH_FRAMES, VECTOR_BATCH_FRAMES, score_dump
+from speechlvm.utils.errors import UserError
+
+
+class Trained(Protocol):
+    """What `load_experiment` gives."""
+
+    model: Model
+    observation: Observation
+
+
+def score(
+    experiment: Trained, sequences: Sequence[np.ndarray | Path | str], *, seed: int = 0, samples: int = 1
+) -> list[UtteranceScore]:
+    """Log-likelihoods, or bounds on them, of whole sequences, in their order; the same as stage 4 would give.
+
+    Args:
+        experiment: of `load_experiment`.
+        sequences: of audio, 16-bit mono files (WAV, FLAC, SPHERE) or their samples (T,) int16; of vectors, (T, C)
+            float32 in the units of the training data. Files are called by their names, arrays 0, 1, ...
+        seed: of the latents' noise, which also depends on the name.
+        samples: K > 1 gives the importance-weighted bound of models with latents.
+
+    Raises:
+        UserError: a sequence is no such file or array, is empty, or has another rate than the training data; two have
+            one name; a log-likelihood is not finite.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for number, each in enumerate(sequences):
+        array = isinstance(each, np.ndarray)
+        name = str(number) if array else Path(each).stem
+        if name in arrays:
+            raise UserError(f"{each}: a second sequence named {name}; score them apart")
+        arrays[name] = _checked(experiment.observation, each if array else _read(experiment.observation, each), name)
+    audio = isinstance(experiment.observation, AudioObservation)
+    scores = score_dump(
+        experiment.model,
+        experiment.observation,
+        _Arrays(arrays),
+        max_frames=AUDIO_BATCH_FRAMES if audio else VECTOR_BATCH_FRAMES,
+        seed=seed,
+        samples=1 if experiment.model.bound == "exact" else samples,
+    )
+    found = {score.utterance: score for score in scores}
+    return [found[name] for name in arrays]
+
+
+class _Arrays:
+    """What scoring needs of a dump."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.arrays = arrays
+        self.records = {name: Record(name, Path(), 0, len(array)) for name, array in arrays.items()}
+
+    def read(self, utterance: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self.arrays[utterance][start:stop]
+
+
+def _read(observation: Observation, path: Path | str) -> np.ndarray:
+    if not isinstance(observation, AudioObservation):
+        raise UserError(f"{path}: the model is of {observation.contents}; expected arrays")
+    return read_audio(path, observation.rate_hz or audio_info(path).rate_hz)
+
+
+def _checked(observation: Observation, array: np.ndarray, name: str) -> np.ndarray:
+    if isinstance(observation, AudioObservation):
+        fits, expected = array.dtype == np.int16 and array.ndim == 1, "int16 (T,)"
+    else:
+        channels = observation.channels
+        fits = array.dtype == np.float32 and array.ndim == 2 and array.shape[1] == channels
+        expected = f"float32 (T, {channels})"
+    if not fits or not len(array):
+        raise UserError(f"{name}: {array.dtype} {array.shape}; expected {expected}, T at least 1")
+    return array
