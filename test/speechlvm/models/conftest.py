@@ -125,9 +125,14 @@ def tiny(request):
     return tiny_system(request.param)
 
 
-@pytest.fixture(scope="module", params=[(key, stack) for key in SYSTEMS for stack in (1, STACK)], ids=str)
+FIRST = {name: key for key, (name, _) in reversed(SYSTEMS.items())}  # of each model, its first system
+
+
+@pytest.fixture(
+    scope="module", params=[(key, STACK) for key in SYSTEMS] + [(key, 1) for key in FIRST.values()], ids=str
+)
 def tiny_of_pens(request):
-    """Every system, of pen points one by one and in stacks."""
+    """Every system, of pen points in stacks, and one of every model, of pen points one by one."""
     return tiny_pen(*request.param)
 
 

@@ -1,5 +1,7 @@
 """Sampling with latents that are given and at temperatures, against the factors that all models evaluate."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -22,9 +24,9 @@ def given(tiny_latent):
 
 
 def subsets(levels):
-    """Each level alone, all but each, all."""
+    """All but the empty one."""
     levels = list(levels)
-    return [*([level] for level in levels), *([o for o in levels if o != level] for level in levels), levels]
+    return [kept for size in range(1, len(levels) + 1) for kept in itertools.combinations(levels, size)]
 
 
 def prefix_state(system, noise):

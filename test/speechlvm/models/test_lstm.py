@@ -52,42 +52,6 @@ def test_forward_is_the_repeated_step(stack, layers):
     torch.testing.assert_close(torch.cat(steps, 1), bound.log_likelihood.values, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize(("cut", "stack"), [(7, 1), (8, 4), (4, 4)])
-def test_chunks_add_up_to_the_whole(cut, stack):
-    model = make_lstm(stack, layers=2)
-    inputs, target, lengths = batch(18, [18, 10, 3])
-    whole, end = model(inputs, target, lengths)
-    first, state = model(inputs[:, :cut], target[:, :cut], lengths)
-    second, state = model(inputs[:, cut:], target[:, cut:], lengths - cut, state=state)
-    values = torch.cat([first.log_likelihood.values, second.log_likelihood.values], 1)
-    torch.testing.assert_close(values, whole.log_likelihood.values, atol=1e-10, rtol=0)
-    assert torch.equal(state["frames"], torch.full((3,), 18))
-    torch.testing.assert_close(state["h"], end["h"], atol=1e-10, rtol=0)
-
-
-def test_padding_and_company_change_nothing():
-    model = make_lstm(4)
-    inputs, target, lengths = batch(18, [18, 10, 3])
-    values = model(inputs, target, lengths)[0].log_likelihood.values
-    for row, length in enumerate(lengths.tolist()):
-        alone = model(inputs[row : row + 1, :length], target[row : row + 1, :length], lengths[row : row + 1])[0]
-        torch.testing.assert_close(alone.log_likelihood.values[0], values[row, :length], atol=1e-10, rtol=0)
-        assert (values[row, length:] == 0).all()
-
-
-@pytest.mark.parametrize("stack", [1, 4])
-def test_a_stack_is_predicted_from_earlier_stacks_only(stack):
-    model = make_lstm(stack)
-    inputs, target, lengths = batch(16)
-    inputs.requires_grad_()
-    values = model(inputs, target, lengths)[0].log_likelihood.values
-    for frame in range(16):
-        (gradient,) = torch.autograd.grad(values[:, frame].sum(), inputs, retain_graph=True)
-        known = frame // stack * stack
-        assert (gradient[:, known:] == 0).all()
-        assert known == 0 or (gradient[:, :known] != 0).all()
-
-
 def test_the_first_stack_is_paid_for_and_learned():
     model = make_lstm(4)
     inputs, target, lengths = batch(4)
@@ -95,20 +59,6 @@ def test_the_first_stack_is_paid_for_and_learned():
     assert (values < 0).all()
     values.sum().backward()
     assert model.start_stack.grad.abs().min() > 0
-
-
-@pytest.mark.parametrize(("stack", "frames"), [(1, 30), (4, 32), (4, 30)])
-def test_samples_score_what_they_were_drawn_with(stack, frames):
-    model = make_lstm(stack, layers=2)
-    noise = Noise([("a",), ("b",)], dtype=torch.float64)
-    samples = model.sample(frames, noise, inputs_of)
-    assert samples.target.shape == (2, frames, 1)
-    inputs = inputs_of(samples.target).double()
-    bound, state = model(inputs, samples.target, torch.full((2,), frames))
-    torch.testing.assert_close(samples.log_likelihood, bound.log_likelihood.values, atol=1e-10, rtol=0)
-    if frames % stack == 0:
-        for name, value in state.items():
-            torch.testing.assert_close(samples.state[name], value, atol=1e-10, rtol=0)
 
 
 def test_sampling_goes_on_where_it_or_a_prefix_stopped(monkeypatch):

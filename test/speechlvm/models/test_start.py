@@ -71,6 +71,7 @@ class Start:
             yield self.nats(bound)
             optimizer.zero_grad()
             objective(bound, ROWS * FRAMES, auxiliary_weights=dict.fromkeys(bound.auxiliary, 1.0)).backward()
+            assert step == 0 or all(parameter.grad.any() for parameter in self.model.parameters())
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             optimizer.step()
 

@@ -5,7 +5,6 @@ from torch.nn import functional
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.noise import Noise
-from speechlvm.models import build_model, model_class
 from speechlvm.models.wavenet import Config, Stepper, WaveNet
 
 
@@ -111,56 +110,6 @@ def test_receptive_field_of_source_a():
     assert make_wavenet(channels=1, layers_per_block=10, blocks=5).receptive_field == 5117
 
 
-@pytest.mark.parametrize("stack", [1, 4])
-def test_chunks_are_the_whole(stack):
-    model = make_wavenet(stack)
-    lengths = [50 * stack, 50 * stack - 3, 17 * stack + 1, 2]
-    x, lengths = make_batch(model, lengths)
-    whole, end = log_likelihood(model, x, lengths)
-    state, parts, start = None, [], 0
-    for steps in (1, 2, 30, 17):
-        chunk = x[:, start : start + steps * stack]
-        values, state = log_likelihood(model, chunk, lengths - start, state)
-        parts.append(values)
-        start += steps * stack
-    torch.testing.assert_close(torch.cat(parts, 1).sum(1), whole.sum(1), rtol=0, atol=1e-9)
-    assert state.keys() == end.keys() and torch.equal(state["frames"], end["frames"])
-    for name in end:
-        torch.testing.assert_close(state[name], end[name], rtol=1e-12, atol=1e-12)
-
-
-def test_chunks_in_float32_are_the_whole_within_a_millionth_of_a_nat_per_frame():
-    model = make_wavenet(dtype=torch.float32)
-    x, lengths = make_batch(model, [400], torch.float32)
-    whole, _ = log_likelihood(model, x, lengths)
-    values, state = log_likelihood(model, x[:, :133], lengths)
-    rest, _ = log_likelihood(model, x[:, 133:], lengths - 133, state)
-    difference = torch.cat([values, rest], 1).double().sum() - whole.double().sum()
-    assert difference.abs() / 400 < 1e-6
-
-
-@pytest.mark.parametrize("stack", [1, 4])
-def test_neither_padding_nor_company_changes_a_number(stack):
-    model = make_wavenet(stack)
-    lengths = [37, 12, 30]
-    x, lengths = make_batch(model, lengths)
-    together, _ = log_likelihood(model, x, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        alone, _ = log_likelihood(model, x[row : row + 1, :length], lengths[row : row + 1])
-        torch.testing.assert_close(alone[0], together[row, :length], rtol=0, atol=1e-12)
-        assert torch.all(together[row, length:] == 0)
-    padded = functional.pad(x, (0, 0, 0, 9))
-    torch.testing.assert_close(log_likelihood(model, padded, lengths)[0][:, :37], together, rtol=0, atol=1e-12)
-
-
-def test_the_first_frame_is_paid_for():
-    model = make_wavenet()
-    x, lengths = make_batch(model, [1])
-    values, _ = log_likelihood(model, x, lengths)
-    other, _ = log_likelihood(model, x + 1, lengths)
-    assert values.shape == (1, 1) and values.item() != 0 and values.item() != other.item()
-
-
 @pytest.mark.parametrize("stack", [1, 3])
 def test_steps_are_forward(stack):
     model = make_wavenet(stack)
@@ -197,18 +146,6 @@ def test_samples_are_scored_as_they_were_drawn(monkeypatch, stack, dtype, tolera
         torch.testing.assert_close(samples.state[name], end[name], rtol=0, atol=tolerance)
 
 
-def test_sampling_in_two_parts_draws_the_same_numbers():
-    model = make_wavenet(2)
-    noise = Noise([(3, row) for row in range(3)], dtype=torch.float64)
-    whole = model.sample(41, noise, lambda target: target)
-    first = model.sample(16, noise, lambda target: target)
-    second = model.sample(25, noise, lambda target: target, first.state)
-    torch.testing.assert_close(torch.cat([first.target, second.target], 1), whole.target, rtol=0, atol=1e-10)
-    assert whole.target.shape == (3, 41, 1)
-    alone = model.sample(41, noise.select([1]), lambda target: target)
-    torch.testing.assert_close(alone.target[0], whole.target[1], rtol=0, atol=1e-10)
-
-
 def test_initial_state_is_no_state():
     model = make_wavenet(2)
     x, lengths = make_batch(model, [30, 30])
@@ -243,25 +180,6 @@ def test_bfloat16_is_close_to_float32():
     assert (gradient - half_gradient).norm() < 0.03 * gradient.norm()
 
 
-def test_one_optimiser_step_raises_the_likelihood_and_reaches_every_weight():
-    model = make_wavenet(2)
-    x, lengths = make_batch(model, [60, 60])
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    before = model.score(x, x, lengths).log_likelihood.values.sum()
-    (-before).backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
-    optimiser.step()
-    assert model.score(x, x, lengths).log_likelihood.values.sum() > before
-
-
-def test_weights_travel_through_a_state_dict():
-    model, other = make_wavenet(), make_wavenet(seed=5)
-    x, lengths = make_batch(model, [30])
-    assert not torch.equal(log_likelihood(model, x, lengths)[0], log_likelihood(other, x, lengths)[0])
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(log_likelihood(model, x, lengths)[0], log_likelihood(other, x, lengths)[0])
-
-
 def test_output_starts_at_the_bias_of_the_marginal():
     model = make_wavenet(3)
     model.initialise_output(torch.tensor([0.3, -0.2]), gain=0.0)
@@ -269,12 +187,6 @@ def test_output_starts_at_the_bias_of_the_marginal():
     values, _ = log_likelihood(model, x, lengths)
     expected = model.distribution.log_prob(torch.tensor([0.3, -0.2], dtype=torch.float64).expand(1, 30, 2), x)
     torch.testing.assert_close(values, expected)
-
-
-def test_registry_builds_it():
-    assert model_class("wavenet") is WaveNet and WaveNet.Config is Config
-    model = build_model("wavenet", {"channels": 4, "blocks": 1, "layers_per_block": 2}, 1, Normal())
-    assert (model.stack, model.hop, model.bound, len(model.layers)) == (1, 1, "exact", 2)
 
 
 @pytest.mark.parametrize(

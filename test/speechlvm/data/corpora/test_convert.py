@@ -336,11 +336,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_memory_does_not_grow_with_the_recording(tmp_path):
     block = np.random.default_rng(0).integers(-99, 99, (44100 * 10, 2)).astype(np.int16)
-    for name, count in (("short", 1), ("long", 60)):
+    for name, count in (("short", 1), ("long", 20)):
         with soundfile.SoundFile(tmp_path / name, "w", 44100, 2, format="WAV", subtype="PCM_16") as file:
             for _ in range(count):
                 file.write(block)
     arguments = [tmp_path / "short", tmp_path / "a.wav", tmp_path / "long", tmp_path / "b.wav"]
     done = subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
-    assert (tmp_path / "long").stat().st_size > 100e6
+    assert (tmp_path / "long").stat().st_size > 35e6
     assert int(done.stdout) < 8000  # kB
