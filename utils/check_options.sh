@@ -33,7 +33,8 @@ check_number stop_stage 0 999999999
 check_number nj 1 100000
 check_number nthreads 0 100000
 [ "${cmd_backend}" = local ] || [ "${nthreads}" -gt 0 ] || nthreads=4 # other people's nodes
-check_number iwae_samples 1 1000000
+check_number particles 2 1000000
+[[ "${bound}" =~ ^(elbo|iwae|fivo)$ ]] || usage "--bound '${bound}': expected elbo, iwae or fivo"
 check_number latent_samples 1 1000000
 [ "${compress_utterances}" = all ] || check_number compress_utterances 1 999999999
 check_number ngpu 0 64

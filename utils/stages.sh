@@ -103,10 +103,10 @@ start_scores() {
 score() {
     local out="score_$4${5:+_$5}"
     log "score $1, seed $2, on $4${5:+ over the cells of $5}"
-    [ "${iwae_samples}" -eq 1 ] || out+="_iwae${iwae_samples}"
+    [ "${bound}" = elbo ] || out+="_${bound}${particles}"
     sharded gpu "${nj}" "$3/logs/${out}" python -m speechlvm.bin.score --exp "$3" \
         --dump "${frames}/$4" --out "$3/${out}" \
-        --iwae_samples "${iwae_samples}" --ngpu $((ngpu > 0)) ${5:+--coding "$5"} \
+        --bound "${bound}" --particles "${particles}" --ngpu $((ngpu > 0)) ${5:+--coding "$5"} \
         ${max_frames:+--max_frames "${max_frames}"}
 }
 

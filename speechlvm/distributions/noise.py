@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _WORDS_PER_BLOCK = 4  # Philox4x64 yields four 64-bit words per counter value
+_STEPS_AHEAD = 64
 
 
 def _uniform_words(key: tuple, stream: str, start: int, count: int) -> np.ndarray:
@@ -69,3 +70,21 @@ class Noise:
     def _to_tensor(self, array: np.ndarray) -> Tensor:
         # the clamp of `uniform` keeps float32 rounding away from 0 and 1, where quantile functions are infinite
         return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
+
+
+class NoiseAhead(Noise):
+    """The same numbers for readers that go on by a step at a time: each stream is drawn many steps ahead."""
+
+    def __init__(
+        self, keys: Sequence[tuple], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(keys, device, dtype)
+        self._blocks: dict[str, tuple[int, Tensor]] = {}
+
+    def normal(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
+        """See `Noise.normal`."""
+        first, block = self._blocks.get(stream, (start, None))
+        if block is None or start < first or start + steps > first + block.shape[1]:
+            first, block = start, super().normal(stream, start, max(steps, _STEPS_AHEAD), dim)
+            self._blocks[stream] = first, block
+        return block[:, start - first : start - first + steps]

@@ -76,7 +76,16 @@ class TrainingSettings(Settings):
         default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
     )
     auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
+    particles: int | None = Field(default=None, ge=2, le=1000, description="K of FIVO as the objective; null: the ELBO")
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
+
+    @model_validator(mode="after")
+    def _nothing_else_steers_fivo(self) -> TrainingSettings:
+        if self.particles and (self.kl_weight != KLWeight() or self.free_nats or self.auxiliary):
+            raise ValueError(
+                "the objective of particles, FIVO, has no KL terms; leave out kl_weight, free_nats, auxiliary"
+            )
+        return self
 
 
 class ValidationSettings(Settings):
@@ -121,6 +130,8 @@ class ExperimentConfig(Settings):
         # what is empty or null, and its absence, are the same experiment
         if not value["training"]["auxiliary"]:
             del value["training"]["auxiliary"]
+        if value["training"]["particles"] is None:
+            del value["training"]["particles"]
         if value["data"]["max_frames"] is None:
             del value["data"]["max_frames"]
         return value
@@ -209,6 +220,8 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
         distribution_conf = check_distribution(config.distribution, config.distribution_conf, codes)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
+    if config.training.particles and model_class(config.model).bound == "exact":
+        raise ConfigError(f"{source}: training.particles: {config.model} has no latents; leave it out")
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
     costs = getattr(model_conf, "auxiliary_costs", ())
     for name in config.training.auxiliary:

@@ -36,6 +36,11 @@ class Series:
         return Series(self.values.repeat_interleave(samples, 0), self.mask.repeat_interleave(samples, 0), self.hop)
 
 
+def select_rows(state: State, rows: Tensor) -> State:
+    """The state of some rows (B',) int64 of a batch, each any number of times."""
+    return {name: values.index_select(0, rows) for name, values in state.items()}
+
+
 Features = dict[str, Series]
 """What looks ahead (smoothers, ladder encoders), computed over whole utterances by `Model.encode`."""
 

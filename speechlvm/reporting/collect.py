@@ -35,7 +35,7 @@ class Result(Record):
     set: str
     coding: str
     unit: Literal["pmf", "density"]
-    bound: str = Field(pattern=r"^(exact|code-length|elbo|iwae-[0-9]+)$")
+    bound: str = Field(pattern=r"^(exact|code-length|elbo|(iwae|fivo)-[0-9]+)$")
     distribution: dict[str, Any] = {}
     bits_per_frame: float | None
     bits_per_frame_interval: list[float] | None = None
@@ -50,12 +50,6 @@ class Result(Record):
     hours: float | None = None
     data_hash: str | None = None
     preparation: Preparation = Preparation()
-
-    @property
-    def samples(self) -> int:
-        """Samples of the latents that bound the likelihood: 1 for the ELBO and for what is exact."""
-        kind, _, samples = self.bound.partition("-")
-        return int(samples) if kind == "iwae" else 1
 
 
 class File(Record):
@@ -104,14 +98,14 @@ class File(Record):
 
 @dataclass(frozen=True)
 class Score:
-    """One system's results on one set under one coding.
+    """One system's results on one set under one coding, of one bound.
 
     Attributes:
         root: as the rows of tables name another recipe's experiments; "" for the recipe's own.
         experiment: directory name below exp/<train_set>.
         set: that was scored.
         coding: of the scored values.
-        results: result.json of each seed (of one for baselines), all with the same bound.
+        results: result.json of each seed (of one for baselines).
     """
 
     root: str
@@ -147,6 +141,16 @@ class Score:
         return names.get(self.first.bound, self.first.bound.upper())
 
     @property
+    def tighter(self) -> bool:
+        """Whether it is another bound than the one-sample ELBO, which alone the papers' tables have."""
+        return self.first.bound not in (*EXACT_BOUNDS, "elbo")
+
+    @property
+    def label(self) -> str:
+        """The experiment, with its bound where the ELBO may stand beside it."""
+        return f"{self.experiment} ({self.bound})" if self.tighter else self.experiment
+
+    @property
     def sign(self) -> str:
         """The sign before a value that is not exact: <= for bits, >= for densities."""
         if self.first.bound in EXACT_BOUNDS:
@@ -178,22 +182,20 @@ class Score:
 
 
 def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
-    """All complete scores below exp/<train_set>, sorted by experiment, set and coding; none if it does not exist.
-
-    Each system has the bound with the most samples: an importance-weighted one rather than the ELBO.
+    """All complete scores below exp/<train_set>, by experiment, set, coding and bound; none if it does not exist.
 
     Args:
         root: exp/<train_set>.
         errors: gets a line for each result that cannot be used: which, why, and what to do.
         name: what rows call the root, if it is another recipe's.
     """
-    # by system, then by samples, then by the seed's directory: what is exact scores the same with any number of samples
-    groups: dict[tuple[str, str, str], dict[int, dict[Path, Result]]] = {}
+    # by the seed's directory, so that what is exact counts once whatever bounds were asked for
+    groups: dict[tuple[str, str, str, str], dict[Path, Result]] = {}
     for pattern in ("*/score_*", "*/seed*/score_*"):  # baselines, experiments
         for folder, result in _complete_results(Path(root), pattern, Result, errors):
-            key = (folder.relative_to(root).parts[0], result.set, result.coding)
-            groups.setdefault(key, {}).setdefault(result.samples, {})[folder.parent] = result
-    return [Score(name, *key, tuple(bounds[max(bounds)].values())) for key, bounds in sorted(groups.items())]
+            key = (folder.relative_to(root).parts[0], result.set, result.coding, result.bound)
+            groups.setdefault(key, {})[folder.parent] = result
+    return [Score(name, *key[:3], tuple(groups[key].values())) for key in sorted(groups)]
 
 
 def collect_external(folder: Path, errors: list[str]) -> list[Score]:

@@ -60,6 +60,8 @@ class ComparedTable:
 def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
     """A table with the scores that have a place in it: of its unit, coding and training set, and of a row's output.
 
+    Bounds are the one-sample ELBO, as published.
+
     Args:
         table: of the recipe.
         scores: its own, and those of the roots and folders that its rows name.
@@ -69,7 +71,7 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
     fitting = {
         (score.root, score.experiment, score.set): score
         for score in scores
-        if score.first.unit == unit and (score.coding == table.coding or _is_of_the_signal(score))
+        if not score.tighter and score.first.unit == unit and (score.coding == table.coding or _is_of_the_signal(score))
         if score.root or table.train_set in ("", train_set)
     }
     lengths = {score.set: score.first.frames / score.first.utterances for score in scores}

@@ -21,16 +21,19 @@ LN2 = math.log(2.0)
 
 
 def bits_overview(scores: list[Score]) -> str:
-    """Every probability on one set, best first: bits under each coding, share of 16-bit PCM, parameters, training."""
+    """Every probability on one set, best first: bits under each coding, share of 16-bit PCM, parameters, training.
+
+    Each bound of an experiment has a row.
+    """
     codings = sorted({score.coding for score in scores})
-    experiments: dict[str, dict[str, Score]] = {}
+    experiments: dict[tuple[str, str], dict[str, Score]] = {}
     for score in scores:
-        experiments.setdefault(score.experiment, {})[score.coding] = score
+        experiments.setdefault((score.experiment, score.bound), {})[score.coding] = score
     header = ["experiment", *[f"{coding} [bpf]" for coding in codings], "bound", "95 % interval", "PCM rate"]
     header += ["KL [bpf]", "parameters", *(column.name for column in TRAINING)]
     rows = []
-    for experiment in sorted(experiments, key=lambda e: _sort_key(experiments[e])):
-        by_coding = experiments[experiment]
+    for experiment, bound in sorted(experiments, key=lambda e: _sort_key(experiments[e])):
+        by_coding = experiments[experiment, bound]
         main = by_coding.get("mulaw", next(iter(by_coding.values())))
         interval = main.first.bits_per_frame_interval
         pcm = [by_coding[c].mean("bits_per_frame") for c in PCM_CODINGS if c in by_coding]
@@ -39,7 +42,7 @@ def bits_overview(scores: list[Score]) -> str:
             [
                 experiment,
                 *[mean_and_std(by_coding[c], "bits_per_frame") if c in by_coding else "" for c in codings],
-                main.bound,
+                bound,
                 f"{interval[0]:.3f} - {interval[1]:.3f}" if len(main.results) == 1 and interval else "",
                 f"{100 * min(pcm) / PCM_BITS:.1f} %" if pcm else "",
                 "" if kl is None else f"{kl / LN2:.3f}",
@@ -171,8 +174,9 @@ def _explanations(tables: list[ComparedTable], scores: list[Score]) -> str:
         "bpf = bits per frame (one waveform sample).": discrete,
         "`<=`: an upper bound on bits.": discrete and "<=" in marks,
         "`>=`: a lower bound on nats.": densities and ">=" in marks,
-        "Bounds are the one-sample ELBO as in the papers, or the importance-weighted one of K samples (IWAE-K).": (
-            marks & {"<=", ">="}
+        "Bounds are the one-sample ELBO, as in the papers.": marks & {"<=", ">="},
+        "IWAE-K is the importance-weighted bound of K samples, FIVO-K that of a particle filter with K particles.": any(
+            score.tighter for score in everything
         ),
         "`+-`: standard deviation over seeds, after their mean.": any(len(score.results) > 1 for score in everything),
         "mulaw bits are bits of 16-bit mu-law codes as in source A.": "mulaw" in codings,

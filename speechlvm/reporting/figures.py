@@ -53,7 +53,7 @@ def bits_figure(stem: Path, scores: list[Score], name: str, codings: Collection[
     )
     for row, (score, value, (_, above)) in enumerate(zip(chosen, values, whiskers, strict=True)):
         axis.text(value + above + 0.015 * width, row, f"{score.symbol}{value:.2f}", va="center", fontsize=8)
-    axis.set_yticks(range(len(chosen)), [c.experiment for c in chosen], fontsize=8)
+    axis.set_yticks(range(len(chosen)), [c.label for c in chosen], fontsize=8)
     axis.set_ylim(-0.7, len(chosen) - 0.3)
     axis.set_xlim(max(values) - width, max(values) + 0.15 * width)
     axis.set_xlabel(f"bits per frame on {name} ({' and '.join(sorted({c.coding for c in chosen}))} cells)")

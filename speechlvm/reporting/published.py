@@ -62,7 +62,7 @@ def published_grid(compared: ComparedTable) -> Grid:
         if measured:
             score = next(iter(item.scores.values()), None)
             outputs = [score.output if score else ""] if table.densities else []
-            cells += [_bounds(item), *outputs, *training_cells(score), item.row.origin]
+            cells += [score.bound if score else "", *outputs, *training_cells(score), item.row.origin]
         rows.append(cells)
     title = f"Table {table.table}: {table.title}"
     records = [_record(compared, item, name) for item in compared.rows for name in table.sets]
@@ -92,14 +92,6 @@ def _published(value: float | None, row: Row, unit: str) -> str:
         return row.mark + number(value, unit)
     decimals = max(len(repr(each).partition(".")[2]) for each in row.published.values())
     return f"{row.mark}{value:.{max(2, decimals)}f}"
-
-
-def _bounds(item: ComparedRow) -> str:
-    """Types of bound; by set where these differ."""
-    bounds = {name: score.bound for name, score in item.scores.items()}
-    if len(set(bounds.values())) <= 1:
-        return next(iter(bounds.values()), "")
-    return ", ".join(f"{bound} ({name})" for name, bound in bounds.items())
 
 
 def _record(compared: ComparedTable, item: ComparedRow, name: str) -> dict[str, Any]:

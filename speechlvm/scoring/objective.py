@@ -13,19 +13,25 @@ from torch import Tensor
 from speechlvm.models.bound import Bound, Series
 
 
-def _row_sums(series: Series) -> Tensor:
+def row_sums(series: Series) -> Tensor:
     """(B,) float64 sums over the elements that are real."""
-    values = series.values.detach().double()
+    values = series.values.double()
     mask = series.mask if values.dim() == 2 else series.mask.unsqueeze(-1)
     return (values * mask).flatten(1).sum(1)
 
 
+@torch.no_grad()
 def row_terms(bound: Bound) -> dict[str, Tensor]:
     """Each row's totals in nats, float64 (B,): "log_likelihood", "kl_<level>", "log_ratio_<level>"."""
-    terms = {"log_likelihood": _row_sums(bound.log_likelihood)}
-    terms.update({f"kl_{level}": _row_sums(series) for level, series in bound.kl.items()})
-    terms.update({f"log_ratio_{level}": _row_sums(series) for level, series in bound.log_ratio.items()})
+    terms = {"log_likelihood": row_sums(bound.log_likelihood)}
+    terms.update({f"kl_{level}": row_sums(series) for level, series in bound.kl.items()})
+    terms.update({f"log_ratio_{level}": row_sums(series) for level, series in bound.log_ratio.items()})
     return terms
+
+
+def total_nats(terms: Mapping[str, Tensor]) -> Tensor:
+    """The one-sample bound (B,) from its terms."""
+    return terms["log_likelihood"] - sum(value for name, value in terms.items() if name.startswith("kl_"))
 
 
 def objective(

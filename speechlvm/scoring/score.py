@@ -21,7 +21,8 @@ from speechlvm.models.base import Model
 from speechlvm.models.bound import Features, chunks, slice_features
 from speechlvm.observation import Observation
 from speechlvm.scoring.accounting import UtteranceScore
-from speechlvm.scoring.objective import row_terms
+from speechlvm.scoring.objective import total_nats
+from speechlvm.scoring.particles import Particles
 from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000
@@ -41,6 +42,7 @@ def score_batch(
     chunk_frames: int,
     seed: int = 0,
     samples: int = 1,
+    resample: bool = False,
 ) -> list[UtteranceScore]:
     """Scores of the whole utterances of a batch.
 
@@ -51,6 +53,7 @@ def score_batch(
         chunk_frames: memory bound; rounded up to a multiple of the model's hop. No number depends on it.
         seed: of the latents' noise.
         samples: K > 1 gives the importance-weighted bound log mean_k p(x, z_k) / q(z_k | x).
+        resample: samples are the particles of FIVO (`scoring/particles.py`).
 
     Raises:
         UserError: a log-likelihood is not finite (the utterance is named).
@@ -58,8 +61,8 @@ def score_batch(
     chunk = whole_hops(model, chunk_frames)
     with torch.no_grad():
         parts = batch_parts(model, observation, batch, chunk)
-        totals = _score_parts(model, observation, parts, batch.noise_keys(seed, "score"), samples)
-    return [_utterance_score(segment, row, totals, samples) for row, segment in enumerate(batch.segments)]
+        scored = _score_parts(model, observation, parts, batch.noise_keys(seed, "score"), samples, resample)
+    return [_utterance_score(segment, row, *scored) for row, segment in enumerate(batch.segments)]
 
 
 @dataclass(frozen=True)
@@ -112,37 +115,25 @@ def utterance_parts(model: Model, observation: Observation, dump: Dump, segment:
 
 
 def _score_parts(
-    model: Model, observation: Observation, parts: Iterator[Part], keys: list[tuple], samples: int
-) -> dict[str, Tensor]:
+    model: Model, observation: Observation, parts: Iterator[Part], keys: list[tuple], samples: int, resample: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Nats (B,) and their terms (B,) each; arguments as of `score_batch`."""
     reference = next(model.parameters())
-    noise = Noise(keys, reference.device, reference.dtype).repeat(samples)
-    totals: dict[str, Tensor] = {}
-    state = None
+    particles = Particles(model, Noise(keys, reference.device, reference.dtype), samples, resample)
     for part in parts:
         target = observation.target(part.data)
         target = target.to(reference.dtype) if target.is_floating_point() else target
-        inputs, target, lengths = (x.repeat_interleave(samples, 0) for x in (part.inputs, target, part.lengths))
-        features = {name: series.repeat(samples) for name, series in part.features.items()}
-        bound, state = model(inputs, target, lengths, features=features, state=state, noise=noise)
-        for name, value in row_terms(bound).items():
-            totals[name] = totals[name] + value if name in totals else value
-    return totals
+        particles.add(part.inputs, target, part.lengths, part.features)
+    if samples > 1 or resample:
+        return particles.nats, particles.terms
+    return total_nats(particles.terms), particles.terms  # the analytic KL varies less than sampled ratios
 
 
-def _utterance_score(segment: Segment, row: int, totals: dict[str, Tensor], samples: int) -> UtteranceScore:
-    rows = slice(row * samples, (row + 1) * samples)
-    terms = {name: float(value[rows].mean()) for name, value in totals.items() if not name.startswith("log_ratio_")}
-    if samples == 1:
-        nats = terms["log_likelihood"] - math.fsum(value for name, value in terms.items() if name.startswith("kl_"))
-    else:
-        log_weights = totals["log_likelihood"][rows].clone()
-        for name, value in totals.items():
-            if name.startswith("log_ratio_"):
-                log_weights -= value[rows]
-        nats = float(torch.logsumexp(log_weights, 0)) - math.log(samples)
-    if not math.isfinite(nats):
-        raise UserError(f"{segment.utterance}: log-likelihood is {nats}; the model is broken for this utterance")
-    return UtteranceScore(segment.utterance, segment.frames, nats, terms)
+def _utterance_score(segment: Segment, row: int, nats: Tensor, terms: dict[str, Tensor]) -> UtteranceScore:
+    total = float(nats[row])
+    if not math.isfinite(total):
+        raise UserError(f"{segment.utterance}: log-likelihood is {total}; the model is broken for this utterance")
+    return UtteranceScore(segment.utterance, segment.frames, total, {n: float(v[row]) for n, v in terms.items()})
 
 
 def score_dump(
@@ -155,13 +146,16 @@ def score_dump(
     chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     seed: int = 0,
     samples: int = 1,
+    resample: bool = False,
 ) -> Iterator[UtteranceScore]:
     """Scores of the utterances of a dump (all by default), longest first, a batch at a time.
 
     A batch has at most `max_frames` frames, see `most_frames`. Longer utterances are scored without ever being read as
-    a whole. No number depends on these bounds.
+    a whole. No number depends on these bounds. `samples` multiply the frames, but `resample` only those of a step.
     """
-    most = max(1, most_frames(dump, max_frames) // samples)
+    most = most_frames(dump, max_frames)
+    rows = max(1, most // (samples * model.hop)) if resample else most
+    most = most if resample else max(1, most // samples)
     chunk_frames = min(chunk_frames, most)
     frames = {u: dump.records[u].frames for u in (dump.records if utterances is None else utterances)}
     batches = consecutive_batches(frames, most)
@@ -169,7 +163,8 @@ def score_dump(
         (segment,) = batches.pop(0)
         with torch.no_grad():
             parts = utterance_parts(model, observation, dump, segment, whole_hops(model, chunk_frames))
-            totals = _score_parts(model, observation, parts, [(seed, "score", segment.utterance, 0)], samples)
-        yield _utterance_score(segment, 0, totals, samples)
+            scored = _score_parts(model, observation, parts, [(seed, "score", segment.utterance, 0)], samples, resample)
+        yield _utterance_score(segment, 0, *scored)
+    batches = [batch[i : i + rows] for batch in batches for i in range(0, len(batch), rows)]
     for batch in load_batches(dump, batches):
-        yield from score_batch(model, observation, batch, chunk_frames, seed, samples)
+        yield from score_batch(model, observation, batch, chunk_frames, seed, samples, resample)

@@ -28,7 +28,8 @@ from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.scoring.accounting import LN2, CorpusScore
-from speechlvm.scoring.objective import objective, row_terms
+from speechlvm.scoring.objective import objective, row_terms, total_nats
+from speechlvm.scoring.particles import Particles
 from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.progress import Progress
@@ -214,16 +215,23 @@ class Trainer:
         data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
         inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
         noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            bound = self.model.score(inputs, target, lengths, noise)
-        kl_factor = kl_weight(training.kl_weight, progress.step)
-        auxiliary = auxiliary_weights(training.auxiliary, progress.step)
-        loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+        if training.particles:
+            particles = Particles(self.model, noise, training.particles, resample=True)
+            with autocast:
+                particles.add(inputs, target, lengths, self.model.encode(inputs, lengths))
+            total = particles.nats.sum()
+            loss = -total / frames
+        else:
+            with autocast:
+                bound = self.model.score(inputs, target, lengths, noise)
+            total = total_nats(row_terms(bound)).sum()
+            kl_factor = kl_weight(training.kl_weight, progress.step)
+            auxiliary = auxiliary_weights(training.auxiliary, progress.step)
+            loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
         if not torch.isfinite(loss):
             raise self._failure("the loss", float(loss.detach()), batch.segments)
-        terms = row_terms(bound)
-        divergence = sum(float(value.sum()) for name, value in terms.items() if name.startswith("kl_"))
-        nats.append(float(terms["log_likelihood"].sum()) - divergence)
+        nats.append(float(total.detach()))
         return loss
 
     def _failure(self, what: str, value: float, rows: Sequence[Segment]) -> UserError:

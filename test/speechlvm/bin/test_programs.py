@@ -120,6 +120,34 @@ def test_a_mulaw_model_is_a_model_of_the_pcm(trained):
         run(score, "--exp", out, "--dump", test, "--out", out / "x", "--coding", "linear")
 
 
+def test_bounds_of_several_particles(make_dump, tiny_config, tmp_path):
+    vrnn = (
+        ("model: lstm", "model: vrnn"),
+        ("model_conf: {stack: 16, hidden: 12, layers: 1}", "model_conf: {stack: 16, hidden: 6, latent: 3, state: 5}"),
+        ("limits: {steps: 12}", "limits: {steps: 3}"),
+    )
+    dump, out = make_dump("test", [900, 1700, 333, 1]), tmp_path / "exp"
+    run(train, "--config", tiny_config(*vrnn), "--train", dump, "--valid", dump, "--out", out)
+    given = ["--exp", out, "--dump", dump, "--double"]
+    results = {}
+    for name, more in {
+        "elbo": [],
+        "iwae-4": ["--bound", "iwae", "--particles", 4],
+        "fivo-4": ["--bound", "fivo", "--particles", 4],
+        "again": ["--bound", "fivo", "--particles", 4, "--max_frames", 40, "--chunk_frames", 1, "--nj", 3],
+    }.items():
+        run(score, *given, "--out", out / name, *more)
+        results[name] = json.loads((out / name / "result.json").read_text())
+    assert {name: result["bound"] for name, result in results.items()} == {
+        "elbo": "elbo", "iwae-4": "iwae-4", "fivo-4": "fivo-4", "again": "fivo-4"
+    }  # fmt: skip
+    nats = {name: result["nats_per_frame"] for name, result in results.items()}
+    assert len(set(nats.values())) >= 3
+    assert nats["again"] == pytest.approx(nats["fivo-4"], rel=1e-9)
+    with pytest.raises(SystemExit, match="^2$"):
+        run(score, *given, "--out", out / "x", "--bound", "fivo", "--particles", 1)
+
+
 def test_baselines(trained):
     root, _, training, test = trained
     results = {}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from speechlvm.distributions.noise import Noise
+from speechlvm.distributions.noise import Noise, NoiseAhead
 
 KEYS = [(0, 1, "utt-a", 0), (0, 1, "utt-b", 0), (0, 1, "utt-a", 16000)]
 
@@ -18,6 +18,13 @@ def test_chunks_join_to_the_whole(draw, dim):
     pieces = [getattr(noise, draw)("z", start, steps, dim) for start, steps in ((5, 1), (6, 17), (23, 22))]
     assert whole.shape == (3, 40, dim)
     assert torch.equal(whole, torch.cat(pieces, 1))
+
+
+def test_reading_ahead_changes_no_number():
+    ahead = NoiseAhead(KEYS)
+    for start, steps in ((0, 1), (1, 1), (60, 9), (69, 200), (3, 2)):
+        assert torch.equal(ahead.normal("z", start, steps, 3), Noise(KEYS).normal("z", start, steps, 3))
+    assert torch.equal(ahead.normal("y", 3, 2, 3), Noise(KEYS).normal("y", 3, 2, 3))
 
 
 def test_batch_does_not_matter():

@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_base_is_named_in_one_line(tiny_config, tmp_path, t
 
 def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
     frozen = load_config(tiny_config()).frozen()
-    assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]
+    assert not {"auxiliary", "particles"} & set(frozen["training"]) and "max_frames" not in frozen["data"]
     cut = load_config(tiny_config(), [("data.max_frames", "2000")])
     assert cut.frozen()["data"]["max_frames"] == 2000
 
@@ -151,6 +151,12 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
             CLIP,
             CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"),
             r"training.auxiliary: unknown loss 'a' for lstm; it has",
+        ),
+        (CLIP, CLIP + "\n  particles: 4", r"training.particles: lstm has no latents; leave it out"),
+        (
+            CLIP,
+            CLIP + "\n  particles: 4\n  free_nats: 1",
+            r"training: the objective of particles, FIVO, has no KL terms",
         ),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),

@@ -37,19 +37,20 @@ def test_bars_are_means_with_intervals_of_one_seed_and_stds_of_several(write_res
     for seed, bits in ((1, 12.0), (2, 12.2)):
         write_result("vrnn", -bits * BITS, seed, coding="mulaw", bound="elbo")
     write_result("lstm", -13 * BITS, coding="mulaw", bits_per_frame_interval=[12.5, 13.75])
+    write_result("vrnn", -11.5 * BITS, folder="score_test_fivo4", coding="mulaw", bound="fivo-4")
     write_result("dmol", -15.5 * BITS, coding="mulaw", system="dmol", bits_per_frame_interval=None)
     write_result("other", -9 * BITS, coding="linear")
     scores = collect(tmp_path / "exp/train", [])
     drawn = axis(figures.bits_figure, scores, "test", ["mulaw"])
-    assert [label.get_text() for label in drawn.get_yticklabels()] == ["dmol", "lstm", "vrnn"]  # the best on top
-    assert [bar.get_width() for bar in drawn.patches] == pytest.approx([15.5, 13.0, 12.1])
-    assert [text.get_text() for text in drawn.texts] == ["15.50", "13.00", "≤ 12.10"]
-    assert [bar.get_facecolor()[:3] == (0.75,) * 3 for bar in drawn.patches] == [True, False, False]
+    assert [label.get_text() for label in drawn.get_yticklabels()] == ["dmol", "lstm", "vrnn", "vrnn (FIVO-4)"]
+    assert [bar.get_width() for bar in drawn.patches] == pytest.approx([15.5, 13.0, 12.1, 11.5])  # the best on top
+    assert [text.get_text() for text in drawn.texts] == ["15.50", "13.00", "≤ 12.10", "≤ 11.50"]
+    assert [bar.get_facecolor()[:3] == (0.75,) * 3 for bar in drawn.patches] == [True, False, False, False]
     std = 0.2 / math.sqrt(2)
-    dmol, lstm, vrnn = segments(drawn)
+    dmol, lstm, vrnn, _ = segments(drawn)
     assert (dmol, lstm) == (((15.5, 0), (15.5, 0)), ((12.5, 1), (13.75, 1)))
     assert [x for x, _ in vrnn] == pytest.approx([12.1 - std, 12.1 + std], abs=1e-5)
-    assert drawn.get_xlim()[0] == pytest.approx(11.1) and "mulaw cells" in drawn.get_xlabel()
+    assert drawn.get_xlim()[0] == pytest.approx(10.5) and "mulaw cells" in drawn.get_xlabel()
 
 
 def test_a_sweep_has_a_line_for_each_set_and_whiskers_where_there_are_seeds(write_result, write_table, tmp_path, axis):

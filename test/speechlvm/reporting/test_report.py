@@ -61,19 +61,12 @@ def test_every_row_and_set_is_a_line_with_all_digits(write_result, write_table, 
 
 
 def test_latex_has_the_cells_of_markdown(write_result, write_table, run, tmp_path):
-    write_result("vrnn_s64", -7368.4, bound="iwae-64")
+    write_result("vrnn_s64", -7368.4, bound="elbo")
     write_table([{"s": 200, "system": "A & B", "experiment": "vrnn_s64", "published": {"test": -7443}, "mark": ">="}])
     cells = line_of(run(), 200)
-    assert cells[3:7] == [">=-7443", ">=-7368", "+75", "IWAE-64"]
+    assert cells[3:7] == [">=-7443", ">=-7368", "+75", "ELBO"]
     latex = (tmp_path / "exp/train/tables/T.tex").read_text(encoding="utf-8")
-    assert r"200 & A \& B &  & $\geq$$-$7443 & $\geq$$-$7368 & +75 & IWAE-64 & gaussian, std $\geq$ 0.01 &" in latex
-
-
-def test_bounds_are_named_by_set_where_they_differ(write_result, write_table, run):
-    write_result("a", 10.0, bound="elbo")
-    write_result("a", 10.0, folder="score_dev", bound="iwae-5", set="dev")
-    write_table(rows("a"), sets=["test", "dev"])
-    assert "ELBO (test), IWAE-5 (dev)" in line_of(run(), "-")
+    assert r"200 & A \& B &  & $\geq$$-$7443 & $\geq$$-$7368 & +75 & ELBO & gaussian, std $\geq$ 0.01 &" in latex
 
 
 def test_figures_of_another_corpus_are_not_subtracted(write_result, write_table, run, records):
@@ -132,7 +125,9 @@ def test_only_what_occurs_is_explained(write_result, write_table, run):
         assert word not in handwriting
     write_result("a", 10.0, bound="elbo")
     trained = run()
-    assert "`>=`: a lower bound on nats. Bounds are the one-sample ELBO" in trained
+    assert "`>=`: a lower bound on nats. Bounds are the one-sample ELBO" in trained and "FIVO" not in trained
+    write_result("a", 11.0, folder="score_test_fivo4", bound="fivo-4")
+    assert "FIVO-K that of a particle filter with K particles." in run()
     assert "Training and steps are those after which the model was best on the validation set." in trained
     write_table(rows("b"), unit="bits_per_frame", coding="mulaw")
     write_result("b", -10 * BITS, coding="mulaw")

@@ -80,18 +80,28 @@ def test_results_of_another_unit_coding_or_output_stay_out(tmp_path, write_resul
     assert [row["test: ours"] for row in shown(tmp_path, table(rows))] == ["75", ""]
 
 
-def test_the_bound_with_the_most_samples_stands_for_a_system_and_seeds_are_averaged(tmp_path, write_result, table):
-    for seed, nats in ((1, 10.0), (2, 30.0)):
-        write_result("a", nats - 50, seed, bound="elbo")
-        for samples in (5, 64, 100):  # the largest is neither the first nor the last by name
-            write_result("a", nats + 1 - 100 / samples, seed, f"score_test_iwae{samples}", bound=f"iwae-{samples}")
-    [row] = shown(tmp_path, table([{"system": "VRNN", "experiment": "a"}]))
-    assert (row["test: ours"], row["seeds"], row["bound"]) == (">=20 +-14", "2", "IWAE-100")
+def test_published_tables_have_the_elbo_and_other_bounds_rows_of_their_own(tmp_path, write_result, table):
+    for seed, bits in ((1, 10.0), (2, 12.0)):
+        write_result("a", -bits * 150 * math.log(2), seed, bound="elbo", coding="mulaw")
+        for bound, gain in (("iwae-5", 1), ("fivo-16", 2)):
+            write_result("a", (gain - bits) * 150 * math.log(2), seed, f"score_{bound}", bound=bound, coding="mulaw")
+    write_result("only", -8 * 150 * math.log(2), bound="fivo-4", coding="mulaw")
+    rows = [{"system": "VRNN", "experiment": name} for name in ("a", "only")]
+    row, blank = shown(tmp_path, table(rows, unit="bits_per_frame", coding="mulaw"))
+    assert (row["test: ours"], row["seeds"], row["bound"]) == ("<=11.000 +-1.414", "2", "ELBO")
+    assert (blank["test: ours"], blank["bound"]) == ("", "")
+    lines = lines_of(bits_overview(scores_in(tmp_path)))
+    assert [(line["experiment"], line["bound"], line["mulaw [bpf]"]) for line in lines] == [
+        ("only", "FIVO-4", "<=8.000"),
+        ("a", "FIVO-16", "<=9.000 +-1.414"),
+        ("a", "IWAE-5", "<=10.000 +-1.414"),
+        ("a", "ELBO", "<=11.000 +-1.414"),
+    ]
 
 
 def test_exact_results_count_once_for_each_seed(tmp_path, write_result):
     for seed, nats in ((1, 10.0), (2, 30.0)):
-        for folder in ("score_test", "score_test_iwae64"):
+        for folder in ("score_test", "score_test_fivo64"):
             write_result("a", nats, seed, folder=folder)
     [score] = scores_in(tmp_path)
     assert [result.nats_per_utterance for result in score.results] == [10.0, 30.0]

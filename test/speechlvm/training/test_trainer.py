@@ -85,6 +85,22 @@ def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, make_dump, 
     assert (out / "train.log").exists() and any((out / "tb").iterdir())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fivo_as_the_objective_learns(tiny_config, make_dump, tmp_path, precision):
+    dumps, out = (make_dump("train", [4000, 3000]), make_dump("valid", [4000, 3000])), tmp_path / "exp"
+    config = tiny_config(
+        ("model: lstm", "model: vrnn"),
+        ("{stack: 16, hidden: 12, layers: 1}", "{stack: 64, hidden: 8, latent: 2, state: 8}"),
+        ("gradient_clip: 1.0", f"gradient_clip: 1.0\n  particles: 4\n  precision: {precision}"),
+        ("every_steps: 4", "every_steps: 20"), ("steps: 12", "steps: 20"),
+    )  # fmt: skip
+    assert _train(config, dumps, out) == 0
+    first, last = (entry["bits_per_frame"] for entry in _history(out))
+    assert last < first - 0.03
+    with pytest.raises(ConfigError, match="training.particles"):
+        _train(config, dumps, out, "--training.particles", "8")
+
+
 def test_the_first_bits_are_those_of_the_marginal(whole):
     assert _history(whole)[0]["bits_per_frame"] < 16.0
 
