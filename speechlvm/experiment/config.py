@@ -116,13 +116,19 @@ class ExperimentConfig(Settings):
 
     def frozen(self) -> dict[str, Any]:
         """The settings that may not change under an existing experiment: all but limits and loader workers."""
+        from speechlvm.models import model_class
+
         value = self.model_dump()
         del value["limits"], value["data"]["workers"]
-        # what is empty or null, and its absence, are the same experiment
-        if not value["training"]["auxiliary"]:
-            del value["training"]["auxiliary"]
-        if value["data"]["max_frames"] is None:
-            del value["data"]["max_frames"]
+        # settings that came later, at their defaults, and their absence are the same experiment
+        fields = model_class(self.model).Config.model_fields
+        for section, name, default in (
+            ("model_conf", "initialisation", getattr(fields.get("initialisation"), "default", None)),
+            ("data", "max_frames", None),
+            ("training", "auxiliary", {}),
+        ):
+            if value[section].get(name) == default:
+                value[section].pop(name, None)
         return value
 
 

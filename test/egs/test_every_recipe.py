@@ -118,6 +118,10 @@ SETTINGS = {
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_a_configuration_builds_and_is_what_its_rows_say(path):
     config = load_config(path)
+    if "initialisation" in config.model_conf:  # equal starts are a matter of comparison, not a default
+        base = re.search(r"(?m)^base: (\S+)$", text := path.read_text(encoding="utf-8"))
+        text += (path.parent / base[1]).read_text(encoding="utf-8") if base else ""
+        assert f"initialisation: {config.model_conf['initialisation']}" in text
     seen = observation(path, config)
     with torch.device("meta"):  # shapes without memory
         model = build(config, seen, seed=1)

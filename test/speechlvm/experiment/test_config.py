@@ -117,6 +117,11 @@ def test_settings_that_came_later_do_not_part_old_experiments_from_their_configu
     assert "auxiliary" not in frozen["training"] and "max_frames" not in frozen["data"]
     cut = load_config(tiny_config(), [("data.max_frames", "2000")])
     assert cut.frozen()["data"]["max_frames"] == 2000
+    for model, default, other in (("vrnn", "transform", "plain"), ("zforcing", "plain", "transform")):
+        path = tiny_config(("model: lstm", f"model: {model}"), (MODEL_CONF, "{stack: 16}"))
+        found = {how: load_config(path, [("model_conf.initialisation", how)]) for how in (default, other)}
+        assert found[default] == load_config(path) and "initialisation" not in found[default].frozen()["model_conf"]
+        assert found[other].frozen()["model_conf"]["initialisation"] == other
 
 
 def test_limits_and_workers_are_not_frozen(tiny_config):
@@ -140,6 +145,11 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
         ("batch_frames: 4096", "batch_frames: 4096, max_frames: 9", r"data: segment_frames 1024 exceeds max_frames 9"),
         ("hidden: 12", "hidden: 1000000000", r"model_conf: hidden: .*less than"),
+        (
+            f"model: lstm\nmodel_conf: {MODEL_CONF}",
+            "model: zforcing\nmodel_conf: {stack: 16, conditional_layer_norm: true, initialisation: transform}",
+            r"initialisation transform does not go with conditional_layer_norm; expected plain",
+        ),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
         ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),
