@@ -180,6 +180,7 @@ def check_settings(content: dict[str, Any], config: ExperimentConfig, source: st
         UserError: the first section that differs.
     """
     trained, given = json.loads(content["frozen"]), json.loads(json.dumps(config.frozen()))
+    trained["validation"].pop("patience", None)  # it could not be changed once
     differing = [key for key in sorted(trained.keys() | given.keys()) if trained.get(key) != given.get(key)]
     if differing:
         key = differing[0]

@@ -84,11 +84,17 @@ class ValidationSettings(Settings):
 
     every_steps: int = Field(gt=0)
     utterances: int | None = Field(default=None, gt=0, description="score a fixed subset of this size; null: all")
-    patience: int | None = Field(default=None, gt=0, description="stop after this many validations without a new best")
+    patience: int | None = Field(
+        default=20,
+        gt=0,
+        description="stop after this many validations without a new best, once schedules of the objective have ended; "
+        "null: never",
+    )
 
 
 class Limits(Settings):
-    """When a run ends: whichever comes first. Raising one continues a finished run."""
+    """When a run ends at the latest, whichever comes first (before: `patience`). Raising one continues a finished run.
+    """
 
     steps: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
@@ -115,11 +121,11 @@ class ExperimentConfig(Settings):
     limits: Limits
 
     def frozen(self) -> dict[str, Any]:
-        """The settings that may not change under an existing experiment: all but limits and loader workers."""
+        """The settings that may not change under an existing experiment: all but limits, patience and loader workers."""
         from speechlvm.models import model_class
 
         value = self.model_dump()
-        del value["limits"], value["data"]["workers"]
+        del value["limits"], value["validation"]["patience"], value["data"]["workers"]
         # settings that came later, at their defaults, and their absence are the same experiment
         fields = model_class(self.model).Config.model_fields
         for section, name, default in (

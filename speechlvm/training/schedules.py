@@ -1,10 +1,10 @@
-"""Schedules of the learning rate and of the weights of the KL terms and auxiliary losses."""
+"""Schedules of the learning rate and of the weights of the KL terms and auxiliary losses, and when they have ended."""
 
 from __future__ import annotations
 
 import math
 
-from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate
+from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate, TrainingSettings
 
 
 def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
@@ -42,3 +42,11 @@ def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[s
         name: weight.initial + (weight.final - weight.initial) * min(1.0, step / weight.steps)
         for name, weight in settings.items()
     }
+
+
+def settled(settings: TrainingSettings, step: int) -> bool:
+    """Whether the objective stays what it is from this step on, and the learning rate has been warmed up."""
+    ends = [settings.learning_rate.warmup_steps, *(weight.steps for weight in settings.auxiliary.values())]
+    if settings.kl_weight.schedule != "constant":
+        ends.append(settings.kl_weight.steps)
+    return step >= max(ends)

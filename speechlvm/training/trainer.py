@@ -150,6 +150,8 @@ class Trainer:
             saved = self._validate_if_due()
             if any(all_overdue) and not saved:
                 self._save()
+        if progress.is_stale(self.config):
+            log.info("converged: no new best in %d validations (validation.patience)", progress.stale)
 
     def _stop(self, request: float) -> None:
         self._save()
@@ -244,7 +246,7 @@ class Trainer:
         score = self.validation.score(self.model)
         if score is None:  # the resumed run validates first
             self._stop(max(request for (request,) in self.processes.all_gather(self._request())))
-        is_best = self.progress.add_validation(score, self.observation.continuous)
+        is_best = self.progress.add_validation(self.config, score, self.observation.continuous)
         self._log_validation(score, is_best)
         self._save()
         return True

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate
-from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
+from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate, TrainingSettings
+from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate, settled
 
 
 def test_constant_with_warmup():
@@ -41,3 +41,16 @@ def test_auxiliary_weights():
     assert [weights["a"] for weights in found] == pytest.approx([0.5, 0.42, 0.1, 0.1])
     assert [weights["b"] for weights in found] == pytest.approx([0.0, 1.0, 2.0, 2.0])
     assert auxiliary_weights({}, 5) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({}, 4),  # the warm-up of the learning rate
+        ({"kl_weight": KLWeight(schedule="linear", steps=10)}, 10),
+        ({"auxiliary": {"a": AuxiliaryWeight(initial=0.0, final=1.0, steps=20)}}, 20),
+    ],
+)
+def test_patience_begins_when_the_objective_stays_what_it_is(settings, step):
+    training = TrainingSettings(learning_rate=LearningRate(peak=0.1, warmup_steps=4), **settings)
+    assert [settled(training, at) for at in (0, step - 1, step, 10**6)] == [False, False, True, True]

@@ -210,7 +210,13 @@ def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
 def test_early_stopping(tiny_config, dumps, tmp_path):
     config = tiny_config(("peak: 0.005", "peak: 1.0e-12"), ("every_steps: 4", "every_steps: 4, patience: 3"))
     _train(config, dumps, tmp_path / "exp", "--limits.steps", "400")
-    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] < 400
+    stopped = Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1]
+    assert stopped < 400 and "converged: no new best in 3 validations" in (tmp_path / "exp" / "train.log").read_text()
+    for steps in (stopped - 4, 400):  # patience survives a restart
+        _train(config, dumps, tmp_path / "twice", "--limits.steps", str(steps))
+    assert Checkpoints(tmp_path / "twice" / "checkpoints").steps()[-1] == stopped
+    _train(config, dumps, tmp_path / "exp", "--limits.steps", "400", "--validation.patience", "4")
+    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] > stopped
 
 
 def test_weights_of_another_run(tiny_config, dumps, whole, tmp_path):
