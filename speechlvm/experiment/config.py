@@ -15,15 +15,19 @@ from speechlvm.utils.settings import Settings, format_yaml, load_yaml, parse_yam
 class LearningRate(Settings):
     """Learning rate over a run: linear warm-up, then constant, cosine to `final`, or exponential decay.
 
-    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest).
+    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest): a
+    larger limit lets the rate of a finished run rise again. `constant-decay` is constant, then linear to `final` over
+    the last `decay_share` of the limit: a larger limit continues from the step at which the decay began, as if it had
+    been given from the start.
     """
 
     peak: float = Field(gt=0, le=10)
-    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    schedule: Literal["constant", "constant-decay", "cosine", "exponential"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final: float = Field(default=0.0, ge=0, le=10)
     decay_steps: int | None = Field(default=None, gt=0)
     decay_rate: float = Field(default=1.0, gt=0, le=1, description="factor per decay_steps (exponential)")
+    decay_share: float = Field(default=0.2, gt=0, lt=1, description="of the run's limit (constant-decay)")
 
     @model_validator(mode="after")
     def _schedule_has_what_it_needs(self) -> LearningRate:
@@ -33,8 +37,8 @@ class LearningRate(Settings):
             )
         if self.schedule != "exponential" and self.decay_rate != 1:
             raise ValueError(f"decay_rate {self.decay_rate} means nothing with schedule {self.schedule}; expected 1")
-        if self.schedule == "constant" and self.decay_steps is not None:
-            raise ValueError("decay_steps means nothing with schedule constant; expected null")
+        if self.schedule in ("constant", "constant-decay") and self.decay_steps is not None:
+            raise ValueError(f"decay_steps means nothing with schedule {self.schedule}; expected null")
         if self.final > self.peak:
             raise ValueError(f"final {self.final} exceeds peak {self.peak}; a learning rate falls")
         return self
@@ -128,13 +132,15 @@ class ExperimentConfig(Settings):
         del value["limits"], value["validation"]["patience"], value["data"]["workers"]
         # settings that came later, at their defaults, and their absence are the same experiment
         fields = model_class(self.model).Config.model_fields
+        training = value["training"]
         for section, name, default in (
-            ("model_conf", "initialisation", getattr(fields.get("initialisation"), "default", None)),
-            ("data", "max_frames", None),
-            ("training", "auxiliary", {}),
+            (value["model_conf"], "initialisation", getattr(fields.get("initialisation"), "default", None)),
+            (value["data"], "max_frames", None),
+            (training, "auxiliary", {}),
+            (training["learning_rate"], "decay_share", 0.2),
         ):
-            if value[section].get(name) == default:
-                value[section].pop(name, None)
+            if section.get(name) == default:
+                section.pop(name, None)
         return value
 
 

@@ -22,8 +22,10 @@ class Progress:
         seconds: spent in training steps, validation and checkpoints excluded.
         best: highest validation log-likelihood, nats per frame.
         best_step: step at which it was reached.
-        stale: number of validations since then, or since the schedules of the objective ended.
+        stale: number of validations since then; those before the schedules of the objective have ended, or before a
+            final decay of the learning rate has begun, do not count.
         history: one entry per validation.
+        decay_step: step at which the final decay of the learning rate began; -1: it has not.
     """
 
     step: int = 0
@@ -34,6 +36,7 @@ class Progress:
     best_step: int = -1
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    decay_step: int = -1
 
     def advance(self, seconds: float, ends_epoch: bool) -> None:
         """Count an optimiser step that took so many seconds."""
@@ -95,7 +98,9 @@ class Progress:
         is_best = score.nats_per_frame > self.best
         if is_best:
             self.best, self.best_step = score.nats_per_frame, self.step
-        self.stale = 0 if is_best or not settled(config.training, self.step) else self.stale + 1
+        undecayed = config.training.learning_rate.schedule == "constant-decay" and self.decay_step < 0
+        changing = undecayed or not settled(config.training, self.step)
+        self.stale = 0 if is_best or changing else self.stale + 1
         return is_best
 
     def forget_best(self) -> None:

@@ -13,17 +13,25 @@ def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
     Args:
         settings: of the schedule.
         step: optimiser steps taken.
-        progress: fraction of the run's limit, 0 to 1; the cosine follows it unless `decay_steps` is set.
+        progress: fraction of the run's limit, 0 to 1; `constant-decay` follows it, and so does the cosine unless
+            `decay_steps` is set.
     """
     rate = settings.peak
     if settings.schedule == "cosine":
         share = progress if settings.decay_steps is None else min(1.0, step / settings.decay_steps)
         rate = settings.final + (settings.peak - settings.final) * (1 + math.cos(math.pi * share)) / 2
+    elif decays(settings, progress):
+        rate = settings.final + (settings.peak - settings.final) * (1.0 - progress) / settings.decay_share
     elif settings.schedule == "exponential":
         rate = max(settings.final, settings.peak * settings.decay_rate ** (step / settings.decay_steps))
     if step < settings.warmup_steps:
         rate *= (step + 1) / settings.warmup_steps
     return rate
+
+
+def decays(settings: LearningRate, progress: float) -> bool:
+    """Whether the final decay of `constant-decay` has begun at a fraction of the run's limit."""
+    return settings.schedule == "constant-decay" and progress >= 1.0 - settings.decay_share
 
 
 def kl_weight(settings: KLWeight, step: int) -> float:

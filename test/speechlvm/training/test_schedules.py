@@ -19,6 +19,12 @@ def test_cosine_over_the_run_or_over_steps():
     assert [learning_rate(over_steps, s, 0.9) for s in (0, 5, 10, 20)] == pytest.approx([0.1, 0.05, 0.0, 0.0])
 
 
+def test_constant_with_a_final_decay():
+    settings = LearningRate(peak=0.1, schedule="constant-decay", final=0.02, decay_share=0.25)
+    rates = [learning_rate(settings, 5, p) for p in (0.0, 0.7, 0.75, 0.875, 1.0)]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.06, 0.02])
+
+
 def test_exponential():
     settings = LearningRate(peak=0.1, schedule="exponential", decay_steps=1000, decay_rate=0.98, final=0.05)
     assert learning_rate(settings, 2000, 0.0) == pytest.approx(0.1 * 0.98**2)
