@@ -10,6 +10,7 @@ tag=""            # suffix of the experiments' names; keeps variants apart
 train_args=""     # settings that override conf/*.yaml, e.g. "--limits.seconds 60 --data.workers 2"
 codings=""        # further codings to score in, if the network's inputs are the same: "mulaw-pcm" for mulaw
 iwae_samples=1    # samples of the latents in the bound: 1: ELBO; more: importance-weighted bound
+score_dir=""      # a further set that stage 4 scores in place of the test sets: a data directory, or a folder of 16-bit mono audio files
 sample_seconds=2  # duration of generated samples in seconds
 dumps=""          # further dumps of stage 2, for other toolkits: mulaw logmel
 latent_samples=100 # posterior samples that stage 6 averages over
