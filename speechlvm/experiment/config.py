@@ -45,16 +45,20 @@ class LearningRate(Settings):
 
 
 class KLWeight(Settings):
-    """Weight of the KL terms in the objective; never in a reported bound. `cosine` is source B's 1 - cos(alpha)."""
+    """Weight of the KL terms in the objective; never in a reported bound.
 
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (linear, cosine)")
-    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
+    `cosine` is source B's 1 - cos(alpha), alpha from 0 to pi / 2; `raised-cosine` that of source A's code,
+    (1 - cos(alpha)) / 2, alpha from 0 to pi.
+    """
+
+    schedule: Literal["constant", "linear", "cosine", "raised-cosine"] = "constant"
+    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (all but constant)")
+    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (all but constant)")
 
     @model_validator(mode="after")
     def _schedule_has_its_steps(self) -> KLWeight:
         if self.schedule == "constant" and (self.initial != 0 or self.steps != 1):
-            raise ValueError("initial and steps mean nothing with schedule constant; give schedule linear or cosine")
+            raise ValueError("initial and steps mean nothing with schedule constant; give another schedule")
         if self.schedule != "constant" and self.steps == 1:
             raise ValueError(f"schedule {self.schedule} needs steps, the steps until the weight is 1 (at least 2)")
         return self
@@ -79,8 +83,24 @@ class TrainingSettings(Settings):
     free_nats: float = Field(
         default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
     )
+    free_nats_unit: Literal["step", "dimension"] = Field(
+        default="step",
+        description="each step of a level has them; or (source A's code) each dimension of it has an equal share, in "
+        "proportion to the level's hop",
+    )
+    free_nats_steps: int | None = Field(
+        default=None,
+        gt=1,
+        description="constant for half of these steps, then to 0 along a cosine (source A's code); null: constant",
+    )
     auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
+
+    @model_validator(mode="after")
+    def _free_nats_are_free(self) -> TrainingSettings:
+        if self.free_nats == 0 and (self.free_nats_steps is not None or self.free_nats_unit != "step"):
+            raise ValueError("free_nats_steps and free_nats_unit mean nothing without free_nats; give a number above 0")
+        return self
 
 
 class ValidationSettings(Settings):
@@ -97,8 +117,7 @@ class ValidationSettings(Settings):
 
 
 class Limits(Settings):
-    """When a run ends at the latest, whichever comes first (before: `patience`). Raising one continues a finished run.
-    """
+    """When a run ends at the latest, whichever comes first. Raising one continues a finished run."""
 
     steps: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
@@ -125,7 +144,7 @@ class ExperimentConfig(Settings):
     limits: Limits
 
     def frozen(self) -> dict[str, Any]:
-        """The settings that may not change under an existing experiment: all but limits, patience and loader workers."""
+        """The settings that may not change under an existing experiment: all but limits, patience and workers."""
         from speechlvm.models import model_class
 
         value = self.model_dump()
@@ -137,6 +156,8 @@ class ExperimentConfig(Settings):
             (value["model_conf"], "initialisation", getattr(fields.get("initialisation"), "default", None)),
             (value["data"], "max_frames", None),
             (training, "auxiliary", {}),
+            (training, "free_nats_unit", "step"),
+            (training, "free_nats_steps", None),
             (training["learning_rate"], "decay_share", 0.2),
         ):
             if section.get(name) == default:

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of the weights of the KL terms and auxiliary losses, and when they have ended."""
+"""Schedules of the learning rate and of the objective (weights, free nats), and when they have ended."""
 
 from __future__ import annotations
 
@@ -40,8 +40,18 @@ def kl_weight(settings: KLWeight, step: int) -> float:
         return 1.0
     share = min(1.0, step / settings.steps)
     if settings.schedule == "cosine":
-        share = 1.0 - math.cos(share * math.pi / 2)  # source B, 1 - cos(alpha), alpha from 0 to pi / 2
+        share = 1.0 - math.cos(share * math.pi / 2)
+    elif settings.schedule == "raised-cosine":
+        share = (1.0 - math.cos(share * math.pi)) / 2
     return settings.initial + (1.0 - settings.initial) * share
+
+
+def free_nats(settings: TrainingSettings, step: int) -> float:
+    """Free nats at an optimiser step: all for half of `free_nats_steps`, then down to 0 along a cosine."""
+    if settings.free_nats_steps is None:
+        return settings.free_nats
+    half = settings.free_nats_steps / 2
+    return settings.free_nats * (1 + math.cos(math.pi * min(1.0, max(0.0, step / half - 1.0)))) / 2
 
 
 def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[str, float]:
@@ -54,7 +64,8 @@ def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[s
 
 def settled(settings: TrainingSettings, step: int) -> bool:
     """Whether the objective stays what it is from this step on, and the learning rate has been warmed up."""
-    ends = [settings.learning_rate.warmup_steps, *(weight.steps for weight in settings.auxiliary.values())]
+    ends = [settings.learning_rate.warmup_steps, settings.free_nats_steps or 0]
+    ends += [weight.steps for weight in settings.auxiliary.values()]
     if settings.kl_weight.schedule != "constant":
         ends.append(settings.kl_weight.steps)
     return step >= max(ends)

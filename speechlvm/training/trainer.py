@@ -33,7 +33,7 @@ from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.progress import Progress
 from speechlvm.training.scalars import Scalars
-from speechlvm.training.schedules import auxiliary_weights, decays, kl_weight, learning_rate
+from speechlvm.training.schedules import auxiliary_weights, decays, free_nats, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 from speechlvm.utils.errors import Interrupted, UserError
 from speechlvm.utils.files import atomic_write
@@ -222,7 +222,8 @@ class Trainer:
             bound = self.model.score(inputs, target, lengths, noise)
         kl_factor = kl_weight(training.kl_weight, progress.step)
         auxiliary = auxiliary_weights(training.auxiliary, progress.step)
-        loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
+        free, per_dimension = free_nats(training, progress.step), training.free_nats_unit == "dimension"
+        loss = objective(bound, frames, kl_factor, free, auxiliary, per_dimension)
         if not torch.isfinite(loss):
             raise self._failure("the loss", float(loss.detach()), batch.segments)
         terms = row_terms(bound)

@@ -163,6 +163,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
             r"training.auxiliary: unknown loss 'a' for lstm; it has",
         ),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
+        (CLIP, f"{CLIP}\n  free_nats_steps: 9", r"training: free_nats_steps and free_nats_unit mean nothing without"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
     ],
 )
@@ -178,6 +179,7 @@ def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):
         ("learning_rate", {"peak": 0.1, "schedule": "exponential", "decay_steps": 10}, "needs decay_steps"),
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 means nothing"),
         ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps means nothing with schedule constant"),
+        ("learning_rate", {"peak": 0.1, "schedule": "constant-decay", "decay_steps": 9}, "schedule constant-decay"),
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
     ],
 )

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate, TrainingSettings
-from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate, settled
+from speechlvm.training.schedules import auxiliary_weights, free_nats, kl_weight, learning_rate, settled
 
 
 def test_constant_with_warmup():
@@ -38,6 +38,17 @@ def test_kl_weights():
     cosine = KLWeight(schedule="cosine", steps=10)
     assert kl_weight(cosine, 5) == pytest.approx(1 - math.cos(math.pi / 4))
     assert kl_weight(cosine, 10) == pytest.approx(1.0)
+    raised = KLWeight(schedule="raised-cosine", steps=8)
+    expected = [0.0, (1 - math.sqrt(0.5)) / 2, 0.5, 1.0, 1.0]
+    assert [kl_weight(raised, s) for s in (0, 2, 4, 8, 99)] == pytest.approx(expected)
+
+
+def test_free_nats_are_constant_or_fall_in_the_second_half():
+    rate = LearningRate(peak=0.1)
+    assert free_nats(TrainingSettings(learning_rate=rate, free_nats=3.0), 10**6) == 3.0
+    falling = TrainingSettings(learning_rate=rate, free_nats=4.0, free_nats_steps=16)
+    expected = [4.0, 4.0, 2 + math.sqrt(2), 2.0, 0.0, 0.0]
+    assert [free_nats(falling, s) for s in (0, 8, 10, 12, 16, 99)] == pytest.approx(expected)
 
 
 def test_auxiliary_weights():
@@ -54,6 +65,7 @@ def test_auxiliary_weights():
     [
         ({}, 4),  # the warm-up of the learning rate
         ({"kl_weight": KLWeight(schedule="linear", steps=10)}, 10),
+        ({"free_nats": 2.0, "free_nats_steps": 30}, 30),
         ({"auxiliary": {"a": AuxiliaryWeight(initial=0.0, final=1.0, steps=20)}}, 20),
     ],
 )
