@@ -142,6 +142,15 @@ def test_a_configuration_builds_and_is_what_its_rows_say(path):
             assert sweep is None or row.at == config.model_conf[sweep], row
 
 
+@pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.parent.name)
+def test_rows_of_a_table_that_train_on_whole_utterances_take_equal_steps(conf):
+    for table in TABLES[conf]:
+        names = {row.experiment for row in table.rows if row.experiment and not row.root} - BASELINES.keys()
+        configs = [load_config(conf / f"{name}.yaml") for name in names]
+        whole = [config for config in configs if config.data.segment_frames is None]
+        assert len({config.data.batch_frames * config.training.accumulate for config in whole}) <= 1, table.table
+
+
 @every_recipe
 def test_the_readme_says_how_to_run_it(recipe):
     text = (recipe / ("RECIPE.md" if recipe.name == "TEMPLATE" else "README.md")).read_text(encoding="utf-8")
