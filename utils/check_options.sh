@@ -63,6 +63,14 @@ done
 for seed in ${seeds}; do
     [[ "${seed}" =~ ^[0-9]{1,9}$ ]] || usage "--seeds '${seeds}': expected integers"
 done
+if [ -n "${score_dir}" ]; then
+    score_set="$(basename -- "${score_dir}")"
+    [ -d "${score_dir}" ] || usage "--score_dir '${score_dir}': no such directory (relative paths start at ${PWD})"
+    [[ "${score_set}" =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] ||
+        usage "--score_dir '${score_dir}': its name is that of the set; expected letters, digits, '_', '.' and '-'"
+    [[ " ${train_set} ${valid_set} ${test_sets} " != *" ${score_set} "* ]] ||
+        usage "--score_dir '${score_dir}': this recipe has a set of that name; give it another, with a link"
+fi
 [[ "${tag}" =~ ^[A-Za-z0-9_.-]*$ ]] || usage "--tag '${tag}': expected letters, digits, '_', '.' and '-'"
 
 # The experiments' directory is written last, maybe after days: check now that it is writable.

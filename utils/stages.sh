@@ -59,10 +59,11 @@ experiments() {
     done
 }
 
+# Arguments: set, kind and, if it is not the recipe's own, the set's directory.
 dump() {
     log "dump $2 of $1"
     sharded processors "${nj}" "${dumpdir}/logs/$2_$1" \
-        python -m speechlvm.bin.dump --data "${datadir}/$1" --out "${dumpdir}/$2/$1" --kind "$2" "${dump_args[@]}" "${pipes[@]}"
+        python -m speechlvm.bin.dump --data "${3:-${datadir}/$1}" --out "${dumpdir}/$2/$1" --kind "$2" "${dump_args[@]}" "${pipes[@]}"
 }
 
 train() {
@@ -175,7 +176,11 @@ stage_3() { each_experiment train; }
 
 stage_4() {
     local coding
-    codecs # first: a malformed list of them stops the stage before anything runs
+    if [ -n "${score_dir}" ]; then
+        local test_sets="${score_set}" # also in the functions called below
+        dump "${score_set}" "${material}" "${score_dir}"
+    fi
+    codecs # first: a malformed list of them stops the stage before anything is scored
     start_with_room baseline uniform mulaw 1
     for coding in mulaw ${codings}; do start_with_room baseline dmol "${coding}" 1; done
     start_with_room baseline flac mulaw "${nj}"

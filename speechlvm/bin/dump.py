@@ -16,7 +16,12 @@ KINDS = ("pcm16", "vectors", "mulaw", "logmel")
 def main(argv: list[str] | None = None) -> int:
     """Dump one set."""
     parser = make_parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="data directory")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="data directory, or a folder of 16-bit mono audio files (WAV, FLAC, SPHERE)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of the dump")
     parser.add_argument("--kind", choices=KINDS, default="pcm16", help="what to write")
     parser.add_argument(
@@ -32,13 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.kaldi.directory import load_data_dir
+    from speechlvm.data.kaldi.folder import load_folder
     from speechlvm.utils.errors import ConfigError, UserError
     from speechlvm.utils.files import bytes_in, check_space
 
     start_logging()
     if not arguments.data.is_dir():
         raise UserError(f"{arguments.data}: no such data directory; run stage 1 (data directories)")
-    data = load_data_dir(arguments.data)
+    data = (load_data_dir if (arguments.data / "utt2spk").exists() else load_folder)(arguments.data)
     if (arguments.kind == "vectors") != bool(data.channels):
         found = "vectors" if data.channels else "audio"
         raise UserError(f"{arguments.data}: holds {found}, of which no dump of kind {arguments.kind} can be made")

@@ -21,7 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
     parser.add_argument(
-        "--latent_samples", type=int, default=100, help="Monte Carlo samples of the latents per utterance"
+        "--latent_samples",
+        type=int,
+        default=100,
+        help="Monte Carlo samples of the latents per utterance; fewer if a set would need more than 1e11 numbers",
     )
     parser.add_argument(
         "--statistics",
@@ -92,15 +95,22 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     utterances = share_of(of_all_jobs, job, arguments.nj)
     least = extract.least_hop_frames(dump)
     described = extract.representations(experiment.model, arguments.statistics, least, arguments.names)
-    needed = store.expected_bytes(described, [dump.records[utterance].frames for utterance in of_all_jobs])
+    lengths = [dump.records[utterance].frames for utterance in of_all_jobs]
+    needed = store.expected_bytes(described, lengths)
     check_space(arguments.out, needed, "representations", bytes_in(arguments.out))
+    samples = extract.affordable_samples(experiment.model, lengths, arguments.latent_samples)
+    if samples < arguments.latent_samples:
+        print(
+            f"{arguments.out}: {samples} samples of the latents instead of {arguments.latent_samples}, which would be "
+            f"more than {extract.MOST_DRAWN:.0e} numbers"
+        )
     items = extract.extract_dump(
         experiment.model,
         experiment.observation,
         dump,
         utterances,
         described,
-        samples=arguments.latent_samples,
+        samples=samples,
         seed=arguments.seed,
         max_frames=arguments.max_frames,
     )
@@ -109,10 +119,16 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _merge(arguments: Any) -> None:
+    from speechlvm.data.dumps import open_dump
+    from speechlvm.data.dumps.dump import random_utterances
     from speechlvm.experiment.export import name_of
-    from speechlvm.latents import store
+    from speechlvm.experiment.load import load_experiment
+    from speechlvm.latents import extract, store
 
-    about = {"source": name_of(arguments.exp), "num_samples": arguments.latent_samples}
+    model, dump = load_experiment(arguments.exp).model, open_dump(arguments.dump)
+    lengths = [dump.records[utterance].frames for utterance in random_utterances(dump, arguments.minutes)]
+    samples = extract.affordable_samples(model, lengths, arguments.latent_samples)
+    about = {"source": name_of(arguments.exp), "num_samples": samples}
     info = store.merge(arguments.out, arguments.nj, {**store.about_dump(arguments.dump), **about})
     for r in info["representations"]:
         print(f"{arguments.out}: {r['name']}: {r['dimensions']} numbers every {r['hop_frames']} frames")

@@ -63,7 +63,7 @@ class Checkpoints:
             UserError: it is not free.
         """
         weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-        at_once = KEPT + 2  # the best, and the one that is being written
+        at_once = KEPT + 3  # the best, the one before a final decay, and the one that is being written
         check_space(self.directory, at_once * 3 * weights, "checkpoints", bytes_in(self.directory))
 
     def steps(self) -> list[int]:
@@ -92,13 +92,23 @@ class Checkpoints:
         )
         write_json(self.directory / "best.json", best.model_dump())
 
-    def prune(self) -> None:
-        """Keep the newest two and the best, and no temporary files of killed processes, which would fill the disk."""
-        best = self._best()
+    def prune(self, keep: int = -1) -> None:
+        """Keep the newest two and the best, and no temporary files of killed processes, which would fill the disk.
+
+        Args:
+            keep: step of another checkpoint that is kept.
+        """
+        kept = (self.best_step(), keep)
         for step in self.steps()[:-KEPT]:
-            if best is None or step != best.step:
+            if step not in kept:
                 self.path(step).unlink()
         remove_leftovers(self.directory)
+
+    def remove_after(self, last: int) -> None:
+        """Remove the checkpoints after a step, the newest first."""
+        for step in reversed(self.steps()):
+            if step > last:
+                self.path(step).unlink()
 
     def best_step(self) -> int | None:
         """Step of the best checkpoint, if any validation has been done."""
@@ -182,6 +192,7 @@ def check_settings(content: dict[str, Any], config: ExperimentConfig, source: st
         UserError: the first section that differs.
     """
     trained, given = json.loads(content["frozen"]), json.loads(json.dumps(config.frozen()))
+    trained["validation"].pop("patience", None)  # it could not be changed once
     differing = [key for key in sorted(trained.keys() | given.keys()) if trained.get(key) != given.get(key)]
     if differing:
         key = differing[0]

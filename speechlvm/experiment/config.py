@@ -15,15 +15,19 @@ from speechlvm.utils.settings import Settings, format_yaml, load_yaml, parse_yam
 class LearningRate(Settings):
     """Learning rate over a run: linear warm-up, then constant, cosine to `final`, or exponential decay.
 
-    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest).
+    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest): a
+    larger limit lets the rate of a finished run rise again. `constant-decay` is constant, then linear to `final` over
+    the last `decay_share` of the limit: a larger limit continues from the step at which the decay began, as if it had
+    been given from the start.
     """
 
     peak: float = Field(gt=0, le=10)
-    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    schedule: Literal["constant", "constant-decay", "cosine", "exponential"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final: float = Field(default=0.0, ge=0, le=10)
     decay_steps: int | None = Field(default=None, gt=0)
     decay_rate: float = Field(default=1.0, gt=0, le=1, description="factor per decay_steps (exponential)")
+    decay_share: float = Field(default=0.2, gt=0, lt=1, description="of the run's limit (constant-decay)")
 
     @model_validator(mode="after")
     def _schedule_has_what_it_needs(self) -> LearningRate:
@@ -33,24 +37,28 @@ class LearningRate(Settings):
             )
         if self.schedule != "exponential" and self.decay_rate != 1:
             raise ValueError(f"decay_rate {self.decay_rate} means nothing with schedule {self.schedule}; expected 1")
-        if self.schedule == "constant" and self.decay_steps is not None:
-            raise ValueError("decay_steps means nothing with schedule constant; expected null")
+        if self.schedule in ("constant", "constant-decay") and self.decay_steps is not None:
+            raise ValueError(f"decay_steps means nothing with schedule {self.schedule}; expected null")
         if self.final > self.peak:
             raise ValueError(f"final {self.final} exceeds peak {self.peak}; a learning rate falls")
         return self
 
 
 class KLWeight(Settings):
-    """Weight of the KL terms in the objective; never in a reported bound. `cosine` is source B's 1 - cos(alpha)."""
+    """Weight of the KL terms in the objective; never in a reported bound.
 
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (linear, cosine)")
-    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (linear, cosine)")
+    `cosine` is source B's 1 - cos(alpha), alpha from 0 to pi / 2; `raised-cosine` that of source A's code,
+    (1 - cos(alpha)) / 2, alpha from 0 to pi.
+    """
+
+    schedule: Literal["constant", "linear", "cosine", "raised-cosine"] = "constant"
+    initial: float = Field(default=0.0, ge=0, le=1, description="weight at step 0 (all but constant)")
+    steps: int = Field(default=1, gt=0, description="steps until the weight is 1 (all but constant)")
 
     @model_validator(mode="after")
     def _schedule_has_its_steps(self) -> KLWeight:
         if self.schedule == "constant" and (self.initial != 0 or self.steps != 1):
-            raise ValueError("initial and steps mean nothing with schedule constant; give schedule linear or cosine")
+            raise ValueError("initial and steps mean nothing with schedule constant; give another schedule")
         if self.schedule != "constant" and self.steps == 1:
             raise ValueError(f"schedule {self.schedule} needs steps, the steps until the weight is 1 (at least 2)")
         return self
@@ -75,6 +83,16 @@ class TrainingSettings(Settings):
     free_nats: float = Field(
         default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
     )
+    free_nats_unit: Literal["step", "dimension"] = Field(
+        default="step",
+        description="each step of a level has them; or (source A's code) each dimension of it has an equal share, in "
+        "proportion to the level's hop",
+    )
+    free_nats_steps: int | None = Field(
+        default=None,
+        gt=1,
+        description="constant for half of these steps, then to 0 along a cosine (source A's code); null: constant",
+    )
     auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
     particles: int | None = Field(default=None, ge=2, le=1000, description="K of FIVO as the objective; null: the ELBO")
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
@@ -87,17 +105,28 @@ class TrainingSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _free_nats_are_free(self) -> TrainingSettings:
+        if self.free_nats == 0 and (self.free_nats_steps is not None or self.free_nats_unit != "step"):
+            raise ValueError("free_nats_steps and free_nats_unit mean nothing without free_nats; give a number above 0")
+        return self
+
 
 class ValidationSettings(Settings):
     """Scoring of the validation set during training."""
 
     every_steps: int = Field(gt=0)
     utterances: int | None = Field(default=None, gt=0, description="score a fixed subset of this size; null: all")
-    patience: int | None = Field(default=None, gt=0, description="stop after this many validations without a new best")
+    patience: int | None = Field(
+        default=20,
+        gt=0,
+        description="stop after this many validations without a new best, once schedules of the objective have ended; "
+        "null: never",
+    )
 
 
 class Limits(Settings):
-    """When a run ends: whichever comes first. Raising one continues a finished run."""
+    """When a run ends at the latest, whichever comes first. Raising one continues a finished run."""
 
     steps: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
@@ -124,16 +153,25 @@ class ExperimentConfig(Settings):
     limits: Limits
 
     def frozen(self) -> dict[str, Any]:
-        """The settings that may not change under an existing experiment: all but limits and loader workers."""
+        """The settings that may not change under an existing experiment: all but limits, patience and workers."""
+        from speechlvm.models import model_class
+
         value = self.model_dump()
-        del value["limits"], value["data"]["workers"]
-        # what is empty or null, and its absence, are the same experiment
-        if not value["training"]["auxiliary"]:
-            del value["training"]["auxiliary"]
-        if value["training"]["particles"] is None:
-            del value["training"]["particles"]
-        if value["data"]["max_frames"] is None:
-            del value["data"]["max_frames"]
+        del value["limits"], value["validation"]["patience"], value["data"]["workers"]
+        # settings that came later, at their defaults, and their absence are the same experiment
+        fields = model_class(self.model).Config.model_fields
+        training = value["training"]
+        for section, name, default in (
+            (value["model_conf"], "initialisation", getattr(fields.get("initialisation"), "default", None)),
+            (value["data"], "max_frames", None),
+            (training, "auxiliary", {}),
+            (training, "particles", None),
+            (training, "free_nats_unit", "step"),
+            (training, "free_nats_steps", None),
+            (training["learning_rate"], "decay_share", 0.2),
+        ):
+            if section.get(name) == default:
+                section.pop(name, None)
         return value
 
 

@@ -44,6 +44,18 @@ ROW_STEPS = 65_536
 """Sequences times steps in a chunk: bounds memory, changes no number."""
 
 
+MOST_DRAWN = 10**11
+"""Numbers that are drawn for a set: at s = 1, 100 samples of TIMIT's test set would be 2e12."""
+
+
+def affordable_samples(model: Model, frames: Collection[int], samples: int) -> int:
+    """As many of `samples` paths of utterances of these lengths as `MOST_DRAWN` allows, at least one."""
+    numbers = sum(
+        -(-length // hop) * model.latent_sizes[level] for level, hop in model.latent_hops.items() for length in frames
+    )
+    return max(1, min(samples, MOST_DRAWN // max(1, numbers)))
+
+
 def least_hop_frames(dump: Dump) -> int:
     """The finest clock that is stored; vectors keep their own."""
     return AUDIO_LEAST_HOP_FRAMES if isinstance(dump, PCMDump) else 1
@@ -105,7 +117,7 @@ def extract_dump(
         max_frames: longer utterances come in consecutive parts; default: as `most_frames` says.
     """
     frames = {u: dump.records[u].frames for u in utterances}
-    most = most_frames(dump, max_frames)
+    most = most_frames(dump, max_frames, model)
     rows = max(1, ROWS // samples) if isinstance(model, LatentModel) else ROWS
     for segments in consecutive_batches(frames, most):
         if segments[0].frames > most:

@@ -15,7 +15,8 @@
 
 References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.5, 2.6; Saxena et al.
 2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
-coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output.
+coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output;
+by default (`initialisation`) z^1 starts as cosine coefficients of its step.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from speechlvm.models.bound import Conditionals, Features, Inference, Samples, S
 from speechlvm.modules.chain import Value
 from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
 from speechlvm.modules.frames import frame_mask, full_precision
-from speechlvm.modules.initialise import INITIAL_RAW_STD
+from speechlvm.modules.initialise import INITIAL_RAW_STD, Initialisation
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import Chain, GRUCell, mean_half
 from speechlvm.utils.settings import Settings
@@ -59,6 +60,7 @@ class CWVAEConfig(Settings):
         blocks: residual blocks at each level's rate, in the encoder and in the decoder.
         posterior: "plain"; "residual": its mean is relative to the prior's; "precision": product with the prior.
         span: "halo": features see the coder's receptive field; "strict": the frames of their own step only.
+        initialisation: of the lowest level, see `modules.initialise`.
     """
 
     stride: int = Field(64, ge=2, le=4096)
@@ -68,6 +70,7 @@ class CWVAEConfig(Settings):
     blocks: int = Field(2, ge=0, le=32)
     posterior: Literal["plain", "residual", "precision"] = "plain"
     span: Literal["halo", "strict"] = "halo"
+    initialisation: Initialisation = "transform"
 
     @model_validator(mode="after")
     def _check_strides(self) -> CWVAEConfig:
@@ -237,7 +240,8 @@ class CWVAE(LatentModel):
         # the lowest stride of the bottom decoder is the output layer's
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
-        self._start_as_transform_code()
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
         self.hidden = nn.Linear(width, 2 * width)
         self.activation = nn.PReLU()
         self.head = OutputLayer(3 * width, strides[0][0] * distribution.parameter_size)

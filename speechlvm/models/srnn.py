@@ -21,6 +21,7 @@ from a learned start in the place of x_0; z_0 is zero.
 
 Only z is recurrent beyond the two GRUs, so the chain of modules/recurrence.py holds prior and posterior layers alone.
 The features that `encode` computes over whole utterances are a_t, and d_t, causal but not worth computing twice.
+By default (`initialisation`) the first latents start as cosine coefficients of the stack.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from speechlvm.models.bound import Conditionals, Features, Inference, Samples, S
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import (
     INITIAL_RAW_STD,
+    Initialisation,
     both_signs,
     cosine_transform,
     start_as_standard_normal,
@@ -62,6 +64,7 @@ class Config(Settings):
     state: int = Field(default=512, gt=0, le=16384, description="size of the GRUs' states")
     mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
     posterior: Literal["smoothing", "filtering"] = Field(default="smoothing", description="what a_t sees")
+    initialisation: Initialisation = Field(default="transform", description="see modules/initialise.py")
 
 
 class SRNN(LatentModel):
@@ -94,7 +97,8 @@ class SRNN(LatentModel):
         self.decoder = MLP(config.latent + state, hidden, layers - 1)
         self.head = OutputLayer(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
-        self._start_as_transform_code()
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:

@@ -31,6 +31,7 @@ Differences from the published implementation, which is silent or mistaken in pl
   is scored like all others.
 - Layers whose input has another size than their output (the first of the encoder and of the output network) are a
   1x1 map followed by an ordinary layer; the 1x1 maps inside of layers have no bias (`modules.causal_conv` says why).
+- By default (`initialisation`) the first of z_1 start as cosine coefficients of the stack.
 """
 
 from __future__ import annotations
@@ -50,7 +51,14 @@ from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
-from speechlvm.modules.initialise import INITIAL_RAW_STD, both_signs, cosine_transform, start_carrying, start_reading
+from speechlvm.modules.initialise import (
+    INITIAL_RAW_STD,
+    Initialisation,
+    both_signs,
+    cosine_transform,
+    start_carrying,
+    start_reading,
+)
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
 from speechlvm.utils.settings import Settings
@@ -79,6 +87,7 @@ class Config(Settings):
         dilations: of the layers of one block.
         dense: the decoder sees the latents of all levels; otherwise those of the lowest.
         output_layers: causal layers between the latents and the head.
+        initialisation: of the latents, see `modules.initialise`.
     """
 
     stack: int = Field(default=200, ge=1, le=4096)
@@ -87,6 +96,7 @@ class Config(Settings):
     dilations: list[Annotated[int, Field(ge=1, le=8192)]] = Field([1, 2, 4, 8, 16], min_length=1, max_length=16)
     dense: bool = True
     output_layers: int = Field(default=5, ge=1, le=64)
+    initialisation: Initialisation = "transform"
 
     @model_validator(mode="after")
     def _check_size(self) -> Config:
@@ -236,7 +246,8 @@ class STCN(LatentModel):
         self.join = nn.Linear(sum(sizes) if config.dense else sizes[0], width)
         self.decoder = CausalStack(width, [1] * config.output_layers)
         self.head = OutputLayer(width, config.stack * distribution.parameter_size)
-        self._start_as_transform_code()
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:

@@ -30,7 +30,8 @@ arXiv:1806.06116. Where it, or its published code, is ambiguous or wrong:
 - f1 and f2 are unspecified. The code's f2 has neither a residual connection nor a layer in common with the skips; its
   gates have batch normalisation, whose training statistics run over the future and padding. Here d = h + W v, with
   v = f(W u + W z) and u the gated unit in h; skips read u in deterministic layers and v in stochastic ones.
-- Posterior: neither relative to the prior nor weighted by precision. Both start near N(0, 1).
+- Posterior: neither relative to the prior nor weighted by precision. Both start near N(0, 1). With `initialisation`
+  transform the first latents of the top layer start as cosine coefficients of the stack; the default is plain.
 - The code calls the log standard deviation of x a log-variance; here it is what the output distribution defines.
 """
 
@@ -54,7 +55,14 @@ from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.initialise import start_as_standard_normal
+from speechlvm.modules.initialise import (
+    INITIAL_RAW_STD,
+    Initialisation,
+    both_signs,
+    cosine_transform,
+    start_as_standard_normal,
+    start_reading,
+)
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
 from speechlvm.utils.settings import Settings
@@ -71,6 +79,7 @@ class Config(Settings):
         stochastic_layers: S, the top ones.
         channels: hidden units of every layer.
         latent_total: latent dimensions of a step; each stochastic layer has floor(latent_total / S).
+        initialisation: of the top layer's latents, see `modules.initialise`.
     """
 
     stack: int = Field(default=200, ge=1, le=4096)
@@ -78,6 +87,7 @@ class Config(Settings):
     stochastic_layers: int = Field(default=5, ge=1, le=14)
     channels: int = Field(default=512, ge=1, le=4096)
     latent_total: int = Field(default=500, ge=1, le=65536)
+    initialisation: Initialisation = "plain"
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Config:
@@ -222,6 +232,36 @@ class StochasticWaveNet(LatentModel):
         self.skip_bias = nn.Parameter(torch.zeros(width))
         self.hidden = nn.Linear(width, width)
         self.head = OutputLayer(width, self.stack * distribution.parameter_size)
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
+
+    @torch.no_grad()
+    def _start_as_transform_code(self) -> None:
+        """Let the first latents of the top layer start as noisy cosine coefficients of the stack, which the head reads.
+
+        2 m units of each layer on their way carry the positive and negative parts of m numbers (`start_carrying`), and
+        nothing else enters these.
+        """
+        top, lower = self.latents[-1], self.latents[:-1]
+        numbers = min(self.hidden.in_features // 4, top.enter.in_features, self.stack * self.channels)
+        carried, identity = slice(2 * numbers), torch.eye(2 * numbers)
+        posterior = top.posterior_network.hidden[0]
+        for weight, rows in (
+            (self.mirror.first.weight, both_signs(cosine_transform(self.stack, numbers, self.channels))),
+            (self.mirror.top.weight, identity),
+            (posterior.weight, torch.zeros(2 * numbers, 0)),  # what it carries is the evidence alone
+            (top.enter.weight, both_signs(torch.eye(numbers))),
+            (top.skip.weight, identity / self.skip_scale),
+            (self.hidden.weight, identity),
+            *((latent.skip.weight, torch.zeros(2 * numbers, 0)) for latent in lower),
+        ):
+            weight[carried].zero_()
+            weight[carried, : rows.shape[1]] = rows.to(weight)
+        for bias in (self.mirror.first.bias, posterior.bias, top.bias, self.skip_bias, self.hidden.bias):
+            bias[carried].zero_()
+        for layer in (*self.layers[: len(self.layers) - len(self.latents)], self.layers[-1]):
+            layer.skip[:, carried].zero_()
+        start_reading(top.posterior_network.output, numbers, INITIAL_RAW_STD)
 
     def initial_state(self, batch: int) -> State:
         """Zeros, from which the first step is predicted; it is scored like any other."""

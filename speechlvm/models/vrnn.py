@@ -15,7 +15,8 @@ arXiv:1506.02216. Source A writes d_t for our d_{t-1}; its d_0 is zero, and so i
 
 Chosen here: source A gives one size for latents and hidden units, but its published code has a state of twice that
 size: both are settings. That code generates from the state after its update and pairs z_t with x_{t-1}; here generation
-uses the state that training used. Prior and posterior start close to N(0, 1) and to each other.
+uses the state that training used. Prior and posterior start close to N(0, 1) and to each other; by default
+(`initialisation`) the first latents start as cosine coefficients of the stack.
 
 Only posterior, phi_z and GRU are recurrent; all else is computed for all steps at once (modules/recurrence.py).
 """
@@ -38,6 +39,7 @@ from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import stack_frames
 from speechlvm.modules.initialise import (
     INITIAL_RAW_STD,
+    Initialisation,
     both_signs,
     cosine_transform,
     start_as_standard_normal,
@@ -58,6 +60,7 @@ class Config(Settings):
     hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
     state: int = Field(default=512, gt=0, le=16384, description="size of the GRU's state")
     mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
+    initialisation: Initialisation = Field(default="transform", description="see modules/initialise.py")
 
 
 class VRNN(LatentModel):
@@ -86,7 +89,8 @@ class VRNN(LatentModel):
         self.cell = GRUCell(2 * hidden, config.state)
         self.head = OutputLayer(hidden, config.stack * distribution.parameter_size)
         start_as_standard_normal(self.prior, self.posterior)
-        self._start_as_transform_code()
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
 
     def _start_as_transform_code(self) -> None:
         """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""

@@ -30,7 +30,8 @@ What the paper leaves open or the code does otherwise:
   has seen nothing, by a marginal, which the code leaves out.
 - Embedding, g and the output layers are linear; embedding shared by both networks; MLPs have one hidden layer. The code
   clips raw Gaussian parameters to [-8, 8] and hidden activations to [-3, 3] with a slope of 1/3 below zero; here these
-  are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1).
+  are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1). With `initialisation`
+  transform the first latents start as cosine coefficients of the stack; the default is plain.
 - Conditional layer normalisation is in the code only: z_t does not enter by the input, but an MLP of it gives gains
   (around one) and biases of the normalised product of h_{t-1}, both clipped to 3; the embedding's product has learned
   ones, and the cell state is not normalised.
@@ -43,7 +44,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,7 +56,15 @@ from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Bound, Conditionals, Features, Inference, Samples, Series, State, chunks
 from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
-from speechlvm.modules.initialise import start_as_standard_normal
+from speechlvm.modules.initialise import (
+    INITIAL_RAW_STD,
+    Initialisation,
+    both_signs,
+    cosine_transform,
+    start_as_standard_normal,
+    start_carrying,
+    start_reading,
+)
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import Affine, Chain, LSTMCell
@@ -75,6 +84,13 @@ class Config(Settings):
     embedding: int = Field(default=512, gt=0, le=16384, description="E, size of emb(x_t)")
     conditional_layer_norm: bool = Field(default=False, description="z_t modulates a layer-normalised LSTM")
     backward_likelihood: bool = Field(default=False, description="the backward network predicts the stack before")
+    initialisation: Initialisation = Field(default="plain", description="see modules/initialise.py")
+
+    @model_validator(mode="after")
+    def _check_initialisation(self) -> Config:
+        if self.initialisation == "transform" and self.conditional_layer_norm:
+            raise ValueError("initialisation transform does not go with conditional_layer_norm; expected plain")
+        return self
 
     @property
     def auxiliary_costs(self) -> tuple[str, ...]:
@@ -136,6 +152,29 @@ class ModulatedLSTM(nn.Module):
         return chain.call(sizes, self.step, term, z, chain.before("h"), chain.before("c"))
 
 
+def _start_passing_on(
+    order: str, weight: Tensor, recurrent: Tensor, bias: Tensor, numbers: int, first_input: int
+) -> None:
+    """Let the first units of an LSTM start as tanh(tanh(x / 2)) of inputs x, and hardly remember.
+
+    Args:
+        order: of the gates, of "i", "f", "g" and "o".
+        weight: (4 H, K) of the inputs.
+        recurrent: (4 H, H).
+        bias: (4 H,).
+        numbers: m, of units and of inputs.
+        first_input: where the m inputs begin.
+    """
+    state = recurrent.shape[1]
+    for place, gate in enumerate(order):
+        units = slice(place * state, place * state + numbers)
+        bias[units] = {"i": 4.0, "f": -4.0, "g": 0.0, "o": 4.0}[gate]
+        if gate == "g":
+            recurrent[units].zero_()
+            weight[units].zero_()
+            weight[units, first_input : first_input + numbers] = 0.5 * torch.eye(numbers)
+
+
 class ZForcing(LatentModel):
     """See the module.
 
@@ -164,6 +203,30 @@ class ZForcing(LatentModel):
         self.reconstruction = MLP(config.latent, config.hidden, 1, 2 * config.state)
         self.backward_head = OutputLayer(config.state, outputs) if config.backward_likelihood else None
         start_as_standard_normal(self.prior, self.posterior)
+        if config.initialisation == "transform":
+            self._start_as_transform_code()
+
+    @torch.no_grad()
+    def _start_as_transform_code(self) -> None:
+        """Let the first latents start as noisy cosine coefficients of the stack, which the head can read from h_t."""
+        config, inputs = self.config, self.stack * self.channels
+        numbers = min(config.hidden // 4, config.embedding // 4, config.state // 4, config.latent, inputs)
+        generator, identity = self.transition.generator, torch.eye(numbers)
+        for layer, rows in (
+            (self.embedding, cosine_transform(self.stack, numbers, self.channels)),
+            (generator, identity),
+        ):
+            layer.weight[:numbers].zero_()
+            layer.weight[:numbers, : rows.shape[1]] = rows.to(layer.weight)
+            layer.bias[:numbers].zero_()
+        backward, forward = self.backward_lstm, self.transition.cell
+        backward.bias_hh_l0.zero_()
+        _start_passing_on("ifgo", backward.weight_ih_l0, backward.weight_hh_l0, backward.bias_ih_l0, numbers, 0)
+        _start_passing_on(
+            "oifg", forward.input.weight, forward.state.weight, forward.input.bias, numbers, config.embedding
+        )
+        start_carrying(self.posterior, 2.0 * both_signs(identity))
+        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
 
     def initial_state(self, batch: int) -> State:
         """The learned stack before the first, zero hidden and cell states."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from speechlvm.modules.mlp import MLP
+
+Initialisation = Literal["transform", "plain"]
+"""Of a system with latents. "transform": its lowest latents start as noisy cosine coefficients of their step's frames,
+and its decoder as a network that reads them; "plain": all weights start random, as in the papers."""
 
 INITIAL_RAW_STD = -2.0
 """Of the posteriors of latents that start as coefficients: std 0.21; coefficients of mu-law speech deviate by 0.57."""

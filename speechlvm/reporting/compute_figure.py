@@ -103,10 +103,11 @@ def _style(system: str) -> tuple[str, str]:
 
 
 def _networks(scores: Sequence[Score]) -> list[list[Score]]:
-    """Scores of the same network, in order of training time."""
+    """Scores of the same network and bound, in order of training time."""
     found: dict[tuple, list[Score]] = {}
     for score in sorted(scores, key=lambda score: score.mean("hours")):
-        key = (score.first.system, score.first.parameters, score.first.stack, score.coding)
+        first = score.first
+        key = (first.system, first.parameters, first.stack, first.bound, score.coding)
         found.setdefault(key, []).append(score)
     return list(found.values())
 
@@ -141,7 +142,7 @@ def _draw_network(axis: Any, network: Sequence[Score], found: dict[str, list[Fil
         if score.symbol:
             axis.plot(at, own, color=colour, transform=shifted(0, -8.5), zorder=4, **ARROW)
         one = found[score.experiment]
-        if one and score.first.samples == 1:  # files are of the bound with one sample
+        if one and score.first.bound in ("exact", "elbo"):  # files are of the bound with one sample
             whole = own * sum(8 * file.file_bytes for file in one) / sum(file.model_bits for file in one)
             net = whole - own * sum(file.initial_bits for file in one) / sum(file.model_bits for file in one)
             beside = shifted(BESIDE, 0)

@@ -1,6 +1,8 @@
 """The terms of a bound: their totals for each row, and their weighted sum that training minimises.
 
 mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs
+
+The maximum is that of a step's KL, or of each of its dimensions.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def objective(
     kl_weight: float = 1.0,
     free_nats: float = 0.0,
     auxiliary_weights: Mapping[str, float] = {},
+    free_per_dimension: bool = False,
 ) -> Tensor:
     """What training minimises, in nats per frame.
 
@@ -49,13 +52,19 @@ def objective(
         kl_weight: factor of all KL terms.
         free_nats: nats per latent step and level that are not punished: max(KL of the step, free_nats).
         auxiliary_weights: factor of each auxiliary cost; those not named are left out.
+        free_per_dimension: each of the D dimensions of a step has `free_nats` / D of its own, times the hop of its
+            level over that of the fastest level.
     """
     loss = -_masked_sum(bound.log_likelihood)
+    fastest = min((series.hop for series in bound.kl.values()), default=1)
     for series in bound.kl.values():
-        steps = Series(series.values.sum(-1), series.mask, series.hop)
-        if free_nats > 0:
-            steps = Series(steps.values.clamp(min=free_nats), steps.mask, steps.hop)
-        loss = loss + kl_weight * _masked_sum(steps)
+        values = series.values
+        if free_nats > 0 and free_per_dimension:
+            values = values.clamp(min=free_nats * series.hop / fastest / values.shape[-1])
+        values = values.sum(-1)
+        if free_nats > 0 and not free_per_dimension:
+            values = values.clamp(min=free_nats)
+        loss = loss + kl_weight * _masked_sum(Series(values, series.mask, series.hop))
     for name, weight in auxiliary_weights.items():
         loss = loss + weight * _masked_sum(bound.auxiliary[name])
     return loss / frames

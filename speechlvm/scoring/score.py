@@ -27,12 +27,26 @@ from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000
 VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, and take a step for each frame or few
+BATCH_BYTES = 2**33
+"""Of a batch by the count of `step_bytes`, which is more than it takes: less than 6 GB, so that 12 GB are enough."""
 DEFAULT_CHUNK_FRAMES = 65_536
 
 
-def most_frames(dump: Dump, given: int | None) -> int:
-    """Maximum frames of a batch: those given, or the default for audio or for vectors."""
-    return given or (AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES)
+def most_frames(dump: Dump, given: int | None, model: Model) -> int:
+    """Maximum frames of a batch: those given, or the default for audio or for vectors, less if its steps take more."""
+    default = AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES
+    return given or min(default, max(1, BATCH_BYTES // step_bytes(model)) * model.stack)
+
+
+def step_bytes(model: Model) -> int:
+    """What a step of one row takes without gradients, roughly and at most.
+
+    One number for each row or column, whichever are more, of each matrix of weights, and eight for each parameter of
+    the distributions of its frames.
+    """
+    units = sum(max(weight.shape) for weight in model.parameters() if weight.dim() == 2)
+    numbers = units + 8 * model.stack * model.distribution.parameter_size
+    return numbers * next(model.parameters()).element_size()
 
 
 def score_batch(
@@ -153,7 +167,7 @@ def score_dump(
     A batch has at most `max_frames` frames, see `most_frames`. Longer utterances are scored without ever being read as
     a whole. No number depends on these bounds. `samples` multiply the frames, but `resample` only those of a step.
     """
-    most = most_frames(dump, max_frames)
+    most = most_frames(dump, max_frames, model)
     rows = max(1, most // (samples * model.hop)) if resample else most
     most = most if resample else max(1, most // samples)
     chunk_frames = min(chunk_frames, most)

@@ -6,8 +6,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechlvm.data.dumps.dataset import Batch
@@ -18,11 +20,14 @@ from speechlvm.scoring.objective import objective
 
 
 def training_step(
-    model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None
+    model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None, foreach: bool | None = None
 ) -> Callable[[], None]:
-    """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary costs."""
+    """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary costs.
+
+    `foreach`: one operation for all weights, as on GPUs; None: as torch does on this device.
+    """
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, foreach=foreach)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -31,7 +36,7 @@ def training_step(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is not None):
             bound = model.score(observation.inputs(data, lengths), observation.target(data), lengths, noise)
         objective(bound, batch.frames, auxiliary_weights=dict.fromkeys(bound.auxiliary, 1.0)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=foreach)
         optimizer.step()
 
     return step
@@ -61,6 +66,21 @@ def product_gflop(run: Callable[[], None]) -> float:
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops() / 1e9
+
+
+def operations(run: Callable[[], None]) -> int:
+    """Tensor operations of one run, without views: about as many kernels as a GPU is given."""
+    with _Operations() as counter:
+        run()
+    return counter.count
+
+
+class _Operations(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
 
 
 def synchronise(device: torch.device) -> None:

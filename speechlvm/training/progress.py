@@ -8,6 +8,7 @@ from typing import Any
 
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.scoring.accounting import CorpusScore
+from speechlvm.training.schedules import settled
 
 
 @dataclass
@@ -21,8 +22,10 @@ class Progress:
         seconds: spent in training steps, validation and checkpoints excluded.
         best: highest validation log-likelihood, nats per frame.
         best_step: step at which it was reached.
-        stale: number of validations since then.
+        stale: number of validations since then; those before the schedules of the objective have ended, or before a
+            final decay of the learning rate has begun, do not count.
         history: one entry per validation.
+        decay_step: step at which the final decay of the learning rate began; -1: it has not.
     """
 
     step: int = 0
@@ -33,6 +36,7 @@ class Progress:
     best_step: int = -1
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    decay_step: int = -1
 
     def advance(self, seconds: float, ends_epoch: bool) -> None:
         """Count an optimiser step that took so many seconds."""
@@ -54,13 +58,18 @@ class Progress:
 
     def is_finished(self, config: ExperimentConfig) -> bool:
         """Whether a limit is reached, or there has been no new best for long enough."""
-        limits, patience = config.limits, config.validation.patience
+        limits = config.limits
         return (
             (limits.steps is not None and self.step >= limits.steps)
             or (limits.epochs is not None and self.epoch >= limits.epochs)
             or (limits.seconds is not None and self.seconds >= limits.seconds)
-            or (patience is not None and self.stale >= patience)
+            or self.is_stale(config)
         )
+
+    def is_stale(self, config: ExperimentConfig) -> bool:
+        """Whether there has been no new best for long enough."""
+        patience = config.validation.patience
+        return patience is not None and self.stale >= patience
 
     def needs_validation(self, config: ExperimentConfig) -> bool:
         """Whether this step is to be validated and has not been: the first, the last, and every `every_steps`."""
@@ -68,10 +77,11 @@ class Progress:
             return False
         return self.step % config.validation.every_steps == 0 or self.is_finished(config) or not self.history
 
-    def add_validation(self, score: CorpusScore, density: bool) -> bool:
+    def add_validation(self, config: ExperimentConfig, score: CorpusScore, density: bool) -> bool:
         """Add a validation of this step; returns whether it is the best so far.
 
         Args:
+            config: of the experiment.
             score: of the validation set.
             density: whether likelihoods are densities, which have no bits.
         """
@@ -88,7 +98,9 @@ class Progress:
         is_best = score.nats_per_frame > self.best
         if is_best:
             self.best, self.best_step = score.nats_per_frame, self.step
-        self.stale = 0 if is_best else self.stale + 1
+        undecayed = config.training.learning_rate.schedule == "constant-decay" and self.decay_step < 0
+        changing = undecayed or not settled(config.training, self.step)
+        self.stale = 0 if is_best or changing else self.stale + 1
         return is_best
 
     def forget_best(self) -> None:

@@ -1,10 +1,10 @@
-"""Schedules of the learning rate and of the weights of the KL terms and auxiliary losses."""
+"""Schedules of the learning rate and of the objective (weights, free nats), and when they have ended."""
 
 from __future__ import annotations
 
 import math
 
-from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate
+from speechlvm.experiment.config import AuxiliaryWeight, KLWeight, LearningRate, TrainingSettings
 
 
 def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
@@ -13,17 +13,25 @@ def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
     Args:
         settings: of the schedule.
         step: optimiser steps taken.
-        progress: fraction of the run's limit, 0 to 1; the cosine follows it unless `decay_steps` is set.
+        progress: fraction of the run's limit, 0 to 1; `constant-decay` follows it, and so does the cosine unless
+            `decay_steps` is set.
     """
     rate = settings.peak
     if settings.schedule == "cosine":
         share = progress if settings.decay_steps is None else min(1.0, step / settings.decay_steps)
         rate = settings.final + (settings.peak - settings.final) * (1 + math.cos(math.pi * share)) / 2
+    elif decays(settings, progress):
+        rate = settings.final + (settings.peak - settings.final) * (1.0 - progress) / settings.decay_share
     elif settings.schedule == "exponential":
         rate = max(settings.final, settings.peak * settings.decay_rate ** (step / settings.decay_steps))
     if step < settings.warmup_steps:
         rate *= (step + 1) / settings.warmup_steps
     return rate
+
+
+def decays(settings: LearningRate, progress: float) -> bool:
+    """Whether the final decay of `constant-decay` has begun at a fraction of the run's limit."""
+    return settings.schedule == "constant-decay" and progress >= 1.0 - settings.decay_share
 
 
 def kl_weight(settings: KLWeight, step: int) -> float:
@@ -32,8 +40,18 @@ def kl_weight(settings: KLWeight, step: int) -> float:
         return 1.0
     share = min(1.0, step / settings.steps)
     if settings.schedule == "cosine":
-        share = 1.0 - math.cos(share * math.pi / 2)  # source B, 1 - cos(alpha), alpha from 0 to pi / 2
+        share = 1.0 - math.cos(share * math.pi / 2)
+    elif settings.schedule == "raised-cosine":
+        share = (1.0 - math.cos(share * math.pi)) / 2
     return settings.initial + (1.0 - settings.initial) * share
+
+
+def free_nats(settings: TrainingSettings, step: int) -> float:
+    """Free nats at an optimiser step: all for half of `free_nats_steps`, then down to 0 along a cosine."""
+    if settings.free_nats_steps is None:
+        return settings.free_nats
+    half = settings.free_nats_steps / 2
+    return settings.free_nats * (1 + math.cos(math.pi * min(1.0, max(0.0, step / half - 1.0)))) / 2
 
 
 def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[str, float]:
@@ -42,3 +60,12 @@ def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[s
         name: weight.initial + (weight.final - weight.initial) * min(1.0, step / weight.steps)
         for name, weight in settings.items()
     }
+
+
+def settled(settings: TrainingSettings, step: int) -> bool:
+    """Whether the objective stays what it is from this step on, and the learning rate has been warmed up."""
+    ends = [settings.learning_rate.warmup_steps, settings.free_nats_steps or 0]
+    ends += [weight.steps for weight in settings.auxiliary.values()]
+    if settings.kl_weight.schedule != "constant":
+        ends.append(settings.kl_weight.steps)
+    return step >= max(ends)

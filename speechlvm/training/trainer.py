@@ -34,7 +34,7 @@ from speechlvm.training.distributed import OneProcess
 from speechlvm.training.dry_run import check_step_fits
 from speechlvm.training.progress import Progress
 from speechlvm.training.scalars import Scalars
-from speechlvm.training.schedules import auxiliary_weights, kl_weight, learning_rate
+from speechlvm.training.schedules import auxiliary_weights, decays, free_nats, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
 from speechlvm.utils.errors import Interrupted, UserError
 from speechlvm.utils.files import atomic_write
@@ -135,6 +135,9 @@ class Trainer:
         plan = self._plan()
         self._validate_if_due()
         while not progress.is_finished(self.config):
+            if progress.decay_step < 0 and decays(self.config.training.learning_rate, self._fraction(progress)):
+                progress.decay_step = progress.step
+                self._save()
             batches, ends_epoch = next(plan)
             started = time.monotonic()
             nats = self._step(batches)
@@ -151,6 +154,8 @@ class Trainer:
             saved = self._validate_if_due()
             if any(all_overdue) and not saved:
                 self._save()
+        if progress.is_stale(self.config):
+            log.info("converged: no new best in %d validations (validation.patience)", progress.stale)
 
     def _stop(self, request: float) -> None:
         self._save()
@@ -185,8 +190,7 @@ class Trainer:
     def _step(self, batches: list[list[Segment]]) -> float:
         """Take one optimiser step; returns the bound of this process's rows in nats."""
         training, progress = self.config.training, self.progress
-        done = progress.fraction(self.config, self._groups_per_epoch)
-        rate = learning_rate(training.learning_rate, progress.step, done)
+        rate = learning_rate(training.learning_rate, progress.step, self._fraction(progress))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -228,7 +232,8 @@ class Trainer:
             total = total_nats(row_terms(bound)).sum()
             kl_factor = kl_weight(training.kl_weight, progress.step)
             auxiliary = auxiliary_weights(training.auxiliary, progress.step)
-            loss = objective(bound, frames, kl_factor, training.free_nats, auxiliary)
+            free, per_dimension = free_nats(training, progress.step), training.free_nats_unit == "dimension"
+            loss = objective(bound, frames, kl_factor, free, auxiliary, per_dimension)
         if not torch.isfinite(loss):
             raise self._failure("the loss", float(loss.detach()), batch.segments)
         nats.append(float(total.detach()))
@@ -252,7 +257,7 @@ class Trainer:
         score = self.validation.score(self.model)
         if score is None:  # the resumed run validates first
             self._stop(max(request for (request,) in self.processes.all_gather(self._request())))
-        is_best = self.progress.add_validation(score, self.observation.continuous)
+        is_best = self.progress.add_validation(self.config, score, self.observation.continuous)
         self._log_validation(score, is_best)
         self._save()
         return True
@@ -300,7 +305,10 @@ class Trainer:
         )
         if progress.best_step == progress.step:
             self._mark_best()
-        self.checkpoints.prune()
+        self.checkpoints.prune(progress.decay_step)
+
+    def _fraction(self, progress: Progress) -> float:
+        return progress.fraction(self.config, self._groups_per_epoch)
 
     def _mark_best(self) -> None:
         if self.progress.best_step in self.checkpoints.steps():
@@ -317,8 +325,15 @@ class Trainer:
             self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
                 self._mark_best()  # the run may have been killed between saving a checkpoint and marking it
-                self.checkpoints.prune()
+                self.checkpoints.prune(self.progress.decay_step)
         log.info("resuming after step %d (epoch %d)", self.progress.step, self.progress.epoch)
+        settings, last = self.config.training.learning_rate, self.optimizer.param_groups[0]["lr"]
+        rate = learning_rate(settings, self.progress.step, self._fraction(self.progress))
+        if self.progress.step > settings.warmup_steps and rate > 1.01 * last:
+            log.warning(
+                "the learning rate rises from %.2g to %.2g, as its schedule now spans a larger limit: validation gets "
+                "worse before it gets better; with schedule constant-decay it would not", last, rate,
+            )  # fmt: skip
 
     def _load_latest(self) -> dict[str, Any] | None:
         """The newest checkpoint, or None.
@@ -330,10 +345,26 @@ class Trainer:
         if content is None:
             return None
         check_settings(content, self.config, str(self.checkpoints.directory))
+        content = self._before_decay(content)
         progress = Progress(**content["progress"])
         if progress.best_step not in self.checkpoints.steps():
             progress.forget_best()
         return {**content, "progress": asdict(progress)}
+
+    def _before_decay(self, content: dict[str, Any]) -> dict[str, Any]:
+        """If a larger limit puts off the final decay of the learning rate: the checkpoint from which it had begun.
+
+        Those after it are removed.
+        """
+        step = content["progress"].get("decay_step", -1)
+        if step not in self.checkpoints.steps():
+            return content
+        earlier = self.checkpoints.load(step)
+        if decays(self.config.training.learning_rate, self._fraction(Progress(**earlier["progress"]))):
+            return content
+        log.info("continuing from step %d, before the decay of the learning rate; later checkpoints are removed", step)
+        self.checkpoints.remove_after(step)
+        return {**earlier, "progress": {**earlier["progress"], "decay_step": -1}}
 
     def _write_history(self) -> None:
         with atomic_write(self.directory / "history.jsonl") as stream:
@@ -346,7 +377,7 @@ class Trainer:
     def _show(self, bar: tqdm, train_nats: float) -> None:
         progress = self.progress
         shown = f"{train_nats:.3f} nats/frame" if self.observation.continuous else f"{-train_nats / LN2:.3f} bits/frame"
-        bar.n = round(100 * progress.fraction(self.config, self._groups_per_epoch), 1)
+        bar.n = round(100 * self._fraction(progress), 1)
         bar.set_postfix_str(f"step {progress.step}, epoch {progress.epoch}, {progress.seconds:.0f} s, train {shown}")
         if progress.step % 50 == 0:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)

@@ -118,6 +118,10 @@ SETTINGS = {
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_a_configuration_builds_and_is_what_its_rows_say(path):
     config = load_config(path)
+    if "initialisation" in config.model_conf:  # equal starts are a matter of comparison, not a default
+        base = re.search(r"(?m)^base: (\S+)$", text := path.read_text(encoding="utf-8"))
+        text += (path.parent / base[1]).read_text(encoding="utf-8") if base else ""
+        assert f"initialisation: {config.model_conf['initialisation']}" in text
     seen = observation(path, config)
     with torch.device("meta"):  # shapes without memory
         model = build(config, seen, seed=1)
@@ -136,6 +140,15 @@ def test_a_configuration_builds_and_is_what_its_rows_say(path):
                     assert config.model_conf[setting] == int(size), row
             sweep = {"4": "stochastic_layers", "5": "latent_total"}[table.table[1]] if table.axis else None
             assert sweep is None or row.at == config.model_conf[sweep], row
+
+
+@pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.parent.name)
+def test_rows_of_a_table_that_train_on_whole_utterances_take_equal_steps(conf):
+    for table in TABLES[conf]:
+        names = {row.experiment for row in table.rows if row.experiment and not row.root} - BASELINES.keys()
+        configs = [load_config(conf / f"{name}.yaml") for name in names]
+        whole = [config for config in configs if config.data.segment_frames is None]
+        assert len({config.data.batch_frames * config.training.accumulate for config in whole}) <= 1, table.table
 
 
 @every_recipe

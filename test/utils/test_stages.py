@@ -240,6 +240,26 @@ def test_vectors_are_not_compressed(tree):
     assert (status, tree.calls()) == (0, []) and "no files: of audio only" in out
 
 
+def test_a_further_set_is_dumped_and_scored_in_place_of_the_test_sets(tree, tmp_path):
+    folder = tmp_path / "some where" / "mine"
+    folder.mkdir(parents=True)
+    chosen = ("--stage", "4", "--stop_stage", "4", "--models", "a", "--nj", "1", "--codings", "")
+    status, _, err = tree.run(*chosen, "--score_dir", str(folder))
+    assert (status, err) == (0, "")
+    calls = tree.calls()
+    [dump] = [call for call in calls if call[1].endswith("dump")]
+    assert dump[2:6] == ["--data", str(folder), "--out", "dump/pcm16/mine"]
+    scored = {call[call.index("--out") + 1] for call in calls if call[1].endswith(("score", "baseline"))}
+    assert {"exp/train/dmol/score_mine", "exp/train/flac/score_mine", "exp/train/a/seed1/score_mine"} < scored
+    assert all(out.endswith("/score_mine") for out in scored)
+    for name, message in (("none", "no such directory"), ("a b", "its name is that of"), ("test", "has a set of that")):
+        if name != "none":
+            (tmp_path / name).mkdir()
+        status, _, err = tree.run(*chosen, "--score_dir", str(tmp_path / name))
+        assert (status, err.count("\n")) == (2, 1) and message in err
+    assert tree.calls(checks=True) == []
+
+
 def test_durations_are_drawn_of_the_sets_that_have_phones(tree):
     for name in ("train", "test"):
         (tree.recipe / "data" / name).mkdir(parents=True)

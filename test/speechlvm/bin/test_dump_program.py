@@ -46,6 +46,27 @@ def test_pcm_in_jobs(data, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"{out}: complete\n")
 
 
+def test_a_folder_of_audio_is_a_set(data, tmp_path, speech_like):
+    directory, utterances = data
+    folder = tmp_path / "mine"
+    for name, samples in utterances.items():
+        (folder / "a b").mkdir(parents=True, exist_ok=True)
+        write_wav(folder / "a b" / f"{name}.WAV", samples, 16000)
+    (folder / "notes.txt").write_text("no audio")
+    assert run(folder, tmp_path / "pcm16", "pcm16") == 0
+    run(directory, tmp_path / "other", "pcm16")
+    found, other = open_dump(tmp_path / "pcm16"), open_dump(tmp_path / "other")
+    assert list(found.records) == [f"a_b-{name}" for name in other.records]
+    for name in other.records:
+        np.testing.assert_array_equal(found.read(f"a_b-{name}"), other.read(name))
+    write_wav(folder / "a_b-spk_u0.wav", speech_like(10, 1), 16000)
+    with pytest.raises(UserError, match=r"has the id of .*, a_b-spk_u0; rename one$"):
+        run(folder, tmp_path / "twice", "pcm16")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"neither a data directory \(no utt2spk\) nor a folder of .wav, .flac, .sph"):
+        run(tmp_path / "empty", tmp_path / "none", "pcm16")
+
+
 @pytest.mark.parametrize("kind", ["pcm16", "mulaw"])
 def test_a_damaged_part_is_done_again_and_no_other(data, tmp_path, kind):
     out, stem = tmp_path / kind, "pcm" if kind == "pcm16" else "feats"

@@ -48,6 +48,19 @@ def trained(make_dump, tiny_config, tmp_path, kept):
     return make
 
 
+def test_more_numbers_than_can_be_drawn_are_fewer_samples(trained, tmp_path, capsys, monkeypatch):
+    exp, test = trained(VRNN)
+    steps = sum(-(-frames // 16) for frames in (900, 1700, 333, 1))
+    monkeypatch.setattr("speechlvm.latents.extract.MOST_DRAWN", 2 * 3 * steps)
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "few", "--latent_samples", 5)
+    assert "few: 2 samples of the latents instead of 5, which would be more than" in capsys.readouterr().out
+    run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--latent_samples", 2)
+    assert "instead" not in capsys.readouterr().out
+    few, two = Store(tmp_path / "few"), Store(tmp_path / "two")
+    assert few.info["num_samples"] == two.info["num_samples"] == 2
+    np.testing.assert_array_equal(few.read("z1", "u01"), two.read("z1", "u01"))
+
+
 def test_latents_of_a_set(trained, tmp_path, capsys):
     exp, test = trained(VRNN)
     assert run("--exp", exp, "--dump", test, "--out", tmp_path / "one", "--latent_samples", 3) == 0

@@ -117,6 +117,11 @@ def test_settings_that_came_later_do_not_part_old_experiments_from_their_configu
     assert not {"auxiliary", "particles"} & set(frozen["training"]) and "max_frames" not in frozen["data"]
     cut = load_config(tiny_config(), [("data.max_frames", "2000")])
     assert cut.frozen()["data"]["max_frames"] == 2000
+    for model, default, other in (("vrnn", "transform", "plain"), ("zforcing", "plain", "transform")):
+        path = tiny_config(("model: lstm", f"model: {model}"), (MODEL_CONF, "{stack: 16}"))
+        found = {how: load_config(path, [("model_conf.initialisation", how)]) for how in (default, other)}
+        assert found[default] == load_config(path) and "initialisation" not in found[default].frozen()["model_conf"]
+        assert found[other].frozen()["model_conf"]["initialisation"] == other
 
 
 def test_limits_and_workers_are_not_frozen(tiny_config):
@@ -140,6 +145,11 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("batch_frames: 4096", "batch_frames: 512", r"data: segment_frames 1024 exceeds batch_frames 512"),
         ("batch_frames: 4096", "batch_frames: 4096, max_frames: 9", r"data: segment_frames 1024 exceeds max_frames 9"),
         ("hidden: 12", "hidden: 1000000000", r"model_conf: hidden: .*less than"),
+        (
+            f"model: lstm\nmodel_conf: {MODEL_CONF}",
+            "model: zforcing\nmodel_conf: {stack: 16, conditional_layer_norm: true, initialisation: transform}",
+            r"initialisation transform does not go with conditional_layer_norm; expected plain",
+        ),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
         ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),
@@ -159,6 +169,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
             r"training: the objective of particles, FIVO, has no KL terms",
         ),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
+        (CLIP, f"{CLIP}\n  free_nats_steps: 9", r"training: free_nats_steps and free_nats_unit mean nothing without"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
     ],
 )
@@ -174,6 +185,7 @@ def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):
         ("learning_rate", {"peak": 0.1, "schedule": "exponential", "decay_steps": 10}, "needs decay_steps"),
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 means nothing"),
         ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps means nothing with schedule constant"),
+        ("learning_rate", {"peak": 0.1, "schedule": "constant-decay", "decay_steps": 9}, "schedule constant-decay"),
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
     ],
 )

@@ -87,6 +87,12 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
         for level, series in bound.kl.items()
     )
     assert paid > total > 0.1
+    fastest = min(series.hop for series in bound.kl.values())
+    of_dimensions = sum(
+        float(torch.where(series.mask, series.values.clamp(min=share).sum(-1), 0.0).sum())
+        for series in bound.kl.values()
+        for share in [free * series.hop / fastest / series.values.shape[-1]]
+    )
 
     before = row_terms(bound)
     assert set(before) == {"log_likelihood", *(f"{kind}_{l}" for kind in ("kl", "log_ratio") for l in divergence)}
@@ -94,6 +100,8 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
     assert objective(bound, frames).item() == pytest.approx((total - nats) / frames)
     assert objective(bound, frames, kl_weight=0.25).item() == pytest.approx((0.25 * total - nats) / frames)
     assert objective(bound, frames, free_nats=free).item() == pytest.approx((paid - nats) / frames)
+    steered = objective(bound, frames, free_nats=free, free_per_dimension=True).item()
+    assert steered == pytest.approx((of_dimensions - nats) / frames) and of_dimensions > total
     for name, series in bound.auxiliary.items():
         cost = float(series.values[series.mask].sum())
         assert cost != 0

@@ -1,10 +1,18 @@
 """How the work of scoring is shared out changes no score: batches, chunks, order and shards, one sample or several."""
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.dumps.dump import share_of
-from speechlvm.scoring.score import score_dump
+from speechlvm.experiment.config import load_config
+from speechlvm.experiment.load import build
+from speechlvm.observation import AudioObservation, Statistics
+from speechlvm.scoring.score import AUDIO_BATCH_FRAMES, BATCH_BYTES, most_frames, score_dump, step_bytes
+
+CONF = Path(__file__).resolve().parents[3] / "egs/timit/conf"
 
 LENGTHS = [45, 33, 16, 50, 1]
 
@@ -53,3 +61,21 @@ def test_long_utterances_are_neither_read_nor_encoded_as_a_whole(tiny, make_dump
     (score,) = score_dump(tiny.model, tiny.observation, dump, max_frames=48)
     hops = -(-48 // tiny.model.hop) + 2 * -(-tiny.model.halo // tiny.model.hop)
     assert score.frames == 500 and 48 <= max(spans) <= hops * tiny.model.hop < 250
+
+
+@pytest.mark.parametrize(
+    ("name", "measured_bytes"),  # of a step, in scoring
+    [("vrnn_s1_z256", 25_000), ("srnn_s1_z256", 25_000), ("stcn_dense_s1", 63_000), ("lstm_s64_d256_l1", None)],
+)
+def test_batches_are_as_large_as_12_gigabytes_allow(name, measured_bytes, make_dump):
+    config = load_config(CONF / f"{name}.yaml")
+    with torch.device("meta"):
+        model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=1)
+    dump = open_dump(make_dump("test", [10]))
+    most = most_frames(dump, None, model)
+    assert most_frames(dump, 700, model) == 700
+    if measured_bytes is None:
+        assert most == AUDIO_BATCH_FRAMES
+    else:
+        assert most == BATCH_BYTES // step_bytes(model) < AUDIO_BATCH_FRAMES / 2
+        assert 2e9 < most * measured_bytes < 6e9

@@ -6,7 +6,7 @@ import torch
 from speechlvm.modules import recurrence
 from speechlvm.modules.chain import run_plain
 from speechlvm.modules.recurrence import Affine, Chain, GRUCell
-from speechlvm.training.benchmarking import product_gflop
+from speechlvm.training.benchmarking import operations, product_gflop
 
 
 def test_products_are_counted_with_their_gradients():
@@ -42,3 +42,12 @@ def test_lstms_of_torch_are_counted():
     macs = 5 * 3 * (6 * 16 + 4 * 16)
     assert product_gflop(lambda: lstm(x)) * 1e9 == 2 * macs
     assert product_gflop(lambda: lstm(x)[0].sum().backward()) * 1e9 == 3 * 2 * macs
+
+
+def test_operations_are_counted_with_their_gradients_and_without_views():
+    weight = torch.randn(5, 7).requires_grad_()
+    x = torch.randn(3, 7)
+    assert operations(lambda: x.sigmoid().t().exp()) == 2
+    assert operations(lambda: torch.mm(x, weight.detach().t())) == 1
+    forward = operations(lambda: torch.mm(x, weight.t()).sum())
+    assert forward == 2 and operations(lambda: torch.mm(x, weight.t()).sum().backward()) > forward

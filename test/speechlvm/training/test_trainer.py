@@ -113,6 +113,26 @@ def test_complete_is_a_no_op_and_raised_limits_continue(tiny_config, dumps, copi
     assert Checkpoints(copied / "checkpoints").steps()[-1] == 16
 
 
+def test_a_larger_limit_says_that_the_rate_of_a_cosine_rises(tiny_config, dumps, copied):
+    _train(tiny_config(), dumps, copied, "--limits.steps", "20")
+    [line] = [line for line in (copied / "train.log").read_text().splitlines() if "rises" in line]
+    assert "the learning rate rises from 8.5e-05 to 0.0017, as its schedule now spans a larger limit" in line
+
+
+def test_a_final_decay_is_taken_back_by_a_larger_limit(tiny_config, dumps, tmp_path):
+    config = tiny_config(("schedule: cosine", "schedule: constant-decay, decay_share: 0.25"))
+    _train(config, dumps, tmp_path / "at once", "--limits.steps", "20")
+    _train(config, dumps, tmp_path / "continued")
+    assert 9 in Checkpoints(tmp_path / "continued" / "checkpoints").steps()
+    _train(config, dumps, tmp_path / "continued", "--limits.steps", "20")
+    log = (tmp_path / "continued" / "train.log").read_text()
+    assert "continuing from step 9, before the decay of the learning rate" in log and "rises" not in log
+    found = [_content(tmp_path / name) for name in ("at once", "continued")]
+    assert all(_same(found[0][key], found[1][key]) for key in ("model", "optimizer", "generator"))
+    best = [load_experiment(tmp_path / name).provenance.step for name in ("at once", "continued")]
+    assert best[0] == best[1]
+
+
 def test_same_seed_same_run_other_seed_other_run(tiny_config, dumps, whole, tmp_path):
     torch.seed()  # as Python starts: another one each time
     _train(tiny_config(), dumps, tmp_path / "same")
@@ -226,7 +246,13 @@ def test_two_runs_in_one_directory(tiny_config, dumps, tmp_path):
 def test_early_stopping(tiny_config, dumps, tmp_path):
     config = tiny_config(("peak: 0.005", "peak: 1.0e-12"), ("every_steps: 4", "every_steps: 4, patience: 3"))
     _train(config, dumps, tmp_path / "exp", "--limits.steps", "400")
-    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] < 400
+    stopped = Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1]
+    assert stopped < 400 and "converged: no new best in 3 validations" in (tmp_path / "exp" / "train.log").read_text()
+    for steps in (stopped - 4, 400):  # patience survives a restart
+        _train(config, dumps, tmp_path / "twice", "--limits.steps", str(steps))
+    assert Checkpoints(tmp_path / "twice" / "checkpoints").steps()[-1] == stopped
+    _train(config, dumps, tmp_path / "exp", "--limits.steps", "400", "--validation.patience", "4")
+    assert Checkpoints(tmp_path / "exp" / "checkpoints").steps()[-1] > stopped
 
 
 def test_weights_of_another_run(tiny_config, dumps, whole, tmp_path):
