@@ -38,7 +38,7 @@ def test_what_is_written(corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     expected = "5 utterances, 83 labels, 21000 frames; the whole corpus (version 0.5+dfsg-6) has 620 utterances, "
     assert done.stderr == f"warning: {corpus / VOICE}: {expected}54372 labels, 95532626 frames\n"
-    assert done.stdout.splitlines()[2].endswith("1 speakers (1 m), 1 of them also in train")
+    assert done.stdout.splitlines()[2].endswith("1 speaker (1 m), 1 of them also in train")
     data = {name: load_data_dir(tmp_path / name) for name in SETS}
     assert {name: part.utterances for name, part in data.items()} == SETS
     assert all(part.spk2gender == {"ru": "m"} for part in data.values())
@@ -108,7 +108,7 @@ def test_faults_stop_with_file_and_line_and_nothing_written(corpus, tmp_path, ch
 
 def test_other_files_are_counted(corpus, tmp_path):
     (corpus / VOICE / "wav/ru_0001.txt").touch()
-    assert "warning: 1 files are not of an utterance and were left out: " in run(corpus, tmp_path).stderr
+    assert "warning: files are not of an utterance and were left out: " in run(corpus, tmp_path).stderr
 
 
 # Stage 0, in a copy of the recipe; where there are no other programs than these and, if a test wants it, an apt-get.
