@@ -58,7 +58,9 @@ join() {
     for child in "${children[@]}"; do
         status=0
         wait "${child}" || status=$?
-        while kill -0 "${child}" 2>/dev/null; do # a signal ended the wait, not the child
+        # a signal ended the wait, not the child; a child that is gone must not be looked for by its number, which
+        # another process may have by now
+        while [ "${status}" -gt 128 ] && jobs -pr | grep -qx "${child}"; do
             status=0
             wait "${child}" || status=$?
         done

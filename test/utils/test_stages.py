@@ -460,6 +460,13 @@ def test_an_interrupted_program_is_no_failure(tree):
     assert "stage 4 (score): interrupted; run the same command again" in err
 
 
+def test_a_program_that_has_ended_is_not_looked_for_by_its_number(tree):
+    taken = "kill() { true; }"  # as if another process had the number by now
+    script = f"set -euo pipefail; . utils/jobs.sh; {taken}; start true; sleep 0.2; join; start exit 3; join || echo $?"
+    done = subprocess.run(["bash", "-c", script], cwd=tree.root, capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_recipe_reaches_the_program(tree, number):
     tree.behave("train wait")
