@@ -117,7 +117,7 @@ def extract_dump(
         max_frames: longer utterances come in consecutive parts; default: as `most_frames` says.
     """
     frames = {u: dump.records[u].frames for u in utterances}
-    most = most_frames(dump, max_frames, model)
+    most = most_frames(observation, max_frames, model)
     rows = max(1, ROWS // samples) if isinstance(model, LatentModel) else ROWS
     for segments in consecutive_batches(frames, most):
         if segments[0].frames > most:

@@ -20,7 +20,7 @@ from speechlvm.data.dumps.dump import Record
 from speechlvm.models.base import Model
 from speechlvm.observation import AudioObservation, Observation
 from speechlvm.scoring.accounting import UtteranceScore
-from speechlvm.scoring.score import AUDIO_BATCH_FRAMES, VECTOR_BATCH_FRAMES, score_dump
+from speechlvm.scoring.score import score_dump
 from speechlvm.utils.errors import UserError
 
 
@@ -54,12 +54,10 @@ def score(
         if name in arrays:
             raise UserError(f"{each}: a second sequence named {name}; score them apart")
         arrays[name] = _checked(experiment.observation, each if array else _read(experiment.observation, each), name)
-    audio = isinstance(experiment.observation, AudioObservation)
     scores = score_dump(
         experiment.model,
         experiment.observation,
         _Arrays(arrays),
-        max_frames=AUDIO_BATCH_FRAMES if audio else VECTOR_BATCH_FRAMES,
         seed=seed,
         samples=1 if experiment.model.bound == "exact" else samples,
     )

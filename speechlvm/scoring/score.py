@@ -15,11 +15,10 @@ from torch import Tensor
 
 from speechlvm.data.dumps.dataset import Batch, Segment, consecutive_batches, load_batches
 from speechlvm.data.dumps.dump import Dump
-from speechlvm.data.dumps.pcm import PCMDump
 from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import Model
 from speechlvm.models.bound import Features, chunks, slice_features
-from speechlvm.observation import Observation
+from speechlvm.observation import AudioObservation, Observation
 from speechlvm.scoring.accounting import UtteranceScore
 from speechlvm.scoring.objective import total_nats
 from speechlvm.scoring.particles import Particles
@@ -32,9 +31,9 @@ BATCH_BYTES = 2**33
 DEFAULT_CHUNK_FRAMES = 65_536
 
 
-def most_frames(dump: Dump, given: int | None, model: Model) -> int:
+def most_frames(observation: Observation, given: int | None, model: Model) -> int:
     """Maximum frames of a batch: those given, or the default for audio or for vectors, less if its steps take more."""
-    default = AUDIO_BATCH_FRAMES if isinstance(dump, PCMDump) else VECTOR_BATCH_FRAMES
+    default = AUDIO_BATCH_FRAMES if isinstance(observation, AudioObservation) else VECTOR_BATCH_FRAMES
     return given or min(default, max(1, BATCH_BYTES // step_bytes(model)) * model.stack)
 
 
@@ -167,7 +166,7 @@ def score_dump(
     A batch has at most `max_frames` frames, see `most_frames`. Longer utterances are scored without ever being read as
     a whole. No number depends on these bounds. `samples` multiply the frames, but `resample` only those of a step.
     """
-    most = most_frames(dump, max_frames, model)
+    most = most_frames(observation, max_frames, model)
     rows = max(1, most // (samples * model.hop)) if resample else most
     most = most if resample else max(1, most // samples)
     chunk_frames = min(chunk_frames, most)

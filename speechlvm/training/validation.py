@@ -66,6 +66,6 @@ class Validation:
     def _scores(self, model: Model) -> Iterator[UtteranceScore]:
         if not self.shard:
             return
-        most = most_frames(self.dump, self.max_frames, model)
+        most = most_frames(self.observation, self.max_frames, model)
         with memory_errors("a batch of the validation set", f"--max_frames (now {most})"):
             yield from score_dump(model, self.observation, self.dump, self.shard, max_frames=self.max_frames)

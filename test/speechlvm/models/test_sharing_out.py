@@ -67,13 +67,13 @@ def test_long_utterances_are_neither_read_nor_encoded_as_a_whole(tiny, make_dump
     ("name", "measured_bytes"),  # of a step, in scoring
     [("vrnn_s1_z256", 25_000), ("srnn_s1_z256", 25_000), ("stcn_dense_s1", 63_000), ("lstm_s64_d256_l1", None)],
 )
-def test_batches_are_as_large_as_12_gigabytes_allow(name, measured_bytes, make_dump):
+def test_batches_are_as_large_as_12_gigabytes_allow(name, measured_bytes):
     config = load_config(CONF / f"{name}.yaml")
     with torch.device("meta"):
-        model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=1)
-    dump = open_dump(make_dump("test", [10]))
-    most = most_frames(dump, None, model)
-    assert most_frames(dump, 700, model) == 700
+        observation = AudioObservation(config.coding, Statistics(0.0, 0.1))
+        model = build(config, observation, seed=1)
+    most = most_frames(observation, None, model)
+    assert most_frames(observation, 700, model) == 700
     if measured_bytes is None:
         assert most == AUDIO_BATCH_FRAMES
     else:

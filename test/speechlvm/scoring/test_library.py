@@ -46,7 +46,7 @@ def test_arrays_and_files_score_as_their_dump_does(make_dump, tiny_config, tmp_p
     assert found == [expected[path.stem] for path in files]
     assert found[0].bits_per_frame == pytest.approx(-found[0].nats / 333 / np.log(2))
     arrays = speechlvm.score(moved, [test.read("u00"), test.read("u01")])
-    monkeypatch.setattr("speechlvm.scoring.library.AUDIO_BATCH_FRAMES", 1000)  # the longer one in chunks
+    monkeypatch.setattr("speechlvm.scoring.score.AUDIO_BATCH_FRAMES", 1000)  # the longer one in chunks
     again = speechlvm.score(moved, [test.read("u00"), str(tmp_path / "u02.wav"), test.read("u01")])
     assert [each.utterance for each in again] == ["0", "u02", "2"]
     assert again[0].nats == pytest.approx(arrays[0].nats, abs=1e-3) and again[2].frames == 1700
