@@ -41,7 +41,6 @@ from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State, chunks
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import (
-    INITIAL_RAW_STD,
     Initialisation,
     both_signs,
     cosine_transform,
@@ -119,7 +118,7 @@ class SRNN(LatentModel):
         else:
             start_carrying(self.filter, torch.eye(2 * numbers), first_input=self.config.state)
             start_carrying(self.posterior, torch.eye(2 * numbers))
-        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
+        start_reading(self.posterior.output, numbers)
         start_carrying(self.decoder, carried)
 
     def initial_state(self, batch: int) -> State:

@@ -51,14 +51,7 @@ from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import full_precision, stack_frames
-from speechlvm.modules.initialise import (
-    INITIAL_RAW_STD,
-    Initialisation,
-    both_signs,
-    cosine_transform,
-    start_carrying,
-    start_reading,
-)
+from speechlvm.modules.initialise import Initialisation, both_signs, cosine_transform, start_carrying, start_reading
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
 from speechlvm.utils.settings import Settings
@@ -261,7 +254,7 @@ class STCN(LatentModel):
         for gated in (*self.encoder.layers, *self.decoder.layers):  # the residual stream hands them on
             gated.skip[:, :numbers].zero_()
         start_carrying(self.evidence[0].hidden, both_signs(identity))
-        start_reading(self.evidence[0].output, numbers, INITIAL_RAW_STD)
+        start_reading(self.evidence[0].output, numbers)
         size = self.config.latents[0]
         self.priors[0].output.bias[size : size + numbers] = INITIAL_RAW_STD_PRIOR_OF_COEFFICIENTS
 

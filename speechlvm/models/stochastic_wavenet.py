@@ -56,7 +56,6 @@ from speechlvm.models.bound import Conditionals, Features, Inference, Samples, S
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import (
-    INITIAL_RAW_STD,
     Initialisation,
     both_signs,
     cosine_transform,
@@ -92,21 +91,15 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_sizes(self) -> Config:
         if self.stochastic_layers > self.layers:
-            raise ValueError(
-                f"stochastic_layers {self.stochastic_layers} exceeds layers; expected 1 to {self.layers} (layers)"
-            )
+            raise ValueError(f"stochastic_layers {self.stochastic_layers}; expected 1 to {self.layers} (layers)")
         if self.latent_total < self.stochastic_layers:
-            raise ValueError(
-                f"latent_total {self.latent_total} leaves stochastic layers without latents; expected at least "
-                f"{self.stochastic_layers} (stochastic_layers)"
-            )
+            least = f"{self.stochastic_layers} (stochastic_layers)"
+            raise ValueError(f"latent_total {self.latent_total}; expected at least {least}")
         matrices = 6 * self.layers + 10 * self.stochastic_layers
         weights = self.channels * (self.channels * matrices + 5 * self.latent_total)
         if weights > _MOST_WEIGHTS:
             raise ValueError(
-                f"channels {self.channels}, layers {self.layers}, stochastic_layers {self.stochastic_layers} and "
-                f"latent_total {self.latent_total} together make {weights} weights in the layers; expected at most "
-                f"{_MOST_WEIGHTS}"
+                f"channels {self.channels} and others make {weights} weights; expected at most {_MOST_WEIGHTS}"
             )
         return self
 
@@ -239,10 +232,9 @@ class StochasticWaveNet(LatentModel):
     def _start_as_transform_code(self) -> None:
         """Let the first latents of the top layer start as noisy cosine coefficients of the stack, which the head reads.
 
-        2 m units of each layer on their way carry the positive and negative parts of m numbers (`start_carrying`), and
-        nothing else enters these.
+        2 m units of each layer on their way carry m numbers (`start_carrying`), and nothing else enters these.
         """
-        top, lower = self.latents[-1], self.latents[:-1]
+        top = self.latents[-1]
         numbers = min(self.hidden.in_features // 4, top.enter.in_features, self.stack * self.channels)
         carried, identity = slice(2 * numbers), torch.eye(2 * numbers)
         posterior = top.posterior_network.hidden[0]
@@ -253,7 +245,7 @@ class StochasticWaveNet(LatentModel):
             (top.enter.weight, both_signs(torch.eye(numbers))),
             (top.skip.weight, identity / self.skip_scale),
             (self.hidden.weight, identity),
-            *((latent.skip.weight, torch.zeros(2 * numbers, 0)) for latent in lower),
+            *((latent.skip.weight, torch.zeros(2 * numbers, 0)) for latent in self.latents[:-1]),
         ):
             weight[carried].zero_()
             weight[carried, : rows.shape[1]] = rows.to(weight)
@@ -261,7 +253,7 @@ class StochasticWaveNet(LatentModel):
             bias[carried].zero_()
         for layer in (*self.layers[: len(self.layers) - len(self.latents)], self.layers[-1]):
             layer.skip[:, carried].zero_()
-        start_reading(top.posterior_network.output, numbers, INITIAL_RAW_STD)
+        start_reading(top.posterior_network.output, numbers)
 
     def initial_state(self, batch: int) -> State:
         """Zeros, from which the first step is predicted; it is scored like any other."""
@@ -404,9 +396,6 @@ class StochasticWaveNet(LatentModel):
             skip = self._ascend(memory["stack"].unsqueeze(0), convolve, latent)
             return self._output(skip), {}
 
-        def update(memory: State, stack: Tensor) -> State:
-            return {"stack": stack}
-
-        samples = sample_stepwise(self, draws, inputs_of, state, predict, update)
+        samples = sample_stepwise(self, draws, inputs_of, state, predict, lambda _, stack: {"stack": stack})
         samples.state.update({f"layer{index}": torch.stack(list(queue), 1) for index, queue in enumerate(queues)})
         return samples

@@ -38,7 +38,6 @@ from speechlvm.models.bound import Conditionals, Features, Inference, Samples, S
 from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import stack_frames
 from speechlvm.modules.initialise import (
-    INITIAL_RAW_STD,
     Initialisation,
     both_signs,
     cosine_transform,
@@ -98,7 +97,7 @@ class VRNN(LatentModel):
         carried = both_signs(torch.eye(numbers))
         start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
         start_carrying(self.posterior, torch.eye(2 * numbers))
-        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
+        start_reading(self.posterior.output, numbers)
         start_carrying(self.phi_z, carried)
         start_carrying(self.decoder, torch.eye(2 * numbers))
 

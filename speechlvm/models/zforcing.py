@@ -57,7 +57,6 @@ from speechlvm.models.bound import Bound, Conditionals, Features, Inference, Sam
 from speechlvm.modules.chain import Value
 from speechlvm.modules.frames import frame_mask, full_precision, reverse_steps, stack_frames
 from speechlvm.modules.initialise import (
-    INITIAL_RAW_STD,
     Initialisation,
     both_signs,
     cosine_transform,
@@ -226,7 +225,7 @@ class ZForcing(LatentModel):
             "oifg", forward.input.weight, forward.state.weight, forward.input.bias, numbers, config.embedding
         )
         start_carrying(self.posterior, 2.0 * both_signs(identity))
-        start_reading(self.posterior.output, numbers, INITIAL_RAW_STD)
+        start_reading(self.posterior.output, numbers)
 
     def initial_state(self, batch: int) -> State:
         """The learned stack before the first, zero hidden and cell states."""

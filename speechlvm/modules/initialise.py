@@ -54,18 +54,17 @@ def both_signs(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_reading(output: nn.Linear, numbers: int, raw_std: float) -> None:
+def start_reading(output: nn.Linear, numbers: int) -> None:
     """Let a posterior's output layer start with its first means equal to the numbers carried.
 
     Args:
         output: to means and raw standard deviations.
         numbers: m.
-        raw_std: of these latents.
     """
     size = output.out_features // 2
     output.weight[:numbers].zero_()
     output.weight[:numbers, : 2 * numbers] = both_signs(torch.eye(numbers)).t().to(output.weight)
-    output.bias[size : size + numbers] = raw_std
+    output.bias[size : size + numbers] = INITIAL_RAW_STD
 
 
 def start_as_standard_normal(*networks: MLP) -> None:
