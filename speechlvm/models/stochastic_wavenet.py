@@ -91,10 +91,9 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_sizes(self) -> Config:
         if self.stochastic_layers > self.layers:
-            raise ValueError(f"stochastic_layers {self.stochastic_layers}; expected 1 to {self.layers} (layers)")
+            raise ValueError(f"stochastic_layers {self.stochastic_layers} is not 1 to {self.layers} (layers)")
         if self.latent_total < self.stochastic_layers:
-            least = f"{self.stochastic_layers} (stochastic_layers)"
-            raise ValueError(f"latent_total {self.latent_total}; expected at least {least}")
+            raise ValueError(f"latent_total {self.latent_total} is not at least {self.stochastic_layers}")
         matrices = 6 * self.layers + 10 * self.stochastic_layers
         weights = self.channels * (self.channels * matrices + 5 * self.latent_total)
         if weights > _MOST_WEIGHTS:
