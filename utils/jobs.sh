@@ -2,7 +2,8 @@
 # Sourced by stages.sh: how stages run programs. Logs are named before a program starts, signals reach it, and a failure
 # names its stage (variable current).
 
-children=()
+children=() # that run, or have just ended
+failed=0    # of those that have ended: 0; the status of those that failed if they agree; else 1
 interrupted=false
 current=
 trap 'say_failure $?' EXIT
@@ -40,7 +41,7 @@ start_with_room() {
         at_once=$(($(getconf _NPROCESSORS_ONLN) / nthreads))
         [ "${at_once}" -ge 1 ] || at_once=1
     fi
-    while [ "${cmd_backend}" = local ] && ! ${interrupted} && [ "$(jobs -pr | wc -l)" -ge "${at_once}" ]; do
+    while [ "${cmd_backend}" = local ] && ! ${interrupted} && reap && [ "${#children[@]}" -ge "${at_once}" ]; do
         sleep 0.1 || true
     done
     ${interrupted} || start "$@" # join reports an interruption when all have stopped
@@ -49,26 +50,40 @@ start_with_room() {
 in_background() {
     catch_signals
     children=()
+    failed=0
     "$@"
 }
 
-# Waits for everything started. Returns 0; the status of the failed ones if they agree; else 1.
-join() {
-    local child status failed=0
+# Takes note of children that have ended: bash forgets the status of one when it starts another of the same number.
+reap() {
+    local child running
+    local -a left=()
+    running=$'\n'"$(jobs -pr)"$'\n'
     for child in "${children[@]}"; do
-        status=0
-        wait "${child}" || status=$?
-        # a signal ended the wait, not the child; a child that is gone must not be looked for by its number, which
-        # another process may have by now
-        while [ "${status}" -gt 128 ] && jobs -pr | grep -qx "${child}"; do
-            status=0
-            wait "${child}" || status=$?
-        done
-        [ "${status}" -eq 0 ] || [ "${failed}" -eq "${status}" ] || failed=$((failed ? 1 : status))
+        if [[ "${running}" == *$'\n'"${child}"$'\n'* ]]; then left+=("${child}"); else note_end "${child}"; fi
     done
+    children=("${left[@]}")
+}
+
+note_end() {
+    local status=0
+    wait "$1" || status=$?
+    while [ "${status}" -gt 128 ] && jobs -pr | grep -qx "$1"; do # a signal ended the wait, not the child
+        status=0
+        wait "$1" || status=$?
+    done
+    [ "${status}" -eq 0 ] || [ "${failed}" -eq "${status}" ] || failed=$((failed ? 1 : status))
+}
+
+# Waits for everything started. Returns `failed`.
+join() {
+    local child status
+    for child in "${children[@]}"; do note_end "${child}"; done
+    status="${failed}"
     children=()
+    failed=0
     ! ${interrupted} || exit 75
-    return "${failed}"
+    return "${status}"
 }
 
 run() {
