@@ -11,11 +11,10 @@ import numpy as np
 from speechlvm.data.audio import audio_info, check_length, read_audio
 from speechlvm.data.dumps import open_dump
 from speechlvm.data.dumps.pcm import PCMDump
+from speechlvm.data.kaldi.folder import SUFFIXES
 from speechlvm.data.kaldi.tables import unsafe_id
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import files_below
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".sph")
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ def source_of_files(paths: Sequence[Path]) -> Source:
     """
     files: dict[str, Path] = {}
     for path in paths:
-        found = (
-            [file for file in files_below(path) if file.suffix.lower() in AUDIO_SUFFIXES] if path.is_dir() else [path]
-        )
+        found = [file for file in files_below(path) if file.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
         for file in found:
             if reason := unsafe_id(file.stem):
                 raise UserError(f"{file}: {reason}")
@@ -102,7 +99,7 @@ def source_of_files(paths: Sequence[Path]) -> Source:
                 raise UserError(f"{file}: has the name of {files[file.stem]}; rename one, or compress them apart")
             files[file.stem] = file
     if not files:
-        raise UserError(f"{', '.join(map(str, paths))}: no {', '.join(AUDIO_SUFFIXES)} files")
+        raise UserError(f"{', '.join(map(str, paths))}: no {', '.join(SUFFIXES)} files")
     frames, rate_hz = {}, None
     for name, file in files.items():
         info = audio_info(file)
