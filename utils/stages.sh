@@ -140,7 +140,7 @@ report() {
     local status=0
     log "tables and figures"
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
-        --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
+        --out "${root}/RESULTS.md" --only "${tables}" --command "$(command_line)" || status=$?
     each_experiment page || status=$?
     return "${status}" # of the failed part; the rest is written
 }
@@ -238,4 +238,4 @@ done
 current=
 [ "${stop_stage}" -lt 10 ] || likelihoods
 log "done after $(duration "${SECONDS}")"
-log "experiments: ${root}, results: ${results}"
+log "experiments: ${root}, results: ${root}/RESULTS.md"

@@ -32,7 +32,6 @@ if [ "${smoke}" = true ]; then
     probe_args="${probe_args} --steps 5 --hidden 16"
     [[ " ${given_options[*]} " == *" latent_samples "* ]] || latent_samples=2
     [[ " ${given_options[*]} " == *" expdir "* ]] || expdir=smoke/exp
-    [[ " ${given_options[*]} " == *" results "* ]] || results=smoke/RESULTS.md
 fi
 download_args=(--out "${datadir}/corpus")
 data_args=(--corpus "${datadir}/corpus" --out "${datadir}" --valid_by "${valid_by}")

@@ -4,18 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import make_parser, positive, run_main
-from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.bin.inputs import add_model, check_done, fingerprint_of_model
 from speechlvm.utils.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write one file."""
     parser = make_parser(__doc__)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--exp", type=Path, help="experiment directory, or an export")
-    model.add_argument(
-        "--adaptive", action="store_true", help="compress with the adaptive reference, which needs no experiment"
-    )
+    add_model(parser)
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--wav", type=Path, nargs="+", help="audio files (WAV, FLAC, SPHERE) or directories of them")
     given.add_argument("--dump", type=Path, help="dump of a set")
@@ -26,8 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if (arguments.lanes or 1) > 4096:
         parser.error("--lanes is at most 4096")
-    if arguments.exp is not None:
-        check_trained(arguments.exp)
+    fingerprint_of_model(arguments)
     if arguments.dump is not None:
         check_done(arguments.dump)
     _compress(arguments)

@@ -1,7 +1,8 @@
-"""Checks of the inputs of programs: dumps, stores and models from earlier stages."""
+"""The inputs of programs, dumps, stores and models from earlier stages, and their checks."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from speechlvm.utils.errors import UserError
@@ -26,6 +27,24 @@ def fingerprint(store: Path) -> list[str]:
     """
     check_complete(store, "no complete representations; run stage 6 (latents)")
     return [hash_file(Path(store) / name) for name in ("info.json", DONE)]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Options that name a model: a trained one, or the adaptive reference."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--exp", type=Path, help="experiment directory, or an export")
+    model.add_argument(
+        "--adaptive", action="store_true", help="the adaptive reference, which needs no experiment, in its place"
+    )
+
+
+def fingerprint_of_model(arguments: argparse.Namespace) -> str:
+    """What changes with the model that the options of `add_model` name.
+
+    Raises:
+        UserError: it is not trained.
+    """
+    return "adaptive" if arguments.adaptive else hash_file(check_trained(arguments.exp))
 
 
 def check_trained(directory: Path) -> Path:

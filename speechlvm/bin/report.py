@@ -1,5 +1,6 @@
 """Stage 10: the papers' tables next to our results, and figures, from result.json files alone."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str], externals: list[
     from speechlvm.reporting.collect import collect, collect_external, collect_files, raise_first
     from speechlvm.reporting.compare import compare
     from speechlvm.reporting.document import document, files_grid
+    from speechlvm.reporting.order import order_grids
     from speechlvm.reporting.published import published_grid
 
     exp, errors = arguments.exp, []
@@ -81,12 +83,13 @@ def _write(arguments: Any, chosen: list[Any], roots: list[str], externals: list[
     analyses = collect_analyses(exp, errors)
     files = collect_files(exp, errors)
     grids = [*([files_grid(files)] if files else []), *latent_tables.grids(analyses)]
-    for grid in [*map(published_grid, compared), *grids]:
+    orders = {item.table.table: order_grids(item, scores) for item in compared}
+    for grid in [*map(published_grid, compared), *chain(*orders.values()), *grids]:
         for suffix, text in ((".csv", grid.csv()), (".tex", grid.latex())):
             with atomic_write(exp / "tables" / f"{grid.name}{suffix}") as stream:
                 stream.write(text)
     _draw(exp / "figures", own, files, compared, analyses, errors)
-    text = document(compared, scores, grids, exp.name, arguments.command, errors)
+    text = document(compared, orders, scores, grids, exp.name, arguments.command, errors)
     with atomic_write(arguments.out) as stream:
         stream.write(text)
     print(text)

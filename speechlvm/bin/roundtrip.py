@@ -13,7 +13,7 @@ from typing import Any
 
 from speechlvm import __version__
 from speechlvm.bin.cli import add_check, make_parser, positive, run_main, status_if_decided
-from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.bin.inputs import add_model, check_done, fingerprint_of_model
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_file, invalidate, is_done, mark_done, read_json, write_json
 
@@ -23,11 +23,7 @@ FILE = "utterances.slvm"
 def main(argv: list[str] | None = None) -> int:
     """Compress and decompress with one model."""
     parser = make_parser(__doc__)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--exp", type=Path, help="experiment directory, or an export")
-    model.add_argument(
-        "--adaptive", action="store_true", help="compress with the adaptive reference, which needs no experiment"
-    )
+    add_model(parser)
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
     parser.add_argument(
@@ -37,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     check_done(arguments.dump)
     inputs = {
-        "model": "adaptive" if arguments.adaptive else hash_file(check_trained(arguments.exp)),
+        "model": fingerprint_of_model(arguments),
         "dump": hash_file(arguments.dump / "info.json"),
         "utterances": arguments.utterances,
         "version": __version__,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decided
-from speechlvm.bin.inputs import check_done, check_trained
+from speechlvm.bin.inputs import add_model, check_done, fingerprint_of_model
 from speechlvm.utils.files import hash_file, is_done, mark_done, mark_undone, write_json
 from speechlvm.utils.text import counted
 
@@ -15,11 +15,7 @@ from speechlvm.utils.text import counted
 def main(argv: list[str] | None = None) -> int:
     """Sample from one model."""
     parser = make_parser(__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--exp", type=Path, help="experiment directory")
-    source.add_argument(
-        "--adaptive", action="store_true", help="sample from the adaptive reference, which needs no experiment"
-    )
+    add_model(parser)
     parser.add_argument("--dump", type=Path, required=True, help="dump that prefixes and originals come from")
     parser.add_argument("--out", type=Path, required=True, help="directory of samples and pictures")
     parser.add_argument("--count", type=int, default=4, help="number of samples of each kind")
@@ -36,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
     check_done(arguments.dump)
     inputs = {
-        "model": "adaptive" if arguments.adaptive else hash_file(check_trained(arguments.exp)),
+        "model": fingerprint_of_model(arguments),
         "dump": hash_file(arguments.dump / "info.json"),
         **{
             key: getattr(arguments, key)

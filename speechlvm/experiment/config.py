@@ -154,24 +154,8 @@ class ExperimentConfig(Settings):
 
     def frozen(self) -> dict[str, Any]:
         """The settings that may not change under an existing experiment: all but limits, patience and workers."""
-        from speechlvm.models import model_class
-
         value = self.model_dump()
         del value["limits"], value["validation"]["patience"], value["data"]["workers"]
-        # settings that came later, at their defaults, and their absence are the same experiment
-        fields = model_class(self.model).Config.model_fields
-        training = value["training"]
-        for section, name, default in (
-            (value["model_conf"], "initialisation", getattr(fields.get("initialisation"), "default", None)),
-            (value["data"], "max_frames", None),
-            (training, "auxiliary", {}),
-            (training, "particles", None),
-            (training, "free_nats_unit", "step"),
-            (training, "free_nats_steps", None),
-            (training["learning_rate"], "decay_share", 0.2),
-        ):
-            if section.get(name) == default:
-                section.pop(name, None)
         return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class Score:
         set: that was scored.
         coding: of the scored values.
         results: result.json of each seed (of one for baselines).
+        folders: where these are; none of another program's.
     """
 
     root: str
@@ -113,6 +115,7 @@ class Score:
     set: str
     coding: str
     results: tuple[Result, ...]
+    folders: tuple[Path, ...] = ()
 
     def mean(self, field: str) -> float | None:
         """Mean over seeds; None where the field does not apply."""
@@ -163,6 +166,12 @@ class Score:
         return {"": "", "<=": "≤ ", ">=": "≥ "}[self.sign]
 
     @property
+    def kl_bits_by_level(self) -> list[float]:
+        """Bits per frame, mean over seeds, of each level from z1 on; empty where there are no latents."""
+        names = sorted(name for name in self.first.terms_nats_per_frame if name.startswith("kl_"))
+        return [statistics.fmean(r.terms_nats_per_frame[name] for r in self.results) / math.log(2) for name in names]
+
+    @property
     def kl_nats_per_frame(self) -> float | None:
         """Mean over seeds of the sum over levels; None where there are no latents."""
         sums = [[v for k, v in r.terms_nats_per_frame.items() if k.startswith("kl_")] for r in self.results]
@@ -190,12 +199,16 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
         name: what rows call the root, if it is another recipe's.
     """
     # by the seed's directory, so that what is exact counts once whatever bounds were asked for
-    groups: dict[tuple[str, str, str, str], dict[Path, Result]] = {}
+    groups: dict[tuple[str, str, str, str], dict[Path, tuple[Path, Result]]] = {}
     for pattern in ("*/score_*", "*/seed*/score_*"):  # baselines, experiments
         for folder, result in _complete_results(Path(root), pattern, Result, errors):
             key = (folder.relative_to(root).parts[0], result.set, result.coding, result.bound)
-            groups.setdefault(key, {})[folder.parent] = result
-    return [Score(name, *key[:3], tuple(groups[key].values())) for key in sorted(groups)]
+            groups.setdefault(key, {})[folder.parent] = (folder, result)
+    scores = []
+    for key in sorted(groups):
+        folders, results = zip(*groups[key].values(), strict=True)
+        scores.append(Score(name, *key[:3], results, folders))
+    return scores
 
 
 def collect_external(folder: Path, errors: list[str]) -> list[Score]:
@@ -214,8 +227,8 @@ def collect_external(folder: Path, errors: list[str]) -> list[Score]:
 
 def scores_of(directory: Path, errors: list[str]) -> list[Score]:
     """All complete scores of one experiment directory, each on its own; `errors` as in `collect`."""
-    results = _complete_results(directory, "score_*", Result, errors)
-    return [Score("", result.model, result.set, result.coding, (result,)) for _, result in results]
+    found = _complete_results(directory, "score_*", Result, errors)
+    return [Score("", result.model, result.set, result.coding, (result,), (folder,)) for folder, result in found]
 
 
 def collect_files(root: Path, errors: list[str]) -> list[File]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from speechlvm.coding import CONTINUOUS, PCM_CODINGS
 from speechlvm.reporting.collect import File, Score
@@ -238,6 +238,7 @@ def _preparation(scores: list[Score]) -> list[str]:
 
 def document(
     tables: list[ComparedTable],
+    orders: Mapping[str, Sequence[Grid]],
     scores: list[Score],
     analyses: Sequence[Grid],
     train_set: str,
@@ -248,6 +249,7 @@ def document(
 
     Args:
         tables: the chosen ones.
+        orders: of their systems, by table.
         scores: the recipe's own, and those of the roots that rows name.
         analyses: tables of the recipe's own compressed files and latent space analysis.
         train_set: what they were trained on.
@@ -267,6 +269,8 @@ def document(
             f"Blank, though scored: `{experiment}` on `{name}` has the output {found}."
             for experiment, name, found in table.misplaced
         ]
+        for order in orders[table.table.table]:
+            parts += [f"### {order.title}", order.markdown(), order.note]
     parts += overviews([score for score in scores if not score.root])
     for grid in analyses:
         parts += [f"## {grid.title}", grid.note, grid.markdown()]

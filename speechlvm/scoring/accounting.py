@@ -87,17 +87,33 @@ def corpus_score(scores: Iterable[UtteranceScore], resamples: int = 1000, seed: 
     )
 
 
-def bootstrap_interval(
-    bits: np.ndarray, frames: np.ndarray, resamples: int, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of sum(bits) / sum(frames) when utterances are drawn with replacement.
+def bootstrap_interval(bits: np.ndarray, frames: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of sum(bits) / sum(frames) when utterances are drawn with replacement."""
+    return percentile_interval(resampled_bits_per_frame(bits, frames, resamples, seed))
 
-    Paired differences between two systems: pass the difference of their bits per utterance.
+
+def resampled_bits_per_frame(bits: np.ndarray, frames: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """sum(bits) / sum(frames) of `resamples` draws of utterances with replacement.
+
+    The draws depend on `seed` and on the number of utterances alone, so the differences between two systems, draw by
+    draw, are paired.
+
+    Args:
+        bits: of each utterance (U,), or of several systems (S, U).
+        frames: of each utterance (U,).
+
+    Returns:
+        (resamples,) or (S, resamples).
     """
     generator = np.random.default_rng(seed)
-    ratios = np.empty(resamples)
+    ratios = np.empty((*bits.shape[:-1], resamples))
     for i in range(resamples):  # all counts at once would take 8 kB for each utterance
-        counts = generator.multinomial(len(bits), np.full(len(bits), 1.0 / len(bits)))
-        ratios[i] = (counts @ bits) / (counts @ frames)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+        counts = generator.multinomial(len(frames), np.full(len(frames), 1.0 / len(frames)))
+        ratios[..., i] = (bits @ counts) / (frames @ counts)
+    return ratios
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """What lies between the middle `level` of the values, (N,)."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

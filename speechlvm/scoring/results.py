@@ -1,4 +1,4 @@
-"""Results on disk: shards of a scored set, utt2nats and result.json."""
+"""Results on disk: shards of a scored set, utt2nats, utt2num_frames and result.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: d
 
 
 def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, Any]:
-    """Join the shards into utt2nats and result.json.
+    """Join the shards into utt2nats, utt2num_frames and result.json.
 
     Args:
         directory: of the score.
@@ -37,8 +37,11 @@ def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, 
     names = {score.utterance for score in scores}
     if len(names) != len(scores):
         raise UserError(f"{directory}: an utterance is in two shards; remove {directory} and score again")
+    scores.sort(key=lambda score: score.utterance)
     with atomic_write(directory / "utt2nats") as stream:
-        stream.writelines(f"{s.utterance} {s.nats!r}\n" for s in sorted(scores, key=lambda s: s.utterance))
+        stream.writelines(f"{score.utterance} {score.nats!r}\n" for score in scores)
+    with atomic_write(directory / "utt2num_frames") as stream:
+        stream.writelines(f"{score.utterance} {score.frames}\n" for score in scores)
     total = corpus_score(scores)
     density = description["unit"] == "density"
     result = {
@@ -55,6 +58,15 @@ def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, 
     write_json(directory / "result.json", result)
     remove_shards_beyond(directory, jobs)
     return result
+
+
+def read_utterances(directory: Path) -> dict[str, tuple[float, int]]:
+    """Nats and frames of each utterance of a complete score."""
+    nats, frames = (
+        dict(line.split() for line in (directory / name).read_text(encoding="utf-8").splitlines())
+        for name in ("utt2nats", "utt2num_frames")
+    )
+    return {utterance: (float(value), int(frames[utterance])) for utterance, value in nats.items()}
 
 
 def of_dump(directory: Path) -> dict[str, Any]:

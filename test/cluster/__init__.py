@@ -96,7 +96,7 @@ class Bench:
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
     """Exit status and standard error of a runner."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=1200)
     assert out == ""
     return process.returncode, err
 

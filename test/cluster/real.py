@@ -44,17 +44,19 @@ class Real:
         script = ["bash", Path(__file__).with_name(cls.script)]
         try:
             start = [*script, "start", directory, *ports]
-            done = subprocess.run(start, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run(start, capture_output=True, text=True, timeout=1200, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             yield cls(directory, ports)
         finally:
-            subprocess.run([*script, "stop", directory], capture_output=True, timeout=60, check=False)
+            subprocess.run([*script, "stop", directory], capture_output=True, timeout=1200, check=False)
             shutil.rmtree(directory, ignore_errors=True)
 
     def ask(self, *words: object) -> str:
         """Standard output of one of its programs."""
         environment = {**os.environ, **self.environment}
-        done = subprocess.run(map(str, words), env=environment, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            map(str, words), env=environment, capture_output=True, text=True, timeout=1200, check=True
+        )
         return done.stdout.strip()
 
 

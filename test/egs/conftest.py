@@ -26,7 +26,7 @@ def run_recipe(tmp_path):
         """
         imitation = importlib.import_module(f"imitations.{recipe}")
         work = tmp_path / "work place"
-        options = {"datadir": "data", "dumpdir": "dump", "expdir": "exp", "results": "RESULTS.md"}
+        options = {"datadir": "data", "dumpdir": "dump", "expdir": "exp"}
         command = ["bash", "run.sh", *(word for name, place in options.items() for word in (f"--{name}", work / place))]
         command += ["--stage", "1", "--latent_samples", "2", "--probe_minutes", "all"]
         command += ["--probe_args", "--steps 3 --hidden 16 --seeds 1"]
@@ -48,7 +48,7 @@ def check(work: Path, probed: bool) -> None:
     results = [json.loads(path.read_text()) for path in (work / "exp").rglob("score_*/result.json")]
     trained = [result for result in results if result["steps"] is not None]  # the best step may be the first
     assert trained and all(result["utterances"] > 0 and result["frames"] > 0 for result in results)
-    tables = (work / "RESULTS.md").read_text()
+    tables = (work / "exp/train/RESULTS.md").read_text()
     assert all(result["model"] in tables for result in trained)
     pictures = list((work / "exp").rglob("*.png"))
     assert any("samples" in path.parts for path in pictures) and any("figures" in path.parts for path in pictures)

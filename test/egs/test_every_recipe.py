@@ -34,7 +34,7 @@ def git(*words):
 
 
 def bash(recipe, *words):
-    return subprocess.run(["bash", *words], cwd=EGS / recipe, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["bash", *words], cwd=EGS / recipe, capture_output=True, text=True, timeout=1200, check=False)
 
 
 @every_recipe

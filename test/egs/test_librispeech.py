@@ -246,7 +246,7 @@ def test_what_is_tolerated_is_counted(corpus, tmp_path, change, message):
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_downloaded(recipe, arguments, message):
-    done = start(["bash", ROOT / "egs" / recipe / "run.sh", *arguments], capture_output=True, text=True, timeout=60)
+    done = start(["bash", ROOT / "egs" / recipe / "run.sh", *arguments], capture_output=True, text=True, timeout=1200)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr
 
@@ -291,7 +291,7 @@ def test_configurations_and_table():
 
 def download(corpus: Path, sets: str, *words: str, recipe: str = "librispeech", option: str = "--corpus", **options):
     command = ["bash", "local/download.sh", option, str(corpus), "--sets", sets, *words]
-    return start(command, cwd=ROOT / "egs" / recipe, capture_output=True, text=True, timeout=60, **options)
+    return start(command, cwd=ROOT / "egs" / recipe, capture_output=True, text=True, timeout=1200, **options)
 
 
 @pytest.mark.parametrize("place", ["", "LibriSpeech"])

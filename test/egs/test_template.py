@@ -53,7 +53,8 @@ def test_the_page_makes_a_recipe_that_runs(tmp_path, ending):
     experiment, frames = ("lstm_s64", 12003) if ending == "wav" else ("vrnn_s1", 120)
     result = read_json(recipe / f"exp/train/{experiment}/seed1/score_test/result.json")
     assert (result["utterances"], result["steps"], result["frames"]) == (3, 2, frames)
-    assert re.search(rf"\| \d+ +\| 1 +\| {experiment} +\|", (recipe / "RESULTS.md").read_text(encoding="utf-8"))
+    tables = (recipe / "exp/train/RESULTS.md").read_text(encoding="utf-8")
+    assert re.search(rf"\| \d+ +\| 1 +\| {experiment} +\|", tables)
 
 
 @pytest.mark.parametrize("ending", ["wav", "csv"])

@@ -90,7 +90,7 @@ class Tiny:
         """
         options = {
             "stage": stage, "stop_stage": stage, "datadir": self.work / "data", "dumpdir": self.work / "dump",
-            "expdir": self.work / "exp", "results": self.work / "RESULTS.md", "timit": self.root / "corpus",
+            "expdir": self.work / "exp", "timit": self.root / "corpus",
             "nj": 2 if stage in (2, 4) else 1, "nthreads": 1, "models": MODEL, "codings": "", "sample_seconds": 0.05,
             "latent_samples": 2, "compress_utterances": 2, "analysis_sets": "train valid test", "probe_minutes": "all",
             "probe_args": "--steps 3 --hidden 8 --seeds 1 --vocabulary 20",

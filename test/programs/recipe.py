@@ -98,7 +98,7 @@ class Tree:
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=1200)
         return process.returncode, out, err
 
     def calls(self, checks: bool = False) -> list[list[str]]:

@@ -37,7 +37,7 @@ def setup(root, *arguments, **environment):
         env={**keep, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         check=False,
     )
 
@@ -106,7 +106,7 @@ def test_a_clone_that_cannot_be_written_is_one_line(checkout):
         command = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override", *command]
     (checkout / "tools").chmod(0o555)
     done = subprocess.run(
-        command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=False
+        command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=1200, check=False
     )
     (checkout / "tools").chmod(0o755)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
@@ -216,7 +216,7 @@ def test_what_cannot_be_imported_is_installed_again_once(environment, monkeypatc
 
 def test_another_environment_is_left_alone(checkout):
     command = [sys.executable, checkout / "tools" / "check_install.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "is not in tools/venv; use tools/venv/bin/python" in done.stderr
 

@@ -35,7 +35,7 @@ def script(tmp_path):
 
 def call(script, *arguments, cwd=None):
     return subprocess.run(
-        ["bash", script, *arguments], capture_output=True, text=True, timeout=30, check=False, cwd=cwd
+        ["bash", script, *arguments], capture_output=True, text=True, timeout=1200, check=False, cwd=cwd
     )
 
 

@@ -44,7 +44,7 @@ def start(recipe, corpus, stage, **environment):
 
 
 def end(process):
-    out, _ = process.communicate(timeout=600)
+    out, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, out[-3000:]
 
 

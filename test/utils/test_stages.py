@@ -67,7 +67,7 @@ def test_all_stages_in_order(tree):
     expected += ["baseline check exp/train/flac/score_test"]
     for e in ["exp/train/adaptive", *experiments]:
         expected += single("roundtrip", f"{e}/compressed_test")
-    expected += single("report", "RESULTS.md") + single("page") * len(experiments) + ["likelihoods"]
+    expected += single("report", "exp/train/RESULTS.md") + single("page") * len(experiments) + ["likelihoods"]
     assert tree.summary(checks=True) == expected
     assert "no absent: its program pack is not installed" in out and not (tree.recipe / "exp/train/absent").exists()
     assert out.count("| some | 1.0 |") == 2  # the likelihoods, after stage 4 and last
@@ -286,7 +286,7 @@ def test_a_table_without_experiments_can_only_be_printed(tree):
     assert (status, err.count("\n")) == (2, 1)
     assert "--tables 'T2': computed, so no system in conf/*.yaml is selected; print it with --stage 10" in err
     assert tree.run("--stage", "10", "--tables", "T2", "--models", "all")[0] == 0
-    assert tree.summary() == ["report RESULTS.md", "likelihoods"]
+    assert tree.summary() == ["report exp/train/RESULTS.md", "likelihoods"]
 
 
 @pytest.mark.parametrize("trained", ["mulaw", "mulaw-pcm", "normalised", "mulaw8"])
@@ -443,7 +443,7 @@ def test_a_cluster_is_given_all_experiments_at_once(tree):
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 75 and "run the same command again" in err
     assert all("# Ended at " in log.read_text(encoding="utf-8") for log in logs)
 
@@ -474,7 +474,7 @@ def test_the_status_of_a_program_is_kept_when_its_number_is_used_again(tree):
         done
         join || echo "$?"
     """
-    done = subprocess.run(["bash", "-c", script], cwd=tree.root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", script], cwd=tree.root, capture_output=True, text=True, timeout=1200)
     assert (done.stdout, done.stderr) == ("again\n3\n", "")
 
 
@@ -487,7 +487,7 @@ def test_a_signal_to_the_recipe_reaches_the_program(tree, number):
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 75
     assert "run the same command again" in err
     assert "stopping" in (tree.recipe / "exp/train/a/seed1/logs/train.log").read_text(encoding="utf-8")
@@ -510,6 +510,6 @@ def test_ctrl_c_on_a_terminal(tree):
         assert time.monotonic() < end
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=1200)
     assert process.returncode == 75
     assert tree.summary() == ["train exp/train/a/seed1"]

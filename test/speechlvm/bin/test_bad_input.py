@@ -79,7 +79,7 @@ def read_only(tmp_path):
     def run(*words, **environment):
         command = ["unshare", flags, *mount, *words]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env={**os.environ, **environment}
+            command, capture_output=True, text=True, timeout=1200, cwd=tmp_path, env={**os.environ, **environment}
         )
 
     return run

@@ -101,7 +101,7 @@ def test_the_card_holds_what_is_known(trained, tmp_path):
     assert "trained on Mine `train`." in body
     # the example
     code = body.split("```python\n")[1].split("```")[0].replace("frames=32000", "frames=160")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert soundfile.info(tmp_path / "sample.wav").frames == 160
 

@@ -40,7 +40,7 @@ def file(tmp_path_factory):
 def test_another_process_gives_back_every_bit(file, tmp_path):
     path, pcm, _ = file
     command = [sys.executable, "-m", "speechlvm.bin.decompress", str(path), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     for name, values in pcm.items():
         np.testing.assert_array_equal(read_audio(tmp_path / f"{name}.wav"), values)

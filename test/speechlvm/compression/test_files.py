@@ -65,7 +65,7 @@ def test_another_process_gives_back_every_bit(trained, files, system, tmp_path):
     path, dump, _ = files[system]
     words = ["--exp", trained(system), path, "--out", tmp_path / "out"]
     command = [sys.executable, "-m", "speechlvm.bin.decompress", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0 and done.stdout.startswith(f"{tmp_path / 'out'}: {len(dump.records)} utter"), (
         done.stderr
     )

@@ -112,18 +112,6 @@ def test_what_is_wrong_with_a_base_is_named_in_one_line(tiny_config, tmp_path, t
 # -- what may not change under an experiment ---------------------------------------------------------------------------
 
 
-def test_settings_that_came_later_do_not_part_old_experiments_from_their_configuration(tiny_config):
-    frozen = load_config(tiny_config()).frozen()
-    assert not {"auxiliary", "particles"} & set(frozen["training"]) and "max_frames" not in frozen["data"]
-    cut = load_config(tiny_config(), [("data.max_frames", "2000")])
-    assert cut.frozen()["data"]["max_frames"] == 2000
-    for model, default, other in (("vrnn", "transform", "plain"), ("zforcing", "plain", "transform")):
-        path = tiny_config(("model: lstm", f"model: {model}"), (MODEL_CONF, "{stack: 16}"))
-        found = {how: load_config(path, [("model_conf.initialisation", how)]) for how in (default, other)}
-        assert found[default] == load_config(path) and "initialisation" not in found[default].frozen()["model_conf"]
-        assert found[other].frozen()["model_conf"]["initialisation"] == other
-
-
 def test_limits_and_workers_are_not_frozen(tiny_config):
     one = load_config(tiny_config())
     two = load_config(tiny_config(), [("limits.steps", "70"), ("data.workers", "1")])

@@ -34,6 +34,8 @@ def write_result(tmp_path):
         directory.mkdir(parents=True)
         (directory / "result.json").write_text(json.dumps({**result, **fields}))
         (directory / "done.json").write_text("{}")
+        (directory / "utt2nats").write_text(f"u1 {nats - 1}\nu2 {nats + 1}\n")
+        (directory / "utt2num_frames").write_text("u1 150\nu2 150\n")
         return directory
 
     return write

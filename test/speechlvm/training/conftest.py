@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PEER = Path(__file__).with_name("peer.py")
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS = 1200
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["speechlvm.training.trainer", "torch._dynamo", "torch.distributed", "torch.utils.tensorboard"]

@@ -21,7 +21,7 @@ from speechlvm.training.distributed import PeerLost
 from speechlvm.utils.errors import ConfigError, Interrupted, UserError
 from speechlvm.utils.processes import STOP_SIGNALS
 
-TIMEOUT_SECONDS = 180
+TIMEOUT_SECONDS = 1200
 
 
 @pytest.fixture(autouse=True)

@@ -100,6 +100,6 @@ def test_processes_read_ahead_though_the_path_of_the_temporary_folder_is_long(ma
     (folder := tmp_path / ("x" * 100)).mkdir()
     command = [sys.executable, "-c", script, make_dump("train", [50])]
     done = subprocess.run(
-        command, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, timeout=60
+        command, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True, timeout=1200
     )
     assert (done.returncode, done.stdout) == (0, "[50]\n"), done.stderr
