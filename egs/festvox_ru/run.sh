@@ -15,7 +15,7 @@ sample_seconds=1     # duration of generated samples in seconds; a WaveNet gener
 latent_samples=10    # posterior samples that stage 6 averages over; 100 take ten times as long
 skip_analysis="wavenet_s1" # models that stages 6 to 8 skip; at s = 1 they take long
 skip_phones="pau"    # phone labels that stage 7 leaves out: silence
-probe_minutes="10 60" # minutes of labelled speech to train probes on
+probe_minutes="10" # minutes of labelled speech to train probes on
 probe_args="--seeds 1 --steps 1000 --batch_steps 1600 --hidden 128 --learning_rate 0.005" # further arguments of the probes; the defaults are for larger corpora
 max_bad=0 # maximum number of unusable audio files, which are left out and listed in data/rejected.tsv
 . utils/parse_options.sh
