@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.experiment.config import load_config
     from speechlvm.experiment.load import build
     from speechlvm.observation import AudioObservation, Statistics
-    from speechlvm.scoring.contract import CHECKS, Subject, shaken
+    from speechlvm.scoring.contract import CHECKS, Broken, Subject, shaken
 
     config = load_config(arguments.config)
     coding = config.coding if config.coding == CONTINUOUS else "mulaw8"
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
             failed[name] = error
         print(f"{name:10} {_told(failed.get(name))}", flush=True)
     if failed:
-        raise UserError(f"{config.model}: fails {', '.join(failed)}; see MODELS.md") from next(iter(failed.values()))
+        crash = next((error for error in failed.values() if not isinstance(error, Broken)), None)
+        hint = "see MODELS.md" if crash is None else "--debug shows where the first error was raised"
+        raise UserError(f"{config.model}: fails {', '.join(failed)}; {hint}") from crash
     return 0
 
 

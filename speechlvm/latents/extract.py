@@ -73,9 +73,14 @@ def representations(
         names: those wanted; None: all latents, or the model's own choice of hidden states.
 
     Raises:
-        ConfigError: the model has no representation with one of these names.
+        ConfigError: the model has no representation with one of these names, or none at all.
     """
     sizes = model.latent_sizes if isinstance(model, LatentModel) else model.hidden_sizes
+    if not sizes:
+        raise ConfigError(
+            f"{type(model).__name__} has no hidden states to analyse; give it some (MODELS.md), "
+            "or name its configuration in --skip_analysis of run.sh"
+        )
     chosen = (tuple(sizes) if isinstance(model, LatentModel) else model.hidden_chosen) if names is None else names
     unknown = [name for name in chosen if name not in sizes]
     if unknown:

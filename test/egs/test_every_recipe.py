@@ -136,8 +136,9 @@ def test_a_configuration_builds_and_is_what_its_rows_say(path):
                 assert word not in row.configuration or config.distribution == name, row
             for letters, size in re.findall(r"((?:\w+=)+)(\d+)", row.configuration):
                 for letter in letters.strip("=").split("="):  # S=L=5
-                    [setting] = [setting for setting in SETTINGS[letter] if setting in config.model_conf]
-                    assert config.model_conf[setting] == int(size), row
+                    names = SETTINGS.get(letter, ())
+                    sizes = [config.model_conf[name] for name in names if name in config.model_conf]
+                    assert sizes == [int(size)], f"{row}: {letter} is {names} by SETTINGS, {sizes} in model_conf"
             sweep = {"4": "stochastic_layers", "5": "latent_total"}[table.table[1]] if table.axis else None
             assert sweep is None or row.at == config.model_conf[sweep], row
 

@@ -132,6 +132,15 @@ def test_statistics_are_those_of_single_passes(system, dump):
         assert any(differ)  # later posteriors follow the path; without that there is nothing to average
 
 
+@pytest.mark.parametrize("system", ["lstm"], indirect=True)
+def test_a_model_without_hidden_states_is_refused(system, monkeypatch):
+    _, model, _ = system
+    monkeypatch.setattr(model, "hidden_sizes", {})
+    monkeypatch.setattr(model, "hidden_chosen", ())
+    with pytest.raises(ConfigError, match="LSTM has no hidden states to analyse.* --skip_analysis"):
+        extract.representations(model, ("mean",), S)
+
+
 @pytest.mark.parametrize("system", ["lstm", "wavenet"], indirect=True)
 def test_hidden_states_have_seen_their_own_stack_and_none_after_it(system, dump):
     _, model, observation = system

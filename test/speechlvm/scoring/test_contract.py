@@ -151,3 +151,4 @@ def test_the_program_says_which_promise_is_broken(tiny_config, monkeypatch):
     monkeypatch.setattr("speechlvm.models.lstm.LSTM", Crashing)
     bad = call(check_model.main, "--config", tiny_config())
     assert bad.returncode == 1 and "sampling   FAILS: RuntimeError: shapes differ\n" in bad.stdout
+    assert "; --debug shows where" in bad.stderr
