@@ -34,8 +34,8 @@ WRONG = {
         "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write it "
         "without quotation marks"),
     ),
-    "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is no decimal number"),
-    "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is no decimal number"),
+    "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is not a decimal number"),
+    "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is not a decimal number"),
     "yes": ("steps: 12", "steps: yes", "limits.steps: input should be a valid integer; found True (bool)"),
 }  # fmt: skip
 
