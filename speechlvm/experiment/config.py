@@ -80,9 +80,7 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
     precision: Literal["float32", "bfloat16"] = "float32"
     kl_weight: KLWeight = KLWeight()
-    free_nats: float = Field(
-        default=0.0, ge=0, description="per latent step and level: KL below this is not penalised"
-    )
+    free_nats: float = Field(default=0.0, ge=0, description="per latent step and level: KL below this is not penalised")
     free_nats_unit: Literal["step", "dimension"] = Field(
         default="step",
         description="per step of a level; or (source A's code) shared equally by its dimensions, in proportion to the "

@@ -1,14 +1,14 @@
-"""The files of a Kaldi data directory: their line formats, and reading them with all errors.
+"""The files of a Kaldi data directory: their formats, and a reader that collects all errors.
 
-The files of a directory (see `TABLES`), one entry per line, sorted by bytes as LC_ALL=C sorts:
+Each file (see `TABLES`) has one entry per line, sorted by bytes as with LC_ALL=C:
 
     wav.scp          utterance path        one space, then the rest of the line (paths may contain spaces); or
                      utterance command |   whose output is the audio; run only with --allow_pipes
-    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then has recordings
+    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then lists recordings
     utt2spk          utterance speaker     the utterance id begins with the speaker id
     spk2utt          speaker utterance...
     utt2num_samples  utterance count
-    feats.scp utt2num_frames               in place of wav.scp and utt2num_samples where the data are vectors
+    feats.scp utt2num_frames               instead of wav.scp and utt2num_samples if the data are vectors
     text             utterance word...
     spk2gender       speaker m|f
     spk2height       speaker centimetres
@@ -89,7 +89,7 @@ class Line:
 
     @property
     def columns(self) -> list[str]:
-        """The columns after the key; other whitespace of Unicode is part of words."""
+        """The columns after the key; Unicode whitespace does not separate words."""
         return re.split(f"[{BLANKS}]+", self.rest)
 
     def sort_key(self, table: Table) -> tuple:
@@ -106,7 +106,7 @@ class Contents:
         lines: those that could be read.
         errors: messages ``file:line: reason; what to do``.
         repaired: errors that were repaired on reading.
-        malformed: errors that must be fixed manually, by line.
+        malformed: errors that must be fixed manually, by line number.
         unreadable: whether some bytes are not text.
     """
 
@@ -162,7 +162,7 @@ def read_table(path: Path) -> Contents:
 def _split_lines(contents: Contents) -> list[tuple[int, str]]:
     """Numbered lines without line endings; errors of encoding and line endings are recorded."""
     data = contents.path.read_bytes()
-    with contextlib.suppress(UnicodeDecodeError):  # not the encoding of its mark: found below
+    with contextlib.suppress(UnicodeDecodeError):  # text that does not match its mark is found below
         data, encoding = unmarked(data)
         if encoding:
             contents.repair(1, f"{encoding.upper()} byte order mark")
@@ -190,10 +190,10 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
 
 
 def unsafe_id(name: str) -> str | None:
-    """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
+    """The reason to refuse an utterance or speaker id (ids become part of file names and command lines), or None."""
     if SAFE_ID.fullmatch(name):
         return None
-    # letters that look the same, such as composed and decomposed ones, differ only in their numbers
+    # letters that look the same, such as composed and decomposed ones, differ only in their code points
     escaped = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
     return f"unsafe id '{name}'{escaped}; allowed are {ALLOWED}; rename it"
 
