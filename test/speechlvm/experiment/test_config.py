@@ -148,7 +148,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         (
             f"model: lstm\nmodel_conf: {MODEL_CONF}",
             "model: zforcing\nmodel_conf: {stack: 16, conditional_layer_norm: true, initialisation: transform}",
-            r"initialisation transform does not go with conditional_layer_norm; expected plain",
+            r"initialisation transform cannot be used with conditional_layer_norm; expected plain",
         ),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
