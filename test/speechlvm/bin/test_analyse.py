@@ -126,7 +126,7 @@ def test_an_analysis_that_fails_or_lacks_labels_does_not_stop_the_others(tmp_pat
     assert (optional.returncode, optional.stdout) == (0, f"analysis 'phones' skipped: {reason}\n")
     other = write(tmp_path / "other", prefix="x")
     mixed = run("gender height levels", [(store, other[1])], out)
-    assert mixed.returncode == 1 and mixed.stderr.count("give the data directory that the latents are of") == 1
+    assert mixed.returncode == 1 and mixed.stderr.count("give the data directory of the latents") == 1
     assert written(mixed) == ["levels"]
 
 
@@ -200,7 +200,7 @@ def test_nothing_to_be_told_apart(tmp_path):
 def test_what_is_wrong_is_an_error_even_where_the_analysis_is_optional(tmp_path):
     own, other = write(tmp_path / "m"), write(tmp_path / "o", prefix="x")
     mixed = run("gender", [(own[0], other[1])], tmp_path / "out", "--optional")
-    assert mixed.returncode == 1 and "give the data directory that the latents are of" in mixed.stderr
+    assert mixed.returncode == 1 and "give the data directory of the latents" in mixed.stderr
     assert mixed.stderr.count("\n") == 1
     large = run("gender", [own], tmp_path / "out", "--optional", "--largest_k", "18")
     assert large.returncode == 1 and "give 17 at most" in large.stderr

@@ -127,6 +127,6 @@ def test_a_gender_is_never_guessed(tmp_path, named, status):
     store, data = representations.make(tmp_path, "test", values, gender={"fabc0": "f"})
     words = ("--analysis", "gender", "--latents", store, "--data", data, "--out", tmp_path / "o", *named)
     done = call(analyse.main, *words)
-    reason = f"{data}/spk2gender: no line for mabc0; expected m or f of each speaker, as it is never guessed; add what"
+    reason = f"{data}/spk2gender: no line for mabc0; expected m or f for each speaker; add what"
     assert done.returncode == status and reason in done.stdout + done.stderr
     assert not (tmp_path / "o/gender/result.json").exists()

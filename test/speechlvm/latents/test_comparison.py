@@ -52,8 +52,8 @@ def test_gender_by_averages_of_utterances(tmp_path):
     assert 0.2 < z2["headline"]["accuracy"] < 0.8
     assert z2["headline"]["low"] < z2["headline"]["accuracy"] < z2["headline"]["high"]
     # k ends where there are no more neighbours, and the notes say so
-    assert any("k ends at 39, as there are 40 items" in note for note in result["notes"])
-    assert any("k ends at 36 where speakers are left out" in note for note in result["notes"])
+    assert any("k is at most 39, as there are 40 items" in note for note in result["notes"])
+    assert any("k is at most 36 in leave one speaker out" in note for note in result["notes"])
     places = z1["places"]
     assert len(places["labels"]) == len(places["leave_one_out"]) == len(places["fit_on_all"]) == 40
     assert all((label == "m") == (x > 0) for label, (x,) in zip(places["labels"], places["leave_one_out"], strict=True))
@@ -168,7 +168,7 @@ def test_phones_of_speakers_and_their_mean(tmp_path):
     assert (result["speaker"], result["folding"], set(result["speakers"])) == ("b", 39, {"a", "b", "c"})
     assert result["classes"] == {"ih": 30, "n": 30, "s": 30}  # q has no class among the 39
     assert result["left_out"] == ["sh"]
-    assert result["notes"] == ["phones of speaker a: left out, as fewer than two items are of them: sh"]
+    assert result["notes"] == ["phones of speaker a: left out, as they have fewer than two items: sh"]
     assert result["chance"] == pytest.approx(1 / 3)
     assert result["representations"]["z1"]["headline"]["accuracy"] == 1.0
     own = {name: one["representations"]["z1"] for name, one in result["speakers"].items()}
@@ -199,7 +199,7 @@ def test_means_and_intervals_are_over_speakers(tmp_path):
 def test_phones_are_left_out_by_their_labels(tmp_path):
     result = analyse_phones(opened(phones_set(tmp_path)), "a", 1, 39, 5, {"n", "zh", "epi"})
     assert (result["classes"], result["skipped"]) == ({"ih": 10, "s": 10}, ["epi", "n", "zh"])
-    assert result["notes"] == ["no phone to be left out is labelled epi"]
+    assert result["notes"] == ["--skip_phones: no phone is labelled epi"]
 
 
 @pytest.mark.parametrize(
