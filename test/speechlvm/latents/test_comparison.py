@@ -86,7 +86,7 @@ def test_intervals_are_those_of_speakers_where_these_differ(tmp_path):
 
 def test_speakers_without_a_gender_are_named(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1, 5], gender=keyed("fmfm")))
-    with pytest.raises(Unsuitable, match=r"spk2gender: no line for 04; expected m or f of each"):
+    with pytest.raises(Unsuitable, match=r"spk2gender: no line for 04; expected m or f for each"):
         analyse_gender(sets, None)
 
 
@@ -134,7 +134,7 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
     curves = result["groups"]["men"]["representations"]["z1"]["curves"]
     assert (curves["leave_one_out"]["items"], curves["leave_one_speaker_out"]["items"]) == (20, 16)
     assert curves["leave_one_speaker_out"]["accuracy"][0] == 1.0
-    assert any("as they are of one speaker: > 185 cm" in note for note in result["notes"])
+    assert any("as they have one speaker: > 185 cm" in note for note in result["notes"])
     two = opened(
         speakers_set(tmp_path, [0, 1], gender=keyed("mm"), height_cm=keyed([170.0, 180.0]), name="two", utterances=5)
     )
@@ -143,7 +143,7 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
 
 def test_more_neighbours_than_there_are_are_refused_when_asked_for(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1], gender=keyed("fmfm")))
-    with pytest.raises(UserError, match="--largest_k 16: of 16 utterances by gender, one is left out .* give 15"):
+    with pytest.raises(UserError, match="--largest_k 16: one of 16 utterances by gender is left out .* give at most 15"):
         analyse_gender(sets, 16)
     assert analyse_gender(sets, 15)["representations"]["z1"]["curves"]["leave_one_out"]["k"][-1] == 15
 
