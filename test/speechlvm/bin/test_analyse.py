@@ -180,7 +180,7 @@ def test_pieces_of_recordings_have_levels_but_no_labels(tmp_path, undrawn):
     (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
     done = run("gender levels", [(store, data)], out, "--optional")
     assert (done.returncode, done.stderr) == (0, "") and (out / "levels" / "result.json").exists()
-    assert "pieces of 8000 frames" in done.stdout
+    assert "cut into segments of 8000 frames" in done.stdout
     assert run("gender levels", [(store, data)], out).returncode == 1
 
 
@@ -203,7 +203,7 @@ def test_what_is_wrong_is_an_error_even_where_the_analysis_is_optional(tmp_path)
     assert mixed.returncode == 1 and "give the data directory of the latents" in mixed.stderr
     assert mixed.stderr.count("\n") == 1
     large = run("gender", [own], tmp_path / "out", "--optional", "--largest_k", "18")
-    assert large.returncode == 1 and "give 17 at most" in large.stderr
+    assert large.returncode == 1 and "give at most 17" in large.stderr
     assert not (tmp_path / "out").exists()
 
 
