@@ -25,28 +25,17 @@ from speechlvm.utils.settings import validated
 
 ROOT = Path(__file__).resolve().parents[3]
 
-WRONG = {
-    "typo": (
-        "learning_rate", "learing_rate", ("training.learing_rate: unknown key; did you mean 'learning_rate'?; {path}: "
-        "training.learning_rate: missing; it has no default"),
-    ),
-    "quoted number": (
-        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write it "
-        "without quotation marks"),
-    ),
-    "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is not a decimal number"),
-    "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is not a decimal number"),
-    "yes": ("steps: 12", "steps: yes", "limits.steps: input should be a valid integer; found True (bool)"),
-}  # fmt: skip
 
-
-@pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_configurations_are_refused_first(tiny_config, make_dump, tmp_path, monkeypatch, old, new, message):
-    path, dump = tiny_config((old, new)), make_dump("set", [300])
+def test_a_wrong_configuration_is_refused_first(tiny_config, make_dump, tmp_path, monkeypatch):
+    path, dump = tiny_config(("learning_rate", "learing_rate")), make_dump("set", [300])
     monkeypatch.setattr("speechlvm.data.dumps.open_dump", None)
     monkeypatch.setattr("speechlvm.experiment.load.build", None)
     done = call(train.main, "--config", path, "--train", dump, "--valid", dump, "--out", tmp_path / "exp")
-    assert (done.returncode, done.stderr) == (2, f"error: {path}: {message.replace('{path}', str(path))}\n")
+    lines = [
+        f"error: {path}: training.learing_rate: unknown key; did you mean 'learning_rate'?",
+        f"{path}: training.learning_rate: missing; it has no default\n",
+    ]
+    assert (done.returncode, done.stderr) == (2, "; ".join(lines))
     assert not (tmp_path / "exp").exists()
 
 

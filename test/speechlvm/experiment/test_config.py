@@ -157,6 +157,8 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("coding: mulaw", "coding: normalised", r"dmol"),
         ("limits: {steps: 12}", "limits: {}", r"limits: give at least one of steps, epochs, seconds"),
         ("limits: {steps: 12}", "limits: [12]", r"limits: .*found \[12\]"),
+        ("steps: 12", "steps: yes", r"limits.steps: input should be a valid integer; found True \(bool\)"),
+        ("steps: 12", "seconds: 1:30", r"not valid YAML: line \d+: '1:30' is not a decimal number"),
         (
             CLIP,
             CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"),

@@ -143,7 +143,9 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
 
 def test_more_neighbours_than_there_are_are_refused_when_asked_for(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1], gender=keyed("fmfm")))
-    with pytest.raises(UserError, match="--largest_k 16: one of 16 utterances by gender is left out .* give at most 15"):
+    with pytest.raises(
+        UserError, match="--largest_k 16: one of 16 utterances by gender is left out .* give at most 15"
+    ):
         analyse_gender(sets, 16)
     assert analyse_gender(sets, 15)["representations"]["z1"]["curves"]["leave_one_out"]["k"][-1] == 15
 
