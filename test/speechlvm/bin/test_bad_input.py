@@ -12,12 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from imitations import representations
 from programs import call
 
-from speechlvm.bin import analyse, score, train
+from speechlvm.bin import score, train
 from speechlvm.experiment.checkpoint import Checkpoints
 from speechlvm.models import MODELS, model_class
 from speechlvm.utils.errors import ConfigError
@@ -108,14 +106,3 @@ def test_a_checkpoint_is_never_unpickled(tiny_config, make_dump, tmp_path, monke
     message = "damaged, or not a checkpoint of this project (BadZipFile); nothing was loaded"
     assert (done.returncode, done.stderr) == (1, f"error: {checkpoints.path(7)}: {message}\n")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "score/result.json").exists()
-
-
-@pytest.mark.parametrize(("named", "status"), [([], 1), (["--optional"], 0)], ids=["by name", "with all"])
-def test_a_gender_is_never_guessed(tmp_path, named, status):
-    values = {f"{s}_{i}": {"z1": np.full((4, 2), i, np.float32)} for s in ("mabc0", "fabc0") for i in (1, 2)}
-    store, data = representations.make(tmp_path, "test", values, gender={"fabc0": "f"})
-    words = ("--analysis", "gender", "--latents", store, "--data", data, "--out", tmp_path / "o", *named)
-    done = call(analyse.main, *words)
-    reason = f"{data}/spk2gender: no line for mabc0; expected m or f for each speaker; add what"
-    assert done.returncode == status and reason in done.stdout + done.stderr
-    assert not (tmp_path / "o/gender/result.json").exists()
