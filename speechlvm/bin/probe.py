@@ -106,9 +106,9 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     from speechlvm.data.dumps.dump import share_of
     from speechlvm.experiment.load import training_device
     from speechlvm.latents.probes.runs import Probing
-    from speechlvm.latents.probes.training import Settings
+    from speechlvm.latents.probes.training import ProbeSettings
 
-    device, settings = training_device(arguments.ngpu), Settings(**inputs["settings"])
+    device, settings = training_device(arguments.ngpu), ProbeSettings(**inputs["settings"])
     stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
     probing = Probing(stores, data, inputs["tasks"], arguments.vocabulary, arguments.optional)
     plan = probing.plan(inputs["minutes"], inputs["seeds"])

@@ -49,7 +49,7 @@ class BernoulliBivariateSettings(GaussianMixtureSettings):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registered:
     """A distribution that configurations can name.
 
     Attributes:
@@ -66,18 +66,18 @@ class Entry:
 
 
 DISTRIBUTIONS = {
-    "dmol": Entry(DMoLSettings, False, lambda conf, edges, _: DiscretizedLogisticMixture(edges, conf.components)),
-    "gaussian": Entry(GaussianSettings, True, lambda conf, _, size: Gaussian(size, conf.minimum_std)),
-    "gmm": Entry(
+    "dmol": Registered(DMoLSettings, False, lambda conf, edges, _: DiscretizedLogisticMixture(edges, conf.components)),
+    "gaussian": Registered(GaussianSettings, True, lambda conf, _, size: Gaussian(size, conf.minimum_std)),
+    "gmm": Registered(
         GaussianMixtureSettings, True, lambda conf, _, size: GaussianMixture(conf.components, size, conf.minimum_std)
     ),
-    "bernoulli_bivariate": Entry(
+    "bernoulli_bivariate": Registered(
         BernoulliBivariateSettings,
         True,
         lambda conf, _, __: BernoulliBivariate(conf.components, conf.minimum_std, conf.correlated),
         ("binary", "real", "real"),
     ),
-    "categorical": Entry(CategoricalSettings, False, lambda _, edges, __: Categorical(len(edges) - 1)),
+    "categorical": Registered(CategoricalSettings, False, lambda _, edges, __: Categorical(len(edges) - 1)),
 }
 
 

@@ -23,7 +23,7 @@ from speechlvm.utils.files import hash_value, read_json
 BLOCK_BYTES = 1 << 20
 
 
-class Record(NamedTuple):
+class DumpRecord(NamedTuple):
     """Place of the frames of an utterance; `offset` is that of the record's header, as in the scp file."""
 
     utterance: str
@@ -69,7 +69,7 @@ class Dump(ABC):
     """Random access to the frames of a dump; reads only the requested frames.
 
     Attributes:
-        records: utterance -> Record, sorted by utterance.
+        records: utterance -> DumpRecord, sorted by utterance.
         info: contents of info.json.
         rate_hz: frames per second; None if frames have no rate.
         header_bytes: size of the header of each record.
@@ -91,7 +91,7 @@ class Dump(ABC):
         self._checked: set[str] = set()
         self._digests: dict[str, str] = {}
         archives: dict[str, Path] = {}
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, DumpRecord] = {}
         both = zip_longest(self._table(self.index), self._table(self.counts), fillvalue=("", ""))
         for number, ((utterance, location), (counted, frames)) in enumerate(both, start=1):
             path, _, offset = location.rpartition(":")
@@ -106,7 +106,7 @@ class Dump(ABC):
                 # in its own directory first: a dump that was copied or moved reads its own archives
                 own = self.directory / Path(path).name
                 archives[path] = own if own.exists() else Path(path)
-            self.records[utterance] = Record(utterance, archives[path], int(offset), int(frames))
+            self.records[utterance] = DumpRecord(utterance, archives[path], int(offset), int(frames))
         if len(self.records) != self.info["utterances"]:
             raise UserError(
                 f"{self.directory / self.index}: {len(self.records)} utterances, info.json says "
@@ -118,7 +118,7 @@ class Dump(ABC):
         """Statistics of single frames, for `Observation.marginal`."""
 
     @abstractmethod
-    def _check_header(self, record: Record, descriptor: int) -> None:
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
         """Raise `_mismatch` unless the record matches the index."""
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Dump(ABC):
             raise self._mismatch(record, f"{len(data)} bytes, {count} before")
         return self._decode(data)
 
-    def _check_digest(self, record: Record, descriptor: int) -> None:
+    def _check_digest(self, record: DumpRecord, descriptor: int) -> None:
         if not self._digests:
             shards = sorted(self.directory.glob("shard.*.json"))
             entries = sorted(entry for path in shards for entry in read_json(path)["entries"][Path(self.index).stem])
@@ -189,7 +189,7 @@ class Dump(ABC):
         if found.hexdigest() != self._digests[record.utterance]:
             raise self._mismatch(record, "damaged: the SHA-256 of its frames differs from when they were written")
 
-    def _open(self, record: Record) -> int:
+    def _open(self, record: DumpRecord) -> int:
         if record.archive not in self._descriptors:
             try:
                 self._descriptors[record.archive] = os.open(record.archive, os.O_RDONLY)
@@ -197,7 +197,7 @@ class Dump(ABC):
                 raise self._mismatch(record, error.strerror) from error
         return self._descriptors[record.archive]
 
-    def _mismatch(self, record: Record, reason: str) -> UserError:
+    def _mismatch(self, record: DumpRecord, reason: str) -> UserError:
         """The error for a record that does not match the index; stage 2 repeats jobs whose shard is missing."""
         shard = self.directory / f"shard.{record.archive.name.split('.')[1]}.json"
         remedy = f"remove {shard} and run stage 2 (dumps) again" if shard.exists() else make_again(self.directory)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.data.audio import MOST_FRAMES, wav_header
-from speechlvm.data.dumps.dump import Dump, Record, make_again
+from speechlvm.data.dumps.dump import Dump, DumpRecord, make_again
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, write_array, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
@@ -133,7 +133,7 @@ class PCMDump(Dump):
     def _decode(self, data: bytes) -> np.ndarray:
         return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
 
-    def _check_header(self, record: Record, descriptor: int) -> None:
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
         header = os.pread(descriptor, RIFF_HEADER_BYTES, record.offset)
         if len(header) != RIFF_HEADER_BYTES:
             raise self._mismatch(record, f"no record of {record.utterance}")

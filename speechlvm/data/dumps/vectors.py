@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.dumps.dump import Dump, Record
+from speechlvm.data.dumps.dump import Dump, DumpRecord
 from speechlvm.data.kaldi.matrices import HEADER_BYTES, VALUE_BYTES, parse_header, write_record
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, write_json
@@ -122,7 +122,7 @@ class VectorDump(Dump):
     def _decode(self, data: bytes) -> np.ndarray:
         return np.frombuffer(data, dtype="<f4").reshape(-1, len(self.channels)).astype(np.float32, copy=False)
 
-    def _check_header(self, record: Record, descriptor: int) -> None:
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
         data = os.pread(descriptor, HEADER_BYTES, record.offset)
         try:
             shape = parse_header(data, "")

@@ -32,7 +32,7 @@ FIXER = "run utils/fix_data_dir.sh"
 
 
 @dataclass(frozen=True)
-class Table:
+class FileFormat:
     """Format of the lines of one file.
 
     Attributes:
@@ -58,19 +58,21 @@ INTERVAL = {"columns": 4, "intervals": True, "shape": "utterance start_sample en
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
 TO_THE_END = "-1"
 TABLES = {
-    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"),
-    "spk2utt": Table("speaker", None),
-    "wav.scp": Table("utterance", None, shape="utterance path"),
-    "segments": Table("utterance", 4, shape="utterance recording start end"),
-    "utt2num_samples": Table("utterance", **COUNT),
-    "feats.scp": Table("utterance", None),
-    "utt2num_frames": Table("utterance", **COUNT),
-    "text": Table("utterance", None),
-    "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
-    "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
-    "spk2dialect": Table("speaker", 2),
-    "phones": Table("utterance", **INTERVAL),
-    "words": Table("utterance", **INTERVAL),
+    "utt2spk": FileFormat(
+        "utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"
+    ),
+    "spk2utt": FileFormat("speaker", None),
+    "wav.scp": FileFormat("utterance", None, shape="utterance path"),
+    "segments": FileFormat("utterance", 4, shape="utterance recording start end"),
+    "utt2num_samples": FileFormat("utterance", **COUNT),
+    "feats.scp": FileFormat("utterance", None),
+    "utt2num_frames": FileFormat("utterance", **COUNT),
+    "text": FileFormat("utterance", None),
+    "spk2gender": FileFormat("speaker", 2, r"[mf]", "m or f"),
+    "spk2height": FileFormat("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
+    "spk2dialect": FileFormat("speaker", 2),
+    "phones": FileFormat("utterance", **INTERVAL),
+    "words": FileFormat("utterance", **INTERVAL),
 }
 
 
@@ -92,7 +94,7 @@ class Line:
         """The columns after the key; Unicode whitespace does not separate words."""
         return re.split(f"[{BLANKS}]+", self.rest)
 
-    def sort_key(self, table: Table) -> tuple:
+    def sort_key(self, table: FileFormat) -> tuple:
         """Bytes of the key, then the start of intervals."""
         return self.key.encode(), int(self.columns[0]) if table.intervals else 0
 
@@ -198,7 +200,7 @@ def unsafe_id(name: str) -> str | None:
     return f"unsafe id '{name}'{escaped}; allowed are {ALLOWED}; rename it"
 
 
-def _line_error(name: str, table: Table, line: Line) -> str | None:
+def _line_error(name: str, table: FileFormat, line: Line) -> str | None:
     control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
     if control:
         return f"control character {control.group()!r}; remove it"
@@ -247,7 +249,7 @@ def _excerpt_error(line: Line) -> str | None:
     return None
 
 
-def _check_order(contents: Contents, table: Table) -> None:
+def _check_order(contents: Contents, table: FileFormat) -> None:
     seen: dict[str, Line] = {}
     previous, is_sorted = None, True
     for line in contents.lines:

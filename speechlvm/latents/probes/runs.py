@@ -15,7 +15,7 @@ from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes import SETS
 from speechlvm.latents.probes.clock import Features, clock_hop
 from speechlvm.latents.probes.tasks import Task, build_task
-from speechlvm.latents.probes.training import Settings, train_probe
+from speechlvm.latents.probes.training import ProbeSettings, train_probe
 from speechlvm.latents.probes.units import train_units
 from speechlvm.latents.store import open_stores
 from speechlvm.utils.errors import UserError
@@ -153,7 +153,7 @@ class Probing:
             frames += self._frames[utterance]
         return drawn
 
-    def execute(self, run: ProbeRun, settings: Settings, device: torch.device) -> dict[str, Any]:
+    def execute(self, run: ProbeRun, settings: ProbeSettings, device: torch.device) -> dict[str, Any]:
         """Train and score one probe; returns its entry in result.json."""
         if self._features is None or self._features.representation.name != run.representation:
             self._features = Features(run.representation, self.stores.values(), self._frames, self.hop)

@@ -22,7 +22,7 @@ GRADIENT_CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProbeSettings:
     """The training budget, the same for all features.
 
     Attributes:
@@ -43,7 +43,7 @@ def train_probe(
     features: Features,
     moments: tuple[np.ndarray, np.ndarray],
     utterances: Sequence[str],
-    settings: Settings,
+    settings: ProbeSettings,
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class _Probe:
         features: Features,
         moments: tuple[np.ndarray, np.ndarray],
         network: nn.Module,
-        settings: Settings,
+        settings: ProbeSettings,
         device: torch.device,
     ) -> None:
         self.task, self.features, self.network, self.settings, self.device = task, features, network, settings, device
