@@ -243,7 +243,7 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
 
     Raises:
         ConfigError: invalid settings, a distribution that does not fit the coding, or the weight of an auxiliary loss
-            that the model does not have (`auxiliary_costs` of its settings lists them, if there are any).
+            that the model does not have (`auxiliary_losses` of its settings lists them, if there are any).
     """
     from speechlvm.coding import build_coding
     from speechlvm.distributions import check_distribution
@@ -259,10 +259,10 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     if config.training.particles and model_class(config.model).bound == "exact":
         raise ConfigError(f"{source}: training.particles: {config.model} has no latents; leave it out")
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
-    costs = getattr(model_conf, "auxiliary_costs", ())
+    losses = getattr(model_conf, "auxiliary_losses", ())
     for name in config.training.auxiliary:
-        if name not in costs:
-            allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
+        if name not in losses:
+            allowed = f"expected one of {', '.join(losses)}" if losses else "it has none"
             raise ConfigError(f"{source}: training.auxiliary: unknown loss '{name}' for {config.model}; {allowed}")
     return config.model_copy(
         update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}

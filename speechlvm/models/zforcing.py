@@ -92,7 +92,7 @@ class Config(Settings):
         return self
 
     @property
-    def auxiliary_costs(self) -> tuple[str, ...]:
+    def auxiliary_losses(self) -> tuple[str, ...]:
         """Names of the losses that `training.auxiliary` can weight."""
         return ("zforcing", "backward") if self.backward_likelihood else ("zforcing",)
 
@@ -294,8 +294,8 @@ class ZForcing(LatentModel):
             following = features["following"].values.transpose(0, 1)
             parameters = self.frame_parameters(self.backward_head, following, inputs.shape[1])
             likelihood = self._log_likelihood(parameters, target, lengths)
-            cost = replace(likelihood, values=-likelihood.values)
-            bound = replace(bound, auxiliary={**bound.auxiliary, "backward": cost})
+            loss = replace(likelihood, values=-likelihood.values)
+            bound = replace(bound, auxiliary={**bound.auxiliary, "backward": loss})
         return bound, state
 
     def infer(
@@ -321,8 +321,8 @@ class ZForcing(LatentModel):
         h_before = torch.cat([state["h"][None], h[:-1]])
         auxiliary = {}
         if self.training:
-            cost = self._reconstruction_cost(z, future).transpose(0, 1)
-            auxiliary["zforcing"] = self._series("z1", cost, lengths, frames)
+            loss = self._reconstruction_loss(z, future).transpose(0, 1)
+            auxiliary["zforcing"] = self._series("z1", loss, lengths, frames)
         state = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
         conditionals = self._conditionals(h_before, h, raw, frames, decode)
         return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
@@ -387,7 +387,7 @@ class ZForcing(LatentModel):
         parameters = self.frame_parameters(self.head, h, frames) if decode else None
         return Conditionals(parameters, {"z1": prior}, posterior)
 
-    def _reconstruction_cost(self, z: Tensor, future: Tensor) -> Tensor:
+    def _reconstruction_loss(self, z: Tensor, future: Tensor) -> Tensor:
         """-log N(b_t; f(z_t)) in nats, (S, B)."""
         raw_mean, raw_std = self.reconstruction(z).chunk(2, -1)
         raw = torch.cat([raw_mean.tanh(), raw_std], -1)

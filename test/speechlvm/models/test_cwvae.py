@@ -141,7 +141,7 @@ def test_bfloat16_autocast_is_close(coding):
     ("settings", "message"),
     [
         ({"stride": 22}, "stride 22: not a product of convolution strides from 2 to 8.*for instance 21 or 24"),
-        ({"factor": 11}, "factor 11 cannot be made .* for instance 10 or 12"),
+        ({"factor": 11}, "factor 11: not a product .* for instance 10 or 12"),
         ({"stride": 1}, "greater than or equal to 2"),
         ({"levels": 0}, "greater than or equal to 1"),
         ({"levels": 9}, "less than or equal to 4"),
