@@ -158,7 +158,7 @@ class Observation(ABC):
     @property
     @abstractmethod
     def contents(self) -> str:
-        """What a dump must hold, in words."""
+        """Description of the data that a dump must hold, for messages."""
 
     @abstractmethod
     def to_dict(self) -> dict:
@@ -228,7 +228,7 @@ class AudioObservation(Observation):
             self._pcm = torch.from_numpy(self.tables.pcm).to(device)
 
     def to_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Plain values for checkpoints."""
         statistics = {"mean": self.statistics.mean, "std": self.statistics.std}
         return {"coding": self.coding, **statistics, "rate_hz": self.rate_hz}
 
@@ -290,14 +290,14 @@ class VectorObservation(Observation):
         self._scale = torch.where(binary, 1.0, torch.tensor(std, dtype=torch.float64)).float().to(device)
 
     def to_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Plain values for checkpoints."""
         channels = list(map(list, zip(self.names, self.kinds, strict=True)))
         statistics = {"mean": self.mean, "std": self.std}
         return {"coding": self.coding, "channels": channels, **statistics, "rate_hz": self.rate_hz}
 
     @property
     def contents(self) -> str:
-        """What a dump must hold, in words."""
+        """Description of the data that a dump must hold, for messages."""
         return _listed(dict(zip(self.names, self.kinds, strict=True)))
 
     def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:

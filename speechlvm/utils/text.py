@@ -63,7 +63,7 @@ def counted(number: int, things: str) -> str:
     """A number and what it counts: "2 speakers", "1 speaker".
 
     Args:
-        number: of things.
+        number: the number.
         things: their plural, with an s.
     """
     return f"{number} {things.removesuffix('s') if number == 1 else things}"

@@ -267,7 +267,7 @@ def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
     """Errors for what data directories of one corpus share but must not: ``file:line: reason; what to do``.
 
     Args:
-        paths: of the training set, the validation set and the test sets.
+        paths: data directories of the training set, the validation set and the test sets.
         speakers: whether the test sets may share no speakers with the first two sets. (The validation set, which is
             drawn from the training set, may share speakers with it.)
     """
