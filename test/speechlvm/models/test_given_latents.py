@@ -24,9 +24,7 @@ def given(tiny_latent):
 
 
 def subsets(levels):
-    """All but the empty one."""
-    levels = list(levels)
-    return [kept for size in range(1, len(levels) + 1) for kept in itertools.combinations(levels, size)]
+    return [kept for size in range(len(levels) + 1) for kept in itertools.combinations(levels, size)]
 
 
 def prefix_state(system, noise):
