@@ -1,4 +1,4 @@
-"""CW-VAE: masks, how far posteriors and priors see, prefixes, reconstruction, lower precision, settings."""
+"""CW-VAE: masks, how far posteriors and priors see, reconstruction, lower precision, settings."""
 
 import math
 
@@ -101,18 +101,6 @@ def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, l
     assert latest(inference.conditionals.posterior[f"z{level}"].mean[:, step]) == max(own, above)
     before = step * hop - 1 + reach[level - 1]
     assert latest(inference.conditionals.prior[f"z{level}"].mean[:, step]) == max(before, above)
-
-
-def test_continuation_of_a_prefix(coding):
-    model = make_model(coding, 2)
-    inputs, target, lengths = make_batch(coding, [36])
-    features = model.encode(inputs, lengths)
-    _, state = model(inputs, target, lengths, features=features, noise=make_noise([0]))
-    samples = model.sample(7, make_noise([0]), lambda target: target, state)
-    assert samples.target.shape == (1, 7, 1)
-    assert int(samples.state["frames"][0]) == 43
-    with pytest.raises(ValueError, match="after 43 frames cannot be continued; expected a multiple of 18"):
-        model.sample(7, make_noise([0]), lambda target: target, samples.state)
 
 
 def test_reconstruction_gives_the_parameters_that_scoring_uses(coding):
