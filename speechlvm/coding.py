@@ -43,7 +43,7 @@ class Coding:
         codes: (65536,) int32, code of PCM value v at index v + 32768.
         values: (K,) float32, network input of each code, in [-1, 1].
         edges: (K + 1,) float32, strictly increasing; code k has the cell [edges[k], edges[k + 1]).
-        pcm: (K,) int16, the PCM value that a code is decoded to.
+        pcm: (K,) int16, the PCM value that each code decodes to.
     """
 
     name: str
@@ -117,7 +117,7 @@ CODINGS = tuple(_BUILDERS)
 PCM_CODINGS = ("linear", "mulaw-pcm")
 """Codings whose bits are bits of the PCM signal, comparable with each other and with FLAC."""
 CONTINUOUS = "normalised"
-"""In place of a coding: real numbers, normalised with the training set's mean and standard deviation."""
+"""Used instead of a coding: real numbers, normalised by the mean and standard deviation of the training set."""
 OBSERVATIONS = (*CODINGS, CONTINUOUS)
 
 

@@ -33,7 +33,7 @@ class Statistics:
 
     @staticmethod
     def of_histogram(histogram: np.ndarray) -> Statistics:
-        """Exact statistics from the counts of PCM values.
+        """Exact statistics from counts of PCM values.
 
         Raises:
             UserError: the set is empty or constant.
@@ -55,7 +55,7 @@ _Rate = Annotated[int, Field(gt=0)] | _Positive | None
 
 
 class _Audio(Settings):
-    """What `AudioObservation.to_dict` gives."""
+    """Format of `AudioObservation.to_dict`."""
 
     coding: str
     mean: _Finite
@@ -64,7 +64,7 @@ class _Audio(Settings):
 
 
 class _Vectors(Settings):
-    """What `VectorObservation.to_dict` gives."""
+    """Format of `VectorObservation.to_dict`."""
 
     coding: Literal["normalised"]
     channels: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(min_length=1)
@@ -76,7 +76,7 @@ class _Vectors(Settings):
     def _fit(self) -> _Vectors:
         kinds = dict(self.channels)
         if not len(kinds) == len(self.channels) == len(self.mean) == len(self.std):
-            raise ValueError("channels, mean and std differ in number, or a channel is there twice")
+            raise ValueError("channels, mean and std differ in length, or a channel occurs twice")
         for (name, kind), std in zip(self.channels, self.std, strict=True):
             if kind not in ("real", "binary") or not std > 0 and kind == "real":
                 raise ValueError(f"channel '{name}' is '{kind}' with a standard deviation of {std}")
@@ -84,12 +84,12 @@ class _Vectors(Settings):
 
 
 class Observation(ABC):
-    """What a model is shown of raw data, and what it predicts.
+    """Maps raw data to the inputs of a model and to the targets that it predicts.
 
     Attributes:
         coding: one of `OBSERVATIONS`.
-        kinds: "code", "real" or "binary" for each channel; inputs and targets have one number for each.
-        rate_hz: frames per second of the training set; None where frames are not spaced in time, or it is not known.
+        kinds: "code", "real" or "binary" for each channel; inputs and targets have one number per channel.
+        rate_hz: frames per second of the training set; None if it is unknown or frames have no rate.
         edges: (codes + 1,) cell edges of a discrete coding; None if targets are real numbers.
     """
 
@@ -100,7 +100,7 @@ class Observation(ABC):
 
     @property
     def channels(self) -> int:
-        """C, numbers in one frame."""
+        """C, number of channels."""
         return len(self.kinds)
 
     @property
@@ -133,7 +133,7 @@ class Observation(ABC):
         """Inverse of `to_dict`.
 
         Raises:
-            UserError: it is not what `to_dict` gives; `source` is named.
+            UserError: not a result of `to_dict`; the message names `source`.
         """
         if isinstance(value, dict) and "channels" in value:
             vectors = checked(_Vectors, value, source)
@@ -142,10 +142,10 @@ class Observation(ABC):
         return AudioObservation(audio.coding, Statistics(audio.mean, audio.std), device, audio.rate_hz)
 
     def check(self, dump: Dump) -> None:
-        """Check that a dump holds what this is an observation of.
+        """Check that a dump matches this observation.
 
         Raises:
-            UserError: it has audio instead of vectors or vice versa, other channels, or another rate.
+            UserError: audio instead of vectors or vice versa, other channels, or another rate.
         """
         found = "audio" if isinstance(dump, PCMDump) else _listed(dump.channels)
         if found != self.contents:
@@ -158,11 +158,11 @@ class Observation(ABC):
     @property
     @abstractmethod
     def contents(self) -> str:
-        """What a dump must hold, in words."""
+        """Description of the data that a dump must hold, for messages."""
 
     @abstractmethod
     def to_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Plain values for checkpoints."""
 
     @abstractmethod
     def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class Observation(ABC):
 
     @abstractmethod
     def marginal(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Distinct targets (N, C) and counts (N,) of what `Dump.marginal` gives, for `Distribution.initial_bias`."""
+        """Distinct targets (N, C) and counts (N,) from `Dump.marginal`, for `Distribution.initial_bias`."""
 
 
 def _listed(channels: dict[str, str]) -> str:
@@ -190,12 +190,12 @@ def _listed(channels: dict[str, str]) -> str:
 
 
 class AudioObservation(Observation):
-    """The observation of 16-bit PCM (B, T) under a coding.
+    """Observation of 16-bit PCM (B, T) under a coding.
 
     Args:
         coding: one of `OBSERVATIONS`.
-        statistics: of the training set; used by `normalised` only.
-        device: of the lookup tables.
+        statistics: statistics of the training set, used by `normalised` only.
+        device: device of the lookup tables.
         rate_hz: see `Observation`.
     """
 
@@ -228,7 +228,7 @@ class AudioObservation(Observation):
             self._pcm = torch.from_numpy(self.tables.pcm).to(device)
 
     def to_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Plain values for checkpoints."""
         statistics = {"mean": self.statistics.mean, "std": self.statistics.std}
         return {"coding": self.coding, **statistics, "rate_hz": self.rate_hz}
 
@@ -262,13 +262,13 @@ class AudioObservation(Observation):
 
 
 class VectorObservation(Observation):
-    """The observation of vectors (B, T, C): real channels normalised over the training set, binary ones as they are.
+    """Observation of vectors (B, T, C): real channels are normalised over the training set, binary ones unchanged.
 
     Args:
         channels: name -> real | binary, in the order of the columns.
-        mean: of each channel over the training set.
-        std: of each channel over the training set.
-        device: of these.
+        mean: mean of each channel over the training set.
+        std: standard deviation of each channel over the training set.
+        device: device of the means and standard deviations.
         rate_hz: see `Observation`.
     """
 
@@ -290,14 +290,14 @@ class VectorObservation(Observation):
         self._scale = torch.where(binary, 1.0, torch.tensor(std, dtype=torch.float64)).float().to(device)
 
     def to_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Plain values for checkpoints."""
         channels = list(map(list, zip(self.names, self.kinds, strict=True)))
         statistics = {"mean": self.mean, "std": self.std}
         return {"coding": self.coding, "channels": channels, **statistics, "rate_hz": self.rate_hz}
 
     @property
     def contents(self) -> str:
-        """What a dump must hold, in words."""
+        """Description of the data that a dump must hold, for messages."""
         return _listed(dict(zip(self.names, self.kinds, strict=True)))
 
     def inputs(self, data: Tensor, lengths: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs one job on a compute node; slurm.py, sge.py and pbs.py submit it. See jobrunner/job.py."""
+"""Runs one job on a compute node; submitted by slurm.py, sge.py and pbs.py. See jobrunner/job.py."""
 
 import sys
 

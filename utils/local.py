@@ -3,9 +3,9 @@
 
     local.py [options] [JOB=1:N] [options] logs/x.JOB.log command argument ... JOB ...
 
-As many jobs run at once as there are CPUs for their threads, or GPUs if they request them; --mem, --time,
---requeue and --config are for clusters; they are accepted but not enforced. Other runners have the same convention:
-slurm.py, sge.py, pbs.py; utils/cmd.sh selects one.
+As many jobs run at once as there are CPUs for their threads, or GPUs if they request them. --mem, --time, --requeue
+and --config are for clusters: they are accepted but have no effect. The other runners, slurm.py, sge.py and pbs.py,
+have the same command line; utils/cmd.sh selects one.
 """
 
 from functools import partial

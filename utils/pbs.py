@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs jobs on a OpenPBS or PBS Professional cluster, in Kaldi's calling convention.
+"""Runs jobs on an OpenPBS or PBS Professional cluster, in Kaldi's calling convention.
 
     pbs.py [options] [JOB=1:N] [options] logs/x.JOB.log command argument ... JOB ...
 

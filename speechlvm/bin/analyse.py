@@ -1,4 +1,4 @@
-"""Stage 7: analyse representations: classification of phones, speakers' gender and height; information per level."""
+"""Stage 7: analyse representations: classification of phones, gender and height; information per level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speechlvm.utils.files import SKIPPED, hash_file, invalidate, is_done, mark_
 if TYPE_CHECKING:
     from speechlvm.latents.labelled import Set
 
-# What each analysis reads of a data directory.
+# The files of a data directory that each analysis reads.
 FILES = {
     "levels": ("utt2spk",),
     "phones": ("utt2spk", "phones"),
@@ -25,13 +25,13 @@ SHOWN_NOTES = 2
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write result.json and figures of each analysis; one that fails does not stop the others."""
+    """Write result.json and figures of each analysis; failure of one does not stop the others."""
     parser = make_parser(__doc__)
     parser.add_argument("--analysis", choices=FILES, nargs="+", required=True, help="analyses to run")
     parser.add_argument("--latents", type=Path, nargs="+", required=True, help="representations of sets, pooled")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories of the same sets")
-    parser.add_argument("--spectra", type=Path, help="--out of the spectra's analyses, shown in the same figures")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results, a folder for each analysis")
+    parser.add_argument("--spectra", type=Path, help="--out of the analyses of spectra, shown in the same figures")
+    parser.add_argument("--out", type=Path, required=True, help="output directory, with a folder for each analysis")
     parser.add_argument("--speaker", default="", help="speaker shown in figures of phones; default: the first")
     parser.add_argument(
         "--speakers", type=positive(int), default=10, help="number of speakers whose phones are analysed"
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, choices=(61, 39), default=61, help="phone classes; 39: folded")
     parser.add_argument("--skip_phones", nargs="*", default=[], help="phone labels to leave out, e.g. h# pau epi")
     parser.add_argument(
-        "--largest_k", type=positive(int), help="largest number of neighbours; default: 50, or as many as there are"
+        "--largest_k", type=positive(int), help="maximum number of neighbours; default: 50, or as many as there are"
     )
     parser.add_argument(
         "--optional", action="store_true", help="skip analyses that the data do not support, with a message"
@@ -71,14 +71,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _inputs(arguments: Any, analysis: str, stores: list[list[str]]) -> dict[str, Any]:
-    """What the results are a function of."""
+    """Everything that determines the results."""
     files = [directory / name for directory in arguments.data for name in FILES[analysis]]
     spectra = _of_spectra(arguments, analysis)
     inputs = {
         "analysis": analysis,
         "latents": stores,
         "data": [hash_file(path) if path.exists() else "missing" for path in files],
-        # where the spectra's analysis was skipped, this one will be
+        # if the analysis of spectra was skipped, this one will be, too
         "spectra": spectra and (hash_file(spectra) if spectra.exists() else "missing"),
         "largest_k": arguments.largest_k,
     }
@@ -89,7 +89,7 @@ def _inputs(arguments: Any, analysis: str, stores: list[list[str]]) -> dict[str,
 
 
 def _of_spectra(arguments: Any, analysis: str) -> Path | None:
-    """The result of the same analysis of the spectra."""
+    """The result of the same analysis for the spectra."""
     return arguments.spectra and arguments.spectra / analysis / "result.json"
 
 

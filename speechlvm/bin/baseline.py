@@ -20,14 +20,14 @@ BASELINES = {
 def main(argv: list[str] | None = None) -> int:
     """Score one set with one baseline."""
     parser = make_parser(__doc__)
-    parser.add_argument("--name", required=True, help=f"one of {', '.join(sorted(BASELINES))}, or of the codecs")
+    parser.add_argument("--name", required=True, help=f"one of {', '.join(sorted(BASELINES))}, or a codec")
     parser.add_argument("--codecs", type=Path, help="YAML file of external codecs (utils/conf/codecs.yaml)")
     parser.add_argument("--train", type=Path, required=True, help="dump of the training set, to fit the baseline")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set to score")
     parser.add_argument(
-        "--coding", default="mulaw", help="whose cells are scored (not of codecs, adaptive: always PCM)"
+        "--coding", default="mulaw", help="coding to score in (ignored by codecs and adaptive: always PCM)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     check_done(arguments.train, arguments.dump)

@@ -1,6 +1,6 @@
 """Time an optimiser step, scoring and generation of configurations: medians, threads, peak memory.
 
-Each figure comes from a process of its own, so that its peak memory is its own.
+Each measurement runs in a separate process, so that peak memory is measured correctly.
 
     python -m speechlvm.bin.benchmark --task train --config conf/lstm_s64.yaml --batch 16 --frames 48000
     python -m speechlvm.bin.benchmark --task load --config conf/lstm_s64.yaml --dump dump/pcm16/train

@@ -1,8 +1,7 @@
-"""Check that a model keeps what all programs rely on; for models of your own, see MODELS.md.
+"""Check that a model has the properties that all programs rely on; for your own models, see MODELS.md.
 
-The configuration's model is built with random weights, in float64, and tried on a short random signal. Its coding is
-mulaw8, all of whose codes can be summed over, or normalised. A line for each property says that it holds or what was
-found.
+The model of a configuration is built with random weights in float64, and tested on a short random signal. The coding is
+mulaw8, whose codes are few enough to sum over, or normalised. Prints one line per property: ok, or what was found.
 """
 
 from pathlib import Path
@@ -31,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, check in CHECKS.items():
         try:
             check(subject)
-        except Exception as error:  # `Broken`, or whatever the model raises
+        except Exception as error:  # `Broken`, or anything that the model raises
             failed[name] = error
         print(f"{name:10} {_told(failed.get(name))}", flush=True)
     if failed:

@@ -17,14 +17,14 @@ from speechlvm.utils.shards import damaged_shards
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all programs share; options are written with underscores or dashes."""
+    """A parser with the options that all programs share; options can be written with underscores or dashes."""
     parser = _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, where there is one."""
+    """Shows defaults, except None."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         without = action.default is None or action.default is False or action.default == ""
@@ -66,15 +66,15 @@ _NUMBERS = {int: "an integer", float: "a number"}
 
 
 def add_check(parser: Any) -> None:
-    """The option --check, with which recipes skip complete stages without starting a job."""
+    """Add the option --check, with which recipes skip complete stages without starting a job."""
     parser.add_argument("--check", action="store_true", help="only check: exit 0 if the results are complete, else 1")
 
 
 def add_sharding(parser: argparse.ArgumentParser) -> None:
-    """Options of programs whose work is divided into jobs and then merged."""
+    """Add the options of programs whose work is divided into jobs and then merged."""
     parser.add_argument("--nj", type=int, default=1, help="number of jobs")
     step = parser.add_mutually_exclusive_group()
-    step.add_argument("--job", type=int, help="do only this job, 1 .. nj")
+    step.add_argument("--job", type=int, help="run only this job, 1 .. nj")
     step.add_argument("--merge", action="store_true", help="only merge the shards of all jobs")
     add_check(step)
 
@@ -96,14 +96,14 @@ def run_sharded(
     write: Callable[[int, dict[str, Any]], None],
     merge: Callable[[], None],
 ) -> int:
-    """Do one job, or merge, or (with neither option) all of it; complete shards are kept.
+    """Run one job, or merge, or (with neither option) do both for all jobs; complete shards are kept.
 
     Args:
-        arguments: with the options of `add_sharding`.
+        arguments: parsed arguments, with the options of `add_sharding`.
         out: directory of the results.
-        inputs: that determine the results; recorded in done.json.
-        write: (job, inputs) does a job, as `write_shard` writes it.
-        merge: joins all shards.
+        inputs: everything that determines the results; recorded in done.json.
+        write: write(job, inputs) runs a job and writes its shard with `write_shard`.
+        merge: merges all shards.
     """
     if arguments.nj < 1 or not 1 <= (arguments.job or 1) <= arguments.nj:
         raise ConfigError(f"--nj {arguments.nj} --job {arguments.job}: expected 1 <= job <= nj")
@@ -126,7 +126,7 @@ def run_sharded(
 
 
 def start_logging(path: Path | None = None) -> None:
-    """Log lines with time and level to standard output, and to `path` too (appended)."""
+    """Log lines with time and level to standard output, and append them to `path`."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     if path is not None:
         with disk_errors(path):
@@ -142,7 +142,7 @@ def start_logging(path: Path | None = None) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose disk errors are one line, not a traceback for each record."""
+    """A log file that reports disk errors in one line instead of a traceback per record."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         with disk_errors(Path(self.baseFilename)):
@@ -152,13 +152,13 @@ class _LogFile(logging.FileHandler):
 def run_main(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its status.
 
-    A `UserError` becomes one line on standard error and its own exit status, an error of the operating system one line
-    and status 1; an interrupt from the keyboard, SIGTERM, SIGUSR1 or SIGUSR2 (schedulers warn with these) becomes
-    status 75. With ``--debug`` among the arguments the traceback is shown instead of hidden.
+    A `UserError` is printed as one line on standard error, and gives its own exit status; an error of the operating
+    system likewise, with status 1. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 (sent by schedulers as a warning) give status
+    75. With ``--debug`` among the arguments, the traceback is shown as well.
     """
     for number in STOP_SIGNALS:
-        signal.signal(number, _interrupt)  # as Ctrl-C, so that temporary files are removed
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, every command would seem to succeed
+        signal.signal(number, _interrupt)  # like Ctrl-C, so that temporary files are removed
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, every command seems to succeed
     try:
         status = main() or 0
     except (UserError, KeyboardInterrupt, OSError) as error:
@@ -173,14 +173,14 @@ def run_main(main: Callable[[], int | None]) -> None:
             error = UserError(f"{error.filename or 'input or output'}: {error.strerror or error}{remedy}")
         try:
             print(f"error: {_printable(str(error))}", file=sys.stderr, flush=True)
-        except OSError:  # the log is on a full disk: the exit status must do
-            sys.stderr = None  # Python would try once more at its end, and exit with 120
+        except OSError:  # the log is on a full disk, so only the exit status tells
+            sys.stderr = None  # otherwise Python would try again at exit, and exit with 120
         status = error.exit_status
     raise SystemExit(status)
 
 
 def _printable(text: str) -> str:
-    """One line without control characters, which names of files and utterances may have."""
+    """One line without control characters, which names of files and utterances may contain."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 

@@ -1,4 +1,4 @@
-"""Lists the external codecs of a file, one per line; after the name, the program that is not installed."""
+"""List the external codecs of a file, one per line; the name is followed by the program that is missing, if any."""
 
 from pathlib import Path
 

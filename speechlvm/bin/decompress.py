@@ -1,4 +1,4 @@
-"""Decompress a file of `compress`, with the model that it was compressed with, to 16-bit WAV files, or compare it."""
+"""Decompress a file of `compress` to 16-bit WAV files, or compare it with a dump; needs the same model."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--exp", type=Path, help="experiment directory, or an export; not needed after compress --adaptive"
     )
-    parser.add_argument("file", type=Path, help="to decompress")
+    parser.add_argument("file", type=Path, help="file to decompress")
     to = parser.add_mutually_exclusive_group(required=True)
     to.add_argument("--out", type=Path, help="directory of the WAV files")
     to.add_argument("--dump", type=Path, help="write nothing: compare with the same utterances of this dump")
-    parser.add_argument("--utterance", help="only this one")
+    parser.add_argument("--utterance", help="decompress only this utterance")
     arguments = parser.parse_args(argv)
     if arguments.exp is not None:
         check_trained(arguments.exp)

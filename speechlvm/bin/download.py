@@ -1,4 +1,4 @@
-"""Stage 0: fetch, verify and unpack archives of corpora whose licences allow it."""
+"""Stage 0: download, verify and unpack archives of corpora whose licences allow it."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from speechlvm.bin.cli import make_parser, run_main, start_logging
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Downloads what is not complete yet."""
+    """Download what is missing."""
     parser = make_parser(__doc__)
     parser.add_argument("--archives", type=Path, required=True, help="list of archives (YAML)")
-    parser.add_argument("--only", default="", help="archives to download, separated by blanks; empty: all")
+    parser.add_argument("--only", default="", help="archives to download, separated by spaces; empty: all")
     parser.add_argument("--to", type=Path, required=True, help="directory to unpack into")
-    parser.add_argument("--mirror", default="", help="URL to use instead of the base in the list; empty: as listed")
+    parser.add_argument("--mirror", default="", help="base URL to use instead of the one in the list")
     arguments = parser.parse_args(argv)
 
     from speechlvm.data.corpora.download import ArchiveList, choose, download, load_archives

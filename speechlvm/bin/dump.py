@@ -1,7 +1,7 @@
 """Stage 2: write a set's frames for training and scoring, or features for other uses.
 
 pcm16: audio as int16 archives with their histogram. vectors: sequences of vectors with their moments. mulaw, logmel:
-codes and log-mel features of audio, not read by models.
+codes and log-mel features of audio, which models do not read.
 """
 
 import logging
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="directory of the dump")
     parser.add_argument("--kind", choices=KINDS, default="pcm16", help="what to write")
     parser.add_argument(
-        "--rate_hz", type=int, help="sampling rate the audio must have; not given: that of the first file"
+        "--rate_hz", type=int, help="required sampling rate of the audio; default: that of the first file"
     )
     parser.add_argument(
         "--segment_frames",
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     data = (load_data_dir if (arguments.data / "utt2spk").exists() else load_folder)(arguments.data)
     if (arguments.kind == "vectors") != bool(data.channels):
         found = "vectors" if data.channels else "audio"
-        raise UserError(f"{arguments.data}: holds {found}, of which no dump of kind {arguments.kind} can be made")
+        raise UserError(f"{arguments.data}: holds {found}; cannot make a dump of kind {arguments.kind}")
     if arguments.segment_frames is not None and (arguments.segment_frames < 1 or data.channels):
         raise ConfigError(f"--segment_frames {arguments.segment_frames}: expected at least 1, and audio")
     prepare = {"pcm16": _pcm16, "vectors": _vectors}.get(arguments.kind, _features)
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bytes(kind: str, data: Any, jobs: int) -> int:
-    """Approximate size of a dump; if lengths of utterances are unknown, of an empty one."""
+    """Approximate size of a dump; that of an empty one if lengths of utterances are unknown."""
     from speechlvm.data.dumps.features import MEL_BINS, MEL_HOP_FRAMES
 
     per_frame = {"pcm16": 2, "mulaw": 4, "logmel": 4 * MEL_BINS / MEL_HOP_FRAMES, "vectors": 4 * len(data.channels)}
@@ -116,7 +116,7 @@ def _pcm16(arguments: Any, data: Any) -> tuple:
             shorter = sum(count % arguments.segment_frames > 0 for count in data.num_samples.values())
             logging.info(
                 f"{len(data.utt2spk)} recordings cut into {info['utterances']} segments of {arguments.segment_frames} "
-                f"frames, {shorter} of them shorter, at the ends of recordings"
+                f"frames, {shorter} of them shorter (ends of recordings)"
             )
 
     return _audio_inputs(arguments, recordings), write, merge

@@ -1,4 +1,4 @@
-"""Stage 7: durations of the phones of one speaker and of all (source A, figure 11), where data have `phones`."""
+"""Stage 7: phone durations of one speaker and of all (source A, figure 11), if the data have `phones`."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from speechlvm.utils.files import atomic_write, hash_file, is_done, mark_done, m
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write durations/phone_durations.png and .pdf, and their quartiles as durations/phone_durations.csv."""
+    """Write durations/phone_durations.png and .pdf, and the quartiles as durations/phone_durations.csv."""
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data directories with phones")
-    parser.add_argument("--speaker", default="", help="speaker shown above all speakers together (default: the first)")
+    parser.add_argument("--speaker", default="", help="speaker shown above the pooled speakers; default: the first")
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     parser.add_argument("--allow_pipes", action="store_true", help="run the commands in wav.scp")
     add_check(parser)

@@ -1,7 +1,7 @@
 """Export a trained model to a folder: weights as safetensors, settings, results and a model card.
 
-The folder alone rebuilds the model; programs that score, sample and extract take it as --exp, and nothing in it can run
-code. The card says what is known; the licence is for whoever exports to choose.
+The folder suffices to rebuild the model, and nothing in it can run code; programs that score, sample and extract accept
+it as --exp. The licence is for you to choose.
 """
 
 import argparse
@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--out", type=Path, required=True, help="directory to create")
     parser.add_argument(
-        "--licence", default="unknown", help="licence of the weights, by its identifier on the Hugging Face hub"
+        "--licence", default="unknown", help="licence of the weights, as its identifier on the Hugging Face Hub"
     )
-    parser.add_argument("--data_set", default="", help="name of the corpus, for the card: TIMIT")
-    parser.add_argument("--push_to_hub", metavar="USER/NAME", help="also upload the folder to the Hugging Face hub")
+    parser.add_argument("--data_set", default="", help="name of the corpus for the card, e.g. TIMIT")
+    parser.add_argument("--push_to_hub", metavar="USER/NAME", help="also upload the folder to the Hugging Face Hub")
     arguments = parser.parse_args(argv)
     hub = _hub() if arguments.push_to_hub else None
 
@@ -71,7 +71,7 @@ def _export(arguments: argparse.Namespace, inputs: dict[str, Any]) -> None:
 
 
 def _hub() -> Any:
-    """The client of the hub, asked for before there is any work to lose."""
+    """The client of the Hub, imported before any work is done."""
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
@@ -83,9 +83,9 @@ def _push(hub: Any, folder: Path, repository: str) -> None:
     try:
         hub.create_repo(repository, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"speechlvm {__version__}")
-    except Exception as error:  # of several libraries, which depend on its version
+    except Exception as error:  # several libraries raise, depending on the version
         raise UserError(
-            f"--push_to_hub {repository}: {' '.join(str(error).split())}; {folder} is complete; log in by "
+            f"--push_to_hub {repository}: {' '.join(str(error).split())}; {folder} is complete; log in with "
             "`hf auth login`, and run the same command again"
         ) from error
     print(f"{folder}: uploaded to https://huggingface.co/{repository}")

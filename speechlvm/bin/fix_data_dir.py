@@ -1,4 +1,4 @@
-"""Fixes Kaldi data directories by removing and sorting lines and cutting late ends, and reports each change."""
+"""Fix Kaldi data directories by removing and sorting lines and cutting late ends; reports each change."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from speechlvm.bin.cli import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints each change."""
+    """Fix directories and print each change."""
     parser = argparse.ArgumentParser(prog="fix_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
     parser.add_argument("--allow-pipes", "--allow_pipes", action="store_true", help="run the commands in wav.scp")

@@ -13,17 +13,17 @@ def check_done(*directories: Path) -> None:
     """Check that dumps are complete.
 
     Raises:
-        UserError: one is not, for instance because writing it again was interrupted.
+        UserError: one is not, for instance because rewriting it was interrupted.
     """
     for directory in directories:
         check_complete(directory, "not a complete dump; run stage 2 (dumps)")
 
 
 def fingerprint(store: Path) -> list[str]:
-    """What changes when a store of representations is written again.
+    """A fingerprint of a store of representations, which changes when it is rewritten.
 
     Raises:
-        UserError: it is not complete.
+        UserError: the store is not complete.
     """
     check_complete(store, "no complete representations; run stage 6 (latents)")
     return [hash_file(Path(store) / name) for name in ("info.json", DONE)]
@@ -48,7 +48,7 @@ def fingerprint_of_model(arguments: argparse.Namespace) -> str:
 
 
 def check_trained(directory: Path) -> Path:
-    """Check that an experiment, or an export, has a trained model; returns the file that changes with it.
+    """Check that an experiment or export has a trained model; returns a file that changes when the model does.
 
     Raises:
         UserError: it has none.

@@ -1,8 +1,8 @@
 """Stage 6: extract posterior statistics of latents, or hidden states, from a set with a trained model.
 
-Latents have posterior means (the expected latents), standard deviations and KL per step and dimension, each averaged
-over Monte Carlo samples. Models without latents have their deterministic states: of an LSTM "h", of a WaveNet what
-layers add to the skip sum.
+For latents these are posterior means (the expected latents), standard deviations and KL per step and dimension, each
+averaged over Monte Carlo samples. For models without latents they are deterministic states: "h" of an LSTM, and what
+the layers of a WaveNet add to the skip sum.
 """
 
 from pathlib import Path
@@ -19,34 +19,34 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
     parser.add_argument(
         "--latent_samples",
         type=int,
         default=100,
-        help="Monte Carlo samples of the latents per utterance; fewer if a set would need more than 1e11 numbers",
+        help="Monte Carlo samples of the latents per utterance; fewer if a set needs more than 1e11 random numbers",
     )
     parser.add_argument(
         "--statistics",
         nargs="+",
         default=["mean", "std", "kl"],
         choices=["mean", "std", "kl"],
-        help="what to keep of latents",
+        help="statistics of latents to keep",
     )
     parser.add_argument(
-        "--names", nargs="+", help="representations, e.g. z1 or skip50; default: all, or the last of each block"
+        "--names", nargs="+", help="representations, e.g. z1 or skip50; default: all, or the last layer of each block"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--minutes", type=float, help="use random utterances of this total length; default: all")
+    parser.add_argument("--minutes", type=float, help="use random utterances of this total duration; default: all")
     parser.add_argument(
-        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by kind of data"
+        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by data and model"
     )
     parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     counts = [arguments.latent_samples, 1 if arguments.max_frames is None else arguments.max_frames]
     if min(counts) < 1 or (arguments.minutes is not None and not arguments.minutes > 0):
-        parser.error("--latent_samples and --max_frames are at least 1, --minutes above 0")
+        parser.error("--latent_samples and --max_frames must be at least 1, --minutes above 0")
     check_done(arguments.dump)
     inputs = {
         "model": hash_file(check_trained(arguments.exp)),
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _statistics(out: Path, inputs: dict[str, Any]) -> list[str]:
-    """Those asked for; or those of a complete store that has more: it is not made again to have less."""
+    """The statistics requested, or those of a complete store that has more: it is not remade to have fewer."""
     try:
         done = read_json(out / "done.json")
         known = done["statistics"]
@@ -101,8 +101,8 @@ def _extract(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     samples = extract.affordable_samples(experiment.model, lengths, arguments.latent_samples)
     if samples < arguments.latent_samples:
         print(
-            f"{arguments.out}: {samples} samples of the latents instead of {arguments.latent_samples}, which would be "
-            f"more than {extract.MOST_DRAWN:.0e} numbers"
+            f"{arguments.out}: {samples} samples of the latents instead of {arguments.latent_samples}, which need "
+            f"more than {extract.MOST_DRAWN:.0e} random numbers"
         )
     items = extract.extract_dump(
         experiment.model,

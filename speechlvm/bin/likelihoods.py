@@ -1,4 +1,4 @@
-"""Prints all likelihoods: bits or nats per frame, best first."""
+"""Print all likelihoods: bits or nats per frame, best first."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from speechlvm.bin.cli import make_parser, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table for each set; nothing where nothing has been scored."""
+    """Print a table for each set that has been scored."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
     arguments = parser.parse_args(argv)

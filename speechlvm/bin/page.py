@@ -6,10 +6,10 @@ from speechlvm.bin.cli import add_check, make_parser, run_main, status_if_decide
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write <exp>/index.html from what the other stages have left there."""
+    """Write <exp>/index.html from the results of the other stages."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>/<experiment>/seed<k>, or .../spectra")
-    parser.add_argument("--title", default="", help="title of the page (default: the experiment's name)")
+    parser.add_argument("--title", default="", help="title of the page; default: name of the experiment")
     add_check(parser)
     arguments = parser.parse_args(argv)
 

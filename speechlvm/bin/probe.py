@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in SETS:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"representations of the {name} set")
         parser.add_argument(f"--{name}_data", type=Path, required=True, help=f"data directory of the {name} set")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
     parser.add_argument("--tasks", nargs="+", choices=LABELS, default=list(LABELS), help="what to recognise")
     parser.add_argument(
         "--minutes",
@@ -30,23 +30,23 @@ def main(argv: list[str] | None = None) -> int:
         default=["10", "60", "all"],
         help="minutes of labelled training data, or all",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="random seeds; one training for each")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="random seeds; one run for each")
     parser.add_argument(
         "--vocabulary",
         type=positive(int),
-        help="sentencepiece units of transcripts; default: 100, or the nearest they support",
+        help="number of sentencepiece units; default: 100, or the nearest number that the transcripts support",
     )
     parser.add_argument("--steps", type=positive(int), default=5000, help="optimiser steps of each probe")
-    parser.add_argument("--batch_steps", type=positive(int), default=4000, help="steps of 16 ms in a batch")
-    parser.add_argument("--hidden", type=positive(int), default=256, help="units of recognisers, in each direction")
+    parser.add_argument("--batch_steps", type=positive(int), default=4000, help="batch size in steps of 16 ms")
+    parser.add_argument("--hidden", type=positive(int), default=256, help="hidden units of recognisers, per direction")
     parser.add_argument("--learning_rate", type=positive(float), default=2e-3, help="peak learning rate")
-    parser.add_argument("--spectra", type=Path, help="results of probes of the spectra, drawn in the same figures")
-    parser.add_argument("--optional", action="store_true", help="leave out tasks that the data have no labels for")
+    parser.add_argument("--spectra", type=Path, help="probe results of the spectra, drawn in the same figures")
+    parser.add_argument("--optional", action="store_true", help="leave out tasks for which the data have no labels")
     parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     tasks = _with_labels(arguments)
-    if not tasks:  # said above, and said again by each call, since nothing is written
+    if not tasks:  # reported above, by every call, as nothing is written
         if not arguments.check:
             invalidate(arguments.out)
         return 1 if arguments.check else 0
@@ -61,14 +61,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _size(text: str) -> str:
-    """Minutes, or all of them."""
+    """Check a size: a number of minutes, or "all"."""
     if text != "all":
         positive(float)(text)
     return text
 
 
 def _inputs(arguments: Any, tasks: list[str]) -> dict[str, Any]:
-    """What the results are a function of."""
+    """Everything that determines the results."""
     files = {LABELS[task] for task in tasks} | {LENGTHS}
     spectra = arguments.spectra and arguments.spectra / "result.json"
     return {
@@ -106,9 +106,9 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
     from speechlvm.data.dumps.dump import share_of
     from speechlvm.experiment.load import training_device
     from speechlvm.latents.probes.runs import Probing
-    from speechlvm.latents.probes.training import Settings
+    from speechlvm.latents.probes.training import ProbeSettings
 
-    device, settings = training_device(arguments.ngpu), Settings(**inputs["settings"])
+    device, settings = training_device(arguments.ngpu), ProbeSettings(**inputs["settings"])
     stores, data = ({s: getattr(arguments, f"{s}{end}") for s in SETS} for end in ("", "_data"))
     probing = Probing(stores, data, inputs["tasks"], arguments.vocabulary, arguments.optional)
     plan = probing.plan(inputs["minutes"], inputs["seeds"])
@@ -128,7 +128,7 @@ def _probe(arguments: Any, job: int, inputs: dict[str, Any]) -> None:
 
 
 def _key(inputs: dict[str, Any], run: Any) -> str:
-    """What the result of one run is a function of."""
+    """A hash of everything that determines the result of one run."""
     return hash_value(
         [
             inputs["stores"],

@@ -24,10 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     """Write RESULTS.md, tables as CSV and LaTeX, and figures; print RESULTS.md."""
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/<train_set>")
-    parser.add_argument("--tables", type=Path, required=True, help="directory of the tables' YAML files")
+    parser.add_argument("--tables", type=Path, required=True, help="directory of the YAML files of tables")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--only", default="", help="names of the tables to write, for instance 'A1 A3' (default: all)")
-    parser.add_argument("--command", default="bash run.sh", help="the command that made the results")
+    parser.add_argument("--only", default="", help="names of the tables to write, e.g. 'A1 A3'; default: all")
+    parser.add_argument("--command", default="bash run.sh", help="command that made the results, to show in --out")
     add_check(parser)
     arguments = parser.parse_args(argv)
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _inputs(arguments: Any, roots: list[str], externals: list[str]) -> dict[str, Any]:
-    """What tables and figures are a function of."""
+    """Everything that determines tables and figures."""
     files = sorted(arguments.tables.glob("*.yaml"))
     files += sorted(path for folder in externals for path in Path(folder).glob("*.json"))
     again: list[Path] = []  # their results are read under both names
@@ -62,10 +62,10 @@ def _inputs(arguments: Any, roots: list[str], externals: list[str]) -> dict[str,
 
 
 def _write(arguments: Any, chosen: list[Any], roots: list[str], externals: list[str]) -> None:
-    """Everything.
+    """Write tables and figures.
 
     Raises:
-        UserError: some files cannot be used; what does not need them is written.
+        UserError: some files cannot be used; everything that does not need them is written.
     """
     from speechlvm.reporting import latent_tables
     from speechlvm.reporting.analysis_results import collect_analyses

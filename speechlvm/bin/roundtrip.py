@@ -1,6 +1,6 @@
 """Stage 9: compress utterances of a set losslessly, decompress them in a new process, and compare every sample.
 
-Writes the compressed file, utterances.slvm, and what it takes, result.json.
+Writes the compressed file, utterances.slvm, and its sizes and times, result.json.
 """
 
 import re
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     add_model(parser)
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
     parser.add_argument(
         "--utterances", type=_number_or_all, default=32, help="number of utterances, spread evenly over the set, or all"
     )
@@ -59,7 +59,7 @@ def _make(arguments: Any) -> None:
 
     experiment = None if arguments.adaptive else load_codec(arguments.exp)
     source, path = source_of_dump(arguments.dump, arguments.utterances), arguments.out / FILE
-    model_hash(experiment)  # compiles what is not to be timed
+    model_hash(experiment)  # compiles before the timing begins
     began = time.monotonic()
     sizes = compress(experiment, source, path, None, lambda frames: None)
     encode_seconds = time.monotonic() - began
@@ -82,7 +82,7 @@ def _make(arguments: Any) -> None:
         "verified": True,
     }
     write_json(arguments.out / "result.json", result)
-    print(f"{path}: {sizes.utterances} utterances, {sizes.frames} frames, the same bit for bit when decompressed")
+    print(f"{path}: {sizes.utterances} utterances, {sizes.frames} frames, bit-identical when decompressed")
     print(sizes.describe(result["bound"]))
     for name, seconds in (("encoding", encode_seconds), ("decoding", decode_seconds)):
         speed = sizes.frames / seconds
@@ -90,7 +90,7 @@ def _make(arguments: Any) -> None:
 
 
 def _compare(arguments: Any, path: Path) -> float:
-    """Decompress a file in a new process, which compares it with the dump: seconds of decoding.
+    """Decompress a file in a new process, which compares it with the dump; returns the seconds of decoding.
 
     Raises:
         UserError: it cannot be decompressed, or differs.

@@ -16,12 +16,12 @@ def main(argv: list[str] | None = None) -> int:
     """Sample from one model."""
     parser = make_parser(__doc__)
     add_model(parser)
-    parser.add_argument("--dump", type=Path, required=True, help="dump that prefixes and originals come from")
-    parser.add_argument("--out", type=Path, required=True, help="directory of samples and pictures")
+    parser.add_argument("--dump", type=Path, required=True, help="dump to take prefixes and originals from")
+    parser.add_argument("--out", type=Path, required=True, help="directory of samples and figures")
     parser.add_argument("--count", type=int, default=4, help="number of samples of each kind")
     parser.add_argument("--seconds", type=float, default=2.0, help="duration of each sample")
     parser.add_argument("--prefix_seconds", type=float, default=1.0, help="real data before a continuation")
-    parser.add_argument("--frames", type=int, help="generated length of each, in frames instead of seconds")
+    parser.add_argument("--frames", type=int, help="length of each sample, in frames instead of seconds")
     parser.add_argument("--prefix_frames", type=int, help="real data before a continuation, in frames")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs, 0 or 1")
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     lengths = [arguments.seconds, arguments.prefix_seconds, arguments.frames, arguments.prefix_frames]
     if arguments.count < 1 or any(length is not None and length <= 0 for length in lengths):
-        parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames are positive")
+        parser.error("--count, --seconds, --prefix_seconds, --frames and --prefix_frames must be positive")
     check_done(arguments.dump)
     inputs = {
         "model": fingerprint_of_model(arguments),
@@ -54,7 +54,7 @@ def _lengths(arguments: Any, rate_hz: float | None) -> tuple[int, int]:
 
     frames, prefix = arguments.frames, arguments.prefix_frames
     if rate_hz is None and (frames is None or prefix is None):
-        raise UserError(f"{arguments.dump}: its frames are not spaced in time; give --frames and --prefix_frames")
+        raise UserError(f"{arguments.dump}: its frames have no rate; give --frames and --prefix_frames")
     frames = round(arguments.seconds * rate_hz) if frames is None else frames
     return frames, round(arguments.prefix_seconds * rate_hz) if prefix is None else prefix
 
@@ -87,7 +87,7 @@ def _sample(arguments: Any) -> None:
         print(f"no utterance has {prefix} frames: continuations start after {longest // 2}, half of the longest")
         prefix = longest // 2
     long_enough = [u for u in sorted(dump.records) if dump.records[u].frames >= prefix]
-    # spread over the set, so that several speakers are among them
+    # spread over the set, to have several speakers
     chosen = long_enough[:: max(1, len(long_enough) // arguments.count)][: arguments.count]
     prefixes = {u: dump.read(u, 0, prefix) for u in chosen}
     if arguments.adaptive:

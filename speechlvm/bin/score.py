@@ -1,4 +1,4 @@
-"""Stage 4: likelihoods of a set under a trained model, sharded, summed exactly."""
+"""Stage 4: likelihoods of a set under a trained model; sharded, with exact sums."""
 
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--dump", type=Path, required=True, help="dump of the set")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--coding", help="coding to score in (default: the one trained with)")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
+    parser.add_argument("--coding", help="coding to score in; default: that of training")
     parser.add_argument(
         "--bound",
         choices=("elbo", "iwae", "fivo"),
         default="elbo",
-        help="on models with latents: elbo, of one sample as in the papers; iwae, importance-weighted, of K samples; "
-        "fivo, of a particle filter, which is tighter for long sequences unless the posterior sees the future (SRNN "
-        "when smoothing, Z-forcing, Stochastic WaveNet, CW-VAE: compare both on the validation set). Both take K times "
-        "the arithmetic; iwae takes K times the memory, fivo only K states, but it goes step by step: some 4 times "
-        "slower than iwae on a CPU",
+        help="bound for models with latents: elbo, with one sample as in the papers; iwae, importance-weighted with K "
+        "samples; fivo, a particle filter, which is tighter for long sequences unless the posterior sees the future "
+        "(SRNN when smoothing, Z-forcing, Stochastic WaveNet, CW-VAE: compare both on the validation set). Both take K "
+        "times the arithmetic; iwae takes K times the memory, fivo only K states, but it goes step by step, about 4 "
+        "times slower than iwae on a CPU",
     )
     parser.add_argument("--particles", type=int, default=16, help="K of iwae and fivo, at least 2")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
-        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by kind of data"
+        "--max_frames", type=int, help="maximum frames in memory; does not change results; default: by data and model"
     )
     parser.add_argument(
         "--chunk_frames", type=int, default=65_536, help="frames processed at once; does not change results"
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     if any(most is not None and most < 1 for most in (arguments.max_frames, arguments.chunk_frames)):
-        parser.error("--max_frames and --chunk_frames are at least 1")
+        parser.error("--max_frames and --chunk_frames must be at least 1")
     if arguments.particles < 2:
         parser.error(f"--particles {arguments.particles}: expected at least 2")
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bound(arguments: Any) -> str:
-    """Of models with latents, as results name it."""
+    """Name of the bound of models with latents in results."""
     return "elbo" if arguments.bound == "elbo" else f"{arguments.bound}-{arguments.particles}"
 
 

@@ -12,13 +12,13 @@ from speechlvm.utils.text import counted
 def main(argv: list[str] | None = None) -> int:
     """Write the spectra of one set."""
     parser = make_parser(__doc__)
-    parser.add_argument("--dump", type=Path, required=True, help="dump of the set's audio")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the representations")
-    parser.add_argument("--minutes", type=float, help="use random utterances of this total length; default: all")
+    parser.add_argument("--dump", type=Path, required=True, help="dump of the audio of the set")
+    parser.add_argument("--out", type=Path, required=True, help="output directory")
+    parser.add_argument("--minutes", type=float, help="use random utterances of this total duration; default: all")
     add_sharding(parser)
     arguments = parser.parse_args(argv)
     if arguments.minutes is not None and not arguments.minutes > 0:
-        parser.error("--minutes is above 0")
+        parser.error("--minutes must be above 0")
 
     from speechlvm.latents.spectra import SETTINGS
 

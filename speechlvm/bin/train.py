@@ -2,9 +2,9 @@
 
 Any setting of the configuration can be given as --section.key value, for instance --limits.seconds 60.
 
-With several GPUs or nodes this program, started once on each node, runs torchrun with one process per GPU (on CPUs: one
-per node). Several nodes need SLURM_NODEID, MASTER_ADDR and MASTER_PORT in their environment, set by Slurm and the
-runner. `torchrun --nproc_per_node N -m speechlvm.bin.train ...` works, too.
+With several GPUs or nodes, this program is started once on each node and runs torchrun with one process per GPU (on
+CPUs: one per node). With several nodes it needs SLURM_NODEID, MASTER_ADDR and MASTER_PORT in the environment, which
+Slurm and the runner set. `torchrun --nproc_per_node N -m speechlvm.bin.train ...` works, too.
 """
 
 import logging
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--valid", type=Path, required=True, help="dump of the validation set (selects the best model)")
     parser.add_argument("--out", type=Path, required=True, help="experiment directory")
     parser.add_argument("--seed", type=int, default=1, help="random seed of weights, data order and noise")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of a node; 0: train on the CPU")
-    parser.add_argument("--num_nodes", type=int, default=1, help="nodes on which this command is started")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs per node; 0: train on the CPU")
+    parser.add_argument("--num_nodes", type=int, default=1, help="number of nodes on which this command is started")
     add_check(parser)
     arguments, rest = parser.parse_known_args(argv)
     if arguments.ngpu < 0 or arguments.num_nodes < 1:
@@ -80,7 +80,7 @@ def _best_is_there(directory: Path) -> bool:
 
 
 def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
-    """--section.key value pairs."""
+    """Parse --section.key value pairs."""
     pairs = []
     items = iter(rest)
     for item in items:
@@ -90,7 +90,7 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
         if not equals:
             value = next(items, None)
             if value is None:
-                parser.error(f"{item} needs a value")
+                parser.error(f"{item} requires a value")
         pairs.append((name, value))
     return pairs
 
@@ -98,13 +98,13 @@ def _pairs(parser: Any, rest: list[str]) -> list[tuple[str, str]]:
 def _train_as_rank(
     arguments: Any, overrides: list[tuple[str, str]], inputs: dict[str, Any], complete: bool
 ) -> NoReturn:
-    """Train as one of several processes; ends this process."""
+    """Train as one of several processes, then exit."""
     die_with(os.getppid())
     from speechlvm.training.distributed import PeerFailed, PeerLost, ProcessGroup
 
     def train() -> int:
         try:
-            with default_signals():  # nothing to save until all have joined: a signal ends the process at once
+            with default_signals():  # there is nothing to save until all have joined
                 processes = ProcessGroup(arguments.ngpu)
                 with stop_requests() as requests:
                     if not processes.all_gather(complete)[0][0]:  # rank 0 decides
@@ -122,7 +122,7 @@ def _train_as_rank(
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    # no destructors: that of the process group waits for its threads, which may be waiting for the interpreter
+    # skip destructors: that of the process group waits for its threads, which may be waiting for the interpreter
     os._exit(status)
 
 
@@ -175,7 +175,7 @@ def _train(
 
 
 def _initialise(model: Any, initialise_from: str | None, observation: Any, train: Any) -> None:
-    """Give a new model the weights of another run, or an output that fits the frequencies of the training data."""
+    """Initialise a new model with the weights of another run, or its output with the marginal of the training data."""
     from speechlvm.experiment.checkpoint import Checkpoints, load_weights
 
     if initialise_from is None:
@@ -186,7 +186,7 @@ def _initialise(model: Any, initialise_from: str | None, observation: Any, train
 
 
 def _check_same_on_all(processes: "OneProcess", values: list[Any]) -> None:
-    """Check that settings, data and versions are those of all other processes."""
+    """Check that settings, data and versions are the same in all processes."""
     import torch
 
     fingerprint = int(hash_value([*values, __version__, torch.__version__])[:12], 16)  # exact as a float

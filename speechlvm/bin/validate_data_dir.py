@@ -1,4 +1,4 @@
-"""Checks Kaldi data directories: formats, order, consistency of the files with each other and with the audio."""
+"""Check Kaldi data directories: formats, order, and consistency of the files with each other and with the audio."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from speechlvm.bin.cli import run_main
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints every error; returns 1 if there are any."""
+    """Print every error; returns 1 if there are any."""
     parser = argparse.ArgumentParser(prog="validate_data_dir", description=__doc__, allow_abbrev=False)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="data directory (wav.scp, utt2spk, ...)")
     parser.add_argument("--no-audio", "--no_audio", action="store_true", help="do not open the audio files or archives")

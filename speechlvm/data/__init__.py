@@ -1,1 +1,1 @@
-"""From corpora on disk to batches: reading audio, data directories, dumps, data sets."""
+"""Data, from corpora on disk to batches: audio files, data directories, dumps, data sets."""

@@ -44,7 +44,7 @@ class UnknownLength(UserError):
 
 
 def audio_info(path: str | Path) -> AudioInfo:
-    """Reads the header of an audio file and compares it with the size of the file.
+    """Reads the header of an audio file and checks it against the size of the file.
 
     Raises:
         UserError: the file is missing, not a regular readable file, empty, not audio, truncated or without samples.
@@ -58,7 +58,7 @@ def check_length(info: AudioInfo) -> None:
     """Refuses a header without the number of samples.
 
     Raises:
-        UnknownLength: naming what the header says, what was found and what to do.
+        UnknownLength: the message says what the header contains, what was found and what to do.
     """
     if info.placeholder is None:
         return
@@ -71,20 +71,20 @@ def check_length(info: AudioInfo) -> None:
 
 
 def unknown_length(path: Path, found: str, remedy: str) -> UnknownLength:
-    """The error of a file that does not say where it ends."""
+    """The error for a file whose header does not give its length."""
     return UnknownLength(
         f"{path}: {found}, as after writing to a pipe; a truncated file looks the same; if it is complete, {remedy}"
     )
 
 
 def log_oddities(info: AudioInfo, log: Log, name: str = "") -> None:
-    """Counts a file with oddities, under a name, or else its path."""
+    """Logs the oddities of a file, if it has any, by name or else by path."""
     if info.oddities:
         log.tolerate(ODD, f"{name or info.path} ({', '.join(info.oddities)})")
 
 
 def describe(info: AudioInfo) -> str:
-    """The kind of samples of a file, in words."""
+    """The sample format of a file, in words."""
     words = (f"{info.bits}-bit" if info.bits else "", "" if info.encoding == "pcm" else info.encoding)
     return " ".join(filter(None, (*words, "(in 4 bytes)" if info.in_four_bytes else "")))
 
@@ -93,7 +93,7 @@ def check_format(info: AudioInfo, rate_hz: int, *, allow_streamed: bool = False)
     """Requires 16-bit mono PCM at `rate_hz` and, unless `allow_streamed`, a known length.
 
     Raises:
-        UserError: naming the property, what was found and what to do.
+        UserError: the message names the property, what was found and what to do.
     """
     if not allow_streamed:
         check_length(info)
@@ -124,14 +124,14 @@ def read_audio(path: str | Path, rate_hz: int = 16000, *, allow_streamed: bool =
 
     Args:
         path: NIST SPHERE (uncompressed), RIFF WAVE or FLAC.
-        rate_hz: the rate that the file must have.
+        rate_hz: expected sampling rate.
         allow_streamed: as for `audio_blocks`.
 
     Returns:
         int16 array (num_samples,).
 
     Raises:
-        UserError: see `audio_info` and `check_format`; also if FLAC data does not decode to what its header promises.
+        UserError: see `audio_info` and `check_format`; also if FLAC data does not match its header.
     """
     blocks = list(audio_blocks(path, rate_hz, None, allow_streamed=allow_streamed))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -140,16 +140,16 @@ def read_audio(path: str | Path, rate_hz: int = 16000, *, allow_streamed: bool =
 def audio_blocks(
     path: str | Path, rate_hz: int, block_frames: int | None, *, allow_streamed: bool = False
 ) -> Iterator[np.ndarray]:
-    """Reads a 16-bit mono file in consecutive blocks, so that hours need not be held at once.
+    """Reads a 16-bit mono file in consecutive blocks, so that long files need not fit in memory.
 
     Args:
         path: as for `read_audio`.
-        rate_hz: the rate that the file must have.
+        rate_hz: expected sampling rate.
         block_frames: samples per block; the last one may be shorter. None: whatever is fastest for the whole file.
         allow_streamed: treat files as complete whose headers have a placeholder for the number of samples.
 
     Raises:
-        UserError: as `read_audio`; errors that only the whole file shows, after the last block.
+        UserError: as `read_audio`; errors that only show at the end of the file are raised after the last block.
     """
     path = Path(path)
     with open_regular(path) as file:
@@ -206,7 +206,7 @@ def wav_header(num_samples: int, rate_hz: int) -> bytes:
 
 
 def _describe_float(info: AudioInfo) -> str:
-    """Why float samples are refused: a sample that is not finite, a peak that would clip, or the encoding itself."""
+    """The reason to refuse float samples: one that is not finite, a peak that would clip, or the encoding itself."""
     if info.container != "wav" or info.bits not in (32, 64):
         return f"{info.bits}-bit float samples; expected 16-bit PCM"
     dtype, peak = np.dtype(f"<f{info.bits // 8}"), 0.0
@@ -251,11 +251,11 @@ class SpliceReader(io.RawIOBase):
         self._head, self._file, self._start, self._end, self._place = head, file, start, len(head) + size, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -266,7 +266,7 @@ class SpliceReader(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer) -> int:
-        """Fills the whole buffer unless the end is reached: libsndfile takes less for the end."""
+        """Fills the whole buffer except at the end: libsndfile treats a short read as the end of the file."""
         content = self._head[self._place :][: len(buffer)]
         place = self._place + len(content)
         if (count := min(len(buffer) - len(content), self._end - place)) > 0:
@@ -278,10 +278,10 @@ class SpliceReader(io.RawIOBase):
 
 
 def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
-    """libsndfile's decoder, to be read forward in blocks.
+    """Opens libsndfile's decoder, to be read forward in blocks.
 
-    It is given RIFF WAVE with a header that agrees with the file, and FLAC without the tags around it. It claims not to
-    be seekable: soundfile would seek after each block, which fails in FLAC without the number of samples.
+    The decoder gets RIFF WAVE with a corrected header, and FLAC without the tags around it. It claims not to be
+    seekable: soundfile would seek after each block, which fails in FLAC without the number of samples.
 
     Args:
         info: the header; None for other containers.
@@ -304,5 +304,5 @@ def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
 
 
 def most_frames(promised: int, found: int, block_frames: int) -> int:
-    """Frames to decode next: none after the last one that the header promises (0: unknown)."""
+    """Number of frames to decode next: none beyond the number in the header (0: unknown)."""
     return min(block_frames, promised - found) if promised else block_frames

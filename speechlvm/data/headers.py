@@ -4,9 +4,9 @@ The format is taken from the first bytes of the file (after an ID3v2 tag, if it 
 ``.WAV`` files are SPHERE on the LDC's disc and RIFF in many copies). Nothing is allocated from a header.
 
 Headers are read here rather than by libsndfile, because libsndfile silently repairs those of truncated files.
-Violations of the format that all other programs accept are accepted here too, and recorded as oddities: bytes after the
-data, a missing pad byte, a size that is off by less than a header. A file is refused if audio is missing or would be
-left out.
+Violations of the format that all other programs accept are accepted here, too, and recorded as oddities: bytes after
+the data, a missing pad byte, a size that is off by less than a header. A file is refused if audio is missing or would
+be ignored.
 """
 
 import os
@@ -40,7 +40,7 @@ COPY_AGAIN = "copy the file again from its source"
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The header of an audio file, which agrees with the size of the file.
+    """The header of an audio file, checked against the size of the file.
 
     Attributes:
         path: the file.
@@ -55,8 +55,8 @@ class AudioInfo:
         big_endian: byte order of the samples.
         extrema: minimum and maximum sample according to the header, if it has them.
         placeholder: the value in place of the number of samples (for block codings, of bytes) in a header that was
-            written to a pipe before the length was known; `num_samples` is then what the file holds (FLAC: 0).
-        layout: of RIFF WAVE, the corrected fmt chunk.
+            written to a pipe before the length was known; `num_samples` is then the number found (FLAC: 0).
+        layout: the corrected fmt chunk of RIFF WAVE.
         oddities: violations of the format that are accepted.
     """
 
@@ -126,7 +126,7 @@ def id3v2_bytes(start: bytes) -> int:
 
 
 def read_header(path: Path, file: BinaryIO) -> AudioInfo:
-    """Reads a header and compares it with the size of the file.
+    """Reads a header and checks it against the size of the file.
 
     Raises:
         UserError: empty, not of these containers, truncated, damaged, or without samples.
@@ -160,17 +160,17 @@ def _file_size(file: BinaryIO) -> int:
 
 
 def truncated(path: Path, promised: int, found: int, what: str = "samples") -> UserError:
-    """The file has less than its header says."""
+    """The error for a file with less data than its header says."""
     return UserError(f"{path}: header says {promised} {what}, found {found}; {COPY_AGAIN}")
 
 
 def conversion(path: Path, options: str, effect: str = "", input_options: str = "") -> str:
-    """Advice to convert a file by sox."""
+    """Advice to convert a file with sox."""
     return _convert_by("sox", input_options, _quoted(path), options, _quoted(path, ".converted.wav"), effect)
 
 
 def by_ffmpeg(path: Path, input_options: str = "") -> str:
-    """Advice to convert a file that sox may not read."""
+    """Advice to convert a file with ffmpeg, if sox may not read it."""
     return _convert_by("ffmpeg", input_options, "-i", _quoted(path), "-c:a pcm_s16le", _quoted(path, ".converted.wav"))
 
 
@@ -211,7 +211,7 @@ def _sphere_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
 
 
 def _sphere_fields(path: Path, file: BinaryIO, offset: int) -> tuple[dict[str, str], int, bool]:
-    """The fields of the header, its size, and whether it is doubtful where the samples begin."""
+    """The fields of the header, its size, and whether the start of the samples is doubtful."""
     file_size, first = _file_size(file), _bytes_at(file, offset, 16)
     try:
         size = int(first[8:16])
@@ -243,7 +243,7 @@ def _sphere_integer(path: Path, fields: dict[str, str], name: str) -> int:
 
 
 class _WaveFormat(NamedTuple):
-    """The fmt chunk: PCM has blocks of one sample; 0 samples per block if only decoding tells."""
+    """The fmt chunk. PCM has blocks of one sample; 0 samples per block if only decoding tells."""
 
     encoding: str
     bits: int
@@ -255,7 +255,7 @@ class _WaveFormat(NamedTuple):
 
 
 def _wave_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
-    """RIFF WAVE, and RF64, which is the same with 64-bit sizes."""
+    """RIFF WAVE, and RF64, its variant with 64-bit sizes."""
     oddities: list[str] = []
     content, begin, size, is_wide = _find_wave_data(path, file, offset, oddities)
     fmt = _wave_format(path, content, oddities)
@@ -290,7 +290,7 @@ def _wave_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
 
 
 def _find_wave_data(path: Path, file: BinaryIO, offset: int, oddities: list[str]) -> tuple[bytes, int, int, bool]:
-    """Walks over the chunks up to ``data``.
+    """Finds the ``data`` chunk and reads the chunks before it.
 
     Returns:
         The fmt chunk, position and size of the data, and whether sizes have 64 bits.
@@ -389,7 +389,7 @@ def _end_of_chunks(path: Path, file: BinaryIO, begin: int, size: int, oddities: 
 
 
 def _is_metadata(file: BinaryIO, position: int) -> bool:
-    """Whether the rest of the file is zeros, or begins as a tag."""
+    """Whether the rest of the file is zeros, or begins like a tag."""
     if _bytes_at(file, position, 8).startswith(METADATA):
         return True
     file.seek(position)
@@ -414,7 +414,7 @@ def _flac_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:
 
 
 def check_flac_md5(info: AudioInfo, file: BinaryIO, found: bytes) -> None:
-    """Compares the MD5 sum of decoded samples with that in a FLAC header, if it has one.
+    """Compares the MD5 sum of decoded samples with that in the FLAC header, if there is one.
 
     Raises:
         UserError: they differ.

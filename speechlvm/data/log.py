@@ -1,4 +1,4 @@
-"""Errors and warnings about data: errors stop a preparation, warnings are counted and shown with examples."""
+"""Errors and warnings about data: errors stop a preparation; warnings are counted and shown with examples."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Log:
         self.rejected[shown(path)] = shown(str(reason))
 
     def tolerate(self, kind: str, name: str) -> None:
-        """Counts an irregularity; `kind` is the text of the warning after the count, in the plural."""
+        """Counts an irregularity; `kind` is the text of the warning after the count, in plural."""
         self.tolerated.setdefault(kind, []).append(name)
 
     def add(self, other: Log) -> None:
@@ -75,7 +75,7 @@ class Log:
             self._told[kind] = len(names)
         if not self.failed:
             if self.rejected:
-                kind = f"audio files cannot be used and were left out (at most {self.max_bad} may be, by --max_bad)"
+                kind = f"audio files cannot be used and were left out (--max_bad allows {self.max_bad})"
                 warn(f"{_several(self.rejected)}{kind}: {examples(list(self.rejected))}")
             return
         errors = [*self.errors, *self.rejected.values()]
@@ -93,7 +93,7 @@ def examples(names: list[str]) -> str:
 
 
 def _several(names: Sized) -> str:
-    """Their number, for a text in the plural; a single one is not counted."""
+    """The number of names, for a text in plural; "" for a single one."""
     return f"{len(names)} " if len(names) > 1 else ""
 
 

@@ -49,14 +49,14 @@ class BernoulliBivariateSettings(GaussianMixtureSettings):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registered:
     """A distribution that configurations can name.
 
     Attributes:
         settings: class of its `distribution_conf`.
         continuous: whether its targets are real numbers (coding `normalised`) or codes.
         build: (settings, coding edges or None, event size) -> distribution.
-        kinds: of the channels, where it describes only frames of these (see `Observation.kinds`).
+        kinds: kinds of channels (see `Observation.kinds`), if it describes only frames of these.
     """
 
     settings: type[Settings]
@@ -66,23 +66,23 @@ class Entry:
 
 
 DISTRIBUTIONS = {
-    "dmol": Entry(DMoLSettings, False, lambda conf, edges, _: DiscretizedLogisticMixture(edges, conf.components)),
-    "gaussian": Entry(GaussianSettings, True, lambda conf, _, size: Gaussian(size, conf.minimum_std)),
-    "gmm": Entry(
+    "dmol": Registered(DMoLSettings, False, lambda conf, edges, _: DiscretizedLogisticMixture(edges, conf.components)),
+    "gaussian": Registered(GaussianSettings, True, lambda conf, _, size: Gaussian(size, conf.minimum_std)),
+    "gmm": Registered(
         GaussianMixtureSettings, True, lambda conf, _, size: GaussianMixture(conf.components, size, conf.minimum_std)
     ),
-    "bernoulli_bivariate": Entry(
+    "bernoulli_bivariate": Registered(
         BernoulliBivariateSettings,
         True,
         lambda conf, _, __: BernoulliBivariate(conf.components, conf.minimum_std, conf.correlated),
         ("binary", "real", "real"),
     ),
-    "categorical": Entry(CategoricalSettings, False, lambda _, edges, __: Categorical(len(edges) - 1)),
+    "categorical": Registered(CategoricalSettings, False, lambda _, edges, __: Categorical(len(edges) - 1)),
 }
 
 
 def check_distribution(name: str, settings: dict[str, Any], codes: int | None) -> Settings:
-    """The settings of a distribution, with its defaults.
+    """The settings of a distribution, with defaults filled in.
 
     Args:
         name: key of `DISTRIBUTIONS`.
@@ -112,17 +112,17 @@ def check_distribution(name: str, settings: dict[str, Any], codes: int | None) -
 
 
 class Frames(Protocol):
-    """What a distribution must know of the frames that it describes; an `Observation` has it."""
+    """What a distribution must know about frames; an `Observation` has these attributes."""
 
     edges: np.ndarray | None
     kinds: tuple[str, ...]
 
 
 def build_distribution(name: str, settings: dict[str, Any], frames: Frames) -> Distribution:
-    """The distribution that a configuration names, of one of these frames.
+    """Build the distribution of a frame from its name and settings.
 
     Raises:
-        ConfigError: as `check_distribution`, or it describes frames with other channels.
+        ConfigError: see `check_distribution`; also if it describes frames with other channels.
     """
     edges = frames.edges
     conf = check_distribution(name, settings, None if edges is None else len(edges) - 1)

@@ -12,9 +12,9 @@ class Distribution(nn.Module, ABC):
     """Distribution of one frame given its parameters.
 
     Attributes:
-        event_size: E, numbers in one target (1 for audio).
-        parameter_size: P, numbers that a network must output per frame.
-        noise_size: uniform numbers that one sample consumes.
+        event_size: E, size of one target (1 for audio).
+        parameter_size: P, number of network outputs per frame.
+        noise_size: number of uniform numbers that one sample consumes.
         continuous: True for densities (results in nats only), False for probability masses (bits are meaningful).
     """
 
@@ -31,14 +31,15 @@ class Distribution(nn.Module, ABC):
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """One draw: parameters (..., P), uniform noise in (0, 1) of shape (..., noise_size) -> target (..., E).
 
-        A temperature T, a positive number or tensor that broadcasts against (..., 1), sharpens (T < 1) or flattens
-        what is drawn from: standard deviations and scales times T; logits, of components as well, over T, so that
-        probabilities become p^(1 / T), normalised. As T goes to 0 draws go to the mode of the likeliest component.
+        A temperature T, a positive number or tensor that broadcasts against (..., 1), sharpens (T < 1) or flattens the
+        distribution: standard deviations and scales are multiplied by T, and logits (also those of components) divided
+        by T, so that probabilities become p^(1 / T), normalised. As T goes to 0, samples approach the mode of the
+        likeliest component.
         """
 
     @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:
-        """A representative target (..., E): defined by each distribution."""
+        """A representative target (..., E), defined by each distribution."""
 
     @abstractmethod
     def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Distribution(nn.Module, ABC):
         """
 
     def units(self, parameters: Tensor) -> Tensor:
-        """What networks measure departures from these parameters in, both (P,): `unit_of_mean`, 1 for all others."""
+        """Units (P,) in which networks express deviations from these parameters (P,): `unit_of_mean`, 1 for others."""
         return torch.ones_like(parameters)
 
     def draw(self, parameters: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -62,9 +63,9 @@ class Distribution(nn.Module, ABC):
 
 
 def unit_of_mean(scales: Tensor) -> Tensor:
-    """Units of means, elementwise, from the scales (or deviations) of their components.
+    """Units of means, elementwise, from the scales (or standard deviations) of their components.
 
-    They are 1, as those of the data, except for narrow components, which a single step would move off their data. With
-    ten scales, initial weights of a tenth move them by a few tenths of a scale: 0.02 nats.
+    They are 1, like those of the data, except for narrow components, which a single step would move off their data. A
+    unit of ten scales and initial weights of a tenth move them by a few tenths of a scale: 0.02 nats.
     """
     return (10 * scales).clamp(max=1.0)

@@ -1,18 +1,18 @@
 """Pen lift and offset: a Bernoulli and a mixture of bivariate Gaussians (Graves 2013, arXiv:1308.0850, 4.1).
 
-A component's covariance is a floor plus what the network says, from raw outputs r_x, r_y (clamped
-as in `gaussian`) and c:
+The covariance of a component is a floor plus a function of the raw outputs r_x, r_y (clamped as in `gaussian`) and c:
 
     minimum_std^2 I + [ exp(2 r_x)            rho exp(r_x + r_y) ]      rho = MAX_CORRELATION tanh(c)
                       [ rho exp(r_x + r_y)    exp(2 r_y)         ]
 
-so that its standard deviations are those of `gaussian`. A floor on them alone would not bound the density: at equal
-deviations s the smaller eigenvalue is s^2 (1 - |rho|), the square of a line's thickness. Here no eigenvalue is below
-minimum_std^2, whatever the correlation, and the log-density of an offset never exceeds -log(2 pi) - 2 log(minimum_std),
-twice that of a Gaussian of one number. With minimum_std = 0 the clamps of r and MAX_CORRELATION bound it.
+so that its standard deviations are those of `gaussian`. A floor on them alone would not bound the density: with equal
+standard deviations s the smaller eigenvalue is s^2 (1 - |rho|), which is tiny for a thin line. Here no eigenvalue is
+below minimum_std^2, whatever the correlation, and the log-density of an offset is at most -log(2 pi) - 2
+log(minimum_std), twice that of a univariate Gaussian. With minimum_std = 0 it is bounded by the clamps of r and
+MAX_CORRELATION.
 
-Without correlation it is the diagonal Gaussian that source B names (and its code has, commented out), with the pen's
-Bernoulli: a Gaussian density of a number that is 0 or 1 has no largest value, and means nothing.
+Without correlation it is the diagonal Gaussian that source B names (and has in its code, commented out), with a
+Bernoulli for the pen: a Gaussian density of a number that is 0 or 1 is unbounded and meaningless.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class BernoulliBivariate(Distribution):
 
     Events (..., 3): pen (0 or 1), dx, dy. Parameters (..., 1 + 6 K, or 1 + 5 K uncorrelated): the pen's logit, then the
     components' logits, means (component by component), raw log standard deviations (likewise) and raw correlations.
-    One sample takes four uniform numbers: pen, component, place.
+    One sample takes four uniform numbers: pen, component, two for the offset.
 
     Args:
         components: K.
-        minimum_std: floor of the standard deviation in every direction.
+        minimum_std: lower bound of the standard deviation in every direction.
         correlated: whether dx and dy are correlated within a component.
     """
 
@@ -65,7 +65,7 @@ class BernoulliBivariate(Distribution):
         self.parameter_size = 1 + components * (6 if correlated else 5)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
-        """The parameters in natural form.
+        """Split and transform the parameters.
 
         Returns:
             Logit (...) of the pen, logits (..., K), means (..., K, 2), log standard deviations (..., K, 2),
@@ -78,7 +78,7 @@ class BernoulliBivariate(Distribution):
         if twist:
             rho = MAX_CORRELATION * torch.tanh(twist[0])
             correlation = rho * torch.exp(raw - log_stds).prod(-1)
-            # 1 - r^2 as a sum of positive terms, since the difference cancels: f is the floor's part of a variance
+            # 1 - r^2 as a sum of positive terms, since the difference cancels; f: share of the floor in a variance
             f = self.minimum_std**2 * torch.exp(-2 * log_stds)
             sech_squared = 4 * torch.sigmoid(2 * twist[0]) * torch.sigmoid(-2 * twist[0])
             uncorrelated = 1 - MAX_CORRELATION**2 + MAX_CORRELATION**2 * sech_squared
@@ -97,7 +97,7 @@ class BernoulliBivariate(Distribution):
         return offset + F.logsigmoid((2 * target[..., 0] - 1) * pen)
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Events (..., 3): pen and component by the first two numbers, a place by quantile functions."""
+        """Events (..., 3): the first two numbers choose pen and component, the others give the offset by inversion."""
         pen, logits, means, log_stds, correlation, complement = self._split(parameters)
         lifted = (noise[..., :1] < torch.sigmoid(pen.unsqueeze(-1) / temperature)).to(noise.dtype)
         below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
@@ -144,7 +144,7 @@ class BernoulliBivariate(Distribution):
         return torch.cat(parts)
 
     def units(self, parameters: Tensor) -> Tensor:
-        """Of means by the deviations of one coordinate given the other: the thickness of a line."""
+        """Units of means from the standard deviations of one coordinate given the other, the thickness of a line."""
         *_, log_stds, _, complement = self._split(parameters)
         units = torch.ones_like(parameters)
         thickness = log_stds.exp() * complement.sqrt()[:, None]

@@ -9,7 +9,7 @@ from speechlvm.distributions.base import Distribution
 
 
 class Categorical(Distribution):
-    """A free probability for each code.
+    """One logit per code.
 
     Parameters (..., size): logits. Targets (..., 1): int64 codes. One sample takes one uniform number.
 
@@ -30,7 +30,7 @@ class Categorical(Distribution):
         return parameters.log_softmax(-1).gather(-1, target).squeeze(-1)
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Codes (..., 1) by the quantile function."""
+        """Codes (..., 1), by inversion of the cdf."""
         return ((parameters / temperature).softmax(-1).cumsum(-1)[..., :-1] < noise).sum(-1, keepdim=True)
 
     def mode(self, parameters: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Categorical(Distribution):
         return parameters.argmax(-1, keepdim=True)
 
     def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """Logarithms of the relative frequencies, half a count added to each."""
+        """Logarithms of the relative frequencies, with half a count added to each."""
         counts = torch.full((self.parameter_size,), 0.5, dtype=torch.float64)
         counts.index_add_(0, targets.reshape(-1).cpu(), weights.cpu().double())
         return (counts / counts.sum()).log()

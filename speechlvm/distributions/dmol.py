@@ -30,17 +30,17 @@ _T = TypeVar("_T")
 MIN_LOG_SCALE = -18.0  # the narrowest cell of all codings is 2.75e-6 = e^-12.8 wide
 MAX_LOG_SCALE = 8.0
 
-# Components times frames that are worked on at once. On a CPU the dozen temporaries of a block stay in the cache, and
-# blocks, one per thread, are what runs in parallel: torch splits no operation on fewer than 32768 elements, and its
-# threads would have to wait for each other after each of the forty operations.
+# Components times frames per block. On a CPU, the dozen temporaries of a block stay in the cache, and blocks run in
+# parallel, one per thread: torch does not split operations on fewer than 32768 elements, and its threads would wait for
+# each other after each of the forty operations.
 _CPU_BLOCK = 30720
 _ACCELERATOR_BLOCK = 1 << 24
 
 # Below this width in units of the scale, 1 - exp(-d) is summed as a series, to 5e-8 relative.
 _SERIES_BELOW = 0.05
 
-# exp of anything smaller is not a normal float32, for which it takes thirty times as long; it adds nothing to a sum
-# with a term of size one.
+# exp of anything smaller is subnormal in float32, which is thirty times slower, and adds nothing to a sum with a term
+# of size one.
 _SMALLEST_EXPONENT = -87.0
 
 
@@ -67,12 +67,12 @@ def _block(
     Args:
         parameters: (n, 3K).
         lower, upper, width: (n,) cells of the targets.
-        wanted: whether the derivatives are.
+        wanted: whether to compute the derivatives.
 
     Returns:
         (n,) and (3K, n).
     """
-    # components first: every operation then runs along contiguous frames
+    # components first, so that every operation runs along contiguous frames
     logits, means, raw_log_scales = parameters.t().contiguous().view(3, -1, len(lower)).unbind(0)
     log_scales = raw_log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
     inverse = log_scales.neg().exp_()
@@ -80,7 +80,7 @@ def _block(
     b = (lower - means).mul_(inverse)
     minus_d = width.neg() * inverse
     one_minus_exp = _one_minus_exp(minus_d)
-    tail_a, tail_b = torch.sigmoid(minus_a), torch.sigmoid(b)  # what lies above the cell, and below it
+    tail_a, tail_b = torch.sigmoid(minus_a), torch.sigmoid(b)  # masses above and below the cell
 
     # log sigmoid(a) = min(a, 0) + log max(tail, 1 - tail), likewise for -b: one logarithm serves the whole mixture
     mass = torch.maximum(tail_a, 1.0 - tail_a)
@@ -93,7 +93,7 @@ def _block(
     largest_logit = logits.amax(0)
     weights = (logits - largest_logit).exp_()
     norm = weights.sum(0)
-    # the two maxima are of equal size far from all means: subtracting them first costs no digits
+    # far from all means the two maxima are of equal size: subtracting them first loses no digits
     log_prob = (total / norm).log_().add_(largest - largest_logit)
     if not wanted:
         return log_prob, None
@@ -124,7 +124,7 @@ def _in_blocks(work: Callable[[slice], _T], frames: int, components: int, device
 
 
 class _LogProb(torch.autograd.Function):
-    """log_prob (N,) of parameters (N, 3K); its derivatives are found on the way, while a block is in the cache."""
+    """log_prob (N,) of parameters (N, 3K); computes the derivatives as well, while a block is in the cache."""
 
     @staticmethod
     def forward(ctx, parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class DiscretizedLogisticMixture(Distribution):
     """Mixture of logistics integrated over the cells of a coding.
 
     Parameters (..., 3K): K logits, K means, K log-scales, the last clamped to [MIN_LOG_SCALE, MAX_LOG_SCALE].
-    Targets (..., 1): int64 codes. One sample takes two uniform numbers: component, place.
+    Targets (..., 1): int64 codes. One sample takes two uniform numbers: component, value.
 
     Args:
         edges: (codes + 1,) float32, strictly increasing; code k has the cell [edges[k], edges[k + 1]).
@@ -177,7 +177,7 @@ class DiscretizedLogisticMixture(Distribution):
         super().__init__()
         self.components = components
         self.parameter_size = 3 * components
-        # not persistent: the coding, which checkpoints keep by name, defines them
+        # not persistent: defined by the coding, whose name is in checkpoints
         self.register_buffer("edges", torch.as_tensor(edges, dtype=torch.float32).clone(), persistent=False)
 
     def log_prob(self, parameters: Tensor, target: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class DiscretizedLogisticMixture(Distribution):
         return _LogProb.apply(flat, lower, upper, upper - lower).view(parameters.shape[:-1])
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Codes (..., 1): a component by the first number, a place by its quantile function, the cell around it."""
+        """Codes (..., 1): the first number chooses a component, the second a value by inversion of its cdf."""
         logits, means, log_scales = parameters.unflatten(-1, (3, self.components)).unbind(-2)
         below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., :1]).sum(-1, keepdim=True)
@@ -206,7 +206,7 @@ class DiscretizedLogisticMixture(Distribution):
         return fit_mixture(self.edges, targets.reshape(-1), weights, self.components).parameters
 
     def units(self, parameters: Tensor) -> Tensor:
-        """Of means by the scales of their components."""
+        """Units of means from the scales of their components."""
         units = torch.ones_like(parameters)
         log_scales = parameters[2 * self.components :].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
         units[self.components : 2 * self.components] = unit_of_mean(log_scales.exp())
@@ -217,7 +217,7 @@ class DiscretizedLogisticMixture(Distribution):
 
 
 def spread_over_quantiles(lower: Tensor, upper: Tensor, share: Tensor, components: int) -> Tensor:
-    """Parameters (3K,) of components of equal weight at quantiles, as wide as these are apart, no two alike."""
+    """Parameters (3K,) of components with equal weights at quantiles, as wide as their distances, no two equal."""
     order = lower.argsort()
     lower, upper, share = lower[order], upper[order], share[order]
     centres = torch.where(lower < -1e9, upper, torch.where(upper > 1e9, lower, (lower + upper) / 2))
@@ -226,7 +226,7 @@ def spread_over_quantiles(lower: Tensor, upper: Tensor, share: Tensor, component
     quantile = quantile.clamp(max=len(centres) - 1)
     places, cells = centres[quantile], (upper - lower).clamp(max=1.0)[quantile[1:-1]]
     scales = torch.maximum((places[2:] - places[:-2]) / 4, cells / 2)
-    # a code that covers several quantiles would give equal components, which no training could tell apart
+    # a code that covers several quantiles would give equal components, which would stay equal in training
     means = places[1:-1] + scales * (levels - 0.5)
     return torch.cat([torch.zeros(components, dtype=torch.float64), means, scales.log()])
 
@@ -238,7 +238,7 @@ class Fit:
     Attributes:
         parameters: (3K,) float64.
         nats: mean negative log-likelihood per code.
-        converged: whether the fit ended by its tolerance.
+        converged: whether the tolerance was reached.
     """
 
     parameters: Tensor
@@ -258,12 +258,12 @@ def fit_mixture(
     """Maximum likelihood fit of a mixture to counted codes: L-BFGS in float64, deterministic.
 
     Args:
-        edges: (codes + 1,) of the coding.
+        edges: (codes + 1,) cell edges of the coding.
         codes: (N,) distinct codes.
         counts: (N,) how often each occurs.
         components: K.
-        start: (3K,) parameters to start from; None: components spread over quantiles, with distinct scales.
-        iterations: most L-BFGS iterations.
+        start: (3K,) initial parameters; None: components spread over quantiles, with distinct scales.
+        iterations: maximum number of L-BFGS iterations.
         tolerance: relative change of the likelihood, and size of its gradient, at which the fit has converged.
     """
     present = counts > 0
@@ -274,7 +274,7 @@ def fit_mixture(
     if start is None:
         start = spread_over_quantiles(lower, upper, share, components)
     start = start.detach().cpu().double()
-    # steps of the means are measured in scales of the start, so that all parameters have curvatures alike
+    # means are measured in units of the initial scales, so that all parameters have similar curvatures
     spread = torch.ones_like(start)
     spread[components : 2 * components] = start[2 * components :].clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
     moves = torch.zeros_like(start).requires_grad_()
@@ -299,6 +299,6 @@ def fit_mixture(
     nats = float(negative_log_likelihood().detach())
     ended = optimiser.state[moves]["n_iter"] < iterations
     parameters = start + moves.detach() * spread
-    # a point mass is fitted by ever narrower components; beyond the bounds, a network's scale would have no gradient
+    # the scale of a point mass shrinks without limit; beyond the bounds, the scale of a network would have no gradient
     parameters[2 * components :].clamp_(MIN_LOG_SCALE, MAX_LOG_SCALE)
     return Fit(parameters, nats, ended)

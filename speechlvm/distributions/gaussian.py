@@ -1,6 +1,6 @@
 """Gaussian densities of normalised samples, with a floor on the standard deviation (source A, A.12 and A.13).
 
-The floor bounds the likelihood, so it is a setting that goes with every result. It is smooth: a network output r gives
+The floor bounds the likelihood, so every result reports it. It is smooth: a network output r gives
 
     variance = minimum_std^2 + exp(2 r),    r clamped to [MIN_LOG_STD, MAX_LOG_STD]
 
@@ -31,12 +31,12 @@ def floored_log_std(raw: Tensor, minimum_std: float) -> Tensor:
 
 
 def above_floor(variance: Tensor, minimum_std: float) -> Tensor:
-    """What a network must add to the floor's variance to give `variance`; little where that is below the floor."""
+    """The variance to add to that of the floor to give `variance`; small where `variance` is below the floor."""
     return torch.maximum(variance - minimum_std**2, (0.1 * minimum_std) ** 2 + 1e-12 * variance)
 
 
 def _raw_of_variance(variance: Tensor, minimum_std: float) -> Tensor:
-    """The network output whose floored variance is `variance`, or close to the floor where it is below."""
+    """The network output whose floored variance is `variance`, or close to the floor where `variance` is below it."""
     return 0.5 * above_floor(variance, minimum_std).log().clamp(2 * MIN_LOG_STD, 2 * MAX_LOG_STD)
 
 
@@ -50,7 +50,7 @@ def _moments(targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shares(targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct targets (N, E) and their shares (N,), float64, without those that never occur."""
+    """Distinct targets (N, E) that occur, and their relative frequencies (N,), float64."""
     present = weights > 0
     share = weights[present].detach().cpu().double()
     return targets[present].detach().cpu().double(), share / share.sum()
@@ -63,10 +63,10 @@ def start_of_em(targets: Tensor, share: Tensor, components: int, minimum_std: fl
         targets: (N, E), float64.
         share: (N,), summing to 1.
         components: K.
-        minimum_std: floor of the distribution's standard deviations.
+        minimum_std: lower bound of the standard deviations of the distribution.
     """
     mean, variance = _moments(targets, share)
-    # a data set has too few distinct values of one kind for smaller variances to mean anything
+    # smaller variances would only fit single distinct values
     floor = torch.clamp(1e-6 * variance, min=max(minimum_std**2, 1e-12))
     order = ((targets - mean) / (variance + floor).sqrt()).sum(-1).argsort()
     group = (share[order].cumsum(0) * components).long().clamp(max=components - 1)
@@ -78,11 +78,11 @@ def start_of_em(targets: Tensor, share: Tensor, components: int, minimum_std: fl
 class Gaussian(Distribution):
     """Diagonal Gaussian.
 
-    Parameters (..., 2 dim): means, raw log standard deviations. One sample takes a uniform number per dimension.
+    Parameters (..., 2 dim): means, raw log standard deviations. One sample takes one uniform number per dimension.
 
     Args:
         dim: E.
-        minimum_std: floor of the standard deviation.
+        minimum_std: lower bound of the standard deviation.
     """
 
     continuous = True
@@ -99,7 +99,7 @@ class Gaussian(Distribution):
         return _log_density(target, mean, floored_log_std(raw, self.minimum_std)).sum(-1)
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Targets (..., dim) by the quantile function."""
+        """Targets (..., dim), by inversion of the cdf."""
         mean, raw = parameters.chunk(2, -1)
         return mean + floored_log_std(raw, self.minimum_std).exp() * temperature * torch.special.ndtri(noise)
 
@@ -113,7 +113,7 @@ class Gaussian(Distribution):
         return torch.cat([mean, _raw_of_variance(variance, self.minimum_std)])
 
     def units(self, parameters: Tensor) -> Tensor:
-        """Of means by their deviations."""
+        """Units of means from their standard deviations."""
         stds = floored_log_std(parameters[self.event_size :], self.minimum_std).exp()
         return torch.cat([unit_of_mean(stds), torch.ones_like(stds)])
 
@@ -122,12 +122,12 @@ class GaussianMixture(Distribution):
     """Mixture of diagonal Gaussians.
 
     Parameters (..., K + 2 K dim): logits, means and raw log standard deviations (component by component).
-    One sample takes 1 + dim uniform numbers: component, place.
+    One sample takes 1 + dim uniform numbers: component, values.
 
     Args:
         components: K.
         dim: E.
-        minimum_std: floor of every standard deviation.
+        minimum_std: lower bound of every standard deviation.
     """
 
     continuous = True
@@ -154,7 +154,7 @@ class GaussianMixture(Distribution):
         return torch.logsumexp(torch.log_softmax(logits, -1) + of_components, -1)
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Targets (..., dim): a component by the first number, a place by the quantile function."""
+        """Targets (..., dim): the first number chooses a component, the others give values by inversion of its cdf."""
         logits, means, log_stds = self._split(parameters)
         below = torch.softmax(logits / temperature, -1).cumsum(-1)[..., :-1]
         component = (below < noise[..., :1]).sum(-1)
@@ -181,12 +181,12 @@ class GaussianMixture(Distribution):
         return torch.cat([mass.log(), means.flatten(), _raw_of_variance(variances, self.minimum_std).flatten()])
 
     def units(self, parameters: Tensor) -> Tensor:
-        """Of means by the deviations of their components."""
+        """Units of means from the standard deviations of their components."""
         logits, _, log_stds = self._split(parameters)
         stds = log_stds.exp().flatten()
         return torch.cat([torch.ones_like(logits), unit_of_mean(stds), torch.ones_like(stds)])
 
 
 def of_component(values: Tensor, component: Tensor) -> Tensor:
-    """(..., K, D), (...) -> (..., D)."""
+    """Values (..., D) of the chosen component (...) from those of all components (..., K, D)."""
     return values.take_along_dim(component[..., None, None], -2).squeeze(-2)

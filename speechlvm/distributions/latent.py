@@ -1,7 +1,8 @@
 """Diagonal Gaussians of latent variables: density, KL divergence, and parametrisations of posteriors.
 
-Networks give 2D raw numbers per latent vector: means, and r with std = minimum_std + softplus(r + c), c such that r = 0
-gives std = 1. The slope of softplus is at most one, so no gradient explodes, and the floor keeps every ratio finite.
+Networks output 2D raw numbers per latent vector: means, and r with std = minimum_std + softplus(r + c), where c is such
+that r = 0 gives std = 1. The slope of softplus is at most one, so gradients cannot explode, and the floor keeps every
+ratio finite.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 MINIMUM_STD = 1e-3
 
 RAW_OFFSET = math.log(math.expm1(1.0 - MINIMUM_STD))
-"""c of `MINIMUM_STD`."""
+"""c for `MINIMUM_STD`."""
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -40,13 +41,13 @@ class DiagonalGaussian:
 
     @staticmethod
     def from_raw(raw: Tensor, minimum_std: float = MINIMUM_STD) -> DiagonalGaussian:
-        """From network outputs (..., 2D): means, then what `positive_std` takes."""
+        """Gaussians from network outputs (..., 2D): means, then raw standard deviations (`positive_std`)."""
         mean, raw_std = raw.chunk(2, -1)
         return DiagonalGaussian(mean, positive_std(raw_std, minimum_std))
 
     @staticmethod
     def standard(like: Tensor) -> DiagonalGaussian:
-        """N(0, 1) of the shape of a tensor."""
+        """N(0, 1) with the shape of a tensor."""
         return DiagonalGaussian(torch.zeros_like(like), torch.ones_like(like))
 
     @property
@@ -55,7 +56,7 @@ class DiagonalGaussian:
         return self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Draws (..., D) from standard normal noise (..., D), differentiable in mean and std."""
+        """Samples (..., D) from standard normal noise (..., D), differentiable in mean and std."""
         return self.mean + self.std * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
 
 
 def residual(prior: DiagonalGaussian, delta_mean: Tensor, std: Tensor) -> DiagonalGaussian:
-    """A posterior whose mean is given relative to the prior's (Fraccaro et al. 2016, 3.3)."""
+    """A posterior whose mean is given relative to that of the prior (Fraccaro et al. 2016, 3.3)."""
     return DiagonalGaussian(prior.mean + delta_mean, std)
 
 

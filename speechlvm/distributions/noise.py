@@ -1,8 +1,8 @@
-"""Keyed, counter-based noise: the number depends only on (seed, epoch, utterance, ..., stream, position).
+"""Keyed, counter-based noise: each number depends only on (seed, epoch, utterance, ..., stream, position).
 
 Every row of a batch has a key (a tuple of integers and strings). A stream of that row is Philox with a key hashed from
-(row key, stream name) and a counter that is the element's position, so neither batch composition nor chunking, job
-count nor world size can change a number.
+(row key, stream name) and the position of the element as counter, so numbers do not depend on the composition of
+batches, on chunks, or on the number of jobs or processes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Noise:
 
     Args:
         keys: one tuple per row, for instance (seed, epoch, utterance id, first frame of the segment).
-        device: where the tensors are returned.
-        dtype: floating-point type of the tensors returned.
+        device: device of the tensors.
+        dtype: floating-point type of the tensors.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Noise:
         return self._to_tensor(self._draw(stream, start, steps, dim)).clamp_(2.0**-33, 1.0 - 2.0**-24)
 
     def normal(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
-        """Standard normal numbers, by inversion, so that one element of the stream is one number: (B, steps, dim)."""
+        """Standard normal numbers (B, steps, dim), by inversion, so that each takes one element of the stream."""
         uniform = torch.from_numpy(self._draw(stream, start, steps, dim))
         return torch.special.ndtri(uniform).to(device=self.device, dtype=self.dtype)
 
@@ -68,12 +68,12 @@ class Noise:
         return np.stack(rows).reshape(len(rows), steps, dim)
 
     def _to_tensor(self, array: np.ndarray) -> Tensor:
-        # the clamp of `uniform` keeps float32 rounding away from 0 and 1, where quantile functions are infinite
+        # rounding to float32 could give 0 or 1, where quantile functions are infinite
         return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
 
 
 class NoiseAhead(Noise):
-    """The same numbers for readers that go on by a step at a time: each stream is drawn many steps ahead."""
+    """The same numbers for callers that advance step by step: each stream is drawn many steps ahead."""
 
     def __init__(
         self, keys: Sequence[tuple], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -37,9 +37,9 @@ class Best(Settings):
 
     Attributes:
         step: optimiser steps.
-        sha256: of the checkpoint.
+        sha256: hash of the checkpoint.
         validation_nats_per_frame: log-likelihood of the validation set.
-        format: of the checkpoint.
+        format: format of the checkpoint.
         speechlvm: version that wrote it.
     """
 
@@ -57,32 +57,32 @@ class Checkpoints:
         self.directory = Path(directory)
 
     def check_space(self, model: torch.nn.Module) -> None:
-        """Require space for all checkpoints that a run keeps at a time, each with weights and two moments.
+        """Check that there is space for all checkpoints that a run keeps, each with weights and two moments.
 
         Raises:
-            UserError: it is not free.
+            UserError: not enough free space.
         """
         weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-        at_once = KEPT + 3  # the best, the one before a final decay, and the one that is being written
+        at_once = KEPT + 3  # the best, the one before a final decay, and the one being written
         check_space(self.directory, at_once * 3 * weights, "checkpoints", bytes_in(self.directory))
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints, ascending."""
+        """Steps of the checkpoints, in ascending order."""
         matches = (_NAME.fullmatch(path.name) for path in self.directory.glob("step-*.pt"))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
-        """File of the checkpoint at a step."""
+        """Path of the checkpoint of a step."""
         return self.directory / f"step-{step:08d}.pt"
 
     def save(self, step: int, content: dict[str, Any]) -> None:
-        """Write a checkpoint; on failure (disk full, killed) the previous ones are as they were."""
+        """Write a checkpoint; a failure (disk full, killed) leaves the previous ones unchanged."""
         buffer = io.BytesIO()
         torch.save({**content, "format": FORMAT, "speechlvm": __version__}, buffer)
         write_bytes(self.path(step), buffer.getbuffer())
 
     def mark_best(self, step: int, nats_per_frame: float) -> None:
-        """Name the checkpoint that later stages use, and its score on the validation set."""
+        """Record the checkpoint that later stages use, and its score on the validation set."""
         best = Best(
             step=step,
             sha256=hash_file(self.path(step)),
@@ -93,10 +93,10 @@ class Checkpoints:
         write_json(self.directory / "best.json", best.model_dump())
 
     def prune(self, keep: int = -1) -> None:
-        """Keep the newest two and the best, and no temporary files of killed processes, which would fill the disk.
+        """Remove all checkpoints but the newest two and the best, and temporary files of killed processes.
 
         Args:
-            keep: step of another checkpoint that is kept.
+            keep: step of another checkpoint to keep.
         """
         kept = (self.best_step(), keep)
         for step in self.steps()[:-KEPT]:
@@ -105,13 +105,13 @@ class Checkpoints:
         remove_leftovers(self.directory)
 
     def remove_after(self, last: int) -> None:
-        """Remove the checkpoints after a step, the newest first."""
+        """Remove the checkpoints after a step, newest first."""
         for step in reversed(self.steps()):
             if step > last:
                 self.path(step).unlink()
 
     def best_step(self) -> int | None:
-        """Step of the best checkpoint, if any validation has been done."""
+        """Step of the best checkpoint; None before the first validation."""
         best = self._best()
         return None if best is None else best.step
 
@@ -128,10 +128,10 @@ class Checkpoints:
         return load_tensors(self.path(step))
 
     def load_latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is intact, or None if there is none.
+        """The newest intact checkpoint, or None if there are no checkpoints.
 
         Raises:
-            NewerFormat: the newest is for a newer version of this project.
+            NewerFormat: the newest was written by a newer version of this project.
             UserError: there are checkpoints, but none is intact.
         """
         steps = self.steps()
@@ -164,7 +164,7 @@ class Checkpoints:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Tensors and plain values of a file; objects that could run code are refused.
+    """Tensors and plain values in a file; objects that could run code are refused.
 
     Raises:
         NewerFormat: written by a newer version.
@@ -192,7 +192,7 @@ def check_settings(content: dict[str, Any], config: ExperimentConfig, source: st
         UserError: the first section that differs.
     """
     trained, given = json.loads(content["frozen"]), json.loads(json.dumps(config.frozen()))
-    trained["validation"].pop("patience", None)  # it could not be changed once
+    trained["validation"].pop("patience", None)  # recorded when it could not be changed yet
     differing = [key for key in sorted(trained.keys() | given.keys()) if trained.get(key) != given.get(key)]
     if differing:
         key = differing[0]
@@ -206,7 +206,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor], sour
     """Load weights into a model.
 
     Raises:
-        UserError: another model's weights, of another size, or not finite.
+        UserError: weights of another model or size, or not finite.
     """
     try:
         module.load_state_dict(weights)

@@ -15,10 +15,10 @@ from speechlvm.utils.settings import Settings, format_yaml, load_yaml, parse_yam
 class LearningRate(Settings):
     """Learning rate over a run: linear warm-up, then constant, cosine to `final`, or exponential decay.
 
-    `cosine` spans `decay_steps` if given, else the run's own limit (steps, epochs or seconds, whichever is furthest): a
-    larger limit lets the rate of a finished run rise again. `constant-decay` is constant, then linear to `final` over
-    the last `decay_share` of the limit: a larger limit continues from the step at which the decay began, as if it had
-    been given from the start.
+    `cosine` spans `decay_steps` if given, else the limit of the run (steps, epochs or seconds, whichever is furthest):
+    with a larger limit, the rate of a finished run rises again. `constant-decay` is constant, then linear to `final`
+    over the last `decay_share` of the limit: a larger limit continues from the step at which the decay began, as if it
+    had been given from the start.
     """
 
     peak: float = Field(gt=0, le=10)
@@ -36,19 +36,19 @@ class LearningRate(Settings):
                 "schedule exponential needs decay_steps, the steps after which decay_rate (below 1) applies once"
             )
         if self.schedule != "exponential" and self.decay_rate != 1:
-            raise ValueError(f"decay_rate {self.decay_rate} means nothing with schedule {self.schedule}; expected 1")
+            raise ValueError(f"decay_rate {self.decay_rate} has no effect with schedule {self.schedule}; expected 1")
         if self.schedule in ("constant", "constant-decay") and self.decay_steps is not None:
-            raise ValueError(f"decay_steps means nothing with schedule {self.schedule}; expected null")
+            raise ValueError(f"decay_steps has no effect with schedule {self.schedule}; expected null")
         if self.final > self.peak:
-            raise ValueError(f"final {self.final} exceeds peak {self.peak}; a learning rate falls")
+            raise ValueError(f"final {self.final} exceeds peak {self.peak}; expected at most the peak")
         return self
 
 
 class KLWeight(Settings):
     """Weight of the KL terms in the objective; never in a reported bound.
 
-    `cosine` is source B's 1 - cos(alpha), alpha from 0 to pi / 2; `raised-cosine` that of source A's code,
-    (1 - cos(alpha)) / 2, alpha from 0 to pi.
+    `cosine` is 1 - cos(alpha), alpha from 0 to pi / 2 (source B); `raised-cosine` is (1 - cos(alpha)) / 2, alpha from 0
+    to pi (source A's code).
     """
 
     schedule: Literal["constant", "linear", "cosine", "raised-cosine"] = "constant"
@@ -58,14 +58,14 @@ class KLWeight(Settings):
     @model_validator(mode="after")
     def _schedule_has_its_steps(self) -> KLWeight:
         if self.schedule == "constant" and (self.initial != 0 or self.steps != 1):
-            raise ValueError("initial and steps mean nothing with schedule constant; give another schedule")
+            raise ValueError("initial and steps have no effect with schedule constant; give another schedule")
         if self.schedule != "constant" and self.steps == 1:
             raise ValueError(f"schedule {self.schedule} needs steps, the steps until the weight is 1 (at least 2)")
         return self
 
 
 class AuxiliaryWeight(Settings):
-    """Weight of a cost that only training has, never a bound: from `initial` to `final`, linear over `steps`."""
+    """Weight of an auxiliary loss, never part of a bound: linear from `initial` to `final` over `steps`."""
 
     initial: float = Field(ge=0, le=1000, description="weight at step 0")
     final: float = Field(ge=0, le=1000)
@@ -80,35 +80,33 @@ class TrainingSettings(Settings):
     accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
     precision: Literal["float32", "bfloat16"] = "float32"
     kl_weight: KLWeight = KLWeight()
-    free_nats: float = Field(
-        default=0.0, ge=0, description="per latent step and level: KL below this costs nothing more"
-    )
+    free_nats: float = Field(default=0.0, ge=0, description="per latent step and level: KL below this is not penalised")
     free_nats_unit: Literal["step", "dimension"] = Field(
         default="step",
-        description="each step of a level has them; or (source A's code) each dimension of it has an equal share, in "
-        "proportion to the level's hop",
+        description="per step of a level; or (source A's code) shared equally by its dimensions, in proportion to the "
+        "hop of the level",
     )
     free_nats_steps: int | None = Field(
         default=None,
         gt=1,
         description="constant for half of these steps, then to 0 along a cosine (source A's code); null: constant",
     )
-    auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by cost; those not named are left out")
+    auxiliary: dict[str, AuxiliaryWeight] = Field(default={}, description="by loss; others are not used")
     particles: int | None = Field(default=None, ge=2, le=1000, description="K of FIVO as the objective; null: the ELBO")
     initialise_from: str | None = Field(default=None, description="directory of a finished run to take weights from")
 
     @model_validator(mode="after")
-    def _nothing_else_steers_fivo(self) -> TrainingSettings:
+    def _check_fivo(self) -> TrainingSettings:
         if self.particles and (self.kl_weight != KLWeight() or self.free_nats or self.auxiliary):
             raise ValueError(
-                "the objective of particles, FIVO, has no KL terms; leave out kl_weight, free_nats, auxiliary"
+                "particles trains with FIVO, which has no KL terms; leave out kl_weight, free_nats, auxiliary"
             )
         return self
 
     @model_validator(mode="after")
-    def _free_nats_are_free(self) -> TrainingSettings:
+    def _check_free_nats(self) -> TrainingSettings:
         if self.free_nats == 0 and (self.free_nats_steps is not None or self.free_nats_unit != "step"):
-            raise ValueError("free_nats_steps and free_nats_unit mean nothing without free_nats; give a number above 0")
+            raise ValueError("free_nats_steps and free_nats_unit have no effect without free_nats; set it above 0")
         return self
 
 
@@ -126,7 +124,7 @@ class ValidationSettings(Settings):
 
 
 class Limits(Settings):
-    """When a run ends at the latest, whichever comes first. Raising one continues a finished run."""
+    """Limits of a run, which ends at the first one reached. Raising it continues a finished run."""
 
     steps: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
@@ -140,7 +138,7 @@ class Limits(Settings):
 
 
 class ExperimentConfig(Settings):
-    """Everything that defines an experiment; the resolved copy beside the checkpoints is all that later stages read."""
+    """Everything that defines an experiment; later stages read only the resolved copy beside the checkpoints."""
 
     model: str
     model_conf: dict[str, Any] = {}
@@ -153,7 +151,7 @@ class ExperimentConfig(Settings):
     limits: Limits
 
     def frozen(self) -> dict[str, Any]:
-        """The settings that may not change under an existing experiment: all but limits, patience and workers."""
+        """The settings that an existing experiment may not change: all but limits, patience and workers."""
         value = self.model_dump()
         del value["limits"], value["validation"]["patience"], value["data"]["workers"]
         return value
@@ -176,7 +174,7 @@ def apply_overrides(value: dict[str, Any], overrides: list[tuple[str, str]]) -> 
 
 
 def _with_base(path: Path) -> tuple[dict[str, Any], str]:
-    """The settings in a file, over those of its base if it has one; and what to call them in messages."""
+    """The settings in a file, merged over those of its base if it has one; and their name in messages."""
     value = load_yaml(path)
     if "base" not in value:
         return value, str(path)
@@ -197,7 +195,7 @@ def _with_base(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _merged(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """`value` over `base`, mappings key by key and all else as a whole."""
+    """`value` over `base`: mappings are merged key by key, other values replaced."""
     merged = dict(base)
     for key, item in value.items():
         both = isinstance(item, dict) and isinstance(base.get(key), dict)
@@ -208,28 +206,28 @@ def _merged(base: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
 def load_config(path: Path, overrides: list[tuple[str, str]] = ()) -> ExperimentConfig:
     """A checked experiment configuration; model and distribution settings are checked by their own classes.
 
-    A file may have a line ``base: other.yaml``, a path relative to the file: the settings of that file, which has no
-    base itself, hold where this one says nothing else. Mappings are merged key by key, lists and values replaced. If
-    the file names another `model` than its base, nothing of the base's `model_conf` remains, as the settings of one
-    model mean nothing to another; `distribution` and `distribution_conf` are treated alike. A base may be incomplete.
+    A file may inherit from another with a line ``base: other.yaml``, a path relative to the file. Mappings are merged
+    key by key, lists and other values replaced. If the `model` of the file differs from that of its base, the base's
+    `model_conf` is ignored, as settings of one model do not apply to another; likewise for `distribution` and
+    `distribution_conf`. A base may be incomplete, and cannot have a base.
 
     Args:
         path: the YAML file.
-        overrides: dotted settings and their values in YAML, which come last (`apply_overrides`).
+        overrides: dotted settings and their values in YAML, applied last (`apply_overrides`).
 
     Raises:
-        ConfigError: anything that is wrong, in one line with the file and the key.
+        ConfigError: any error, in one line with the file and the key.
     """
     value, source = _with_base(path)
     return resolved(validated(ExperimentConfig, apply_overrides(value, list(overrides)), source), source)
 
 
 def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
-    """The configuration with the defaults of its model and distribution written out, so that it stays what it is.
+    """The configuration with the defaults of its model and distribution filled in.
 
     Raises:
-        ConfigError: settings that their classes refuse, a distribution that does not fit the coding, or the weight of
-            an auxiliary cost that the model does not have (those it has: `auxiliary_costs` of its settings, if any).
+        ConfigError: invalid settings, a distribution that does not fit the coding, or the weight of an auxiliary loss
+            that the model does not have (`auxiliary_losses` of its settings lists them, if there are any).
     """
     from speechlvm.coding import build_coding
     from speechlvm.distributions import check_distribution
@@ -245,10 +243,10 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     if config.training.particles and model_class(config.model).bound == "exact":
         raise ConfigError(f"{source}: training.particles: {config.model} has no latents; leave it out")
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
-    costs = getattr(model_conf, "auxiliary_costs", ())
+    losses = getattr(model_conf, "auxiliary_losses", ())
     for name in config.training.auxiliary:
-        if name not in costs:
-            allowed = f"expected one of {', '.join(costs)}" if costs else "it has none"
+        if name not in losses:
+            allowed = f"expected one of {', '.join(losses)}" if losses else "it has none"
             raise ConfigError(f"{source}: training.auxiliary: unknown loss '{name}' for {config.model}; {allowed}")
     return config.model_copy(
         update={"model_conf": model_conf.model_dump(), "distribution_conf": distribution_conf.model_dump()}

@@ -1,8 +1,8 @@
-"""Exported models: a folder that is enough to rebuild a model, and cannot run code.
+"""Exported models: a folder that suffices to rebuild a model and cannot run code.
 
     model.safetensors     weights
     config.yaml           resolved configuration, as an experiment has it
-    observation.json      coding and statistics of the training set, as `Observation.to_dict` gives them
+    observation.json      coding and statistics of the training set (`Observation.to_dict`)
     results/<set>.json    result.json of each score
     README.md             model card, for people; the one file that may be edited
     manifest.json         format, origin of the weights, and the SHA-256 of every other file
@@ -42,13 +42,13 @@ class Manifest(Settings):
     """Contents of manifest.json.
 
     Attributes:
-        format: of the folder.
+        format: format of the folder.
         speechlvm: version that wrote it.
-        name: of the experiment.
+        name: name of the experiment.
         train_set: name of the training set.
-        provenance: of the weights.
+        provenance: origin of the weights.
         files: name -> SHA-256, of all files but the card and the manifest itself.
-        inputs: that determine the contents.
+        inputs: everything that determines the contents.
     """
 
     format: int
@@ -66,7 +66,7 @@ def is_export(folder: Path) -> bool:
 
 
 def name_of(directory: Path) -> str:
-    """Name of an experiment, or of the one that an export is of."""
+    """Name of an experiment or of an exported one."""
     return read_manifest(directory).name if is_export(directory) else Path(directory).absolute().parent.name
 
 
@@ -87,11 +87,11 @@ def write_export(
     """Write an export, complete or not at all.
 
     Args:
-        folder: that does not exist yet.
-        experiment: with the model.
+        folder: folder to create.
+        experiment: the experiment to export.
         results: name -> contents of a result.json.
-        card: Markdown.
-        inputs: that determine the contents.
+        card: model card in Markdown.
+        inputs: everything that determines the contents.
 
     Raises:
         UserError: the folder exists, or cannot be written.
@@ -122,10 +122,10 @@ def write_export(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an export, whose files are checked against it.
+    """The manifest of an export; the files are checked against it.
 
     Raises:
-        UserError: it is not one, is of a newer format, or a file is missing or altered.
+        UserError: not an export, a newer format, or a file is missing or altered.
     """
     path = Path(folder) / MANIFEST
     value = read_json(path)
@@ -141,7 +141,7 @@ def read_export(folder: Path) -> Saved:
     """The model of an export.
 
     Raises:
-        UserError: any of its files is missing, altered, malformed, or of a newer format.
+        UserError: a file is missing, altered, malformed, or of a newer format.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -160,7 +160,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file.
 
     Raises:
-        UserError: it is none.
+        UserError: not a safetensors file.
     """
     try:
         return load(Path(path).read_bytes())

@@ -3,10 +3,10 @@
 config.yaml          resolved configuration, sufficient to rebuild the model
 checkpoints/         see checkpoint.py
 history.jsonl        one line per validation: step, seconds, bits per frame, ...
-train.log  tb/       for people
+train.log  tb/       log and TensorBoard events
 done.json            written when a limit has been reached
 
-An export of it (see export.py) is read in the same way.
+An exported experiment (see export.py) is read in the same way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from speechlvm.utils.settings import checked
 
 
 def build(config: ExperimentConfig, observation: Observation, seed: int) -> Model:
-    """A model of an observation, with weights drawn from `seed`.
+    """A model for an observation, with random weights drawn with `seed`.
 
     Raises:
         ConfigError: the distribution does not fit the observation.
@@ -44,7 +44,7 @@ def config_of(directory: Path) -> ExperimentConfig:
     """The configuration of an experiment, or of an export.
 
     Raises:
-        UserError: there is none.
+        UserError: it is missing.
     """
     path = Path(directory) / "config.yaml"
     if not path.exists():
@@ -53,21 +53,21 @@ def config_of(directory: Path) -> ExperimentConfig:
 
 
 SAME_INPUTS = ({"mulaw", "mulaw-pcm"},)
-"""Codings whose network inputs agree: a network trained with one can be scored over the cells of the other."""
+"""Codings with the same network inputs: a network trained with one can be scored over the cells of the other."""
 
 
 def load_experiment(directory: Path, device: torch.device | str = "cpu", coding: str | None = None) -> Experiment:
-    """The best weights of an experiment, or those of an export, ready to score and sample.
+    """Load the best weights of an experiment, or those of an export, to score and sample.
 
     Args:
-        directory: of the experiment, or exported.
-        device: to put the model on.
-        coding: score over the cells of this coding instead of the one trained with (mulaw and mulaw-pcm agree in what
-            the network sees up to rounding; under mulaw-pcm the likelihood is of the PCM signal).
+        directory: directory of the experiment or export.
+        device: device of the model.
+        coding: score over the cells of this coding instead of the training coding (mulaw and mulaw-pcm have the same
+            network inputs up to rounding; with mulaw-pcm the likelihood is of the PCM signal).
 
     Raises:
         UserError: not trained yet, damaged, or of another model.
-        ConfigError: the codings' inputs differ.
+        ConfigError: the inputs of the codings differ.
     """
     saved = load_saved(directory)
     config = saved.config
@@ -85,10 +85,10 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
 
 
 def load_saved(directory: Path) -> Saved:
-    """What an experiment, or an export of one, keeps of its best weights.
+    """Read the best weights of an experiment, or those of an export, without building the model.
 
     Raises:
-        UserError: not trained yet, damaged, or of other settings.
+        UserError: not trained yet, damaged, or with other settings.
     """
     directory = Path(directory)
     if is_export(directory):
@@ -116,12 +116,12 @@ def training_device(ngpu: int, process: int | None = None) -> torch.device:
     """CPU for `--ngpu 0`, the first visible GPU for 1.
 
     Args:
-        ngpu: asked for.
-        process: number of this process among those of its node that train together, each with a GPU of its own.
+        ngpu: value of `--ngpu`.
+        process: local rank in distributed training, where each process has its own GPU.
 
     Raises:
-        ConfigError: more than one, for a program of one process.
-        UserError: no GPU is there.
+        ConfigError: more than one GPU for a single process.
+        UserError: not enough GPUs are visible.
     """
     if ngpu > 1 and process is None:
         raise ConfigError(f"--ngpu {ngpu}: a program uses one GPU at most; use --ngpu 1")

@@ -15,14 +15,14 @@ def record_origin(directory: Path, config: ExperimentConfig, seed: int, train: P
     """Write config.yaml and origin.json, and mark the experiment as incomplete.
 
     Args:
-        directory: of the experiment.
-        config: resolved.
-        seed: of weights, data order and noise.
+        directory: directory of the experiment.
+        config: resolved configuration.
+        seed: seed of weights, data order and noise.
         train: dump of the training set.
         valid: dump of the validation set.
 
     Raises:
-        ConfigError: the directory is of another experiment; all that differs is named.
+        ConfigError: the directory holds another experiment; the message names everything that differs.
     """
     path = directory / "origin.json"
     origin = {"seed": seed, "train_set": train.name, "train": data_hash(train), "valid": data_hash(valid)}
@@ -45,7 +45,7 @@ def record_origin(directory: Path, config: ExperimentConfig, seed: int, train: P
 
 
 def data_hash(dump: Path) -> str:
-    """Hash of all frames of a dump and their meaning, independent of its path."""
+    """Hash of all frames of a dump and their format, independent of its path."""
     info = read_json(dump / "info.json")
     return hash_value([info.get(key) for key in ("data_hash", "channels", "rate_hz")])
 

@@ -14,14 +14,14 @@ from speechlvm.utils.settings import Settings
 
 
 class Provenance(Settings):
-    """Where weights come from.
+    """Origin of weights.
 
     Attributes:
         step: optimiser steps.
-        epoch: from 0.
-        seconds: in training steps.
-        seed: of weights, data order and noise.
-        data_hash: of the training set.
+        epoch: epoch, from 0.
+        seconds: time in training steps.
+        seed: seed of weights, data order and noise.
+        data_hash: hash of the training set.
     """
 
     step: int = Field(ge=0)
@@ -33,16 +33,16 @@ class Provenance(Settings):
 
 @dataclass(frozen=True)
 class Saved:
-    """A trained model as it lies on disk.
+    """The contents of a trained model on disk.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         train_set: name of the training set.
         config: resolved configuration.
-        weights: state of the model, not yet compared with it.
-        observation: on the CPU.
-        provenance: of the weights.
-        source: file that the weights are in, for messages.
+        weights: state of the model, not yet compared with the model.
+        observation: observation, on the CPU.
+        provenance: origin of the weights.
+        source: file with the weights, for messages.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Experiment:
 
     Attributes:
         config: resolved configuration.
-        model: in evaluation mode, with its best weights.
-        observation: with the training set's statistics.
-        provenance: of the weights.
-        name: of the experiment, as results call it.
+        model: model in evaluation mode, with its best weights.
+        observation: observation with the statistics of the training set.
+        provenance: origin of the weights.
+        name: name of the experiment in results.
         train_set: name of the training set.
     """
 

@@ -1,1 +1,1 @@
-"""Latent space analysis: extraction of latents and hidden states, analyses, probes."""
+"""Latent space analysis: extraction of latents and hidden states, analyses and probes."""

@@ -1,7 +1,7 @@
 """How well representations separate classes: accuracy of kNN in the space of an LDA, under three protocols.
 
     leave_one_out           LDA and neighbours from all other items
-    fit_on_all              neighbours from all other items, in the space of an LDA that has seen the item, too
+    fit_on_all              neighbours from all other items, LDA fitted to all items
     leave_one_speaker_out   LDA and neighbours from the items of all other speakers
 
 All intervals are 95 % intervals.
@@ -21,27 +21,27 @@ from speechlvm.utils.errors import UserError
 
 DEFAULT_LARGEST_K = 50
 HEADLINE_PROTOCOL, HEADLINE_K = "leave_one_out", 10
-DIGITS = 5  # of places in the space of an LDA, which are for pictures
+DIGITS = 5  # of coordinates in the space of an LDA, which are only for figures
 
 Classification = dict[str, Any]
-"""items, speakers, classes (name -> items), left_out (of fewer than two items), chance (share of the largest class),
-notes (for people), and representations: name -> kind, rate_hz (steps per second), dimensions, curves (protocol -> k,
-accuracy, low, high, items, chance), headline (one point of a curve), places (labels, and by protocol N points)."""
+"""items, speakers, classes (name -> items), left_out (classes of fewer than two items), chance (share of the largest
+class), notes, and representations: name -> kind, rate_hz (steps per second), dimensions, curves (protocol -> k,
+accuracy, low, high, items, chance), headline (one point of a curve), places (labels, and N points by protocol)."""
 
 
 def compare(
     items: Items, store: Store, dimensions: int, largest_k: int | None, by_speaker: bool, what: str
 ) -> Classification:
-    """Compare how well all representations classify some items.
+    """Compare how well representations classify items.
 
     Args:
-        items: to classify; of one speaker, or of several.
-        store: that the items' representations are from.
-        dimensions: of the LDA; at most the number of classes minus 1 are used.
-        largest_k: number of neighbours; None: 50, or as many as there are.
+        items: items to classify, of one or several speakers.
+        store: store with the representations of the items.
+        dimensions: dimensions of the LDA; at most the number of classes minus 1 are used.
+        largest_k: maximum number of neighbours; None: 50, or as many as there are.
         by_speaker: whether to also leave out whole speakers, and to use the bootstrap over speakers where its intervals
             are wider than those for independent items.
-        what: what the items are, for messages: "phones of speaker X".
+        what: description of the items for messages, such as "phones of speaker X".
 
     Raises:
         Unsuitable: there are fewer than two classes with at least two items each.
@@ -56,13 +56,13 @@ def compare(
         raise Unsuitable(f"{what}: classes (and items): {found}; expected two classes of at least two items each")
     if largest_k is not None and largest_k > len(items) - 1:
         raise UserError(
-            f"--largest_k {largest_k}: of {len(items)} {what}, one is left out at a time; give {len(items) - 1} at most"
+            f"--largest_k {largest_k}: one of {len(items)} {what} is left out at a time; give at most {len(items) - 1}"
         )
-    notes = [f"{what}: left out, as fewer than two items are of them: {', '.join(left_out)}"] if left_out else []
+    notes = [f"{what}: left out, as they have fewer than two items: {', '.join(left_out)}"] if left_out else []
     wanted_k = largest_k or DEFAULT_LARGEST_K
     k = min(wanted_k, len(items) - 1)
     if k < wanted_k:
-        notes.append(f"{what}: k ends at {k}, as there are {len(items)} items")
+        notes.append(f"{what}: k is at most {k}, as there are {len(items)} items")
     folds = _by_speaker(items, wanted_k, notes, what) if by_speaker else None
     return {
         "items": len(items),
@@ -82,18 +82,18 @@ def _counted(labels: np.ndarray) -> dict[str, int]:
 
 
 def _by_speaker(items: Items, largest_k: int, notes: list[str], what: str) -> tuple[np.ndarray, int] | None:
-    """Items of classes with several speakers, and the largest k; None if there are not two such classes."""
+    """Items of classes with several speakers, and the largest k; None if there are fewer than two such classes."""
     speakers_of = {name: set(items.speakers[items.labels == name]) for name in _counted(items.labels)}
     alone = [name for name, speakers in speakers_of.items() if len(speakers) < 2]
     if alone:
-        notes.append(f"{what}: left out where speakers are, as they are of one speaker: {', '.join(alone)}")
+        notes.append(f"{what}: not in leave one speaker out, as they have one speaker: {', '.join(alone)}")
     if len(speakers_of) - len(alone) < 2:
         return None
     chosen = ~np.isin(items.labels, alone)
     counts = _counted(items.speakers[chosen])
     k = min(largest_k, sum(counts.values()) - max(counts.values()))
     if k < largest_k:
-        notes.append(f"{what}: k ends at {k} where speakers are left out, since no more items are left of the others")
+        notes.append(f"{what}: k is at most {k} in leave one speaker out, as other speakers have no more items")
     return chosen, k
 
 
@@ -136,7 +136,7 @@ def _representation(
 
 def _curve(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None) -> dict[str, Any]:
     low, high = intervals.wilson(right)
-    # where all are right, drawing speakers gives no width: intervals are no narrower than for independent items
+    # if all items are right, the bootstrap gives no width: intervals are at least those for independent items
     if clusters is not None:
         drawn_low, drawn_high = intervals.over_speakers(right, clusters)
         low, high = np.minimum(low, drawn_low), np.maximum(high, drawn_high)
@@ -161,7 +161,7 @@ def mean_over_speakers(comparisons: Mapping[str, Classification]) -> dict[str, A
     """Curves of the mean accuracy over speakers, with equal weights, up to the largest k that all of them have.
 
     Intervals are those of the bootstrap over speakers, but at least as wide as those over items of these speakers: if
-    two speakers happen to have similar accuracies, this says little about others. With one speaker they are over items.
+    two speakers happen to have similar accuracies, this says little about others. For one speaker they are over items.
     """
     parts = list(comparisons.values())
     result = {}

@@ -1,16 +1,16 @@
 """Extraction of representations with a trained model: posterior statistics of latents, or deterministic states.
 
-Latents: `samples` paths are drawn from the posterior for each utterance, together, after one `encode`; nothing is
-decoded. Over them
+Latents: after one `encode`, `samples` paths are drawn from the posterior for each utterance, in one batch and without
+decoding. The statistics are
 
-    mean_t = average of the posteriors' means      (source A, 3.2: expected latents by 100 Monte Carlo samples)
+    mean_t = average of posterior means      (source A, 3.2: expected latents by 100 Monte Carlo samples)
     std_t  = sqrt(average variance + variance of the means)      of q(z_t | x), by the law of total variance
     kl_t   = average of KL(q || p), nats per dimension
 
-Hidden states of models without latents: state t depends on the stacks up to t, as latents do.
+Hidden states of models without latents: state t depends on the stacks up to t, like latents.
 
 Representations with a hop below `least_hop_frames` are reduced to it: means and variances of adjacent steps are
-averaged, and their KL is summed.
+averaged, KL is summed.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from speechlvm.scoring.score import Part, batch_parts, most_frames, utterance_pa
 from speechlvm.utils.errors import ConfigError
 
 AUDIO_LEAST_HOP_FRAMES = 64
-"""4 ms at 16 kHz, the clock of source A's lowest latents and of its mel spectrograms."""
+"""4 ms at 16 kHz, the hop of the lowest latents and of the mel spectrograms in source A."""
 
 ROWS = 256
-"""Most sequences (utterances times samples) side by side; more samples of one utterance are still drawn together."""
+"""Maximum batch size in sequences (utterances times samples); samples of one utterance are never divided."""
 
 ROW_STEPS = 65_536
-"""Sequences times steps in a chunk: bounds memory, changes no number."""
+"""Maximum sequences times steps in a chunk; bounds memory without changing results."""
 
 
 MOST_DRAWN = 10**11
-"""Numbers that are drawn for a set: at s = 1, 100 samples of TIMIT's test set would be 2e12."""
+"""Maximum number of random numbers drawn for a set: at s = 1, 100 samples of TIMIT's test set would need 2e12."""
 
 
 def affordable_samples(model: Model, frames: Collection[int], samples: int) -> int:
-    """As many of `samples` paths of utterances of these lengths as `MOST_DRAWN` allows, at least one."""
+    """Number of paths for utterances of these lengths: `samples`, or what `MOST_DRAWN` allows, but at least one."""
     numbers = sum(
         -(-length // hop) * model.latent_sizes[level] for level, hop in model.latent_hops.items() for length in frames
     )
@@ -57,7 +57,7 @@ def affordable_samples(model: Model, frames: Collection[int], samples: int) -> i
 
 
 def least_hop_frames(dump: Dump) -> int:
-    """The finest clock that is stored; vectors keep their own."""
+    """The smallest hop to store for a dump; representations of vectors are not reduced."""
     return AUDIO_LEAST_HOP_FRAMES if isinstance(dump, PCMDump) else 1
 
 
@@ -67,10 +67,10 @@ def representations(
     """The representations that `extract_dump` yields: a model's latents or, without latents, its hidden states.
 
     Args:
-        model: any that was trained.
-        statistics: of latents; hidden states have only "mean".
-        least_hop: frames of the finest clock that is kept.
-        names: those wanted; None: all latents, or the model's own choice of hidden states.
+        model: trained model.
+        statistics: statistics of latents; hidden states have only "mean".
+        least_hop: smallest hop in frames; finer representations are reduced to it.
+        names: names of representations; None: all latents, or the model's default choice of hidden states.
 
     Raises:
         ConfigError: the model has no representation with one of these names, or none at all.
@@ -111,15 +111,15 @@ def extract_dump(
     """The representations of utterances, longest first.
 
     Args:
-        model: in evaluation mode.
-        observation: on the model's device.
-        dump: with the utterances.
-        utterances: names.
-        described: from `representations`.
-        samples: paths drawn from the posterior of each utterance.
-        seed: of the paths.
-        row_steps: memory bound; no number depends on it.
-        max_frames: longer utterances come in consecutive parts; default: as `most_frames` says.
+        model: model in evaluation mode.
+        observation: observation on the device of the model.
+        dump: dump of the set.
+        utterances: ids of the utterances.
+        described: result of `representations`.
+        samples: number of paths drawn from the posterior of each utterance.
+        seed: seed of the paths.
+        row_steps: memory bound; does not change results.
+        max_frames: longer utterances are yielded in consecutive parts; default: see `most_frames`.
     """
     frames = {u: dump.records[u].frames for u in utterances}
     most = most_frames(observation, max_frames, model)
@@ -161,7 +161,7 @@ def extract_batch(
 def _extract_long(
     model, observation, dump, segment, described, samples, seed, row_steps, most
 ) -> Iterator[tuple[str, Values]]:
-    """As `extract_batch` for one utterance that is never in memory as a whole, part by part."""
+    """Like `extract_batch`, part by part for one utterance that is never in memory as a whole."""
     chunk = min(_chunk(model, described, samples, 1, row_steps), _chunk(model, described, 1, 1, most // model.stack))
     with torch.inference_mode():
         parts = utterance_parts(model, observation, dump, segment, chunk)
@@ -170,7 +170,7 @@ def _extract_long(
 
 
 def _chunk(model: Model, described: Sequence[Representation], samples: int, rows: int, row_steps: int) -> int:
-    """Frames of a chunk: of at most `row_steps` steps of all paths together, ending where steps of every clock end."""
+    """Frames per chunk: at most `row_steps` steps of all paths together, and a multiple of every hop."""
     unit = math.lcm(model.hop, *(r.hop_frames for r in described))
     paths = rows * (samples if isinstance(model, LatentModel) else 1)
     return max(1, row_steps // paths * model.stack // unit) * unit
@@ -179,7 +179,7 @@ def _chunk(model: Model, described: Sequence[Representation], samples: int, rows
 def _values(
     model: Model, parts: Iterator[Part], described: Sequence[Representation], keys: list[tuple], samples: int
 ) -> Iterator[list[dict[str, dict[str, np.ndarray]]]]:
-    """Yield for each chunk the values of each row that the store keeps; none for rows that have ended."""
+    """Yield for each chunk the values to store of each row; none for rows that have ended."""
     if isinstance(model, LatentModel):
         reference = next(model.parameters())
         noise = Noise(keys, reference.device, reference.dtype).repeat(samples)
@@ -234,7 +234,7 @@ def _moments(inference: Inference, r: Representation, samples: int) -> dict[str,
 
 
 def _hidden_states(model, parts, described) -> Iterator[tuple[Tensor, dict[str, dict[str, Tensor]]]]:
-    """As `_latents`, for hidden states.
+    """Like `_latents`, for hidden states.
 
     State t of a model predicts stack t, so the first state that has seen stack t is state t + 1. The last state of a
     chunk is therefore the first one of the next chunk; after the last chunk, a stack of zeros is appended, whose values

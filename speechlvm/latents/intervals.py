@@ -24,11 +24,11 @@ def wilson(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_mean(shares: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of the mean of independent proportions from their own (G. Y. Zou, A. Donner, Stat. Med. 27, 2008).
+    """Interval of the mean of independent proportions from their intervals (Zou, Donner, Stat. Med. 27, 2008).
 
     Args:
-        shares: (N, K).
-        low, high: (N, K) ends of their intervals.
+        shares: (N, K), the proportions.
+        low, high: (N, K), ends of their intervals.
 
     Returns:
         Lower and upper ends, (K,) each.
@@ -38,7 +38,7 @@ def of_mean(shares: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.n
 
 
 def over_speakers(right: np.ndarray, speakers: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap of the accuracy, which draws whole speakers with replacement.
+    """Percentile bootstrap interval of the accuracy, with whole speakers drawn with replacement.
 
     With few speakers n, percentile intervals are too narrow: the bootstrap's variance is too small by a factor of
     (n - 1) / n, and normal quantiles are smaller than Student's. Expanded percentiles correct for both (T. C.
@@ -46,9 +46,9 @@ def over_speakers(right: np.ndarray, speakers: np.ndarray, seed: int = 0) -> tup
     speakers they are the extremes, and the interval is still too narrow.
 
     Args:
-        right: (N, K) bool for items, or float, the accuracy of each speaker.
-        speakers: (N,) speaker of each row; items of one speaker are not independent.
-        seed: of the bootstrap.
+        right: (N, K), bool for items, or float, the accuracy of each speaker.
+        speakers: (N,), speaker of each row; items of one speaker are not independent.
+        seed: seed of the bootstrap.
 
     Returns:
         Lower and upper ends, (K,) each.

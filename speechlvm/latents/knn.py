@@ -1,10 +1,10 @@
 """Leave-one-out classification by the k nearest neighbours in the space of an LDA, for all k at once.
 
 The most frequent class among the k nearest neighbours wins; ties go to the class with the nearest member. LDA and
-neighbours come only from the items that are not left out, so that a classified item has never been seen; `fit_on_all`,
-whose LDA is fitted to all items, shows how optimistic the usual procedure is.
-With two classes of equal size, leaving an item out makes its class the smaller one, so if features carry no
-information, accuracy falls below chance for k near the number of items.
+neighbours come only from items that are not left out, so the classified item is unseen; `fit_on_all`, whose LDA is
+fitted to all items, shows how optimistic the usual procedure is.
+With two classes of equal size, leaving an item out makes its class the smaller one, so if features are uninformative,
+accuracy falls below chance for k close to the number of items.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def votes(neighbours: np.ndarray) -> np.ndarray:
 def leave_out(
     items: np.ndarray, labels: np.ndarray, groups: np.ndarray, dimensions: int, largest_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out one group of items after the other; fit the LDA and find neighbours without it.
+    """Leave out each group of items in turn; fit the LDA and find neighbours without it.
 
     Args:
         items: (N, D) float64.
         labels: (N,) classes 0 .. C - 1.
-        groups: (N,) items of equal groups are left out together: item numbers, or speakers.
-        dimensions: of the LDA.
-        largest_k: K, no larger than the number of items that the largest group leaves.
+        groups: (N,) group of each item: item numbers, or speakers.
+        dimensions: dimensions of the LDA.
+        largest_k: K, at most the number of items outside the largest group.
 
     Returns:
         (N, K) bool, whether item n is classified correctly by k + 1 neighbours; and (N, d), each item in the space of
@@ -58,7 +58,7 @@ def leave_out(
 
 
 def fit_on_all(items: np.ndarray, labels: np.ndarray, dimensions: int, largest_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """One LDA fitted on all items; an item's neighbours are the others. Arguments and results as of `leave_out`."""
+    """Fit one LDA to all items; neighbours of an item are the others. Arguments and results as in `leave_out`."""
     places = lda.fit(items, labels, dimensions).project(items)
     nearest = np.empty((len(items), largest_k), int)
     for n in range(len(items)):  # all distances at once would take N^2 numbers

@@ -1,4 +1,4 @@
-"""Labelled items of analyses: averages of representations over phones or whole utterances, with their labels."""
+"""Labelled items for analyses: averages of representations over phones or whole utterances, with labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speechlvm.utils.errors import UserError
 
 
 class Unsuitable(UserError):
-    """The data do not support an analysis: labels are missing, or there are not two classes."""
+    """The data do not support an analysis: labels are missing, or there are fewer than two classes."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Items:
     """N labelled vectors of each representation.
 
     Attributes:
-        features: (N, D) float64 by name of the representation.
+        features: (N, D) float64, by name of the representation.
         labels: (N,) str.
         speakers: (N,) str.
     """
@@ -35,7 +35,7 @@ class Items:
         return len(self.labels)
 
     def where(self, chosen: np.ndarray) -> Items:
-        """Those where `chosen`, (N,) bool, is true."""
+        """The items for which `chosen`, (N,) bool, is true."""
         features = {name: values[chosen] for name, values in self.features.items()}
         return Items(features, self.labels[chosen], self.speakers[chosen])
 
@@ -58,10 +58,10 @@ def require_labels(sets: Sequence[Set], **files: str) -> None:
 
 
 def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
-    """Stores with the data directories of the same sets.
+    """Open stores, and the data directories of the same sets.
 
     Raises:
-        UserError: as `open_stores` and `load_data_dir`.
+        UserError: see `open_stores` and `load_data_dir`.
     """
     return [
         Set(store, Path(path), load_data_dir(path))
@@ -70,10 +70,10 @@ def open_sets(stores: Sequence[Path], directories: Sequence[Path]) -> list[Set]:
 
 
 def check_labelled(sets: Sequence[Set]) -> None:
-    """Check that labels of the data are labels of the representations: that both have the same utterances.
+    """Check that stores and data directories have the same utterances, so that labels apply to representations.
 
     Raises:
-        Unsuitable: the representations are of pieces that recordings were cut into.
+        Unsuitable: the representations are of segments of recordings.
         UserError: a store and its data directory have different utterances.
     """
     for item in sets:
@@ -81,7 +81,7 @@ def check_labelled(sets: Sequence[Set]) -> None:
         missing = sorted(set(item.data.utterances) ^ set(store.utterances))
         if missing and store.info.get("segment_frames"):
             raise Unsuitable(
-                f"{store.directory}: of pieces of {store.info['segment_frames']} frames that recordings were cut into; "
+                f"{store.directory}: recordings were cut into segments of {store.info['segment_frames']} frames, but "
                 "labels are of whole recordings"
             )
         if missing:
@@ -89,18 +89,18 @@ def check_labelled(sets: Sequence[Set]) -> None:
             if missing[0] in set(store.utterances):
                 which, other = other, which
             raise UserError(
-                f"{store.directory}: not of {item.directory}: {missing[0]} is in {which} and not in {other} "
-                f"({len(missing)} such utterances); give the data directory that the latents are of, or run stage 6 "
-                "(latents) again"
+                f"{store.directory}: does not match {item.directory}: {missing[0]} is in {which} and not in {other} "
+                f"({len(missing)} such utterances); give the data directory of the latents, or run stage 6 (latents) "
+                "again"
             )
 
 
 def of_phones(sets: Sequence[Set], speaker: str, fold: Callable[[str], str | None]) -> Items:
-    """Averages over the duration of each phone of a speaker, in order of time.
+    """Averages over the duration of each phone of a speaker, in temporal order.
 
     Args:
-        sets: with `phones`.
-        speaker: name.
+        sets: sets with `phones`.
+        speaker: speaker id.
         fold: label -> class, or None to leave the phone out.
     """
 
@@ -115,7 +115,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
     """Averages over whole utterances.
 
     Args:
-        sets: of speech.
+        sets: sets of speech.
         label: (data, speaker) -> class, or None to leave the speaker out.
     """
 
@@ -127,7 +127,7 @@ def of_utterances(sets: Sequence[Set], label: Callable[[DataDirectory, str], str
 
 
 Piece = tuple[Interval | None, str]
-"""A stretch of an utterance, or None for all of it, and its class."""
+"""Start and end in an utterance, or None for all of it, and its class."""
 
 
 def _averages(sets: Sequence[Set], pieces: Callable[[DataDirectory, str], list[Piece]]) -> Items:

@@ -1,9 +1,9 @@
 """Linear discriminant analysis: directions that maximise between-class over within-class variance.
 
 Features are scaled to unit standard deviation within classes, and their covariance within classes is shrunk towards the
-identity by the amount that O. Ledoit and M. Wolf derive (Journal of Multivariate Analysis 88, 2004).
-With many items this is the usual LDA. With few items for their dimensions, the usual LDA overfits, most of all where
-the two numbers are similar, and representations of different dimensions could not be compared: for 290 phones of a
+identity by the amount of O. Ledoit and M. Wolf (Journal of Multivariate Analysis 88, 2004).
+With many items this is the usual LDA. With few items relative to the dimensions, the usual LDA overfits, especially
+if both numbers are similar, and representations of different dimensions could not be compared: for 290 phones of a
 TIMIT speaker in 256 hidden units of an LSTM, leave-one-out accuracy with 5 dimensions and 10 neighbours is 34 %, but
 21 % without shrinkage. scikit-learn's LDA shrinks the covariance of each class separately, for which two members are
 too few, and 55 covariances for each left-out phone take too long.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_RELATIVE_RANGE = 1e-10  # of features that vary; float64 leaves less of constant ones, as empty mel bins are
+LEAST_RELATIVE_RANGE = 1e-10  # of features that vary; constant ones, such as empty mel bins, have less in float64
 LEAST_VARIANCE = 1e-6  # within classes, of scaled features
 
 
@@ -26,7 +26,7 @@ class Discriminant:
     Attributes:
         center: (D,) mean of the items it was fitted on.
         directions: (D, d), most discriminative first; the (shrunk) covariance within classes is 1 along each. The first
-            class is on the negative side. Beyond the number of features that vary, directions are 0.
+            class is on the negative side. Directions beyond the number of features that vary are 0.
     """
 
     center: np.ndarray
@@ -38,18 +38,18 @@ class Discriminant:
 
 
 def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
-    """The discriminant of labelled items.
+    """Fit a discriminant to labelled items.
 
     Args:
         items: (N, D) float64.
-        labels: (N,) of at least two classes.
+        labels: (N,), at least two classes.
         dimensions: d, at most the number of classes minus 1.
     """
     from scipy.linalg import cholesky, solve_triangular, svd
 
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if not 1 <= dimensions < len(counts):
-        raise ValueError(f"{dimensions} dimensions of {len(counts)} classes")
+        raise ValueError(f"{dimensions} dimensions for {len(counts)} classes; expected 1 to {len(counts) - 1}")
     ranges, center = np.ptp(items, axis=0), items.mean(0)
     directions = np.zeros((items.shape[1], dimensions))
     varying = ranges > LEAST_RELATIVE_RANGE * np.abs(items).max(0)
@@ -70,9 +70,9 @@ def fit(items: np.ndarray, labels: np.ndarray, dimensions: int) -> Discriminant:
 
 
 def shrunk_covariance(items: np.ndarray) -> np.ndarray:
-    """Covariance of centred items (N, D), shrunk towards a multiple of the identity as Ledoit and Wolf derive.
+    """Covariance of centred items (N, D) with Ledoit-Wolf shrinkage towards a multiple of the identity.
 
-    The result is that of scikit-learn's `ledoit_wolf`, which takes ten times as long. It uses that the squared entries
+    The result is the same as that of scikit-learn's `ledoit_wolf`, which takes ten times as long: the squared entries
     of the outer product of an item with itself sum to the fourth power of its length.
     """
     number, dimensions = items.shape

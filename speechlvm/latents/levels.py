@@ -1,9 +1,9 @@
 """What each level of a model encodes, and on which time scale: information, active units, autocorrelation.
 
 A level has collapsed if its posterior equals its prior: its KL is zero, and its posterior means do not depend on the
-data. Active units are counted in both ways: by the variance of the posterior mean over all steps (Burda et al.,
-Importance Weighted Autoencoders, 2016) and by the mean KL. For hidden states, spectra and sets without KL, only what
-follows from means is computed.
+data. Active units are counted in two ways: by the variance of the posterior mean over all steps (Burda et al.,
+Importance Weighted Autoencoders, 2016) and by the mean KL. For hidden states, spectra and sets without KL, only
+statistics of means are computed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from speechlvm.latents.store import Store
 
 ACTIVE_VARIANCE = 0.01
-"""A unit is active if its posterior mean varies more (Burda et al.).
+"""A unit is active if the variance of its posterior mean is larger (Burda et al.).
 
-Means over K sampled paths also vary by chance, by up to 1/K of the prior's variance where the prior follows the path.
-With fewer than `LEAST_SAMPLES` paths that alone could make a unit active, and the count is not known.
+Means over K sampled paths also vary by chance, by up to 1/K of the variance of the prior if the prior depends on the
+path. With fewer than `LEAST_SAMPLES` paths, this alone could make a unit active, so the count is unknown.
 """
 LEAST_SAMPLES = round(1 / ACTIVE_VARIANCE)
 ACTIVE_NATS = 0.01
-"""A unit is active if its KL is more nats per step."""
+"""A unit is active if its KL in nats per step is larger."""
 LONGEST_LAG_MS = 1000.0
 LONGEST_LAG_STEPS = 250
-"""Where steps are not spaced in time."""
+"""Used if steps have no rate."""
 LEAST_PAIRS = 0.1
 """Lags with fewer pairs than this share of all steps are left out."""
 _COLUMNS = 16
@@ -37,7 +37,7 @@ class Correlation:
     """Moments of vectors over time, summed utterance by utterance, so that memory does not grow with their number.
 
     Args:
-        longest_lag: in steps.
+        longest_lag: maximum lag in steps.
 
     Attributes:
         pairs: (longest_lag + 1,) number of pairs of steps at each lag.
@@ -54,7 +54,7 @@ class Correlation:
 
         wide = values.astype(np.float64)
         if self._centre is None:
-            # about a point within the data, nothing cancels in sums of squares, however large the mean
+            # relative to a point within the data, sums of squares do not cancel even if the mean is large
             self._centre = wide.mean(0)
             self._squares = np.zeros(wide.shape[1])
             self._ends = np.zeros((len(self.pairs), wide.shape[1]))
@@ -74,22 +74,22 @@ class Correlation:
 
     @property
     def steps(self) -> int:
-        """Of all utterances."""
+        """Total number of steps."""
         return int(self.pairs[0])
 
     def _mean(self) -> np.ndarray:
         return self._ends[0] / (2 * self.steps)
 
     def variances(self) -> np.ndarray:
-        """(D,) over all steps."""
+        """Variances (D,) over all steps."""
         return np.maximum(self._squares / self.steps - self._mean() ** 2, 0.0)
 
     def autocorrelation(self) -> np.ndarray:
-        """(lags,) from lag 0: covariance of vectors at that lag, divided by their covariance at lag 0.
+        """Autocorrelation (lags,) from lag 0: covariance of vectors at each lag, divided by that at lag 0.
 
-        Covariances are summed over dimensions, which are thus weighted by their variance: those that are constant have
-        no influence. The mean over all utterances is removed, so that what distinguishes one utterance from
-        another counts as correlation. Lags with too few pairs are left out; empty if nothing varies.
+        Covariances are summed over dimensions, which are thus weighted by their variance: constant ones have no
+        influence. The mean over all utterances is removed, so differences between utterances count as correlation.
+        Lags with too few pairs are left out; empty if nothing varies.
         """
         total = self.variances().sum()
         if total == 0:
@@ -101,7 +101,7 @@ class Correlation:
 
 
 def correlation_length(autocorrelation: np.ndarray) -> float | None:
-    """First lag, in steps, at which it is below 1/e, linearly interpolated; None if it never is."""
+    """First lag in steps at which the autocorrelation is below 1/e, linearly interpolated; None if it never is."""
     level = math.exp(-1)
     below = np.flatnonzero(autocorrelation < level)
     if not len(below):
@@ -115,11 +115,11 @@ def analyse(stores: Sequence[Store]) -> dict[str, Any]:
     """Analyse all levels, pooled over sets; KL and standard deviations are taken from the sets that have them.
 
     Args:
-        stores: of one model, or of spectra; one for each set.
+        stores: stores of one model, or of spectra; one for each set.
 
     Returns:
-        items (utterances) and representations, by name; None stands for what is not known. A level has collapsed if no
-        unit is active: by its KL, or by its variance where KL is not known.
+        items (utterances) and representations, by name; unknown values are None. A level has collapsed if no unit is
+        active: by its KL, or by its variance if KL is unknown.
     """
     return {
         "items": sum(len(store.utterances) for store in stores),
@@ -167,7 +167,7 @@ def _level(stores: Sequence[Store], name: str) -> dict[str, Any]:
 
 
 def _read(stores: Sequence[Store], name: str, statistic: str) -> Iterator[np.ndarray]:
-    """All utterances of the sets that have the statistic."""
+    """Values of all utterances of the sets that have the statistic."""
     for store in stores:
         if statistic in store.representations[name].statistics:
             for utterance in store.utterances:
@@ -175,7 +175,7 @@ def _read(stores: Sequence[Store], name: str, statistic: str) -> Iterator[np.nda
 
 
 def _average(arrays: Iterable[np.ndarray]) -> np.ndarray | None:
-    """(D,) over all steps; None of nothing."""
+    """Averages (D,) over all steps; None if there are no arrays."""
     total, steps = 0.0, 0
     for array in arrays:
         total, steps = total + array.sum(0, dtype=np.float64), steps + len(array)
@@ -183,5 +183,5 @@ def _average(arrays: Iterable[np.ndarray]) -> np.ndarray | None:
 
 
 def _product(*factors: float | None) -> float | None:
-    """None if one of them is not known."""
+    """The product of factors; None if one of them is unknown."""
     return None if None in factors else math.prod(factors)

@@ -1,4 +1,4 @@
-"""Phones: are averages over their durations separable by phone, for one speaker at a time? (source A, figure 3)"""
+"""Phone classification: whether averages over phones separate the phones of single speakers (source A, figure 3)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DIMENSIONS = 5
 
 
 def chosen_speakers(sets: Sequence[Set], speaker: str, count: int) -> list[str]:
-    """`speaker` and others, spread evenly over all with phones; `count` in total, or all.
+    """`speaker` and others, spread evenly over all speakers with phones; `count` in total, or all.
 
     Args:
-        sets: with phones.
-        speaker: the first of the result; the first of all if there is none of this name.
-        count: at least 1.
+        sets: sets with phones.
+        speaker: first speaker of the result; if it has no phones, the first of all.
+        count: number of speakers, at least 1.
     """
     everybody = sorted({item.data.utt2spk[utterance] for item in sets for utterance in item.data.phones})
     first = speaker if speaker in everybody else everybody[0]
@@ -39,15 +39,15 @@ def analyse(
     """Classify the phones of some speakers; speakers with too few phones are left out, with a note.
 
     Args:
-        sets: of one model.
-        speaker: shown in figures; "" for the first.
-        speakers: how many are analysed.
+        sets: sets of one model.
+        speaker: speaker shown in figures; "" for the first.
+        speakers: number of speakers to analyse.
         classes: 61 or 39.
-        largest_k: of neighbours; None: 50 or as many as there are.
-        skipped: labels of the data that are left out, before folding.
+        largest_k: maximum number of neighbours; None: 50, or as many as there are.
+        skipped: labels to leave out, before folding.
 
     Returns:
-        A classification with means over speakers as curves, "speaker", and each speaker's own under "speakers".
+        A classification with means over speakers as curves, "speaker", and those of each speaker under "speakers".
 
     Raises:
         Unsuitable: data without phones, or no speaker with two classes of phones.
@@ -57,7 +57,7 @@ def analyse(
     notes = [f"speaker {speaker} has no phones"] if speaker not in ("", names[0]) else []
     known = {phone.label for item in sets for phones in item.data.phones.values() for phone in phones}
     if unknown := sorted(set(skipped) - known):
-        notes.append(f"no phone to be left out is labelled {' '.join(unknown)}")
+        notes.append(f"--skip_phones: no phone is labelled {' '.join(unknown)}")
     each: dict[str, comparison.Classification] = {}
     for name in names:
         items = of_phones(sets, name, lambda label: None if label in skipped else fold(label, classes))
@@ -74,7 +74,7 @@ def analyse(
     totals: Counter[str] = Counter()
     for one in each.values():
         totals.update(one["classes"])
-    for name in others:  # pictures are of the one that is shown
+    for name in others:  # figures show only one speaker
         for found in each[name]["representations"].values():
             del found["places"]
     return {

@@ -1,4 +1,4 @@
-"""Speakers: do averages over utterances predict gender or height? (source A, figures 4 to 6)"""
+"""Speaker classification: whether averages over utterances predict gender or height (source A, figures 4 to 6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def height_class(height_cm: float) -> str:
 
 
 def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]:
-    """A comparison of representations by the speakers' gender.
+    """Compare representations by how well they classify gender.
 
     Raises:
         Unsuitable: data without genders, a speaker without one, or data of one gender.
@@ -29,8 +29,8 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
     for item in sets:
         if lacking := sorted(set(item.data.spk2utt) - set(item.data.spk2gender)):
             raise Unsuitable(
-                f"{item.directory / 'spk2gender'}: no line for {' '.join(lacking)}; expected m or f of each speaker, "
-                "as it is never guessed; add what is missing"
+                f"{item.directory / 'spk2gender'}: no line for {' '.join(lacking)}; expected m or f for each speaker; "
+                "add what is missing"
             )
     items = of_utterances(sets, lambda data, speaker: data.spk2gender.get(speaker))
     return comparison.compare(
@@ -39,7 +39,7 @@ def analyse_gender(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]
 
 
 def analyse_height(sets: Sequence[Set], largest_k: int | None) -> dict[str, Any]:
-    """Comparisons of representations by the speakers' class of height, "men" and "women" under "groups".
+    """Compare representations by how well they classify height; "men" and "women" are separate, under "groups".
 
     A group without two classes is left out with a note.
 

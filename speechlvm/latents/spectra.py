@@ -1,10 +1,10 @@
 """Spectra for comparison with latents: the information in the short-time spectrum alone (source A, 3.2).
 
 mel is the mel power spectrogram, logmel its logarithm, mfcc the first coefficients of the orthonormal cosine transform
-of logmel. The paper names the first without saying whether a logarithm was taken, hence both. Hop and window are those
-of `speechlvm.data.dumps.features`: 64 and 256 frames whatever the rate, as steps of models are counted in frames too;
-step i is centred at frame 64 i, and an utterance of T frames has T // 64 + 1 steps. At 16 000 Hz bins 0 and 3 hold
-nothing: they are narrower than the spacing of the 129 frequencies.
+of logmel. The paper does not say whether the logarithm was taken, hence both. Hop and window are those of
+`speechlvm.data.dumps.features`: 64 and 256 frames at any rate, as steps of models are also in frames; step i is centred
+at frame 64 i, and an utterance of T frames has T // 64 + 1 steps. At 16 000 Hz, bins 0 and 3 are empty: they are
+narrower than the spacing of the 129 frequencies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PART_FRAMES = 8192 * MEL_HOP_FRAMES
 """Maximum frames processed at once; does not change results."""
 
 COEFFICIENTS = 20
-"""Of mfcc, the one of the level (c0) among them: 13 are classical for phones, finer ones tell speakers apart."""
+"""Number of MFCCs, including c0: 13 are usual for phones, higher ones distinguish speakers."""
 
 SETTINGS = {
     "hop_frames": MEL_HOP_FRAMES,
@@ -32,7 +32,7 @@ SETTINGS = {
     "floor": MEL_FLOOR,
     "coefficients": COEFFICIENTS,
 }
-"""What spectra depend on besides the audio."""
+"""Everything that spectra depend on besides the audio."""
 
 REPRESENTATIONS = tuple(
     Representation(name, "spectrum", MEL_HOP_FRAMES, 0.0, dimensions)
@@ -41,7 +41,7 @@ REPRESENTATIONS = tuple(
 
 
 def spectra(rate_hz: int) -> Callable[[np.ndarray], Values]:
-    """int16 (T,), T >= 1 -> values of `REPRESENTATIONS`, each (T // 64 + 1, D) float32."""
+    """A function int16 (T,), T >= 1 -> values of `REPRESENTATIONS`, each (T // 64 + 1, D) float32."""
     from torchaudio.functional import create_dct
 
     power = mel_power(rate_hz)
@@ -56,7 +56,7 @@ def spectra(rate_hz: int) -> Callable[[np.ndarray], Values]:
 
 
 def of_dump(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Values]]:
-    """(utterance, its values) for `store.write`; long ones in parts.
+    """(utterance, values) for `store.write`; long utterances in parts.
 
     Raises:
         UserError: the dump does not hold audio.
@@ -74,7 +74,7 @@ def _of_utterances(dump: Dump, utterances: list[str]) -> Iterator[tuple[str, Val
             last = min(first + PART_FRAMES, frames)
             start = max(0, first - MEL_WINDOW_FRAMES)
             values = apply(dump.read(utterance, start, min(frames, last + MEL_WINDOW_FRAMES)))
-            # steps are centred from the first frame on; those of the next part are left to it
+            # steps are centred from the first frame of the part on; later ones belong to the next part
             skipped = (first - start) // MEL_HOP_FRAMES
             kept = slice(skipped, None if last == frames else skipped + PART_FRAMES // MEL_HOP_FRAMES)
             yield utterance, {name: {"mean": of["mean"][kept]} for name, of in values.items()}

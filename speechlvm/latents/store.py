@@ -6,8 +6,8 @@
     <store>/info.json done.json             of the whole set
 
 A statistic is "mean" (posterior means of latents; the values themselves of hidden states and spectra), "std" (posterior
-standard deviations) or "kl" (nats per step and dimension). Archives are read as headers followed by float32 values, by
-the package's own reader: nothing that is read can run code.
+standard deviations) or "kl" (nats per step and dimension). Archives are read only as headers followed by float32
+values, which cannot run code.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_inde
 
 STATISTICS = ("mean", "std", "kl")
 KINDS = ("latent", "hidden", "spectrum")
-MADE = ("model", "num_samples", "names", "seed")  # settings of an extraction that its sets must share
+MADE = ("model", "num_samples", "names", "seed")  # settings of extraction that all sets must share
 
 
 @dataclass(frozen=True)
 class Representation:
-    """Vectors on a regular clock.
+    """Description of vectors at regular steps.
 
     Attributes:
-        name: as files and figures name it: z1, h, skip50, logmel.
+        name: name in files and figures: z1, h, skip50, logmel.
         kind: latent, hidden or spectrum.
         hop_frames: frames from one step to the next.
-        first_centre_frames: the frame at which step 0 is centred; that of step i is `i * hop_frames` later.
+        first_centre_frames: the frame at which step 0 is centred; step i is centred `i * hop_frames` later.
         dimensions: D.
-        statistics: available ones of `STATISTICS`, always with "mean".
+        statistics: available members of `STATISTICS`, always including "mean".
     """
 
     name: str
@@ -52,12 +52,12 @@ class Representation:
     statistics: tuple[str, ...] = ("mean",)
 
     def steps_within(self, start_frame: int, end_frame: int, steps: int) -> slice:
-        """Steps centred in frames start_frame .. end_frame - 1; the nearest one where a span has no centre.
+        """Steps centred in frames start_frame .. end_frame - 1, or the nearest step if there is none.
 
         Args:
             start_frame: first frame.
             end_frame: the frame after the last.
-            steps: of the utterance; the slice is never empty.
+            steps: number of steps of the utterance; the slice is never empty.
         """
         first = int(np.ceil((start_frame - self.first_centre_frames) / self.hop_frames))
         after = int(np.ceil((end_frame - self.first_centre_frames) / self.hop_frames))
@@ -70,7 +70,7 @@ class Representation:
 
 
 Values = Mapping[str, Mapping[str, np.ndarray]]
-"""Of one utterance: name -> statistic -> (steps, D) float32."""
+"""Values of one utterance: name -> statistic -> (steps, D) float32."""
 
 
 def write(
@@ -80,14 +80,14 @@ def write(
     representations: Iterable[Representation],
     inputs: dict[str, Any],
 ) -> None:
-    """Write one job's archives at the same time, and last its JSON.
+    """Write the archives of one job and, last, its JSON.
 
     Args:
-        directory: of the store.
+        directory: directory of the store.
         job: number of the shard, from 1.
-        items: (utterance, its values), in any order; those of long ones may come in consecutive parts.
-        representations: what each utterance has.
-        inputs: what the shard is made from; kept in it.
+        items: (utterance, values), in any order; those of long utterances can be in consecutive parts.
+        representations: representations that each utterance has.
+        inputs: everything that determines the shard; stored in it.
 
     Raises:
         UserError: a value is not finite, or its shape does not match the representation.
@@ -99,7 +99,7 @@ def write(
         shard.about["representations"] = [asdict(r) for r in described]
         for utterance, values in items:
             for r, statistic, stem in stems:
-                with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                with np.errstate(over="ignore"):  # infinite values are refused below
                     array = np.asarray(values[r.name][statistic], dtype="<f4")
                 expected = (len(values[r.name]["mean"]), r.dimensions)
                 if array.shape != expected or not len(array):
@@ -128,9 +128,9 @@ def merge(directory: Path, jobs: int, info: Mapping[str, Any]) -> dict[str, Any]
     """Join the shards into scp files; returns the contents of info.json.
 
     Args:
-        directory: of the store.
+        directory: directory of the store.
         jobs: number of shards.
-        info: as `about_dump` returns it, with "source" (experiment name, or "spectra") and, for latents, "num_samples".
+        info: result of `about_dump`, with "source" (experiment name, or "spectra") and, for latents, "num_samples".
     """
     shards, utterances = read_shards(directory, jobs), 0
     described = next((shard["representations"] for shard in shards if shard["representations"]), [])
@@ -160,7 +160,7 @@ def about_dump(dump: Path) -> dict[str, Any]:
 
 
 def _remove_others(directory: Path, stems: Collection[str]) -> None:
-    """Remove what an earlier run wrote of other representations or statistics."""
+    """Remove files of an earlier run for other representations or statistics."""
     for statistic in STATISTICS:
         for stale in directory.glob(f"*_{statistic}.*"):
             if stale.name.partition(".")[0] not in stems:
@@ -172,12 +172,12 @@ class Store:
     """Random access to the representations of a set.
 
     Attributes:
-        directory: where they are.
+        directory: directory of the store.
         info: contents of info.json.
-        source: the experiment they are of, or "spectra".
-        rate_hz: frames per second; None where frames are not spaced in time.
-        representations: by name, lowest level first.
-        utterances: sorted.
+        source: name of the experiment, or "spectra".
+        rate_hz: frames per second; None if frames have no rate.
+        representations: representations by name, lowest level first.
+        utterances: utterance ids, sorted.
         made: settings that all sets of one model share: checkpoint, samples, seed; empty for spectra.
     """
 
@@ -205,7 +205,7 @@ class Store:
         return f"remove {self.directory} and run stage 6 (latents) again"
 
     def _index(self, name: str, statistic: str) -> dict[str, str]:
-        """Utterance -> location. Archives are next to their scp file, also after the store has been moved."""
+        """Utterance -> location. Archives are next to their scp file, so the store can be moved."""
         if (name, statistic) not in self._places:
             path = self.directory / f"{name}_{statistic}.scp"
             places = {}
@@ -224,7 +224,7 @@ class Store:
         """(steps, D) float32 of an utterance.
 
         Raises:
-            UserError: the store has none, or is damaged.
+            UserError: not in the store, or damaged.
         """
         if name not in self.representations or statistic not in self.representations[name].statistics:
             known = ", ".join(f"{r.name} ({' '.join(r.statistics)})" for r in self.representations.values())
@@ -242,10 +242,10 @@ class Store:
         return values.copy()  # writable
 
     def check_compatible(self, other: Store) -> None:
-        """Check that another set's representations are of the same trained model, with the same sampling settings.
+        """Check that the store of another set is of the same trained model, with the same sampling settings.
 
         Raises:
-            UserError: they are not, for instance because stage 6 was interrupted after the model had been retrained.
+            UserError: it is not, for instance because stage 6 was interrupted after the model had been retrained.
         """
         if self._identity() != other._identity():
             raise UserError(
@@ -260,7 +260,7 @@ class Store:
             )
 
     def _identity(self) -> tuple:
-        """What is the same in all sets of a model; which statistics there are may differ."""
+        """What is the same in all sets of a model; the statistics may differ."""
         described = [replace(representation, statistics=()) for representation in self.representations.values()]
         return self.source, self.rate_hz, described
 
@@ -269,12 +269,12 @@ class Store:
         return f"{self.source}, {self.rate_hz} Hz, {', '.join(named)}"
 
     def step_rate_hz(self, name: str) -> float | None:
-        """Steps per second; None where frames are not spaced in time."""
+        """Steps per second; None if frames have no rate."""
         return None if self.rate_hz is None else self.rate_hz / self.representations[name].hop_frames
 
 
 def open_stores(directories: Iterable[Path]) -> list[Store]:
-    """The stores of several sets.
+    """Open the stores of several sets.
 
     Raises:
         UserError: one is damaged, they are of different models, or two of them have an utterance in common.

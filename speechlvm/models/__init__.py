@@ -1,4 +1,4 @@
-"""The systems, one file each, and the registry of their names in configurations; outside.py imports those of others."""
+"""The systems, one file each, and the registry of their names in configurations; outside.py imports external models."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MODELS = {
 
 
 def model_class(name: str) -> type[Model]:
-    """The class of a model; its attribute `Config` is the pydantic class of its settings, `reference` its paper.
+    """The class of a model; its attribute `Config` is the class of its settings, and `reference` its paper.
 
     Args:
         name: key of `MODELS`, or `package.module:Class` (outside.py).
 
     Raises:
-        ConfigError: unknown name, or a class from outside that is not allowed or is no model.
+        ConfigError: unknown name, or an external class that is not allowed or not a model.
     """
     if ":" in name:
         from speechlvm.models.outside import outside_class
@@ -44,6 +44,6 @@ def model_class(name: str) -> type[Model]:
 
 
 def build_model(name: str, settings: dict[str, Any], channels: int, distribution: Distribution) -> Model:
-    """A model with random weights from already validated settings."""
+    """Build a model with random weights from validated settings."""
     cls = model_class(name)
     return cls(cls.Config(**settings), channels, distribution)

@@ -1,8 +1,8 @@
 """Ancestral sampling for all models: drawn and given latents, and the loop over steps.
 
 Each level's latents are drawn from its prior given what was drawn before them, and frames from the output distribution
-given the latents and, in autoregressive models, the frames before. A temperature multiplies standard deviations. What
-is reported about a draw is its probability under the model itself, whatever the temperature.
+given the latents and, in autoregressive models, the previous frames. A temperature multiplies standard deviations. The
+probabilities returned are those under the model, whatever the temperature.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from speechlvm.models.bound import State
 
 SAMPLED_BLOCK_FRAMES = 4096
-"""Frames between two calls of the noise stream and of `log_prob` in sampling; no number depends on it."""
+"""Frames between calls of the noise stream and of `log_prob` in sampling; does not change results."""
 
 Choose = Callable[[str, DiagonalGaussian], Tensor]
-"""(level, prior of (B, D_l)) -> the level's latents (B, D_l) of the step, drawn or given."""
+"""(level, prior (B, D_l)) -> latents (B, D_l) of the level at this step, drawn or given."""
 
 
 def join_samples(parts: list[Samples], frames: int) -> Samples:
-    """Consecutive parts as one, cut to `frames` frames; the state is the last part's."""
+    """Concatenate consecutive parts and cut them to `frames` frames; the state is that of the last part."""
 
     def joined(name: str) -> dict[str, Tensor]:
         return {
@@ -53,14 +53,14 @@ def sample_stepwise(
     predict: Callable[[State, Choose], tuple[Tensor, State]],
     update: Callable[[State, Tensor], State],
 ) -> Samples:
-    """Samples of a model whose latents, if there are any, all have the clock of the stacks.
+    """Sample step by step from a model whose latents, if any, all have one step per stack.
 
     Args:
-        model: which it is.
-        draws, inputs_of, state: of `Model._sample`.
-        predict: (memory, choose) -> parameters (B, s, P) of the next step, and what goes on from it; it lets `choose`
-            take the latents of every level.
-        update: (its memory, inputs (B, s * C) of the sampled stack) -> the memory after it.
+        model: the model.
+        draws, inputs_of, state: arguments of `Model._sample`.
+        predict: (memory, choose) -> parameters (B, s, P) of the next step, and the memory for `update`; it calls
+            `choose` for the latents of every level.
+        update: (memory, inputs (B, s * C) of the sampled stack) -> the memory after the step.
     """
     memory = {name: value for name, value in state.items() if name != "frames"}
     steps, block = -(-draws.frames // model.stack), max(1, SAMPLED_BLOCK_FRAMES // model.stack)

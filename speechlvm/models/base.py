@@ -33,17 +33,17 @@ from speechlvm.modules.output import OutputLayer
 
 
 class Model(nn.Module, ABC):
-    """A system: weights, `forward` over a sequence, `sample`, and what both start from.
+    """A system: weights, `forward` over a sequence, `sample`, and their initial state.
 
     Attributes:
         reference: the paper, for model cards.
         distribution: the output distribution.
         channels: C, input channels.
         stack: s, frames per step.
-        hop: frames between which chunks may be cut (s; s_L for CW-VAE).
-        halo: frames on either side of a step that its features see; without meaning for recurrent encoders.
+        hop: chunks are multiples of this number of frames (s; s_L for CW-VAE).
+        halo: frames on either side of a step that its features see; unused by recurrent encoders.
         bound: "exact" or "elbo".
-        head: the output layer, to the parameters of one or several frames.
+        head: the output layer, which gives the parameters of one or several frames.
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
         latent_sizes: level name -> D_l.
         hidden_sizes, hidden_chosen: name -> D of the states that `hidden_states` can return; its default choice.
@@ -67,18 +67,18 @@ class Model(nn.Module, ABC):
         """State before the first frame."""
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
-        """Features that look ahead, of whole utterances (B, T, C), zero beyond lengths (B,). Default: none."""
+        """Features that look ahead, from whole utterances (B, T, C), zero beyond lengths (B,). Default: none."""
         return {}
 
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
-        """`encode` of long utterances, chunk by chunk, in memory that does not grow with their length.
+        """`encode` long utterances chunk by chunk, in memory that does not grow with their length.
 
         This implementation is for encoders that see at most `halo` frames on each side; recurrent ones override it.
 
         Args:
-            read: (start, stop) -> inputs (B, stop - start, C); called more than once for a frame.
-            frames: T, of every row.
-            chunk: frames between which chunks are cut, a multiple of `hop`.
+            read: (start, stop) -> inputs (B, stop - start, C); may be called several times for a frame.
+            frames: T, the same for all rows.
+            chunk: frames per chunk, a multiple of `hop`.
         """
         halo = -(-self.halo // self.hop) * self.hop
         for start, stop in chunks(frames, chunk):
@@ -101,12 +101,13 @@ class Model(nn.Module, ABC):
         """Score a chunk.
 
         Args:
-            inputs: (B, T, C) the chunk's own frames (the model shifts them itself), zero beyond `lengths`.
+            inputs: (B, T, C) the frames of the chunk (the model shifts them itself), zero beyond `lengths`.
             target: (B, T, E) the same frames as targets; any valid target beyond `lengths`.
-            lengths: (B,) int64 frames of the chunk that are real (may be <= 0 for rows that have ended).
-            features: of this chunk (`slice_features`); required by models whose `encode` returns any.
-            state: after the previous chunk; None at the beginning. T is a multiple of `hop` but in the last chunk.
-            noise: required by models with latents; positions are absolute, so chunking changes no number.
+            lengths: (B,) int64, number of real frames in the chunk (may be <= 0 for rows that have ended).
+            features: features of the chunk (`slice_features`); required by models whose `encode` returns any.
+            state: state after the previous chunk; None at the beginning. T is a multiple of `hop` except in the last
+                chunk.
+            noise: required by models with latents; positions are absolute, so results do not depend on chunks.
         """
 
     @torch.no_grad()
@@ -125,16 +126,16 @@ class Model(nn.Module, ABC):
 
         Args:
             frames: T.
-            noise: latents and frames are drawn from it.
+            noise: noise that latents and frames are drawn with.
             inputs_of: target (..., E) -> network input (..., C), from the Observation.
-            state: after a prefix scored by `forward`, to continue it; None samples from the start.
-            latents: level name -> (B, T_l, D_l) that are kept instead of drawn. Rows of NaN are drawn after all, so
-                that rows of one batch may keep different levels. What is drawn follows from what is kept as it would
-                from draws: by the priors of levels that come later, and by frames that are fed back.
-            temperature: multiplies the standard deviations of latents and frames as `Distribution.sample` says; one
-                for all or (B,), one for each row. The log-densities returned are those of the model all the same.
-            choose: (B, n, P) parameters of the next n frames -> (B, n, E) their targets, in place of draws; the last of
-                them may lie beyond `frames`, as a stack is whole.
+            state: state after a prefix scored by `forward`, to continue it; None samples from the start.
+            latents: level name -> (B, T_l, D_l) to use instead of drawing. Rows of NaN are drawn, so that rows of a
+                batch can keep different levels. What is drawn depends on these latents as it would on drawn ones: by
+                the priors of levels that come later, and by frames that are fed back.
+            temperature: multiplies the standard deviations of latents and frames (see `Distribution.sample`); one
+                number, or (B,), one per row. The log-probabilities returned are those of the model nevertheless.
+            choose: (B, n, P) parameters of the next n frames -> (B, n, E) their targets, instead of drawing; as stacks
+                are whole, the last ones may be beyond `frames`.
 
         Raises:
             ValueError: see `start` and `Draws`.
@@ -144,7 +145,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
-        """`sample`: all that is random comes from `draws`, from the state on, whatever that is at the beginning."""
+        """Implementation of `sample`: everything random comes from `draws`; `state` is never None."""
 
     def hidden_states(
         self, inputs: Tensor, names: Collection[str], state: State | None = None
@@ -152,15 +153,16 @@ class Model(nn.Module, ABC):
         """Deterministic states of a model without latents, and the state after the chunk.
 
         Args:
-            inputs: (B, T, C) the chunk's frames, zero beyond each row's length.
-            names: of `hidden_sizes`.
+            inputs: (B, T, C) the frames of the chunk, zero beyond the length of each row.
+            names: keys of `hidden_sizes`.
             state: as in `forward`.
 
         Returns:
-            name -> (B, S, D) on the clock of the stacks: what stack t is predicted from, so stacks before t are in it.
+            name -> (B, S, D), one vector per stack: the state that stack t is predicted from, which has seen the stacks
+            before t.
 
         Raises:
-            ValueError: the model has none.
+            ValueError: the model has no hidden states.
         """
         raise ValueError(f"{type(self).__name__} has no hidden states, as `hidden_sizes` says")
 
@@ -170,9 +172,9 @@ class Model(nn.Module, ABC):
         return self(inputs, target, lengths, features=features, noise=noise)[0]
 
     def initialise_output(self, parameters: Tensor, gain: float = 0.1) -> None:
-        """Start at the data's marginal, `parameters` (P,) of a frame, from which the weights depart by little.
+        """Start at the marginal of the data, `parameters` (P,) of a frame, with small deviations from the weights.
 
-        Without it a network with 2^16 codes starts worse than uniform, with gradients of 1e5.
+        Without this, a network with 2^16 codes starts worse than uniform, with gradients of 1e5.
         """
         units = self.distribution.units(parameters)
         for layer in self.modules():
@@ -183,7 +185,7 @@ class Model(nn.Module, ABC):
         """The state to continue from.
 
         Raises:
-            ValueError: the state is within a step; only the last chunk may end there.
+            ValueError: the state is in the middle of a step; only the last chunk may end there.
         """
         seen = self.frames_seen(state, batch)
         if seen % self.hop:
@@ -191,11 +193,11 @@ class Model(nn.Module, ABC):
         return self.initial_state(batch) if state is None else state
 
     def frames_seen(self, state: State | None, batch: int) -> int:
-        """Absolute position of the next frame (all rows of a batch are at the same one)."""
+        """Absolute position of the next frame (the same for all rows of a batch)."""
         return 0 if state is None else int(state["frames"][0])
 
     def frame_parameters(self, head: OutputLayer, hidden: Tensor, frames: int) -> Tensor:
-        """Parameters (B, frames, P) from vectors of steps (S, B, hidden), in full precision."""
+        """Parameters (B, frames, P) from one vector per step (S, B, hidden), in full precision."""
         hidden = hidden.transpose(0, 1)  # before the head, whose output is many times larger
         with full_precision(hidden):
             parameters = head(hidden.to(head.weight.dtype))
@@ -212,7 +214,7 @@ class LatentModel(Model):
 
     bound = "elbo"
     top_down = True
-    """Whether the latents of a step are drawn from the highest level down, and not from the lowest up."""
+    """Whether the latents of a step are drawn from the highest level down instead of from the lowest up."""
 
     @abstractmethod
     def infer(
@@ -227,7 +229,7 @@ class LatentModel(Model):
     ) -> Inference:
         """Draw latents from the posterior; arguments as in `forward`.
 
-        Without `decode` there are no parameters of frames, and the state serves calls without it only.
+        Without `decode`, parameters of frames are not computed, and the state can only be used without `decode`.
         """
 
     @abstractmethod
@@ -243,7 +245,7 @@ class LatentModel(Model):
     ) -> Inference:
         """All factors at given latents (B, T_l, D_l), and the state after the chunk.
 
-        Without features there are no posteriors; `decode` as in `infer`.
+        Without features, posteriors are not computed; `decode` as in `infer`.
         """
 
     def conditionals(
@@ -255,7 +257,7 @@ class LatentModel(Model):
         features: Features | None = None,
         state: State | None = None,
     ) -> Conditionals:
-        """All factors at given latents (B, T_l, D_l); without features the posterior is left out."""
+        """All factors at given latents (B, T_l, D_l); without features, posteriors are not computed."""
         return self.follow(inputs, lengths, latents, features=features, state=state).conditionals
 
     def forward(
@@ -270,7 +272,7 @@ class LatentModel(Model):
     ) -> tuple[Bound, State]:
         """See `Model.forward`."""
         if features is None or noise is None:
-            raise ValueError("the posterior needs features (of `encode`) and noise")
+            raise ValueError("the posterior needs features (from `encode`) and noise")
         inference = self.infer(inputs, lengths, features=features, noise=noise, state=state)
         conditionals = inference.conditionals
         divergences, ratios = {}, {}
@@ -290,7 +292,7 @@ class LatentModel(Model):
         *,
         state: State | None = None,
     ) -> tuple[Series, dict[str, Series]]:
-        """Log p(x_t | ...) per frame and log p(z_t | ...) per step of every level, in nats, at given latents."""
+        """log p(x_t | ...) per frame and log p(z_t | ...) per step of every level, in nats, at given latents."""
         conditionals = self.conditionals(inputs, lengths, latents, state=state)
         priors = {
             level: self._series(level, prior.log_prob(latents[level]).sum(-1), lengths, inputs.shape[1])
@@ -317,15 +319,15 @@ class LatentModel(Model):
 
 
 class Draws:
-    """What the steps of one sample are made of: noise at a temperature, and latents that are given.
+    """Everything that the steps of a sample draw from: noise at a temperature, and given latents.
 
     Args:
-        model: whose levels and output distribution these are.
+        model: the model.
         frames: T.
-        noise, state, latents, temperature, choose: of `Model.sample`.
+        noise, state, latents, temperature, choose: arguments of `Model.sample`.
 
     Raises:
-        ValueError: latents of unknown levels, of wrong shapes or given in part of a row; a temperature of 0 or less.
+        ValueError: latents of unknown levels, of wrong shapes, or NaN in part of a row; a temperature of 0 or less.
     """
 
     def __init__(
@@ -357,26 +359,26 @@ class Draws:
         values = values.to(self._noise.device, self._noise.dtype)
         drawn = values.isnan().flatten(1)
         if (drawn.any(1) != drawn.all(1)).any():
-            raise ValueError(f"latents of {level}: a row is given whole, or drawn whole where it is NaN")
+            raise ValueError(f"latents of {level}: a row is NaN in part; expected all of it or nothing")
         return values
 
     def normal(self, level: str, start: int, frames: int) -> Tensor:
-        """Normal numbers (B, T_l, D_l), their deviation the temperature, for frames start .. start + frames - 1."""
+        """Normal numbers (B, T_l, D_l) for frames start .. start + frames - 1; the temperature is their std."""
         return self._model.draw_noise(self._noise, level, self._position + start, frames) * self._temperature
 
     def uniform(self, start: int, frames: int) -> Tensor:
-        """Uniform numbers (B, frames, .) that frames start .. start + frames - 1 are drawn with."""
+        """Uniform numbers (B, frames, .) for frames start .. start + frames - 1."""
         return self._noise.uniform("x", self._position + start, frames, self._model.distribution.noise_size)
 
     def fill(self, level: str, step: int, drawn: Tensor) -> Tensor:
-        """Latents of the steps from `step` on: `drawn` (B, n, D_l), but in rows that are given; itself if none is."""
+        """Latents from step `step` on: `drawn` (B, n, D_l), replaced in rows with given latents."""
         if level not in self._latents:
             return drawn
         given = self._latents[level][:, step : step + drawn.shape[1]]
         return torch.where(given.isnan(), drawn, given)
 
     def target(self, parameters: Tensor, uniform: Tensor) -> Tensor:
-        """Frames (B, n, E) from their parameters (B, n, P) and uniform numbers, or chosen."""
+        """Frames (B, n, E) from their parameters (B, n, P): drawn with uniform numbers, or chosen by `choose`."""
         if self._choose is not None:
             return self._choose(parameters)
         return self._model.distribution.sample(parameters, uniform, self._temperature)

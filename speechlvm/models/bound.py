@@ -1,4 +1,4 @@
-"""The results of evaluating a model: series over steps, the terms of a bound, factors, latents and samples."""
+"""Results of models: series over steps, the terms of a bound, factors, latents and samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Series:
-    """Values on a regular clock.
+    """Values at regular steps.
 
     Attributes:
         values: (B, T') or (B, T', D).
@@ -27,22 +27,22 @@ class Series:
     hop: int
 
     def slice(self, start: int, stop: int) -> Series:
-        """Elements of frames start .. stop - 1; `start` is a multiple of the hop."""
+        """Elements for frames start .. stop - 1; `start` is a multiple of the hop."""
         first, last = start // self.hop, -(-stop // self.hop)
         return Series(self.values[:, first:last], self.mask[:, first:last], self.hop)
 
     def repeat(self, samples: int) -> Series:
-        """`samples` adjacent copies of each row."""
+        """Repeat each row `samples` times, copies adjacent."""
         return Series(self.values.repeat_interleave(samples, 0), self.mask.repeat_interleave(samples, 0), self.hop)
 
 
 def select_rows(state: State, rows: Tensor) -> State:
-    """The state of some rows (B',) int64 of a batch, each any number of times."""
+    """The state of some rows (B',) int64 of a batch; rows can be repeated."""
     return {name: values.index_select(0, rows) for name, values in state.items()}
 
 
 Features = dict[str, Series]
-"""What looks ahead (smoothers, ladder encoders), computed over whole utterances by `Model.encode`."""
+"""Features that look ahead (smoothers, ladder encoders), computed over whole utterances by `Model.encode`."""
 
 
 def slice_features(features: Features, start: int, stop: int) -> Features:
@@ -63,7 +63,7 @@ class Bound:
         log_likelihood: (B, T), hop 1: log p(x_t | ...) of every frame.
         kl: level name -> (B, T_l, D_l): analytic KL(q || p) per latent dimension. A partial last step counts in full.
         log_ratio: level name -> (B, T_l): sampled log q(z) - log p(z), for importance-weighted bounds.
-        auxiliary: name -> (B, T_a): costs for training only.
+        auxiliary: name -> (B, T_a): losses for training only.
     """
 
     log_likelihood: Series
@@ -77,9 +77,9 @@ class Conditionals:
     """The factors of a latent variable model at given latents.
 
     Attributes:
-        parameters: (B, T, P) of the likelihood of each frame; None if they were not asked for.
+        parameters: (B, T, P), parameters of the likelihood of each frame; None if not requested.
         prior: level name -> (B, T_l, D_l), p(z_t | what comes before it).
-        posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if it was not asked for.
+        posterior: level name -> (B, T_l, D_l), q(z_t | the same, and observations); empty if not requested.
     """
 
     parameters: Tensor | None
@@ -89,13 +89,13 @@ class Conditionals:
 
 @dataclass(frozen=True)
 class Inference:
-    """What the inference network made of a chunk.
+    """Result of inference in a chunk.
 
     Attributes:
-        latents: level name -> (B, T_l, D_l), drawn from the posterior.
-        conditionals: at these latents.
-        state: after the chunk.
-        auxiliary: name -> (B, T_a): costs for training only.
+        latents: level name -> (B, T_l, D_l), drawn from the posterior, or given.
+        conditionals: the factors at these latents.
+        state: state after the chunk.
+        auxiliary: name -> (B, T_a): losses for training only.
     """
 
     latents: dict[str, Tensor]
@@ -106,12 +106,12 @@ class Inference:
 
 @dataclass(frozen=True)
 class Samples:
-    """What `Model.sample` drew.
+    """Result of `Model.sample`.
 
     Attributes:
         target: (B, T, E) sampled targets.
         log_likelihood: (B, T) nats, log p of each sampled frame given everything it was conditioned on.
-        state: to continue from.
+        state: state to continue from.
         latents: level name -> (B, T_l, D_l), drawn or given.
         log_prior: level name -> (B, T_l) nats, log-density of each latent given what comes before it in the model.
     """

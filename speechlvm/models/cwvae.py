@@ -11,7 +11,7 @@
     h_t^l = GRU(MLP([z_{t-1}^l, context_t^l]), h_{t-1}^l)     context: decoder of level l + 1 at this level's rate
     p(z_t^l | z_{<t}^l, z^{l+1}) = N(MLP(h_t^l))              A.9, A figure 8 (the cell of Hafner et al. 2019)
     q(z_t^l | z_{<t}^l, z^{l+1}, x) = N(MLP([h_t^l, e_t^l]))  A.10; e: ladder encoder
-    p(x | z^1): not autoregressive; the only way from frame to frame leads through the latents
+    p(x | z^1): not autoregressive; frames depend on each other only through the latents
 
 References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.5, 2.6; Saxena et al.
 2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
@@ -46,7 +46,7 @@ from speechlvm.modules.recurrence import Chain, GRUCell, mean_half
 from speechlvm.utils.settings import Settings
 
 GENERATED_AT_ONCE_FRAMES = 2**18
-"""Of all rows together; bounds the memory of long generation; no number depends on it."""
+"""Frames of all rows together; bounds the memory of long generation without changing results."""
 
 
 class CWVAEConfig(Settings):
@@ -58,9 +58,9 @@ class CWVAEConfig(Settings):
         factor: c, s_l = c^(l - 1) s_1; likewise a product of 2, 3, 5 and 7.
         width: size of the latents, the states and all layers (hidden layers of the coder: twice or four times).
         blocks: residual blocks at each level's rate, in the encoder and in the decoder.
-        posterior: "plain"; "residual": its mean is relative to the prior's; "precision": product with the prior.
-        span: "halo": features see the coder's receptive field; "strict": the frames of their own step only.
-        initialisation: of the lowest level, see `modules.initialise`.
+        posterior: "plain"; "residual": its mean is relative to that of the prior; "precision": product with the prior.
+        span: "halo": features see the receptive field of the coder; "strict": only the frames of their own step.
+        initialisation: initialisation of the lowest level, see `modules.initialise`.
     """
 
     stride: int = Field(64, ge=2, le=4096)
@@ -80,7 +80,7 @@ class CWVAEConfig(Settings):
                 allowed = [v for v in range(2, 2 * largest) if factorise(v)]
                 below, above = max(v for v in allowed if v < value), min(v for v in allowed if v > value)
                 raise ValueError(
-                    f"{name} {value} cannot be made of convolution strides from 2 to 8; expected a product of 2, 3, 5 "
+                    f"{name} {value}: not a product of convolution strides from 2 to 8; expected a product of 2, 3, 5 "
                     f"and 7, for instance {below} or {above}"
                 )
         return self
@@ -88,12 +88,12 @@ class CWVAEConfig(Settings):
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One level's latents and states.
+    """Latents and states of one level.
 
     Attributes:
         z: (B, T_l, width) latents.
         h: (B, T_l, width) states.
-        distribution: (B, T_l, width) what z was drawn from; None where z was given.
+        distribution: (B, T_l, width) distribution that z was drawn from; None if z was given.
     """
 
     z: Tensor
@@ -105,9 +105,9 @@ class Level(nn.Module):
     """Latents of one clock: transition, prior and posterior.
 
     Args:
-        width: of latents, states, features and context.
-        top: whether no level is above.
-        kind: of posterior, see `CWVAEConfig`.
+        width: size of latents, states, features and context.
+        top: whether this is the top level.
+        kind: kind of posterior, see `CWVAEConfig`.
     """
 
     def __init__(self, width: int, top: bool, kind: str) -> None:
@@ -187,7 +187,7 @@ class Level(nn.Module):
         return chain.linear("raw prior", (self.prior_output, p))
 
     def _raw_posterior(self, chain: Chain, h: Value | Tensor, hidden: Tensor, direct: Tensor) -> Value | Tensor:
-        """Without the prior's factor for precision-weighted posteriors."""
+        """Raw posterior; for precision-weighted posteriors, without the factor of the prior."""
         v = chain.linear("v", (self.posterior_state, h), hidden, active=True)
         terms = [(self.posterior_output, v), direct]
         if self.kind == "residual":
@@ -196,7 +196,7 @@ class Level(nn.Module):
         return chain.linear("raw", *terms)
 
     def _terms(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs of the posterior's hidden layer and of its output from the evidence."""
+        """Contributions of the evidence to the hidden layer of the posterior and to its output."""
         return self.posterior_evidence(evidence), self.posterior_direct(evidence)
 
     def _project(self, context: Tensor | None, like: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class CWVAE(LatentModel):
     Args:
         config: settings.
         channels: C, input channels.
-        distribution: of a frame.
+        distribution: output distribution of a frame.
     """
 
     Config = CWVAEConfig
@@ -237,7 +237,7 @@ class CWVAE(LatentModel):
         self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
         self.halo = max(self.encoder.halo_frames)
         self.levels = nn.ModuleList(Level(width, hop == self.hop, config.posterior) for hop in self.hops)
-        # the lowest stride of the bottom decoder is the output layer's
+        # the last stride of the lowest decoder is that of the output layer
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
         if config.initialisation == "transform":
@@ -248,9 +248,9 @@ class CWVAE(LatentModel):
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:
-        """Let z^1 start as noisy cosine coefficients of its step, which the decoder reads.
+        """Initialise z^1 as noisy cosine coefficients of its step, which the decoder reads.
 
-        Otherwise latents carry nothing at first, and the decoder learns to do without them (KL near zero for long).
+        Otherwise latents carry no information at first, and the decoder learns to ignore them (KL stays near zero).
         """
         used = start_as_cosine_transform(self.encoder, self.decoders[0], self.channels)
         width, direct, enter = self.config.width, self.levels[0].posterior_direct, self.decoders[0].enter
@@ -260,7 +260,7 @@ class CWVAE(LatentModel):
         enter.bias.zero_()
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: latents, states and the decoders' pasts."""
+        """Zeros for latents, states and the pasts of decoders."""
         zeros = self.head.weight.new_zeros(batch, self.config.width)
         state = {"frames": torch.zeros(batch, dtype=torch.int64, device=zeros.device)}
         for l, decoder in enumerate(self.decoders, 1):
@@ -268,7 +268,7 @@ class CWVAE(LatentModel):
         return state
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
-        """Features e1 .. eL of the levels, looking ahead by `encoder.halo_frames`."""
+        """Features e1 .. eL of the levels, which look ahead by `encoder.halo_frames`."""
         frames = inputs.shape[1]
         features = self.encoder(inputs, lengths)
         return {
@@ -310,7 +310,7 @@ class CWVAE(LatentModel):
         state: State | None = None,
         decode: bool = True,
     ) -> Inference:
-        """See `LatentModel.follow`; of `inputs` only the shape counts."""
+        """See `LatentModel.follow`; only the shape of `inputs` is used."""
         batch, frames, _ = inputs.shape
 
         def along(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
@@ -348,7 +348,7 @@ class CWVAE(LatentModel):
     def _generate(
         self, draws: Draws, start: int, frames: int, l: int, context: Tensor | None, z: Tensor, h: Tensor
     ) -> Trajectory:
-        """A level's latents from frame `start` on: drawn from the prior, except in rows that are given."""
+        """Latents of a level from frame `start` on: drawn from the prior, except in rows with given latents."""
         level, name = self.levels[l - 1], f"z{l}"
         chain = level.generate(context, draws.normal(name, start, frames), z, h)
         kept = draws.fill(name, start // self.latent_hops[name], chain.z)
@@ -367,13 +367,14 @@ class CWVAE(LatentModel):
         """From the top level to the frames.
 
         Args:
-            run: (level, context, z, h) -> the level's chain.
+            run: (level, context, z, h) -> trajectory of the level.
             frames: T.
-            state: at a multiple of `hop` frames.
-            decode: whether to go below the lowest level.
+            state: state at a multiple of `hop` frames.
+            decode: whether to decode the lowest level to frames.
 
         Returns:
-            The chains, bottom first; parameters (B, T, P), None without `decode`; the state after the chunk.
+            The trajectories, lowest level first; parameters (B, T, P), None without `decode`; the state after the
+            chunk.
         """
         after = {"frames": state["frames"] + frames}
         chains, context = [], None

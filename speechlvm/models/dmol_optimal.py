@@ -1,6 +1,6 @@
-"""The best memoryless model with the output of all networks: two discretised logistics (source A, table 1).
+"""The best memoryless model with a DMoL output: a mixture of two discretised logistics (source A, table 1).
 
-Fitted by maximum likelihood to the exact histogram of the training set, in float64, to convergence.
+It is fitted by maximum likelihood to the exact histogram of the training set, in float64, to convergence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class DMoLOptimal:
     """Independent frames from one mixture.
 
     Args:
-        coding: codes and their cells.
+        coding: coding, which defines the cells.
         mixture: (3K,) float64 parameters.
     """
 
@@ -41,14 +41,14 @@ class DMoLOptimal:
 
     @classmethod
     def fit(cls, histogram: np.ndarray, coding: Coding, components: int = COMPONENTS) -> DMoLOptimal:
-        """Maximum likelihood for counts (65536,) of PCM values -32768 ... 32767.
+        """Fit by maximum likelihood to counts (65536,) of PCM values -32768 ... 32767.
 
         Raises:
-            UserError: nothing was counted, or no start led to convergence.
+            UserError: the histogram is empty, or no initialisation converged.
         """
         if not histogram.sum() > 0:
             raise UserError(
-                "DMoL-optimal: the training histogram is empty; expected counts of PCM values; redo stage 2"
+                "DMoL-optimal: the training histogram is empty; expected counts of PCM values; run stage 2 again"
             )
         counts = torch.from_numpy(np.bincount(coding.codes, weights=histogram, minlength=coding.size))
         edges, codes = torch.from_numpy(coding.edges), torch.arange(coding.size)
@@ -64,18 +64,18 @@ class DMoLOptimal:
     def nats(self, pcm: np.ndarray) -> float:
         """Log-likelihood of int16 PCM (T,) in nats."""
         blocks = (pcm[start : start + _BLOCK_FRAMES] for start in range(0, len(pcm), _BLOCK_FRAMES))
-        # the sum is exact, and so the same in one block or many
+        # the sum is exact, so it does not depend on blocks
         return math.fsum(chain.from_iterable(self._nats_of_pcm[b.astype(np.int64) + PCM_OFFSET] for b in blocks))
 
 
 def _starts(coding: Coding, counts: Tensor, components: int) -> list[Tensor | None]:
-    """Quantiles, and places and scales of other kinds: the likelihood has more than one maximum."""
+    """Initial parameters of several kinds, quantiles first, as the likelihood has more than one maximum."""
     generator = torch.Generator().manual_seed(0)
     values, share = torch.from_numpy(coding.values).double(), counts / counts.sum()
     mean = (share * values).sum()
     std = (share * (values - mean).square()).sum().sqrt().clamp(min=1e-5)
     starts: list[Tensor | None] = [None]
-    # one centre, scales that differ by factors of ten: silence and speech under a linear coding
+    # one centre and scales that differ by factors of ten, for silence and speech under a linear coding
     scales = std.log() - 2.3 * torch.arange(components, dtype=torch.float64)
     starts.append(torch.cat([torch.zeros_like(scales), mean.expand(components), scales]))
     for _ in range(RESTARTS):

@@ -27,7 +27,7 @@ class FLAC:
 
     @classmethod
     def fit(cls, histogram: np.ndarray, coding: Coding) -> FLAC:
-        """Nothing is fitted: FLAC adapts to each file, and codes PCM whatever the coding."""
+        """Fits nothing: FLAC adapts to each file, and always codes PCM."""
         return cls()
 
     def encode(self, pcm: np.ndarray) -> memoryview:
@@ -41,18 +41,18 @@ class FLAC:
         return self.encode(pcm).nbytes
 
     def nats(self, pcm: np.ndarray) -> float:
-        """Minus the code length of int16 PCM (T,), in nats."""
+        """Negative code length of int16 PCM (T,) in nats."""
         return -8.0 * self.bytes(pcm) * math.log(2.0)
 
 
 class FLACProgram(FLAC):
     """Counts the bytes of files as `flac --best` writes them by default, with padding for tags and a seek table.
 
-    The same as version 1.4.2 of the program, to the byte.
+    Sizes are the same as those of version 1.4.2 of the program, to the byte.
     """
 
     def bytes(self, pcm: np.ndarray) -> int:
-        """Size of the file that the program writes of int16 PCM (T,)."""
+        """Size of the file that the program writes for int16 PCM (T,)."""
         padding = 4 + (65536 if len(pcm) >= 20 * 60 * self.rate_hz else 8192)
         seek_table = 4 + 18 * -(-len(pcm) // (10 * self.rate_hz))
         return super().bytes(pcm) + padding + seek_table

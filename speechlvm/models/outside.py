@@ -1,7 +1,7 @@
 """Models from outside this project: `model: my_package.my_module:MyModel` in a configuration.
 
-A configuration may come from anybody, so it can name a class but never where its code is. `SPEECHLVM_MODELS`, paths of
-packages or of single modules, separated by colons, says which code the user trusts; nothing else is imported.
+Configurations may come from anyone, so they can name a class but not where its code is. `SPEECHLVM_MODELS`, paths of
+packages or of single modules separated by colons, lists the code that the user trusts; nothing else is imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def outside_class(name: str) -> type[Model]:
     """The class that `package.module:Class` names.
 
     Raises:
-        ConfigError: its package is not among those allowed, it cannot be imported, or it is no complete model.
+        ConfigError: its package is not allowed, cannot be imported, or the class is not a complete model.
     """
     module, _, attribute = name.partition(":")
     package = module.partition(".")[0]
@@ -51,7 +51,7 @@ def outside_class(name: str) -> type[Model]:
 
 
 def _import_from(path: Path, package: str) -> None:
-    """Import exactly this package, whatever else of its name could be imported."""
+    """Import exactly this package, even if another one of the same name could be imported."""
     file = path if path.suffix == ".py" else path / "__init__.py"
     specification = spec_from_file_location(package, file)
     sys.modules[package] = module_from_spec(specification)
@@ -63,20 +63,20 @@ def _import_from(path: Path, package: str) -> None:
 
 
 def _lacking(found: object) -> str:
-    """What keeps an object from being a model, in words; "" if nothing does."""
+    """What an object lacks to be a model, in words; "" if nothing."""
     from speechlvm.models.base import LatentModel, Model
 
     if found is None:
         return "does not exist"
     if not (inspect.isclass(found) and issubclass(found, Model)):
-        return "is no subclass of speechlvm.models.base.Model"
+        return "is not a subclass of speechlvm.models.base.Model"
     if inspect.isabstract(found):
         return f"lacks {', '.join(sorted(found.__abstractmethods__))}"
     settings = getattr(found, "Config", None)
     if not (inspect.isclass(settings) and issubclass(settings, Settings)):
         return "lacks Config, a subclass of speechlvm.utils.settings.Settings"
     if not isinstance(getattr(found, "reference", None), str):
-        return "lacks reference, the paper that it is from"
+        return "lacks reference, the paper that describes it"
     expected = "elbo" if issubclass(found, LatentModel) else "exact"
     if getattr(found, "bound", None) != expected:
         return f"has no bound = '{expected}'"

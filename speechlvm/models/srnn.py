@@ -15,12 +15,12 @@
 References: Fraccaro et al. 2016, arXiv:1605.07571, (3), (10) to (13) and the residual parameterisation of 3.3; source A
 is "Towards Generative Latent Variable Models for Speech" (2022), 2.4, whose table has the smoother.
 
-Source A writes q(z_t | x_{<=t}, z_{<t}) for what is the smoother. Its published code shifts the inputs twice in
-training, so that d_t never sees x_{t-1}, and once in generation: here it is once in both. The first stack is predicted
-from a learned start in the place of x_0; z_0 is zero.
+Source A writes q(z_t | x_{<=t}, z_{<t}) for the smoother. Its published code shifts the inputs twice in training, so
+that d_t never sees x_{t-1}, and once in generation: here it is once in both. The first stack is predicted from a
+learned start instead of x_0; z_0 is zero.
 
-Only z is recurrent beyond the two GRUs, so the chain of modules/recurrence.py holds prior and posterior layers alone.
-The features that `encode` computes over whole utterances are a_t, and d_t, causal but not worth computing twice.
+Besides the two GRUs only z is recurrent, so the chain of modules/recurrence.py has only prior and posterior layers.
+`encode` computes a_t over whole utterances, and d_t, which is causal but would otherwise be computed twice.
 By default (`initialisation`) the first latents start as cosine coefficients of the stack.
 """
 
@@ -60,7 +60,7 @@ class Config(Settings):
     stack: int = Field(gt=0, le=4096, description="s, frames per step")
     latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
     hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
-    state: int = Field(default=512, gt=0, le=16384, description="size of the GRUs' states")
+    state: int = Field(default=512, gt=0, le=16384, description="size of the states of the GRUs")
     mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
     posterior: Literal["smoothing", "filtering"] = Field(default="smoothing", description="what a_t sees")
     initialisation: Initialisation = Field(default="transform", description="see modules/initialise.py")
@@ -72,7 +72,7 @@ class SRNN(LatentModel):
     Args:
         config: sizes.
         channels: C, input channels.
-        distribution: of a frame.
+        distribution: output distribution of a frame.
     """
 
     Config = Config
@@ -101,14 +101,14 @@ class SRNN(LatentModel):
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:
-        """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""
+        """Initialise the first latents as noisy cosine coefficients of the stack, which the decoder can read."""
         numbers = min(self.config.hidden // 4, self.config.latent, self.stack * self.channels)
         if self.config.posterior == "smoothing":
             numbers = min(numbers, self.config.state)
         carried = both_signs(torch.eye(numbers))
         start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
         if self.config.posterior == "smoothing":
-            # a_t = tanh(coefficients / 2): its gate u nearly shut, so that little of a_{t+1} comes in
+            # a_t = tanh(coefficients / 2): its gate u is nearly closed, so that a_{t+1} contributes little
             gates, state = self.backward_cell.input, self.config.state
             n, _, u = (slice(first, first + numbers) for first in range(0, 3 * state, state))
             gates.weight[n].zero_()
@@ -132,7 +132,7 @@ class SRNN(LatentModel):
         }
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:
-        """The smoother's a_t, and d_t, (B, S, state); nothing when filtering."""
+        """a_t and d_t (B, S, state) of the smoother; nothing when filtering."""
         if self.config.posterior == "filtering":
             return {}
         batch, frames, _ = inputs.shape
@@ -144,7 +144,7 @@ class SRNN(LatentModel):
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
         """See `Model.encode_chunks`: d_t once forwards, a_t once backwards, then both again for each chunk.
 
-        In between only the recurrent states between chunks are kept.
+        Only the recurrent states between chunks are kept in memory.
         """
         if self.config.posterior == "filtering":
             yield from super().encode_chunks(read, frames, chunk)
@@ -155,7 +155,7 @@ class SRNN(LatentModel):
             return stack_frames(read(*span), self.stack).transpose(0, 1)
 
         state = self.initial_state(len(read(0, 1)))
-        # in one tensor: many small ones would fragment the memory
+        # one tensor, as many small ones would fragment memory
         before = {name: state[name].new_empty(len(spans), *state[name].shape) for name in ("d", "stack")}
         behind = before["d"].new_zeros(before["d"].shape)
 
@@ -180,10 +180,10 @@ class SRNN(LatentModel):
         """a_t and d_t (S, B, state) of stacks (S, B, s * C).
 
         Args:
-            stacks: of a chunk.
-            state: before it.
-            steps: (B,) after which each row ends; None: none does.
-            after: a of the step after the chunk (B, state); None: zero, the chunk is the last.
+            stacks: stacks of a chunk.
+            state: state before the chunk.
+            steps: (B,) number of real steps of each row; None: all.
+            after: (B, state), a_t of the step after the chunk; None (zero) for the last chunk.
         """
         phi_x, d = self._states(stacks, state)
         steps = torch.full((stacks.shape[1],), len(stacks), device=stacks.device) if steps is None else steps

@@ -16,22 +16,22 @@ Reference: Aksan & Hilliges 2019, "STCN: Stochastic Temporal Convolutional Netwo
 in source A ("Towards Generative Latent Variable Models for Speech", 2022), Table 4. Their "large" has 512 channels
 instead of 256 and is otherwise the same, by the authors' configurations.
 
-Nothing about z[t] depends on latents of other steps once x is given, so scoring is parallel over time. The decoder
-sees latents only, as published: what the past tells about x[t] reaches it through the priors of the latents. The
-output layers widen its view to z[t - output_layers .. t]. Sequences are time-major, (steps, B, channels), inside.
+Given x, z[t] does not depend on latents of other steps, so scoring is parallel over time. As published, the decoder
+sees only latents: information from the past about x[t] reaches it through the priors of the latents. The output layers
+widen its view to z[t - output_layers .. t]. Inside, sequences are time-major, (steps, B, channels).
 
-Differences from the published implementation, which is silent or mistaken in places:
+Differences from the published implementation, which is incomplete or wrong in places:
 
 - It takes the variance of the product of prior and evidence for its standard deviation; ours is the product.
-- It draws z_l anew for each of its uses (prior and posterior below, decoder), for which its sum of terms is no bound on
-  the likelihood of any one model. Ours draws once.
-- It clips standard deviations to [0.001, 5]; ours are smooth and have the lower bound only. Mean and standard deviation
-  share the two hidden layers, which are leaky.
-- Before the first step there is a learned d_l[0] in place of the layers' response to a step of zeros; the first step
-  is scored like all others.
-- Layers whose input has another size than their output (the first of the encoder and of the output network) are a
-  1x1 map followed by an ordinary layer; the 1x1 maps inside of layers have no bias (`modules.causal_conv` says why).
-- By default (`initialisation`) the first of z_1 start as cosine coefficients of the stack.
+- It draws z_l anew for each of its uses (prior and posterior below, decoder), so its sum of terms is not a bound on the
+  likelihood of any single model. Ours draws once.
+- It clips standard deviations to [0.001, 5]; ours are smooth and have only the lower bound. Mean and standard deviation
+  share the two hidden layers, which have leaky ReLUs.
+- Before the first step there is a learned d_l[0] instead of the response of the layers to a step of zeros; the first
+  step is scored like all others.
+- Layers whose input and output sizes differ (the first of the encoder and of the output network) are a 1x1 map followed
+  by an ordinary layer; the 1x1 maps inside layers have no bias (`modules.causal_conv` says why).
+- By default (`initialisation`) the first dimensions of z_1 start as cosine coefficients of the stack.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ _MOST_WEIGHTS = 10**9
 _MOST_REMEMBERED = 10**8
 _LATENT_HIDDEN_LAYERS = 2
 
-# The past reaches the decoder through the means of the priors alone. With standard deviations that start at 1 it would
-# drown in noise, and the KL would teach the network to give up on the latents: on speech, after 150 updates with 96
-# channels and s = 64, 15.3 bits per frame instead of 14.6 (marginal distribution: 15.6). So priors start narrow (0.13),
-# and the evidence wider (0.27): the product stays near the prior and costs little until it has something to tell. Those
-# of z_1 that start as a transform code (`_start_as_transform_code`) have something to tell: their priors start wider.
+# The past reaches the decoder only through the means of the priors. With initial standard deviations of 1 it would be
+# lost in noise, and the KL would make the network ignore the latents: on speech, after 150 updates with 96 channels and
+# s = 64, 15.3 bits per frame instead of 14.6 (marginal distribution: 15.6). So priors start narrow (0.13), and the
+# evidence wider (0.27): the product stays close to the prior, with a small KL, until it is informative. The dimensions
+# of z_1 that start as a transform code (`_start_as_transform_code`) are informative, so their priors start wider.
 INITIAL_RAW_STD_PRIOR = -2.5
 INITIAL_RAW_STD_EVIDENCE = -1.7
-INITIAL_RAW_STD_PRIOR_OF_COEFFICIENTS = -1.0  # 0.49; those of speech have 0.57
+INITIAL_RAW_STD_PRIOR_OF_COEFFICIENTS = -1.0  # 0.49; coefficients of speech have 0.57
 
 
 class Config(Settings):
@@ -76,11 +76,11 @@ class Config(Settings):
     Attributes:
         stack: s, frames per step.
         channels: filters of all layers, and width of all other hidden layers.
-        latents: sizes of the latents, bottom to top; one block of layers each.
-        dilations: of the layers of one block.
-        dense: the decoder sees the latents of all levels; otherwise those of the lowest.
+        latents: sizes of the latents, lowest level first; one block of layers each.
+        dilations: dilations of the layers of a block.
+        dense: whether the decoder sees the latents of all levels instead of only the lowest.
         output_layers: causal layers between the latents and the head.
-        initialisation: of the latents, see `modules.initialise`.
+        initialisation: initialisation of the latents, see `modules.initialise`.
     """
 
     stack: int = Field(default=200, ge=1, le=4096)
@@ -109,13 +109,13 @@ class Config(Settings):
 
 
 class LatentNetwork(nn.Module):
-    """Gaussian of the latents of one level given a deterministic vector and, but at the top, the latents above.
+    """Gaussian of the latents of one level given a deterministic vector and, except at the top, the latents above.
 
     Args:
-        channels: of the deterministic vector, and hidden units.
+        channels: size of the deterministic vector and of the hidden layers.
         above: size of the latents above; 0 at the top.
-        size: D_l of its own.
-        raw_std: what `DiagonalGaussian.from_raw` makes the first standard deviations of.
+        size: D_l, size of the latents.
+        raw_std: initial raw standard deviation (`DiagonalGaussian.from_raw`).
     """
 
     def __init__(self, channels: int, above: int, size: int, raw_std: float) -> None:
@@ -135,14 +135,14 @@ class LatentNetwork(nn.Module):
 
 
 class CausalStack(nn.Module):
-    """Gated causal layers with residual connections, as a sequence and step by step.
+    """Gated causal layers with residual connections.
 
-    The residual connection is the skip sum of `GatedLayer`, started at the layer's own input: it stays in the weights'
-    precision under autocast.
+    The residual connection is the skip sum of `GatedLayer`, initialised with the input of the layer: it stays in the
+    precision of the weights under autocast.
 
     Args:
-        channels: of all layers.
-        dilations: of the layers, first to last.
+        channels: channels of all layers.
+        dilations: dilations of the layers, first to last.
     """
 
     def __init__(self, channels: int, dilations: list[int]) -> None:
@@ -150,11 +150,11 @@ class CausalStack(nn.Module):
         self.layers = nn.ModuleList(GatedLayer(channels, dilation, residual=False) for dilation in dilations)
 
     def initial_histories(self, batch: int) -> list[Tensor]:
-        """Zeros (B, d, channels) of each layer."""
+        """Zeros (B, d, channels) for each layer."""
         return [layer.bias.new_zeros(batch, layer.dilation, layer.channels) for layer in self.layers]
 
     def forward(self, x: Tensor, histories: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs (T, B, C) of all layers for x (T, B, C), and the histories after it."""
+        """Outputs (T, B, C) of all layers for x (T, B, C), and the new histories."""
         autocast = torch.is_autocast_enabled(x.device.type)
         outputs, after = [], []
         for layer, history in zip(self.layers, histories, strict=True):
@@ -167,18 +167,18 @@ class CausalStack(nn.Module):
 
 
 class CausalStepper:
-    """One step after another through a `CausalStack`, with a ring of the last d inputs for each layer.
+    """Step-by-step evaluation of a `CausalStack`, with a ring buffer of the last d inputs of each layer.
 
     Args:
-        stack: whose weights are used.
-        histories: of its layers, as `CausalStack.forward` gives them.
+        stack: the layers.
+        histories: histories from `CausalStack.forward`.
     """
 
     def __init__(self, stack: CausalStack, histories: list[Tensor]) -> None:
         self._step = 0
         self._layers = []
         for layer, history in zip(stack.layers, histories, strict=True):
-            # the filter's share times -2: p = sigmoid(-2 a) makes tanh(a) = 1 - 2 p, at a third of the time of tanh
+            # filter weights times -2: with p = sigmoid(-2 a), tanh(a) = 1 - 2 p takes a third of the time of tanh
             columns = torch.ones_like(layer.bias)
             columns[: layer.channels] = -2
             convolution = [weight * columns for weight in (layer.past, layer.present, layer.bias)]
@@ -197,7 +197,7 @@ class CausalStepper:
         return outputs
 
     def histories(self) -> list[Tensor]:
-        """As `CausalStack.forward` returns them."""
+        """Histories as returned by `CausalStack.forward`."""
         return [ring.roll(-self._step, 0).transpose(0, 1) for *_, ring in self._layers]
 
 
@@ -207,7 +207,7 @@ class STCN(LatentModel):
     Args:
         config: sizes.
         channels: C, input channels.
-        distribution: of a frame.
+        distribution: output distribution of a frame.
 
     Attributes:
         receptive_field: steps that the prior of a step depends on: x[t - receptive_field] .. x[t - 1].
@@ -244,14 +244,14 @@ class STCN(LatentModel):
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:
-        """Let the first of z_1 start as noisy cosine coefficients of the stack, which the decoder can read."""
+        """Initialise the first of z_1 as noisy cosine coefficients of the stack, which the decoder can read."""
         numbers = min(self.config.channels // 4, self.config.latents[0], self.stack * self.channels)
         identity = torch.eye(numbers)
         for layer, rows in ((self.first, cosine_transform(self.stack, numbers, self.channels)), (self.join, identity)):
             layer.weight[:numbers].zero_()
             layer.weight[:numbers, : rows.shape[1]] = rows.to(layer.weight)
             layer.bias[:numbers].zero_()
-        for gated in (*self.encoder.layers, *self.decoder.layers):  # the residual stream hands them on
+        for gated in (*self.encoder.layers, *self.decoder.layers):  # the residual stream passes them on
             gated.skip[:, :numbers].zero_()
         start_carrying(self.evidence[0].hidden, both_signs(identity))
         start_reading(self.evidence[0].output, numbers)
@@ -259,7 +259,7 @@ class STCN(LatentModel):
         self.priors[0].output.bias[size : size + numbers] = INITIAL_RAW_STD_PRIOR_OF_COEFFICIENTS
 
     def initial_state(self, batch: int) -> State:
-        """The learned start of the deterministic representations; nothing before it in any layer."""
+        """The learned start of the deterministic representations, and empty histories."""
         d = list(self.initial.unsqueeze(1).expand(-1, batch, -1))
         frames = torch.zeros(batch, dtype=torch.int64, device=self.initial.device)
         return self._state(frames, d, self.encoder.initial_histories(batch), self.decoder.initial_histories(batch))
@@ -303,7 +303,7 @@ class STCN(LatentModel):
     def _run(
         self, inputs: Tensor, choose: Callable[..., Tensor], state: State | None, posterior: bool, decode: bool = True
     ) -> Inference:
-        """Evaluate at latents (steps, B, D_l), which `choose` makes from a level's name, prior and posterior."""
+        """Evaluate all factors; `choose` maps name, prior and posterior of a level to latents (steps, B, D_l)."""
         batch, frames, _ = inputs.shape
         state = self.start(state, batch)
         steps = stack_frames(inputs, self.stack).transpose(0, 1)
@@ -334,7 +334,7 @@ class STCN(LatentModel):
 
         Args:
             before: d_l[t-1] (..., channels) of each level.
-            now: d_l[t] (..., channels); None for no posteriors.
+            now: d_l[t] (..., channels) of each level; None: no posteriors.
             choose: see `_run`.
 
         Returns:
@@ -351,7 +351,7 @@ class STCN(LatentModel):
         return tuple(dict(reversed(values.items())) for values in (latents, priors, posteriors))
 
     def _seen(self, latents: dict[str, Tensor]) -> Tensor:
-        """What the decoder sees of the latents of a step."""
+        """The latents of a step that the decoder sees."""
         return torch.cat(list(latents.values()), -1) if self.config.dense else latents["z1"]
 
     def _of_blocks(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -379,7 +379,7 @@ class STCN(LatentModel):
         return samples
 
     def _names(self, kind: str) -> list[str]:
-        """Names in the state: "d" of the levels, "encoder" and "decoder" of layers."""
+        """Names in the state: "d" for levels, "encoder" and "decoder" for layers."""
         count = len(self.latent_sizes) if kind == "d" else len(getattr(self, kind).layers)
         return [f"{kind}{number}" for number in range(1, count + 1)]
 

@@ -13,9 +13,9 @@
     b_{t,L} = f(x_t),  b_{t,l} = f(b_{t,l+1}, b_{t+2^l,l+1})                             (B.8)
     q(z_{t,l} | z_{<t}, z_{t,<l}, x) = N(MLP(h_{t,l}, b_{t,l}))                          (B.6, B.7)
 
-z_{t,l} depends on other latents through lower layers only, so that a layer needs no loop over time in training. Level
-"z1" of the interface is the lowest stochastic layer, L - S + 1. With b_{t,l}, q(z_{t,l}) sees x_t, x_{t+2^l},
-x_{t+2*2^l}, ..., x_{t+2^L-2^l} of the present and the future: just those whose likelihoods z_{t,l} enters.
+z_{t,l} depends on other latents only through lower layers, so a layer needs no loop over time in training. Level "z1"
+of the interface is the lowest stochastic layer, L - S + 1. Through b_{t,l}, q(z_{t,l}) sees x_t, x_{t+2^l},
+x_{t+2*2^l}, ..., x_{t+2^L-2^l} of the present and the future: exactly those whose likelihoods depend on z_{t,l}.
 
 Reference: source B is Lai et al. 2018, "Stochastic WaveNet: a generative latent variable model for sequential data",
 arXiv:1806.06116. Where it, or its published code, is ambiguous or wrong:
@@ -75,10 +75,10 @@ class Config(Settings):
     Attributes:
         stack: s, frames per step.
         layers: L; layer l has dilation 2^(l - 1).
-        stochastic_layers: S, the top ones.
+        stochastic_layers: S, at the top.
         channels: hidden units of every layer.
-        latent_total: latent dimensions of a step; each stochastic layer has floor(latent_total / S).
-        initialisation: of the top layer's latents, see `modules.initialise`.
+        latent_total: latent dimensions per step; each stochastic layer has floor(latent_total / S).
+        initialisation: initialisation of the latents of the top layer, see `modules.initialise`.
     """
 
     stack: int = Field(default=200, ge=1, le=4096)
@@ -91,14 +91,14 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_sizes(self) -> Config:
         if self.stochastic_layers > self.layers:
-            raise ValueError(f"stochastic_layers {self.stochastic_layers} is not 1 to {self.layers} (layers)")
+            raise ValueError(f"stochastic_layers {self.stochastic_layers}: expected 1 to {self.layers} (layers)")
         if self.latent_total < self.stochastic_layers:
-            raise ValueError(f"latent_total {self.latent_total} is not at least {self.stochastic_layers}")
+            raise ValueError(f"latent_total {self.latent_total}: expected at least {self.stochastic_layers}")
         matrices = 6 * self.layers + 10 * self.stochastic_layers
         weights = self.channels * (self.channels * matrices + 5 * self.latent_total)
         if weights > _MOST_WEIGHTS:
             raise ValueError(
-                f"channels {self.channels} and others make {weights} weights; expected at most {_MOST_WEIGHTS}"
+                f"channels {self.channels} and others give {weights} weights; expected at most {_MOST_WEIGHTS}"
             )
         return self
 
@@ -109,9 +109,9 @@ class Latent(nn.Module):
     Sequences of layers are (T', B, channels), latents (B, T', D).
 
     Args:
-        channels: of the layer.
+        channels: channels of the layer.
         size: D.
-        top: whether the layer is the last, whose d only the skip connection uses.
+        top: whether this is the top layer, whose d is only used by the skip connection.
     """
 
     def __init__(self, channels: int, size: int, top: bool) -> None:
@@ -129,31 +129,31 @@ class Latent(nn.Module):
         return _gaussian(self.prior_network, h)
 
     def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
-        """q(z_t | h_t, b_t); evidence: (B, T', channels), the hidden layer's input from b_t."""
+        """q(z_t | h_t, b_t); evidence: (B, T', channels), the input of the hidden layer from b_t."""
         return _gaussian(self.posterior_network, h, evidence.transpose(0, 1))
 
     def forward(self, h: Tensor, hidden: Tensor, z: Tensor, skip: Tensor) -> tuple[Tensor | None, Tensor]:
-        """d_t (None at the top) and the skip sum with this layer's share, from h_t, W u_t + bias and z_t."""
+        """d_t (None at the top) and the skip sum including this layer, from h_t, W u_t + bias and z_t."""
         v = F.leaky_relu(hidden + self.enter(z.transpose(0, 1)))
         return None if self.residual is None else h + self.residual(v), skip + self.skip(v)
 
 
 def _gaussian(network: MLP, h: Tensor, evidence: Tensor | float = 0.0) -> DiagonalGaussian:
-    """(B, T', D) from h (T', B, channels) and what is added to the hidden layer."""
+    """(B, T', D) from h (T', B, channels) and the evidence, which is added in the hidden layer."""
     hidden = F.leaky_relu(network.hidden[0](h) + evidence)
     with full_precision(hidden):
         return DiagonalGaussian.from_raw(network.output(hidden.to(network.output.weight.dtype)).transpose(0, 1))
 
 
 class Mirror(nn.Module):
-    """The inference network: what each stochastic layer's posterior receives from the observations x_{>=t}.
+    """The inference network: evidence from the observations x_{>=t} for the posterior of each stochastic layer.
 
-    It is a causal WaveNet that reads every utterance from its own end.
+    It is a causal WaveNet that reads every utterance backwards from its end.
 
     Args:
-        input: numbers in a stack.
-        channels: of all layers.
-        dilations: of the layers from the top down, those of the generating layers L, L - 1, ...
+        input: size of a stack.
+        channels: channels of all layers.
+        dilations: dilations from the top down, those of the generative layers L, L - 1, ...
     """
 
     def __init__(self, input: int, channels: int, dilations: list[int]) -> None:
@@ -166,11 +166,11 @@ class Mirror(nn.Module):
         )
 
     def forward(self, stacks: Tensor, steps: Tensor) -> list[Tensor]:
-        """Evidence (B, T', channels) of each stochastic layer, the top one first.
+        """Evidence (B, T', channels) for each stochastic layer, the top one first.
 
         Args:
             stacks: (B, T', input).
-            steps: (B,) int64 real steps of each row.
+            steps: (B,) int64, number of real steps of each row.
         """
         stacks = stacks.transpose(0, 1)
         length, batch, _ = stacks.shape
@@ -190,12 +190,12 @@ def _to_autocast(x: Tensor) -> Tensor:
 
 
 class StochasticWaveNet(LatentModel):
-    """The network of the module's docstring.
+    """See the module docstring.
 
     Args:
         config: sizes.
-        channels: C, input channels of one frame.
-        distribution: of one frame.
+        channels: C, input channels.
+        distribution: output distribution of a frame.
     """
 
     Config = Config
@@ -229,9 +229,9 @@ class StochasticWaveNet(LatentModel):
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:
-        """Let the first latents of the top layer start as noisy cosine coefficients of the stack, which the head reads.
+        """Initialise the first latents of the top layer as noisy cosine coefficients of the stack.
 
-        2 m units of each layer on their way carry m numbers (`start_carrying`), and nothing else enters these.
+        2 m units of each layer on the path carry m numbers (`start_carrying`) and have no other inputs.
         """
         top = self.latents[-1]
         numbers = min(self.hidden.in_features // 4, top.enter.in_features, self.stack * self.channels)
@@ -240,7 +240,7 @@ class StochasticWaveNet(LatentModel):
         for weight, rows in (
             (self.mirror.first.weight, both_signs(cosine_transform(self.stack, numbers, self.channels))),
             (self.mirror.top.weight, identity),
-            (posterior.weight, torch.zeros(2 * numbers, 0)),  # what it carries is the evidence alone
+            (posterior.weight, torch.zeros(2 * numbers, 0)),  # it carries only the evidence
             (top.enter.weight, both_signs(torch.eye(numbers))),
             (top.skip.weight, identity / self.skip_scale),
             (self.hidden.weight, identity),
@@ -349,8 +349,8 @@ class StochasticWaveNet(LatentModel):
         """From observations to the sum of skip connections, layer by layer.
 
         Args:
-            previous: (T', B, s * C) the stack before each step.
-            convolve: (index of a layer, its x, the sum that its skip connection adds to) -> its output, the sum.
+            previous: (T', B, s * C), the stack before each step.
+            convolve: (index of a layer, its x, skip sum) -> its output, new skip sum.
             latent: (level, its module, h) -> z (B, T', D).
 
         Returns:
@@ -369,7 +369,7 @@ class StochasticWaveNet(LatentModel):
         return skip
 
     def _output(self, skip: Tensor) -> Tensor:
-        """Parameters (B, T' * s, P) of the sum of skip connections (T', B, channels)."""
+        """Parameters (B, T' * s, P) from the sum of skip connections (T', B, channels)."""
         with full_precision(skip):
             hidden = F.leaky_relu(self.hidden(F.leaky_relu(skip.transpose(0, 1) * self.skip_scale)))
             return self.head(hidden).reshape(skip.shape[1], -1, self.distribution.parameter_size)
@@ -377,7 +377,7 @@ class StochasticWaveNet(LatentModel):
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """Draw step by step with one queue per layer: O(layers) work per step (see `Model._sample`)."""
         queues = [deque(state[f"layer{index}"].unbind(1)) for index in range(len(self.layers))]
-        # one step of a layer is that of a layer with dilation 1 whose past is what leaves the queue
+        # a step of a layer is that of a layer with dilation 1 whose past is the oldest element of the queue
         layers = [copy.copy(layer) for layer in self.layers]
         for layer in layers:
             layer.dilation = 1

@@ -10,7 +10,7 @@ from speechlvm.coding import Coding
 
 
 class Uniform:
-    """Every code is as probable as any other.
+    """All codes are equally probable.
 
     Args:
         codes: number of codes K.
@@ -24,7 +24,7 @@ class Uniform:
 
     @classmethod
     def fit(cls, histogram: np.ndarray, coding: Coding) -> Uniform:
-        """Of a coding; the histogram is not used."""
+        """The uniform distribution over the codes of a coding; the histogram is not used."""
         return cls(coding.size)
 
     def nats(self, pcm: np.ndarray) -> float:

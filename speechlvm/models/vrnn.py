@@ -13,12 +13,12 @@
 References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.4; Chung et al. 2015,
 arXiv:1506.02216. Source A writes d_t for our d_{t-1}; its d_0 is zero, and so is ours.
 
-Chosen here: source A gives one size for latents and hidden units, but its published code has a state of twice that
-size: both are settings. That code generates from the state after its update and pairs z_t with x_{t-1}; here generation
-uses the state that training used. Prior and posterior start close to N(0, 1) and to each other; by default
+Choices made here: source A gives one size for latents and hidden units, but in its published code the state is twice as
+large: both are settings. That code generates from the state after its update and pairs z_t with x_{t-1}; here
+generation uses the same state as training. Prior and posterior start close to N(0, 1) and to each other; by default
 (`initialisation`) the first latents start as cosine coefficients of the stack.
 
-Only posterior, phi_z and GRU are recurrent; all else is computed for all steps at once (modules/recurrence.py).
+Only posterior, phi_z and GRU are recurrent; everything else is computed for all steps at once (modules/recurrence.py).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Config(Settings):
     stack: int = Field(gt=0, le=4096, description="s, frames per step")
     latent: int = Field(default=256, gt=0, le=16384, description="D_z, size of the latents")
     hidden: int = Field(default=256, gt=0, le=16384, description="width of all MLPs")
-    state: int = Field(default=512, gt=0, le=16384, description="size of the GRU's state")
+    state: int = Field(default=512, gt=0, le=16384, description="size of the state of the GRU")
     mlp_layers: int = Field(default=4, ge=2, le=16, description="layers of each MLP, its output layer or head included")
     initialisation: Initialisation = Field(default="transform", description="see modules/initialise.py")
 
@@ -68,7 +68,7 @@ class VRNN(LatentModel):
     Args:
         config: sizes.
         channels: C, input channels.
-        distribution: of a frame.
+        distribution: output distribution of a frame.
     """
 
     Config = Config
@@ -92,7 +92,7 @@ class VRNN(LatentModel):
             self._start_as_transform_code()
 
     def _start_as_transform_code(self) -> None:
-        """Let the first latents start as noisy cosine coefficients of the stack, which the decoder can read."""
+        """Initialise the first latents as noisy cosine coefficients of the stack, which the decoder can read."""
         numbers = min(self.config.hidden // 4, self.config.latent, self.stack * self.channels)
         carried = both_signs(torch.eye(numbers))
         start_carrying(self.phi_x, both_signs(cosine_transform(self.stack, numbers, self.channels)))
@@ -159,7 +159,7 @@ class VRNN(LatentModel):
     def _conditionals(
         self, phi_z: Tensor, before: Tensor, frames: int, raw: Tensor | None, decode: bool = True
     ) -> Conditionals:
-        """From phi_z(z_t), d_{t-1} and what the posterior is made of, all (S, B, .)."""
+        """Factors from phi_z(z_t), d_{t-1} and the raw posterior, all (S, B, .)."""
         prior = DiagonalGaussian.from_raw(self.prior(before).transpose(0, 1))
         posterior = {} if raw is None else {"z1": DiagonalGaussian.from_raw(raw.transpose(0, 1))}
         parameters = self._decode(phi_z, before, frames) if decode else None

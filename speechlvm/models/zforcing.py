@@ -12,22 +12,22 @@
 t counts stacks of s frames. Reference: Goyal, Sordoni, Cote, Ke and Bengio 2017, "Z-Forcing: Training Stochastic
 Recurrent Networks", arXiv:1711.05411; the published PyTorch code is sordonia/zforcing. Results of it are quoted by
 source B, "Stochastic WaveNet: A Generative Latent Variable Model for Sequential Data" (Lai et al. 2018,
-arXiv:1806.06116): "+kla" with the KL terms' weight rising from 0.2, "+aux" with the first auxiliary cost.
+arXiv:1806.06116): "+kla" with the weight of the KL terms rising from 0.2, "+aux" with the first auxiliary loss.
 
-Indices. The authors' step t has the input x_t and the target x_{t+1}; a step here is named after its target, so that
-their x_t, x_{t+1}, z_t, h_t, b_t are x_{t-1}, x_t, z_t, h_t, b_t. Hence prior and posterior both precede the step's own
-input: the prior has seen x_{<t-1} (not x_{t-1}), and the posterior everything but x_{t-1}, which enters with the
-transition. x_0 is learned; h_0 and the backward network's b after the last stack are zero.
+Indices. In the paper, step t has the input x_t and the target x_{t+1}; here a step is named after its target, so the
+paper's x_t, x_{t+1}, z_t, h_t, b_t are x_{t-1}, x_t, z_t, h_t, b_t. Hence prior and posterior both precede the input of
+the step: the prior has seen x_{<t-1} (not x_{t-1}), and the posterior everything but x_{t-1}, which enters with the
+transition. x_0 is learned; h_0 and the b of the backward network after the last stack are zero.
 
-What the paper leaves open or the code does otherwise:
+What the paper leaves open or the code does differently:
 
-- The gradient of the first auxiliary cost stops at its target b_t, or it could be made small by a backward network that
-  says nothing. It does reach that network through z_t, which was drawn given b_t, in the code as here.
+- The gradient of the first auxiliary loss stops at its target b_t; otherwise an uninformative backward network could
+  make it small. It does reach that network through z_t, which was drawn given b_t, in the code as here.
 - f sees z_t alone, as the paper has it; the code appends h_{t-1} unless its option z_force blanks it out. The mean goes
   through tanh because b_t, an LSTM's output, lies in (-1, 1). The density of a state that is known exactly has no upper
   bound: the standard deviation stays above e^-4, where the code cuts its logarithm of the variance at -8.
-- p(x_t | b_{t+1}), asked for by `backward_likelihood`, is that of every stack; the last is predicted from a state that
-  has seen nothing, by a marginal, which the code leaves out.
+- p(x_t | b_{t+1}), with `backward_likelihood`, includes every stack; the last one is predicted from a state that has
+  seen nothing, that is, by a marginal; the code leaves it out.
 - Embedding, g and the output layers are linear; embedding shared by both networks; MLPs have one hidden layer. The code
   clips raw Gaussian parameters to [-8, 8] and hidden activations to [-3, 3] with a slope of 1/3 below zero; here these
   are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1). With `initialisation`
@@ -82,18 +82,18 @@ class Config(Settings):
     state: int = Field(default=1024, gt=0, le=16384, description="H, size of h_t and b_t")
     embedding: int = Field(default=512, gt=0, le=16384, description="E, size of emb(x_t)")
     conditional_layer_norm: bool = Field(default=False, description="z_t modulates a layer-normalised LSTM")
-    backward_likelihood: bool = Field(default=False, description="the backward network predicts the stack before")
+    backward_likelihood: bool = Field(default=False, description="the backward network predicts the previous stack")
     initialisation: Initialisation = Field(default="plain", description="see modules/initialise.py")
 
     @model_validator(mode="after")
     def _check_initialisation(self) -> Config:
         if self.initialisation == "transform" and self.conditional_layer_norm:
-            raise ValueError("initialisation transform does not go with conditional_layer_norm; expected plain")
+            raise ValueError("initialisation transform cannot be used with conditional_layer_norm; expected plain")
         return self
 
     @property
-    def auxiliary_costs(self) -> tuple[str, ...]:
-        """Names of the costs that `training.auxiliary` can weigh."""
+    def auxiliary_losses(self) -> tuple[str, ...]:
+        """Names of the losses that `training.auxiliary` can weight."""
         return ("zforcing", "backward") if self.backward_likelihood else ("zforcing",)
 
 
@@ -116,7 +116,7 @@ class LatentLSTM(nn.Module):
         return self.cell.step(term + F.linear(F.linear(z, self.generator.weight), of_g), h, c)
 
     def extend(self, chain: Chain, term: Tensor, z: Value | Tensor) -> tuple[Value, Value]:
-        """h_t and c_t of a chain that has them initially, from terms (S, B, 4 H) and z_t; two linear maps as one."""
+        """h_t and c_t in a chain with initial h and c, from terms (S, B, 4 H) and z_t; merges two linear maps."""
         with full_precision(self.generator.weight):
             weight = self.cell.input.weight[:, -self.generator.out_features :] @ self.generator.weight
         return chain.lstm("h", "c", self.cell, term, (Affine(weight), z))
@@ -154,15 +154,15 @@ class ModulatedLSTM(nn.Module):
 def _start_passing_on(
     order: str, weight: Tensor, recurrent: Tensor, bias: Tensor, numbers: int, first_input: int
 ) -> None:
-    """Let the first units of an LSTM start as tanh(tanh(x / 2)) of inputs x, and hardly remember.
+    """Initialise the first units of an LSTM as tanh(tanh(x / 2)) of inputs x, with almost no memory.
 
     Args:
-        order: of the gates, of "i", "f", "g" and "o".
-        weight: (4 H, K) of the inputs.
+        order: order of the gates "i", "f", "g" and "o".
+        weight: (4 H, K), weight of the inputs.
         recurrent: (4 H, H).
         bias: (4 H,).
-        numbers: m, of units and of inputs.
-        first_input: where the m inputs begin.
+        numbers: m, number of units and of inputs.
+        first_input: index of the first of the m inputs.
     """
     state = recurrent.shape[1]
     for place, gate in enumerate(order):
@@ -180,7 +180,7 @@ class ZForcing(LatentModel):
     Args:
         config: sizes.
         channels: C, input channels.
-        distribution: of a frame.
+        distribution: output distribution of a frame.
     """
 
     Config = Config
@@ -207,7 +207,7 @@ class ZForcing(LatentModel):
 
     @torch.no_grad()
     def _start_as_transform_code(self) -> None:
-        """Let the first latents start as noisy cosine coefficients of the stack, which the head can read from h_t."""
+        """Initialise the first latents as noisy cosine coefficients of the stack, which the head can read from h_t."""
         config, inputs = self.config, self.stack * self.channels
         numbers = min(config.hidden // 4, config.embedding // 4, config.state // 4, config.latent, inputs)
         generator, identity = self.transition.generator, torch.eye(numbers)
@@ -252,10 +252,10 @@ class ZForcing(LatentModel):
         return self._features(states, torch.zeros_like(states[:, 0]), mask)
 
     def encode_chunks(self, read: Callable[[int, int], Tensor], frames: int, chunk: int) -> Iterator[Features]:
-        """See `Model.encode_chunks`: once backwards, keeping the states between chunks, then each chunk again."""
+        """See `Model.encode_chunks`: one backward pass that keeps the states between chunks, then each chunk again."""
         spans = chunks(frames, chunk)
 
-        # h and c after each chunk, in one tensor: many small ones would fragment the memory
+        # h and c after each chunk, in one tensor, as many small ones would fragment memory
         behind = self.first_input.new_zeros(len(spans), 2, 1, len(read(0, 1)), self.config.state)
 
         def backwards(number: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -272,7 +272,7 @@ class ZForcing(LatentModel):
             yield self._features(states, behind[number][0, 0], mask)
 
     def _features(self, states: Tensor, following: Tensor, mask: Tensor) -> Features:
-        """Of b (B, S, H), and of the b after the last of these (B, H)."""
+        """Features from b (B, S, H), and from the b after the last of these (B, H)."""
         features = {"b": Series(states, mask, self.stack)}
         if self.backward_head is not None:
             features["following"] = Series(torch.cat([states[:, 1:], following.unsqueeze(1)], 1), mask, self.stack)
@@ -288,14 +288,14 @@ class ZForcing(LatentModel):
         state: State | None = None,
         noise: Noise | None = None,
     ) -> tuple[Bound, State]:
-        """See `Model.forward`; auxiliary costs are there in training mode only."""
+        """See `Model.forward`; auxiliary losses are computed in training mode only."""
         bound, state = super().forward(inputs, target, lengths, features=features, state=state, noise=noise)
         if self.training and self.backward_head is not None:
             following = features["following"].values.transpose(0, 1)
             parameters = self.frame_parameters(self.backward_head, following, inputs.shape[1])
             likelihood = self._log_likelihood(parameters, target, lengths)
-            cost = replace(likelihood, values=-likelihood.values)
-            bound = replace(bound, auxiliary={**bound.auxiliary, "backward": cost})
+            loss = replace(likelihood, values=-likelihood.values)
+            bound = replace(bound, auxiliary={**bound.auxiliary, "backward": loss})
         return bound, state
 
     def infer(
@@ -321,8 +321,8 @@ class ZForcing(LatentModel):
         h_before = torch.cat([state["h"][None], h[:-1]])
         auxiliary = {}
         if self.training:
-            cost = self._reconstruction_cost(z, future).transpose(0, 1)
-            auxiliary["zforcing"] = self._series("z1", cost, lengths, frames)
+            loss = self._reconstruction_loss(z, future).transpose(0, 1)
+            auxiliary["zforcing"] = self._series("z1", loss, lengths, frames)
         state = {"stack": last, "h": h[-1], "c": c[-1], "frames": state["frames"] + frames}
         conditionals = self._conditionals(h_before, h, raw, frames, decode)
         return Inference({"z1": z.transpose(0, 1)}, conditionals, state, auxiliary)
@@ -365,7 +365,7 @@ class ZForcing(LatentModel):
 
         return sample_stepwise(self, draws, inputs_of, state, predict, update)
 
-    # -- pieces; all time-major (S, B, .) --------------------------------------------------------------------------
+    # -- parts; all time-major (S, B, .) ---------------------------------------------------------------------------
 
     def _embed(self, stacks: Tensor) -> Tensor:
         """Stacks (B, S, s C) to (S, B, E)."""
@@ -373,7 +373,7 @@ class ZForcing(LatentModel):
             return self.embedding(stacks).transpose(0, 1)
 
     def _transition_term(self, inputs: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """The transition's part that x_{t-1} gives, of each step, and the last stack (B, s C)."""
+        """The part of the transition of each step that comes from x_{t-1}, and the last stack (B, s C)."""
         stacks = stack_frames(inputs, self.stack)
         previous = torch.cat([state["stack"].unsqueeze(1), stacks[:, :-1]], 1)
         with full_precision(inputs):
@@ -387,7 +387,7 @@ class ZForcing(LatentModel):
         parameters = self.frame_parameters(self.head, h, frames) if decode else None
         return Conditionals(parameters, {"z1": prior}, posterior)
 
-    def _reconstruction_cost(self, z: Tensor, future: Tensor) -> Tensor:
+    def _reconstruction_loss(self, z: Tensor, future: Tensor) -> Tensor:
         """-log N(b_t; f(z_t)) in nats, (S, B)."""
         raw_mean, raw_std = self.reconstruction(z).chunk(2, -1)
         raw = torch.cat([raw_mean.tanh(), raw_std], -1)

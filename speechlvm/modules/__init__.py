@@ -1,1 +1,1 @@
-"""Building blocks that several systems share."""
+"""Layers and other building blocks that several systems share."""

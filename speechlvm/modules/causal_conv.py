@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Size of the block of x that a layer takes at once on a CPU: what it writes between two products stays in the cache.
+# Block size of x in a layer on a CPU, such that intermediate results between two products stay in the cache.
 _CACHED_ELEMENTS = 2**19
 
 
 class GatedLayer(nn.Module):
     """One layer: dilated convolution of two taps, gated unit, residual and skip connection.
 
-    Only the convolution has a bias. Those of the two 1x1 maps would add nothing: the residual stream enters nothing
-    but convolutions, and the skip sum needs one bias for all layers, which belongs to the model.
+    Only the convolution has a bias. Biases of the two 1x1 maps would be redundant: the residual stream only enters
+    convolutions, and the skip sum needs one bias for all layers, which belongs to the model.
 
     Args:
         channels: C of the residual stream, the gated unit and the skip sum.
@@ -45,7 +45,7 @@ class GatedLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As torch initialises convolutions: uniform within 1 / sqrt(inputs of the map)."""
+        """Initialise like torch's convolutions: uniform within 1 / sqrt(number of inputs)."""
         for weight, inputs in (
             (self.past, 2 * self.channels),
             (self.present, 2 * self.channels),
@@ -57,21 +57,21 @@ class GatedLayer(nn.Module):
                 nn.init.uniform_(weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def forward(self, x: Tensor, skip: Tensor, history: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """Apply the layer to a stretch of the sequence.
+        """Apply the layer to a chunk of the sequence.
 
         Args:
-            x: (T, B, C); its type is the one that the products are computed in (bfloat16 under autocast).
-            skip: (T, B, C) the sum so far, in the weights' type, no view of another tensor; changed in place.
-            history: (d, B, C) the steps before x; None for zeros, the beginning of the sequence.
+            x: (T, B, C); products are computed in its type (bfloat16 under autocast).
+            skip: (T, B, C) the skip sum so far, in the type of the weights, not a view; changed in place.
+            history: (d, B, C) the steps before x; None for zeros, at the beginning of the sequence.
 
         Returns:
-            The next layer's x (None without residual connection), and `skip` with this layer's share.
+            The x of the next layer (None without residual connection), and `skip` with the contribution of this layer.
         """
         weights = (self.past, self.present, self.bias, self.residual, self.skip)
         return _GatedLayer.apply(x, skip, history, self.dilation, torch.is_grad_enabled(), *weights)
 
     def next_history(self, x: Tensor, history: Tensor | None) -> Tensor:
-        """The last d steps (d, B, C) of `history` followed by `x`; a copy, so that it keeps nothing else alive."""
+        """The last d steps (d, B, C) of `history` followed by `x`; a copy, so that `x` can be freed."""
         missing = self.dilation - x.shape[0]
         if missing <= 0:
             return x[-self.dilation :].clone()
@@ -83,7 +83,7 @@ class GatedLayer(nn.Module):
 class _GatedLayer(torch.autograd.Function):
     """Forward and backward of the layer, block by block of rows, keeping only its input and the two gates.
 
-    Rows i .. j - 1 see as their past rows i - shift .. j - 1 - shift, which lie in the history below row k:
+    The past of rows i .. j - 1 are rows i - shift .. j - 1 - shift, which are in the history below row k:
 
         rows      i ........ k ........ j
         past      history    x
@@ -187,7 +187,7 @@ class _GatedLayer(torch.autograd.Function):
 
 
 def _block_rows(x: Tensor) -> int:
-    """Rows per block: all on a device that has no cache to speak of."""
+    """Rows per block; all rows on other devices than CPUs."""
     return max(_CACHED_ELEMENTS // x.shape[1], 64) if x.device.type == "cpu" else len(x)
 
 
@@ -198,8 +198,8 @@ def _cast(dtype: torch.dtype, *weights: Tensor | None) -> list[Tensor | None]:
 def _gated(gate: Tensor, save: bool) -> Tensor:
     """Gated unit: tanh of the left half times sigmoid of the right half; `gate` is overwritten by the two factors.
 
-    tanh(a) = 2 sigmoid(2a) - 1 costs a quarter of `torch.tanh` in float32. The detour needs the precision of float32:
-    in bfloat16 it would lose most digits of small values.
+    tanh(a) = 2 sigmoid(2a) - 1 takes a quarter of the time of `torch.tanh` in float32. It needs the precision of
+    float32: in bfloat16, small values would lose most of their digits.
     """
     wide = gate.float() if gate.dtype.itemsize == 2 else gate
     tanh, sigmoid = wide.chunk(2, dim=1)
@@ -213,7 +213,7 @@ def _gated(gate: Tensor, save: bool) -> Tensor:
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right in the precision of the total."""
+    """Add left @ right to the total, in its precision."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:

@@ -8,10 +8,10 @@ A chain is an ordered list of operations on named values, each (T, B, size), tim
     LSTM    c_t = f c_{t-1} + i g,  h_t = o tanh(c_t)
     Call    any function of values
 
-A source is a value computed before in the same step, or any value of the step before. Terms are all that does not
-depend on the chain: input halves of linear layers, biases. Models write chains with `recurrence.Chain`. `run_plain`
-evaluates them one operation after another under autograd, which defines them; `fast_chain.py` evaluates those without
-`Call` as one autograd node.
+A source is a value computed earlier in the same step, or any value of the previous step. Terms do not depend on the
+chain: input parts of linear layers, biases. Models write chains with `recurrence.Chain`. `run_plain`, the reference,
+evaluates them operation by operation under autograd; `fast_chain.py` evaluates chains without `Call` as one autograd
+node.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from speechlvm.distributions.latent import DiagonalGaussian
 
 SLOPE = 0.01
-"""Of the leaky ReLU, as in `MLP`; it keeps the sign, so that its gradient follows from its output."""
+"""Negative slope of the leaky ReLU, as in `MLP`; the sign is kept, so the gradient follows from the output."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Value:
     """A value of a chain.
 
     Attributes:
-        name: unique in the chain.
-        size: of its vectors.
-        previous: whether that of the step before is meant.
+        name: name, unique in the chain.
+        size: size of its vectors.
+        previous: whether it is the value of the previous step.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Source:
-    """What a value contributes to an operation.
+    """A value multiplied by a weight, as input of an operation.
 
     Attributes:
-        value: its name.
-        weight: (N, K), applied to it.
-        previous: whether it is that of the step before.
+        value: name of the value.
+        weight: (N, K).
+        previous: whether it is the value of the previous step.
     """
 
     value: str
@@ -61,12 +61,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Dense:
-    """A layer.
+    """A linear layer.
 
     Attributes:
-        name: of the value.
-        sources: added up.
-        term: (T, B, N) or broadcastable to it; bias included.
+        name: name of the value.
+        sources: inputs, whose products are summed.
+        term: (T, B, N) or broadcastable to it; includes the bias.
         active: whether a leaky ReLU follows.
     """
 
@@ -81,8 +81,8 @@ class Draw:
     """A latent drawn from a diagonal Gaussian.
 
     Attributes:
-        name: of z.
-        raw: name of the value (T, B, 2 D) that `DiagonalGaussian.from_raw` takes.
+        name: name of z.
+        raw: name of the value (T, B, 2 D) with the raw parameters (`DiagonalGaussian.from_raw`).
         noise: (T, B, D) standard normal.
     """
 
@@ -96,11 +96,11 @@ class GRU:
     """A gated recurrent unit; needs an initial value.
 
     Attributes:
-        name: of h, (T, B, H).
-        sources: with weights (3 H, K), gates in the order n, r, u.
-        term: (T, B, 3 H) or broadcastable: n, r, u, biases included.
+        name: name of h, (T, B, H).
+        sources: inputs with weights (3 H, K), gates in the order n, r, u.
+        term: (T, B, 3 H) or broadcastable to it: n, r, u, with biases.
         weight: W_hh (3 H, H), gates in the order r, u, n.
-        bias: (H,) of the state's part of n.
+        bias: (H,) bias of W_hh h in gate n.
     """
 
     name: str
@@ -112,13 +112,13 @@ class GRU:
 
 @dataclass(frozen=True)
 class LSTM:
-    """Long short-term memory; needs initial values of both.
+    """Long short-term memory; needs initial values of h and c.
 
     Attributes:
-        name: of h, (T, B, H).
+        name: name of h, (T, B, H).
         cell: name of c, (T, B, H).
-        sources: with weights (4 H, K), gates in the order o, i, f, g.
-        term: (T, B, 4 H) or broadcastable: o, i, f, g, biases included.
+        sources: inputs with weights (4 H, K), gates in the order o, i, f, g.
+        term: (T, B, 4 H) or broadcastable to it: o, i, f, g, with biases.
         weight: W_hh (4 H, H).
     """
 
@@ -131,11 +131,11 @@ class LSTM:
 
 @dataclass(frozen=True)
 class Call:
-    """Any function, for what has no operation of its own; slow.
+    """An arbitrary function, for what no other operation can do; slow.
 
     Attributes:
-        names: of the values it returns.
-        function: of the inputs at one step, (B, size) each.
+        names: names of the values that it returns.
+        function: function of the inputs of one step, (B, size) each.
         inputs: values, and tensors (T, B, size).
     """
 
@@ -148,7 +148,7 @@ Operation = Dense | Draw | GRU | LSTM | Call
 
 
 def count_steps(operations: Sequence[Operation]) -> int:
-    """T, from what is given for all steps."""
+    """T, from the terms, noise and inputs for all steps."""
     given = [x for op in operations for x in (op.inputs if isinstance(op, Call) else (term_of(op),))]
     return max(len(x) for x in given if isinstance(x, Tensor) and x.dim() == 3)
 
@@ -156,7 +156,7 @@ def count_steps(operations: Sequence[Operation]) -> int:
 def run_plain(
     operations: Sequence[Operation], initial: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Evaluate a chain step by step; arguments and result as of `fast_chain.run_chain`."""
+    """Evaluate a chain step by step; arguments and result as in `fast_chain.run_chain`."""
     track: list[dict[str, Tensor]] = []
     for t in range(count_steps(operations)):
         before, values = track[-1] if track else initial, {}
@@ -187,12 +187,12 @@ def run_plain(
 
 
 def term_of(op: Dense | Draw | GRU | LSTM) -> Tensor:
-    """Its term, or noise."""
+    """The term of an operation, or its noise."""
     return op.noise if isinstance(op, Draw) else op.term
 
 
 def gru_step(gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h_t (B, H) from the input's part of the gates (B, 3 H) and h_{t-1}."""
+    """h_t (B, H) from the input part of the gates (B, 3 H) and h_{t-1}."""
     n, r, u = gates.chunk(3, -1)
     state_r, state_u, state_n = F.linear(h, weight).chunk(3, -1)
     n = torch.tanh(n + torch.sigmoid(r + state_r) * (state_n + bias))
@@ -200,7 +200,7 @@ def gru_step(gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def lstm_step(gates: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """h_t and c_t (B, H) from the input's part of the gates (B, 4 H), h_{t-1} and c_{t-1}."""
+    """h_t and c_t (B, H) from the input part of the gates (B, 4 H), h_{t-1} and c_{t-1}."""
     o, i, f, g = (gates + F.linear(h, weight)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c

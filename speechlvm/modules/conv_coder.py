@@ -4,14 +4,14 @@
     frames <--8-- hop 8 <--8-- hop 64 <--(z1, h1)                        decoder, causal, carries its past
                                hop 64 <--8-- hop 512 <--(z2, h2)
 
-Both consist of residual blocks in the manner of Conv-TasNet (Luo & Mesgarani 2019): up to a multiple of the width,
-PReLU, down again, plus a resampled skip. Two things differ. The convolution is dense and sits in the way up, at the
-lower of the block's two rates, where one matrix product over stacked vectors costs less than a 1x1 convolution and a
-depthwise one at the higher rate (which are bound by memory, not arithmetic). And nothing normalises over time, so that
-a result depends neither on padding nor on where an utterance is cut.
+Both consist of residual blocks similar to those of Conv-TasNet (Luo & Mesgarani 2019): expansion to a multiple of the
+width, PReLU, projection, plus a resampled skip connection. Two things differ. The convolution is dense and part of the
+expansion, at the lower rate of the block, where one matrix product over stacked vectors is cheaper than a 1x1
+convolution and a depthwise one at the higher rate (which are bound by memory, not arithmetic). And there is no
+normalisation over time, so results depend neither on padding nor on where an utterance is cut.
 
-Residual branches start small, and `start_as_cosine_transform` makes the skips of the lowest level a transform coder:
-learning begins with latents that say something and a decoder that can read them.
+Residual branches start small, and `start_as_cosine_transform` initialises the skip connections of the lowest level as a
+transform coder: training starts with informative latents and a decoder that can read them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from speechlvm.modules.initialise import cosine_transform
 
 LARGEST_FACTOR = 8
 CONTEXT = 1
-"""Further vectors that a convolution sees: one on each side in the encoder, one before it in the decoder."""
+"""Context of a convolution in vectors: one on each side in the encoder, one before in the decoder."""
 
 BRANCH_GAIN = 0.1
-"""Of the residual branches at the start, on top of the usual initialisation."""
+"""Initial gain of residual branches, on top of the usual initialisation."""
 
 
 def factorise(stride: int) -> tuple[int, ...] | None:
-    """Strides of the convolutions that realise a stride together, largest first: 64 = 8 x 8, 200 = 8 x 5 x 5.
+    """Strides of convolutions whose product is `stride`, largest first: 64 = 8 x 8, 200 = 8 x 5 x 5.
 
-    None if there are none: `stride` has a prime factor above 7.
+    None if `stride` has a prime factor above 7.
     """
     factors = []
     while stride > 1:
@@ -55,7 +55,7 @@ def _branch_output(hidden: int, width: int) -> nn.Linear:
 
 
 def neighbours(x: Tensor, before: int, after: int) -> Tensor:
-    """(B, T, C) with vectors on both sides -> (B, T - before - after, (before + 1 + after) C)."""
+    """Concatenate each vector with its neighbours: (B, T, C) -> (B, T - before - after, (before + 1 + after) C)."""
     steps = x.shape[1] - before - after
     return torch.cat([x[:, k : k + steps] for k in range(before + 1 + after)], -1)
 
@@ -64,11 +64,11 @@ class DownBlock(nn.Module):
     """Residual block of the encoder, from `stride` vectors to one.
 
     Args:
-        channels: C of the input.
-        width: of the output.
-        hidden: channels in between.
-        stride: vectors that become one.
-        context: outputs' worth of input that is seen on either side.
+        channels: C, channels of the input.
+        width: channels of the output.
+        hidden: hidden channels.
+        stride: number of input vectors per output vector.
+        context: context on each side, in output vectors.
     """
 
     def __init__(self, channels: int, width: int, hidden: int, stride: int, context: int) -> None:
@@ -88,14 +88,14 @@ class DownBlock(nn.Module):
 
 
 class LadderEncoder(nn.Module):
-    """One pass over the waveform that leaves a vector per step of every level.
+    """One pass over the waveform, which gives a vector per step of every level.
 
     Args:
-        channels: C of the waveform.
-        width: of everything else.
-        strides: per level, bottom first, the strides of its convolutions.
-        blocks: residual blocks at each level's own rate.
-        strict: whether a level's vector sees its own step's frames only; else it also sees `halo_frames` on each side.
+        channels: C, channels of the waveform.
+        width: channels of everything else.
+        strides: strides of the convolutions of each level, lowest level first.
+        blocks: number of residual blocks at the rate of each level.
+        strict: whether a vector sees only the frames of its own step; otherwise also `halo_frames` on each side.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class LadderEncoder(nn.Module):
 
     @property
     def halo_frames(self) -> tuple[int, ...]:
-        """Per level: frames on either side of a step that its vector sees."""
+        """For each level, the number of frames on either side of a step that its vector sees."""
         halos, hop, halo = [], 1, 0
         for stage in self.levels:
             for block in stage:
@@ -133,15 +133,15 @@ class LadderEncoder(nn.Module):
             lengths: (B,) frames.
 
         Returns:
-            Per level (B, T_l, width). Everything beyond an utterance is zero at every layer, so that
-            padding changes nothing.
+            (B, T_l, width) for each level. Everything beyond an utterance is zero in every layer, so padding has no
+            effect.
         """
         batch, x, hop, features = len(inputs), inputs, 1, []
         for stage in self.levels:
             span = hop
             for block in stage:
                 span *= block.stride
-            if self.strict:  # each step of the level is a sequence of its own
+            if self.strict:  # each step of the level is a separate sequence
                 x = stack_frames(x, span // hop)
                 steps = x.shape[1]
                 x = x.reshape(batch * steps, span // hop, -1)
@@ -163,12 +163,12 @@ class LadderEncoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block of the decoder, from one vector to `stride`; causal.
+    """Residual block of the decoder, from one vector to `stride` vectors; causal.
 
     Args:
-        width: C of input and output.
-        hidden: channels in between.
-        stride: vectors that one becomes.
+        width: C, channels of input and output.
+        hidden: hidden channels.
+        stride: number of output vectors per input vector.
     """
 
     def __init__(self, width: int, hidden: int, stride: int) -> None:
@@ -187,13 +187,13 @@ class UpBlock(nn.Module):
 
 
 class CausalDecoder(nn.Module):
-    """From one level's vectors to the rate below.
+    """Decoder from the vectors of a level to the rate of the level below.
 
     Args:
-        channels: of the level's vectors.
-        width: of everything else.
-        strides: by which the rate rises, one block each.
-        blocks: residual blocks at the level's own rate.
+        channels: channels of the vectors of the level.
+        width: channels of everything else.
+        strides: factors by which the rate rises, one block each.
+        blocks: number of residual blocks at the rate of the level.
     """
 
     def __init__(self, channels: int, width: int, strides: tuple[int, ...], blocks: int) -> None:
@@ -203,11 +203,11 @@ class CausalDecoder(nn.Module):
         self.blocks = nn.ModuleList(UpBlock(width, 4 * width, stride) for stride in (1,) * blocks + strides)
 
     def initial_past(self, batch: int) -> Tensor:
-        """What precedes the first vector: zeros (B, blocks, CONTEXT, width)."""
+        """The past of the first vector: zeros (B, blocks, CONTEXT, width)."""
         return self.enter.weight.new_zeros(batch, len(self.blocks), CONTEXT, self.width)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, channels) and the past -> (B, T * stride, width) and the past of what follows."""
+        """(B, T, channels) and the past -> (B, T * stride, width) and the new past."""
         x = self.enter(x)
         pasts = []
         for block, before in zip(self.blocks, past.unbind(1), strict=True):
@@ -218,15 +218,15 @@ class CausalDecoder(nn.Module):
 
 @torch.no_grad()
 def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, channels: int) -> int:
-    """Start the skips of the lowest level as the cosine transform of a step's frames, and its inverse.
+    """Initialise the skip connections of the lowest level as the cosine transform of the frames of a step.
 
-    A random chain of linear layers is a poor code: the decoder would learn to ignore the latents before they carried
-    anything. Feature k then is coefficient k of each channel in turn, low frequencies first, as many as fit; what the
-    decoder's skips receive they lead back to the vectors that the encoder's first block made of the frames.
+    A random chain of linear layers is a poor code: the decoder would learn to ignore the latents before they carry any
+    information. Feature k is then coefficient k of each channel in turn, low frequencies first, as many as fit; the
+    skip connections of the decoder are the inverse transform.
 
     Args:
-        encoder, decoder: of the lowest level.
-        channels: C of the waveform.
+        encoder, decoder: coder of the lowest level.
+        channels: C, channels of the waveform.
 
     Returns:
         The number of features in use.
@@ -240,7 +240,7 @@ def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, ch
         frames *= block.stride
         transform = cosine_transform(frames, width, channels)
         target = F.pad(transform, (0, 0, 0, width - len(transform)))
-        # the inverse of the previous basis (its transpose) block by block, then the new one
+        # the inverse (transpose) of the previous basis, block by block, then the new basis
         skip = target @ torch.block_diag(*[basis.t()] * block.stride)
         block.skip.weight.copy_(skip)
         if frames > block.stride:

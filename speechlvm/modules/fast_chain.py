@@ -1,9 +1,9 @@
 """Chains as one autograd node.
 
-Thousands of products, on a few rows each, are bound by overhead and by the cache that the weights come from. Hence no
-autograd inside: the node writes into preallocated buffers, goes back through them by hand, and computes each weight's
-gradient as one product over all steps. Under bf16 autocast only products with large weights run in bfloat16
-(`_LARGE`) and those over all steps; states, latents, activations and gates stay in float32.
+Thousands of products on a few rows each are bound by overhead and by cache bandwidth of the weights. Hence there is no
+autograd inside: the node writes into preallocated buffers, has an explicit backward pass, and computes the gradient of
+each weight as one product over all steps. Under bf16 autocast, only products with large weights (`_LARGE`) and those
+over all steps run in bfloat16; states, latents, activations and gates stay in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from speechlvm.modules.chain import GRU, LSTM, SLOPE, Dense, Draw, Operation, So
 from speechlvm.modules.frames import full_precision
 
 _LARGE = 2**18
-"""Elements of a weight from which on products with it, at 16 rows, gain from bfloat16 and from a packed weight."""
+"""Minimum number of elements of a weight for which bfloat16 and packing pay off in products with 16 rows."""
 
 
 def run_chain(
@@ -31,9 +31,9 @@ def run_chain(
     """Evaluate a chain.
 
     Args:
-        operations: in the order in which they are done at each step.
-        initial: (B, size) of each value that a first step needs; their type is the chain's.
-        outputs: names of the values wanted, others are not returned.
+        operations: operations of a step, in order.
+        initial: (B, size) initial values that the first step needs; their type is that of the chain.
+        outputs: names of the values to return.
 
     Returns:
         name -> (T, B, size), differentiable.
@@ -48,7 +48,7 @@ def run_chain(
     return dict(zip(outputs, values, strict=True))
 
 
-# -- what is done at each step ---------------------------------------------------------------------------------------
+# -- operations of a step --------------------------------------------------------------------------------------------
 
 
 def _with_term(op: Operation, term: Tensor) -> Operation:
@@ -56,7 +56,7 @@ def _with_term(op: Operation, term: Tensor) -> Operation:
 
 
 def _tensors(op: Operation) -> list[Tensor]:
-    """In the order in which `_with_tensors` takes them and backward gives their gradients."""
+    """Tensors of an operation, in the order of `_with_tensors` and of the gradients in backward."""
     if isinstance(op, Draw):
         return [op.noise]
     own = [getattr(op, name) for name in ("weight", "bias") if hasattr(op, name)]
@@ -73,7 +73,7 @@ def _with_tensors(op: Operation, tensors: Iterator[Tensor]) -> Operation:
 
 
 def _buffers(op: Operation) -> dict[str, int]:
-    """Sizes of what an operation keeps: its values, and gates."""
+    """Names and sizes of the buffers of an operation: its values, and gates."""
     size = term_of(op).shape[-1]
     if isinstance(op, GRU):
         return {op.name: size // 3, f"{op.name}.gates": size // 3 * 4}
@@ -85,8 +85,8 @@ def _buffers(op: Operation) -> dict[str, int]:
 class _Product:
     """x -> x W^T for a few rows x at a time.
 
-    oneDNN multiplies with a weight that it has brought into its own order beforehand, at 16 rows 1.4 times as fast as
-    the usual product as soon as the weight no longer fits the first caches; torch has no public name for that.
+    oneDNN packs the weight in advance; with 16 rows, products are then 1.4 times as fast if the weight does not fit
+    into the first caches. torch has no public function for this.
     """
 
     def __init__(self, weight: Tensor, half: torch.dtype | None) -> None:
@@ -119,7 +119,7 @@ def _packable(weight: Tensor) -> bool:
 
 
 def _gradient(gradient: Tensor, x: Tensor, half: torch.dtype | None) -> Tensor:
-    """Of a weight, over all steps: (T, B, N), (T, B, K) -> (N, K)."""
+    """Gradient of a weight, over all steps: (T, B, N), (T, B, K) -> (N, K)."""
     gradient, x = gradient.flatten(0, 1), x.flatten(0, 1)
     if half is None:
         return gradient.t() @ x
@@ -127,26 +127,26 @@ def _gradient(gradient: Tensor, x: Tensor, half: torch.dtype | None) -> Tensor:
 
 
 class _Tape:
-    """Values of all steps and, on the way back, their gradients, both as rows: views made once, not in the loop."""
+    """Values of all steps or, in backward, their gradients, as rows: views that are made once, not in the loop."""
 
     def __init__(self, values: Mapping[str, Tensor], initial: Mapping[str, Tensor], half: torch.dtype | None) -> None:
         self.values, self.initial, self.half = values, initial, half
         self.rows = {name: value.unbind() for name, value in values.items()}
 
     def before(self, name: str) -> tuple[Tensor, ...]:
-        """Rows of the step before."""
+        """Rows of the previous step."""
         return (self.initial[name], *self.rows[name][:-1])
 
     def of(self, source: Source) -> tuple[Tensor, ...]:
-        """Rows that a source reads; of gradients: that it adds to."""
+        """Rows that a source reads or, for gradients, adds to."""
         return self.before(source.value) if source.previous else self.rows[source.value]
 
     def whole(self, source: Source) -> Tensor:
-        """(T, B, K) that a source has read."""
+        """(T, B, K): all values that a source has read."""
         return self.shifted(source.value) if source.previous else self.values[source.value]
 
     def shifted(self, name: str) -> Tensor:
-        """(T, B, K) of the step before."""
+        """(T, B, K): values of the previous steps."""
         return torch.cat([self.initial[name][None], self.values[name][:-1]])
 
 
@@ -243,7 +243,7 @@ def _draw_back(op: Draw, tape: _Tape, gradients: _Tape) -> tuple[Step, Callable[
 
 
 def _gru(op: GRU, tape: _Tape) -> Step:
-    """A row of gates is (n, r, u, n'): the input's part (n, r, u) and the state's (r, u, n') overlap in the sum."""
+    """A row of gates is (n, r, u, n'): the input part (n, r, u) and the state part (r, u, n') overlap in the sum."""
     h, before, size = tape.rows[op.name], tape.before(op.name), op.weight.shape[1]
     gates = tape.values[f"{op.name}.gates"]
     gates[..., 3 * size :] = op.bias
@@ -356,7 +356,7 @@ class _Chain(torch.autograd.Function):
         for t in range(steps):
             for step in todo:
                 step(t)
-        ctx.operations = [_with_tensors(op, repeat(None)) for op in operations]  # tensors are saved below
+        ctx.operations = [_with_tensors(op, repeat(None)) for op in operations]  # the tensors are saved below
         ctx.names, ctx.outputs, ctx.half, ctx.kept = names, outputs, half, tuple(values)
         ctx.save_for_backward(*tensors, *values.values())
         return tuple(values[name] for name in outputs)

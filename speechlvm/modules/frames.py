@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 def frame_mask(lengths: Tensor, frames: int, hop: int = 1) -> Tensor:
-    """(B, ceil(frames / hop)) bool: elements that cover at least one frame below the row's length."""
+    """(B, ceil(frames / hop)) bool: True for elements with at least one frame within the length of the row."""
     steps = -(-frames // hop)
     starts = torch.arange(steps, device=lengths.device) * hop
     return starts[None, :] < lengths[:, None]
 
 
 def stack_frames(values: Tensor, stack: int) -> Tensor:
-    """(B, T, C) -> (B, ceil(T / s), s * C); the last stack is padded with zeros."""
+    """Stack s frames per step: (B, T, C) -> (B, ceil(T / s), s * C); the last stack is padded with zeros."""
     batch, frames, channels = values.shape
     missing = -frames % stack
     if missing:
@@ -23,26 +23,26 @@ def stack_frames(values: Tensor, stack: int) -> Tensor:
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """Context in which autocast is off: first layers, output heads and distributions run in float32.
+    """Context that disables autocast: first layers, output heads and distributions run in float32.
 
-    A bf16 value near 0.9 is off by dozens of 16-bit codes.
+    Near 0.9, the rounding error of bf16 is dozens of 16-bit codes.
     """
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def reverse_steps(values: Tensor, steps: Tensor) -> Tensor:
-    """Each row backwards within its own length, for recurrences that run from right to left.
+    """Reverse each row within its own length, for recurrences that run from right to left.
 
     Args:
         values: (S, B, N), time-major.
-        steps: (B,) int64 steps of each row; the rest stays in place.
+        steps: (B,) int64, length of each row; padding stays in place.
     """
     t = torch.arange(len(values), device=values.device)[:, None]
     return _Reverse.apply(values, torch.where(t < steps, steps - 1 - t, t))
 
 
 class _Reverse(torch.autograd.Function):
-    """Rows by an index that is its own inverse: the gradient is the same selection, and not a sum over duplicates."""
+    """Select rows by an index that is its own inverse: the gradient is the same selection, without a scatter-add."""
 
     @staticmethod
     def forward(ctx, values, index):

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from speechlvm.modules.mlp import MLP
 
 Initialisation = Literal["transform", "plain"]
-"""Of a system with latents. "transform": its lowest latents start as noisy cosine coefficients of their step's frames,
-and its decoder as a network that reads them; "plain": all weights start random, as in the papers."""
+"""Initialisation of a system with latents. "transform": the lowest latents start as noisy cosine coefficients of the
+frames of their step, and the decoder as a network that reads them; "plain": random weights, as in the papers."""
 
 INITIAL_RAW_STD = -2.0
-"""Of the posteriors of latents that start as coefficients: std 0.21; coefficients of mu-law speech deviate by 0.57."""
+"""Raw std of posteriors of latents that start as coefficients: std 0.21; coefficients of mu-law speech have 0.57."""
 
 
 def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tensor:
-    """The lowest rows of the orthonormal DCT-II, channels in turn: (<= coefficients, frames * channels) float64."""
+    """The first rows of the orthonormal DCT-II, channels interleaved: (<= coefficients, frames * channels) float64."""
     rows = torch.arange(min(coefficients, frames), dtype=torch.float64)[:, None]
     places = torch.arange(frames, dtype=torch.float64) + 0.5
     basis = torch.cos(math.pi / frames * rows * places) * math.sqrt(2.0 / frames)
@@ -29,16 +29,16 @@ def cosine_transform(frames: int, coefficients: int, channels: int = 1) -> Tenso
 
 @torch.no_grad()
 def start_carrying(mlp: MLP, rows: Tensor, first_input: int = 0) -> None:
-    """Let an MLP start with some of its hidden units as linear functions of its input, next to random ones.
+    """Initialise some hidden units of an MLP as linear functions of its input; the others stay random.
 
-    A random deep MLP is a poor code: a decoder behind it learns to ignore the latents before they carry any
-    information. Here unit k and unit k + m of every layer are the positive and the negative part of one number, so that
-    their difference is (nearly, as the activation is leaky) that number.
+    A random deep MLP is a poor code: the decoder would learn to ignore the latents before they carry any information.
+    Here units k and k + m of every layer are the positive and the negative part of one number, so their difference is
+    that number (approximately, as the activation is leaky).
 
     Args:
-        mlp: changed in place.
-        rows: (R, K), weights of the first R units of the first layer; the other layers hand these units on.
-        first_input: where the K inputs that they read begin.
+        mlp: network to change in place.
+        rows: (R, K), weights of the first R units of the first layer; the other layers pass these units on.
+        first_input: index of the first of the K inputs that they read.
     """
     for i, layer in enumerate(mlp.hidden):
         weights = torch.eye(len(rows)) if i else rows
@@ -49,17 +49,17 @@ def start_carrying(mlp: MLP, rows: Tensor, first_input: int = 0) -> None:
 
 
 def both_signs(rows: Tensor) -> Tensor:
-    """(m, K) -> (2 m, K): what `start_carrying` carries as positive and negative parts."""
+    """(m, K) -> (2 m, K): rows for `start_carrying` that give positive and negative parts."""
     return torch.cat([rows, -rows])
 
 
 @torch.no_grad()
 def start_reading(output: nn.Linear, numbers: int) -> None:
-    """Let a posterior's output layer start with its first means equal to the numbers carried.
+    """Initialise the output layer of a posterior such that its first means are the numbers that the MLP carries.
 
     Args:
-        output: to means and raw standard deviations.
-        numbers: m.
+        output: output layer, with means and raw standard deviations.
+        numbers: m, how many numbers the MLP carries.
     """
     size = output.out_features // 2
     output.weight[:numbers].zero_()
@@ -68,7 +68,7 @@ def start_reading(output: nn.Linear, numbers: int) -> None:
 
 
 def start_as_standard_normal(*networks: MLP) -> None:
-    """Let networks of latents' parameters start close to N(0, 1), so that their divergence starts small."""
+    """Initialise networks that output latent Gaussians close to N(0, 1), so that the KL starts small."""
     with torch.no_grad():
         for network in networks:
             network.output.weight.mul_(0.1)

@@ -9,14 +9,14 @@ from speechlvm.modules.frames import full_precision
 
 
 class MLP(nn.Module):
-    """Linear layers, each followed by a leaky ReLU; then, if an output size is given, one more without.
+    """Linear layers with leaky ReLU and, if an output size is given, a linear output layer.
 
     Args:
         input: size of the input.
         hidden: size of the hidden layers.
         layers: number of hidden layers, at least one.
-        output: size of the output, which is computed in full precision; None: `hidden`, after the last activation.
-        observed_input: the input is observed frames: the first layer runs in full precision even under autocast.
+        output: size of the output, which is computed in full precision; None: no output layer.
+        observed_input: whether the input is observed frames: the first layer then runs in full precision.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Recurrences as models write them: cells, and chains of layers, draws and cells.
+"""Recurrences for models: cells, and chains of layers, draws and cells.
 
     chain = Chain(d=d_0)                                               # states before the first step
     raw = chain.mlp("q", self.posterior, phi_x, chain.before("d"))     # q(z_t | phi_x(x_t), d_{t-1})
@@ -6,8 +6,8 @@
     d = chain.gru("d", self.cell, (self.cell.input, phi_x, z))         # d_t = GRU([phi_x(x_t), z_t], d_{t-1})
     z, d = chain.run(z, d)                                             # (T, B, size) each
 
-Tensors (T, B, size) and values of the chain can be mixed: what depends on tensors alone, down to their part of a linear
-layer, is computed for all steps at once.
+Tensors (T, B, size) and values of the chain can be mixed: everything that depends only on tensors, down to their part
+of a linear layer, is computed for all steps at once.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class GRUCell(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def run(self, gates: Tensor, h: Tensor) -> Tensor:
-        """States (T, B, H) along the input's parts of the gates (T, B, 3 H), from h_0 (B, H)."""
+        """States (T, B, H) from the input parts of the gates (T, B, 3 H) and h_0 (B, H)."""
         chain = Chain(h=h)
         return chain.run(chain.gru("h", self, gates))[0]
 
     def step(self, gates: Tensor, h: Tensor) -> Tensor:
-        """One step, as `gru_step`."""
+        """One step; see `gru_step`."""
         return gru_step(gates, h, self.state.weight, self.state_bias)
 
 
@@ -83,17 +83,17 @@ class LSTMCell(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def step(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, as `lstm_step`."""
+        """One step; see `lstm_step`."""
         return lstm_step(gates, h, c, self.state.weight)
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A linear layer that is not a module of its own.
+    """A linear layer that is not a module.
 
     Attributes:
         weight: (N, K).
-        bias: (N,), or none.
+        bias: (N,), or None.
     """
 
     weight: Tensor
@@ -101,9 +101,9 @@ class Affine:
 
 
 def mean_half(output: nn.Linear) -> Affine:
-    """A layer that gives (mean, raw std), without what gives the latter.
+    """The output layer of a Gaussian with the rows of the raw std set to zero.
 
-    Added to a posterior's output layer, it makes the posterior's mean relative to the prior's (`residual`).
+    Added to the output layer of a posterior, it makes the posterior mean relative to the prior mean (`residual`).
     """
     mean, raw = output.weight.chunk(2)
     bias = output.bias.chunk(2)
@@ -111,14 +111,14 @@ def mean_half(output: nn.Linear) -> Affine:
 
 
 Term = Tensor | tuple[nn.Linear | Affine, *tuple[Value | Tensor, ...]]
-"""Of a sum: a tensor, or a linear layer with the inputs whose concatenation it sees."""
+"""Term of a sum: a tensor, or a linear layer followed by its inputs, which are concatenated."""
 
 
 class Chain:
-    """The sequential part of a model, written down operation by operation and then run; see the module.
+    """The sequential part of a model, built operation by operation and then run; see the module docstring.
 
     Args:
-        initial: (B, size) of each value that is read at the step after.
+        initial: (B, size) initial value of each value that the next step reads.
     """
 
     def __init__(self, **initial: Tensor) -> None:
@@ -126,11 +126,11 @@ class Chain:
         self._operations: list[Operation] = []
 
     def before(self, name: str) -> Value:
-        """A value at the step before."""
+        """A value of the previous step."""
         return Value(name, self._initial[name].shape[-1], previous=True)
 
     def linear(self, name: str, *terms: Term, active: bool = False) -> Value | Tensor:
-        """The sum of terms, then a leaky ReLU if `active`."""
+        """The sum of terms, followed by a leaky ReLU if `active`."""
         sources, total = self._sum(terms)
         if not sources:
             return F.leaky_relu(total, SLOPE) if active else total
@@ -138,42 +138,42 @@ class Chain:
         return Value(name, total.shape[-1])
 
     def hidden(self, name: str, network: MLP, *inputs: Value | Tensor) -> Value:
-        """The last hidden layer of an MLP that sees the concatenation of its inputs."""
+        """The last hidden layer of an MLP of the concatenated inputs."""
         for i, layer in enumerate(network.hidden, 1):
             inputs = (self.linear(f"{name}{i}", (layer, *inputs), active=True),)
         return inputs[0]
 
     def mlp(self, name: str, network: MLP, *inputs: Value | Tensor) -> Value | Tensor:
-        """An MLP that sees the concatenation of its inputs."""
+        """An MLP of the concatenated inputs."""
         if not any(isinstance(x, Value) for x in inputs):
             return network(torch.cat(inputs, -1))
         hidden = self.hidden(name, network, *inputs)
         return hidden if network.output is None else self.linear(name, (network.output, hidden))
 
     def draw(self, name: str, raw: Value, noise: Tensor) -> Value:
-        """Latents of `DiagonalGaussian.from_raw(raw)` from standard normal noise (T, B, D)."""
+        """Latents drawn from `DiagonalGaussian.from_raw(raw)` with standard normal noise (T, B, D)."""
         self._operations.append(Draw(name, raw.name, noise))
         return Value(name, noise.shape[-1])
 
     def gru(self, name: str, cell: GRUCell, *terms: Term) -> Value:
-        """The state of a GRU from the sum of terms, the input's part of its gates."""
+        """The state of a GRU; the sum of terms is the input part of its gates."""
         self._operations.append(GRU(name, *self._sum(terms), cell.state.weight, cell.state_bias))
         return Value(name, cell.state.in_features)
 
     def lstm(self, name: str, memory: str, cell: LSTMCell, *terms: Term) -> tuple[Value, Value]:
-        """The state and the memory of an LSTM, likewise."""
+        """The state and the cell of an LSTM, likewise."""
         self._operations.append(LSTM(name, memory, *self._sum(terms), cell.state.weight))
         return Value(name, cell.state.in_features), Value(memory, cell.state.in_features)
 
     def call(
         self, sizes: dict[str, int], function: Callable[..., tuple[Tensor, ...]], *inputs: Value | Tensor
     ) -> tuple[Value, ...]:
-        """Values, named with their sizes, of any function of one step (`Call`); it makes the chain a plain loop."""
+        """Values of an arbitrary function of one step (`Call`), by name and size; the chain becomes a plain loop."""
         self._operations.append(Call(tuple(sizes), function, inputs))
         return tuple(Value(name, size) for name, size in sizes.items())
 
     def run(self, *wanted: Value | Tensor) -> tuple[Tensor, ...]:
-        """Evaluate; values as (T, B, size), tensors as they are."""
+        """Evaluate the chain; returns values as (T, B, size), and tensors unchanged."""
         names = [x.name for x in wanted if isinstance(x, Value)]
         if any(isinstance(op, Call) for op in self._operations):
             with full_precision(next(iter(self._initial.values()))):
@@ -183,7 +183,7 @@ class Chain:
         return tuple(values[x.name] if isinstance(x, Value) else x for x in wanted)
 
     def _sum(self, terms: tuple[Term, ...]) -> tuple[tuple[Source, ...], Tensor]:
-        """What depends on the chain, and the sum of all that does not."""
+        """The sources that depend on the chain, and the sum of all other terms."""
         sources, known = [], []
         for term in terms:
             if isinstance(term, Tensor):

@@ -1,6 +1,7 @@
-"""Recursive least squares filters, and arithmetic without the libraries that differ between machines, by numba.
+"""Recursive least squares filters, and functions whose results are the same on all machines, in numba.
 
-Only + - * / sqrt and powers of two in a fixed order, without fast-math and contraction: IEEE 754 fixes the results.
+Only + - * / sqrt and powers of two are used, in a fixed order, without fast-math and contraction, so that IEEE 754
+determines the results.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ _GROWTH, _FORGETTING, _LEVERAGE, _LIMIT = range(4)
 _LOG2E = 1.4426950408889634
 _LOG2_OF_3_4 = -0.4150374992788438
 
-# Division by 0 is not an error, which would keep loops from being vectorised.
+# Division by 0 is not an error, as checks would prevent vectorisation.
 compiled = njit(error_model="numpy", no_cfunc_wrapper=True)
 internal = njit(error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)  # not to be called from Python
 
 
 class RLS(NamedTuple):
-    """Recursive least squares filters, one after another: weights w of regressors h, their covariance P.
+    """Recursive least squares filters, stored one after another: weights w of regressors h, their covariance P.
 
     Attributes:
-        matrix: of each (n, n): P = growth (matrix - scaled scaled'); the difference is taken at the next pass over it.
-        weights: of each (n,).
-        gain: of each (n,) P h / growth of the coming frame.
-        scaled: of each (n,).
-        scalars: (filters, 4) growth; forgetting factor; h' P h / growth; bound of P's mean diagonal, which would grow
-            without end where nothing is excited, as in digital silence.
-        places: (filters, 3) order n, a multiple of 4; place of its vectors; place of its matrix.
+        matrix: (n, n) per filter: P = growth (matrix - scaled scaled'); the difference is taken in the next pass.
+        weights: (n,) per filter.
+        gain: (n,) per filter: P h / growth for the next frame.
+        scaled: (n,) per filter.
+        scalars: (filters, 4) growth; forgetting factor; h' P h / growth; bound of the mean diagonal of P, which would
+            grow without limit without excitation, as in digital silence.
+        places: (filters, 3) order n, a multiple of 4; offset of its vectors; offset of its matrix.
     """
 
     matrix: np.ndarray
@@ -43,7 +44,7 @@ class RLS(NamedTuple):
 
 
 def start_filters(filters: Sequence[tuple[int, float, float, float]]) -> RLS:
-    """Filters with weights 0: order, forgetting factor, first variance and bound of the mean variance of each."""
+    """Filters with weights 0, from order, forgetting factor, initial variance and bound of the mean variance."""
     columns = np.array(filters)
     orders = columns[:, 0].astype(np.int64)
     _, forgetting, variance, limit = columns.T
@@ -60,17 +61,17 @@ def start_filters(filters: Sequence[tuple[int, float, float, float]]) -> RLS:
 
 @internal
 def output(rls: RLS, index: int, regressors: np.ndarray) -> float:
-    """w h."""
+    """The prediction w h of a filter."""
     return dot(rls.weights, rls.places[index, 1], regressors, rls.places[index, 0])
 
 
 @internal
 def aim(rls: RLS, index: int, regressors: np.ndarray) -> None:
-    """Take the difference that the last correction has left, and multiply the matrix by the next regressors."""
+    """Take the difference that the last correction left, and multiply the matrix by the next regressors."""
     order, first, corner = rls.places[index, 0], rls.places[index, 1], rls.places[index, 2]
     gain, scaled = rls.gain[first : first + order], rls.scaled[first : first + order]
     gain[:] = 0.0
-    for i in range(0, order, 4):  # four rows at once: a quarter of the traffic of the gain
+    for i in range(0, order, 4):  # four rows at once, for a quarter of the memory traffic of the gain
         begin = corner + i * order
         row0, row1 = rls.matrix[begin:], rls.matrix[begin + order :]
         row2, row3 = rls.matrix[begin + 2 * order :], rls.matrix[begin + 3 * order :]
@@ -89,7 +90,7 @@ def aim(rls: RLS, index: int, regressors: np.ndarray) -> None:
 
 @internal
 def correct(rls: RLS, index: int, error: float, variance: float) -> None:
-    """Learn from the error with the regressors of the last `aim`, of which `variance` is expected."""
+    """Update a filter by the error for the regressors of the last `aim`; `variance` is the expected squared error."""
     order, first, corner = rls.places[index, 0], rls.places[index, 1], rls.places[index, 2]
     gain, scaled, weights = rls.gain, rls.scaled, rls.weights
     growth, forgetting = rls.scalars[index, _GROWTH], rls.scalars[index, _FORGETTING]
@@ -134,7 +135,7 @@ def dot(a: np.ndarray, first: int, b: np.ndarray, count: int) -> float:
 
 @internal
 def push(values: np.ndarray, value: float) -> None:
-    """Put a value first; the last one drops out."""
+    """Insert a value at the front and drop the last one."""
     for i in range(len(values) - 1, 0, -1):
         values[i] = values[i - 1]
     values[0] = value
@@ -142,7 +143,7 @@ def push(values: np.ndarray, value: float) -> None:
 
 @internal
 def log2(x: float) -> float:
-    """Within 1e-6; the libraries' own differ from machine to machine."""
+    """Base-2 logarithm, to within 1e-6; those of libraries differ between machines."""
     mantissa, exponent = math.frexp(x)  # mantissa in [1/2, 1)
     s = (mantissa - 0.75) / (mantissa + 0.75)
     q = s * s
@@ -152,7 +153,7 @@ def log2(x: float) -> float:
 
 @internal
 def exp2(x: float) -> float:
-    """Within 1e-6, relative."""
+    """2^x, to a relative error of 1e-6."""
     whole = math.floor(x)
     y = (x - whole) / _LOG2E
     series = 1.0 + y * (

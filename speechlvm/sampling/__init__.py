@@ -1,1 +1,1 @@
-"""Samples from a trained model: prior, continuations, reconstructions, and variations of latents."""
+"""Samples from trained models: prior, continuations, reconstructions, and variations of latents."""

@@ -1,7 +1,7 @@
 """Generation with a trained model: samples, continuations and reconstructions, and variations of levels of latents.
 
-Everything is keyed by a seed. Sequences that differ only in a few latents or in the temperature have the same noise.
-As many as possible are drawn side by side, since a step of 32 rows takes hardly longer than one of four.
+Everything is keyed by a seed. Sequences that differ only in a few latents or in the temperature use the same noise.
+As many as possible are drawn in one batch, since a step of 32 rows takes hardly longer than one of four.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from speechlvm.models.adaptive import Adaptive  # imports numba
 
 TEMPERATURES = (0.5, 0.75)
-"""Beside 1, the temperature of the prior samples."""
+"""Temperatures of further samples; prior samples have temperature 1."""
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the second utterance in an interpolation."""
+"""Weights of the second utterance in interpolations."""
 
 DESCRIPTIONS = {
-    "prior": "Latents and frames drawn from the model alone.",
+    "prior": "Latents and frames drawn from the model.",
     "temperature": (
-        "The prior samples again from the same noise, with all standard deviations times the temperature and all "
-        "logits divided by it; the prior sample next to them is the one at temperature 1."
+        "The prior samples with the same noise, but all standard deviations multiplied by the temperature and all "
+        "logits divided by it; the prior sample next to them has temperature 1."
     ),
     "resampled": (
-        "One level of a prior sample's latents drawn anew from its prior, that is given what the model draws before "
-        "it, while the other levels are frozen; the frames are drawn anew."
+        "One level of the latents of a prior sample is redrawn from its prior (given what the model draws before it), "
+        "while the other levels are frozen; the frames are redrawn."
     ),
-    "frozen": ("One level of a prior sample's latents is frozen; the other levels and the frames are drawn anew."),
+    "frozen": ("One level of the latents of a prior sample is frozen; the other levels and the frames are redrawn."),
     "frames": (
-        "All latents of a prior sample keep their values and the frames alone are drawn anew: what differs is what the "
-        "latents do not settle."
+        "All latents of a prior sample are frozen and only the frames are redrawn: the differences are what the "
+        "latents do not determine."
     ),
-    "continuation": "A real beginning, up to the mark, and what the model draws after it.",
+    "continuation": "Real data up to the mark, and what the model draws after it.",
     "reconstruction": (
         "Each original, and the mode of the output given latents drawn from its posterior and, in autoregressive "
-        "models, the original's earlier frames."
+        "models, the earlier frames of the original."
     ),
     "resynthesis": (
-        "All frames drawn, given latents from the posterior of an original; where a level is named, that level is "
-        "drawn anew from its prior while the others are kept."
+        "All frames are drawn given latents from the posterior of an original; if a level is named, it is redrawn from "
+        "its prior while the others are kept."
     ),
     "interpolation": (
-        "All frames drawn, given latents on the straight line between those of two utterances' posteriors, in every "
-        "level; the weight is that of the second utterance."
+        "All frames are drawn given latents interpolated linearly between those from the posteriors of two utterances, "
+        "in every level; the weight is that of the second utterance."
     ),
 }
 
@@ -65,10 +65,10 @@ class Generated:
 
     Attributes:
         name: file stem.
-        data: (T,) int16 of audio, (T, C) float32 of vectors, as the dump has them.
-        log_likelihood_nats: of the generated frames, collected while they were drawn; None for reconstructions.
-        marks: frames at which something changes (where a continuation begins).
-        about: what it shows, as far as it applies: "level", "temperature", "weight", "utterances", and "reference", the
+        data: (T,) int16 for audio, (T, C) float32 for vectors, as in dumps.
+        log_likelihood_nats: log-likelihood of the generated frames, summed while drawing; None for reconstructions.
+        marks: frames at which something changes, such as the start of a continuation.
+        about: what it shows, where applicable: "level", "temperature", "weight", "utterances", and "reference", the
             name of the sequence to compare it with.
     """
 
@@ -80,21 +80,21 @@ class Generated:
 
     @property
     def title(self) -> str:
-        """Its name, and between which utterances it is, on a page."""
+        """Title in figures: the name and, for interpolations, the two utterances."""
         between = " to ".join(self.about["utterances"]) if "weight" in self.about else ""
         return f"{self.name}\n{between}" if between else self.name
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences of one kind, and the page that shows them.
+    """Sequences of one kind, and the figure that shows them.
 
     Attributes:
-        kind: of `DESCRIPTIONS`.
+        kind: key of `DESCRIPTIONS`.
         made: the sequences.
-        page: what the page shows, row by row: these, and those that they are compared with.
-        columns: of the page.
-        level: where the page is about one level of latents.
+        page: sequences in the figure, row by row: these, and those to compare them with.
+        columns: number of columns of the figure.
+        level: level of latents that the figure is about, if it is about one.
     """
 
     kind: str
@@ -105,13 +105,13 @@ class Group:
 
     @property
     def picture(self) -> str:
-        """File name of the page."""
+        """File name of the figure."""
         return f"{self.kind}_{self.level}.png" if self.level else f"{self.kind}.png"
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A sequence to draw: name, key of its noise, level -> latents (T_l, D_l) to keep, `Generated.about`."""
+    """A sequence to draw: name, noise key, latents (T_l, D_l) to keep by level, `Generated.about`."""
 
     name: str
     key: tuple
@@ -126,7 +126,7 @@ def _noise(experiment: Experiment, keys: list[tuple]) -> Noise:
 
 
 def _draw(experiment: Experiment, frames: int, requests: list[_Request]) -> tuple[list[Generated], Samples]:
-    """All requested sequences side by side, from the start."""
+    """Draw all requested sequences in one batch, from the start."""
     model, noise = experiment.model, _noise(experiment, [request.key for request in requests])
     latents = {}
     for level, size in model.latent_sizes.items():
@@ -143,7 +143,7 @@ def _draw(experiment: Experiment, frames: int, requests: list[_Request]) -> tupl
 
 
 def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> list[Group]:
-    """`count` sequences from the prior, the same at other temperatures, and variations of the first one's latents."""
+    """`count` sequences from the prior, the same at other temperatures, and variations of the latents of the first."""
     requests = [_Request(f"prior_{row}", (seed, "prior", row)) for row in range(count)]
     requests += [
         _Request(
@@ -168,10 +168,10 @@ def prior_groups(experiment: Experiment, count: int, frames: int, seed: int) -> 
 def _variations(
     experiment: Experiment, base: Generated, latents: dict[str, Tensor], count: int, frames: int, seed: int
 ) -> list[Group]:
-    """`count` of each kind in which the `latents` of `base` are kept in part.
+    """`count` variations of each kind that keep some of the `latents` of `base`.
 
-    With two levels one of them frozen is the other one resampled, so that "frozen" says something new from three
-    levels on; with one level there are "frames" alone.
+    With two levels, freezing one is resampling the other, so "frozen" needs at least three levels; with one level there
+    is only "frames".
     """
     kept = {("frames", ""): list(latents)}
     for level in latents if len(latents) > 1 else ():
@@ -243,7 +243,7 @@ def adaptive_groups(
 
 
 def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], seed: int) -> list[Group]:
-    """Reconstructions, resyntheses and interpolations of real sequences. Empty without latents."""
+    """Reconstructions, resyntheses and interpolations of real sequences; empty for models without latents."""
     model = experiment.model
     if not isinstance(model, LatentModel):
         return []
@@ -260,7 +260,7 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
     anew = ["", *(model.latent_sizes if len(model.latent_sizes) > 1 else ())]
     requests = [
         _Request(
-            f"resynthesis{f'-{level}' if level else ''}_{name}",  # the utterance last, whatever it is called
+            f"resynthesis{f'-{level}' if level else ''}_{name}",  # the utterance comes last, as it may contain anything
             (seed, "resynthesis", name),
             {other: values for other, values in latents[name].items() if other != level},
             {"utterances": [name], **({"level": level} if level else {}), "reference": f"original_{name}"},
@@ -289,17 +289,17 @@ def utterance_groups(experiment: Experiment, originals: dict[str, np.ndarray], s
 
 
 def interpolate(first: dict[str, Tensor], second: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-    """Latents of every level, `weight` of the way from the first to the second; 0 and 1 give them exactly."""
+    """Latents of every level, interpolated linearly; weights 0 and 1 give the first and the second exactly."""
     return {level: (1 - weight) * first[level] + weight * second[level] for level in first}
 
 
 def _posterior_latents(
     experiment: Experiment, originals: dict[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, Tensor]]:
-    """Utterance -> level -> (T_l, D_l), drawn from the posteriors of sequences of one length.
+    """Utterance -> level -> (T_l, D_l), drawn from the posteriors of sequences of equal length.
 
-    All with the same noise: half-way between two of them are then draws from a posterior half-way between theirs, and
-    not means of independent draws, which vary too little.
+    All use the same noise: the midpoint of two draws is then a draw from a posterior midway between theirs, and not the
+    mean of independent draws, whose variance is too small.
     """
     names, observation = sorted(originals), experiment.observation
     noise = _noise(experiment, [(seed, "posterior")] * len(names))
@@ -313,7 +313,7 @@ def _posterior_latents(
 
 
 def _reconstructions(experiment: Experiment, originals: list[Generated], seed: int) -> list[Generated]:
-    """Each original, and the output distribution's mode given latents from the posterior."""
+    """Each original, and the mode of the output distribution given latents from the posterior."""
     model, observation = experiment.model, experiment.observation
     pairs = []
     for original in originals:

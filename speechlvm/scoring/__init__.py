@@ -1,1 +1,1 @@
-"""Likelihoods of whole corpora."""
+"""Scoring: likelihoods of whole corpora."""

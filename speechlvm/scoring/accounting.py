@@ -1,6 +1,6 @@
-"""Scores of utterances and corpora: log p(x|z) - KL, or its importance-weighted form, summed exactly, never weighted.
+"""Scores of utterances and corpora: exact sums of log p(x|z) - KL or of importance-weighted bounds, never weighted.
 
-Without torch, so that tables and references start at once.
+Does not import torch, so that tables and references start quickly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class UtteranceScore:
     """Totals of one utterance.
 
     Attributes:
-        utterance: its id.
-        frames: its true length.
-        nats: log-likelihood or lower bound, nats.
-        terms: parts of it in nats ("log_likelihood", "kl_z1", ...).
+        utterance: utterance id.
+        frames: length without padding.
+        nats: log-likelihood or lower bound in nats.
+        terms: its terms in nats ("log_likelihood", "kl_z1", ...).
     """
 
     utterance: str
@@ -32,19 +32,19 @@ class UtteranceScore:
 
     @property
     def bits_per_frame(self) -> float:
-        """Of probabilities; without meaning for densities."""
+        """Bits per frame; meaningless for densities."""
         return -self.nats / self.frames / LN2
 
 
 @dataclass(frozen=True)
 class CorpusScore:
-    """Totals of a set, from float64 sums over utterances in sorted order, divided once by true lengths.
+    """Totals of a set, from float64 sums over utterances in sorted order.
 
     Attributes:
-        nats_per_frame: log-likelihood per frame (negative of the cost).
-        bits_per_frame: source A, eq. (11): total cost in bits over total frames.
-        nats_per_utterance: mean over utterances.
-        mean_utterance_bits_per_frame: mean of the utterances' own bits per frame (source A, Table 3's caption).
+        nats_per_frame: total log-likelihood divided by the number of frames.
+        bits_per_frame: total negative log-likelihood in bits divided by the number of frames (source A, eq. (11)).
+        nats_per_utterance: mean log-likelihood of utterances.
+        mean_utterance_bits_per_frame: mean over utterances of their bits per frame (source A, caption of Table 3).
         interval: 95 % bootstrap interval of bits_per_frame over utterances.
     """
 
@@ -59,10 +59,10 @@ class CorpusScore:
 
 
 def corpus_score(scores: Iterable[UtteranceScore], resamples: int = 1000, seed: int = 0) -> CorpusScore:
-    """Add up utterances; the order in which they come does not matter.
+    """Sum utterances; the result does not depend on their order.
 
     Raises:
-        ValueError: no utterances, or a total that is not finite (named).
+        ValueError: no utterances, or an utterance (named) with a log-likelihood that is not finite.
     """
     scores = sorted(scores, key=lambda score: score.utterance)
     if not scores:

@@ -1,8 +1,8 @@
-"""What every model promises, checked on a model; `speechlvm.bin.check_model` and the tests of all systems call this.
+"""Checks of the promises that every model makes, for `speechlvm.bin.check_model` and the tests of all systems.
 
-A check runs a model in float64 on a short random signal, and raises `Broken` with what it found. Models with latents
-are checked at given latents where the promise is about their factors, and with latents drawn from the posterior where
-it is about their bounds.
+A check runs a model in float64 on a short random signal, and raises `Broken` with what it found. For models with
+latents, promises about factors are checked at given latents, and promises about bounds with latents drawn from the
+posterior.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ CODES_AT_ONCE = 32
 
 
 class Broken(Exception):
-    """A promise that a model breaks: what was found."""
+    """A model breaks a promise; the message says what was found."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under test, and what it is shown.
+    """A model under test, and its data.
 
     Attributes:
-        model: in float64 and in evaluation mode.
-        observation: of audio.
-        data: (4, T) int16, zero beyond the lengths; T covers several hops, and the last one in part.
+        model: model in float64 and in evaluation mode.
+        observation: observation of audio.
+        data: (4, T) int16, zero beyond the lengths; T is several hops and a part of one.
         lengths: (4,) from T to 1.
         latents: level name -> (1, T_l, D_l), standard normal.
     """
@@ -50,7 +50,7 @@ class Subject:
 
     @staticmethod
     def of(model: Model, observation: AudioObservation) -> Subject:
-        """A model and a signal that suits it."""
+        """A model with a signal of suitable length."""
         hop = model.hop
         frames = max(4, -(-48 // hop)) * hop - hop // 2
         lengths = torch.tensor([frames, frames - hop, hop // 2 + 1, 1])
@@ -84,17 +84,17 @@ class Subject:
         return {"likelihood": self.model(inputs, target, lengths)[0].log_likelihood}
 
     def given(self, rows: int, frames: int) -> dict[str, Tensor]:
-        """The latents of the first frames, the same for all rows."""
+        """Latents for the first `frames` frames, the same for all rows."""
         hops = self.model.latent_hops
         return {level: z[:, : -(-frames // hops[level])].expand(rows, -1, -1) for level, z in self.latents.items()}
 
     def nats(self, rows: list[int], chunk: int | None = None, beyond: Tensor | None = None) -> list[float]:
-        """Bounds on whole utterances of these rows in one batch, as stage 4 computes them.
+        """Bounds of whole utterances in one batch, as computed in stage 4.
 
         Args:
-            rows: of the data.
-            chunk: frames; None: all at once.
-            beyond: (4, T') samples in the place of the zeros beyond the lengths, and behind.
+            rows: rows of the data.
+            chunk: frames per chunk; None: a single chunk.
+            beyond: (4, T') samples to use as padding, instead of zeros.
         """
         data = self.data[:, : int(self.lengths[rows].max())]
         if beyond is not None:
@@ -106,7 +106,7 @@ class Subject:
 
 
 def _compare(what: str, found: Tensor, expected: Tensor, hop: int = 1, remark: str = "") -> None:
-    """Require (B, T') values to be equal but for rounding."""
+    """Require values (B, T') to be equal up to rounding."""
     if found.shape != expected.shape:
         raise Broken(f"{what}: shape {tuple(found.shape)}; expected {tuple(expected.shape)}")
     wrong = ~((found - expected).abs() <= TOLERANCE_NATS)
@@ -117,7 +117,7 @@ def _compare(what: str, found: Tensor, expected: Tensor, hop: int = 1, remark: s
 
 
 def causality(subject: Subject) -> None:
-    """A frame's likelihood depends on no input from that frame on, nor does the prior of a latent of its step."""
+    """The likelihood of a frame, and the prior of a latent of its step, depend on no input from that frame on."""
     model, frames = subject.model, subject.frames
     wanted = {0, 1, model.stack - 1, model.stack, model.hop, 2 * model.hop + 1, frames // 2, frames - 1}
     firsts = sorted(first for first in wanted if first < frames)
@@ -130,12 +130,12 @@ def causality(subject: Subject) -> None:
             before = slice(first // series.hop + 1)
             _compare(
                 f"the {name}", series.values[row : row + 1, before], series.values[:1, before], series.hop,
-                f" once the inputs from frame {first} on are others",
+                f" after the inputs from frame {first} on are changed",
             )  # fmt: skip
 
 
 def padding(subject: Subject) -> None:
-    """What lies beyond a row's length never counts, and the rows of a batch do not mix."""
+    """Frames beyond the length of a row never count, and the rows of a batch do not mix."""
     rows = list(range(len(subject.data)))
     whole = subject.nats(rows)
     for row in rows:
@@ -154,7 +154,7 @@ def padding(subject: Subject) -> None:
 
 
 def chunking(subject: Subject) -> None:
-    """Chunks that hand on their state give what the whole gives, and so do features that are encoded in chunks."""
+    """Scoring in chunks that pass on their state gives the same result as at once, and so does encoding in chunks."""
     model, hop = subject.model, subject.model.hop
     rows = list(range(len(subject.data)))
     whole = subject.nats(rows)
@@ -176,7 +176,7 @@ def _same(what: str, found: list[float], expected: list[float]) -> None:
 
 
 def masses(subject: Subject) -> None:
-    """The probabilities of all codes of a frame, inputs and targets alike, sum to one; densities are not integrated."""
+    """The probabilities of all codes of a frame sum to one (inputs follow targets); densities are not integrated."""
     if subject.observation.continuous:
         return
     frames = subject.model.hop + 2
@@ -194,7 +194,7 @@ def masses(subject: Subject) -> None:
 
 
 def state(subject: Subject) -> None:
-    """What is sampled after a scored prefix has its likelihood there, and sampling can be interrupted."""
+    """Samples after a scored prefix have the likelihoods that scoring gives, and sampling can be interrupted."""
     model, prefix = subject.model, 2 * subject.model.hop
     noise = Noise([("state", row) for row in range(2)], dtype=torch.float64)
     inputs, target = subject.shown(subject.data[:2, :prefix])
@@ -214,19 +214,19 @@ def state(subject: Subject) -> None:
     first = model.sample(model.hop, noise, subject.observation.inputs_of, after)
     second = model.sample(more - model.hop, noise, subject.observation.inputs_of, first.state)
     if not torch.equal(torch.cat([first.target, second.target], 1), samples.target):
-        raise Broken(f"sampling that is interrupted after {model.hop} frames goes on otherwise")
+        raise Broken(f"sampling that is interrupted after {model.hop} frames continues differently")
 
 
 def _check_state(found: State, frames: int) -> None:
     for name, value in found.items():
         if not isinstance(value, Tensor) or value.shape[:1] != (2,):
-            raise Broken(f"state '{name}' is no tensor with a row for each of the batch")
+            raise Broken(f"state '{name}' is not a tensor with one row per row of the batch")
     if "frames" not in found or found["frames"].tolist() != [frames, frames]:
         raise Broken(f"state 'frames' is not the number of frames that were scored, {frames}")
 
 
 def sampling(subject: Subject) -> None:
-    """`sample` walks through the likelihood: of what it draws, and of frames that are chosen, as in compression."""
+    """`sample` reports the likelihoods that scoring gives, both for drawn frames and for chosen ones (compression)."""
     model, frames = subject.model, subject.frames
     noise = Noise([("sampling", row) for row in range(2)], dtype=torch.float64)
     samples = model.sample(frames, noise, subject.observation.inputs_of)
@@ -246,13 +246,13 @@ def sampling(subject: Subject) -> None:
     inputs, target = subject.shown(data[:, :frames])
     found = model.distribution.log_prob(torch.cat(walked, 1)[:, :frames], target)
     expected = subject.factors(inputs, target, latents)["likelihood"].values
-    _compare("with frames chosen by others, the likelihood", found, expected)
+    _compare("with chosen frames, the likelihood", found, expected)
 
 
 def _compare_samples(
     factors: dict[str, Series], log_likelihood: Tensor, log_prior: dict[str, Tensor], start: int
 ) -> None:
-    """Require that samples report the factors of what they drew, from frame `start` on."""
+    """Require that samples report the factors that scoring gives, from frame `start` on."""
     drawn = {"likelihood": log_likelihood} | {f"prior of {level}": values for level, values in log_prior.items()}
     for name, values in drawn.items():
         series = factors[name]
@@ -268,7 +268,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 
 @torch.no_grad()
 def shaken(model: Model) -> Model:
-    """A model in float64 whose weights all matter, also those that start at zero; its output stays moderate."""
+    """The model in float64, its weights perturbed in place so that those that start at zero matter, too."""
     generator = torch.Generator().manual_seed(1)
     model = model.double()
     for parameter in model.parameters():

@@ -25,7 +25,7 @@ from speechlvm.utils.errors import UserError
 
 
 class Trained(Protocol):
-    """What `load_experiment` gives."""
+    """The result of `load_experiment`."""
 
     model: Model
     observation: Observation
@@ -34,25 +34,25 @@ class Trained(Protocol):
 def score(
     experiment: Trained, sequences: Sequence[np.ndarray | Path | str], *, seed: int = 0, samples: int = 1
 ) -> list[UtteranceScore]:
-    """Log-likelihoods, or bounds on them, of whole sequences, in their order; the same as stage 4 would give.
+    """Log-likelihoods, or bounds on them, of whole sequences, in the given order; the same as in stage 4.
 
     Args:
-        experiment: of `load_experiment`.
-        sequences: of audio, 16-bit mono files (WAV, FLAC, SPHERE) or their samples (T,) int16; of vectors, (T, C)
-            float32 in the units of the training data. Files are called by their names, arrays 0, 1, ...
-        seed: of the latents' noise, which also depends on the name.
-        samples: K > 1 gives the importance-weighted bound of models with latents.
+        experiment: result of `load_experiment`.
+        sequences: for audio, 16-bit mono files (WAV, FLAC, SPHERE) or arrays (T,) int16; for vectors, arrays (T, C)
+            float32 in the units of the training data. Files are identified by their names, arrays by 0, 1, ...
+        seed: seed of the noise of latents, which also depends on the name.
+        samples: K > 1 gives the importance-weighted bound for models with latents.
 
     Raises:
-        UserError: a sequence is no such file or array, is empty, or has another rate than the training data; two have
-            one name; a log-likelihood is not finite.
+        UserError: a sequence is not such a file or array, is empty, or has another rate than the training data; two
+            have the same name; a log-likelihood is not finite.
     """
     arrays: dict[str, np.ndarray] = {}
     for number, each in enumerate(sequences):
         array = isinstance(each, np.ndarray)
         name = str(number) if array else Path(each).stem
         if name in arrays:
-            raise UserError(f"{each}: a second sequence named {name}; score them apart")
+            raise UserError(f"{each}: a second sequence named {name}; score them separately")
         arrays[name] = _checked(experiment.observation, each if array else _read(experiment.observation, each), name)
     scores = score_dump(
         experiment.model,
@@ -66,7 +66,7 @@ def score(
 
 
 class _Arrays:
-    """What scoring needs of a dump."""
+    """Arrays with the methods of a dump that scoring needs."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
@@ -78,7 +78,7 @@ class _Arrays:
 
 def _read(observation: Observation, path: Path | str) -> np.ndarray:
     if not isinstance(observation, AudioObservation):
-        raise UserError(f"{path}: the model is of {observation.contents}; expected arrays")
+        raise UserError(f"{path}: the model is trained on {observation.contents}; expected arrays")
     return read_audio(path, observation.rate_hz or audio_info(path).rate_hz)
 
 

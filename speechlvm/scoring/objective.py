@@ -1,8 +1,8 @@
-"""The terms of a bound: their totals for each row, and their weighted sum that training minimises.
+"""The terms of a bound: their totals per row, and the weighted sum that training minimises:
 
-mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary costs
+mean over frames of -log p(x|z) + w * max(KL, free nats) + auxiliary losses
 
-The maximum is that of a step's KL, or of each of its dimensions.
+The maximum is taken per step, or per dimension of a step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from speechlvm.models.bound import Bound, Series
 
 
 def row_sums(series: Series) -> Tensor:
-    """(B,) float64 sums over the elements that are real."""
+    """Sums (B,) float64 over the real elements of each row."""
     values = series.values.double()
     mask = series.mask if values.dim() == 2 else series.mask.unsqueeze(-1)
     return (values * mask).flatten(1).sum(1)
@@ -24,7 +24,7 @@ def row_sums(series: Series) -> Tensor:
 
 @torch.no_grad()
 def row_terms(bound: Bound) -> dict[str, Tensor]:
-    """Each row's totals in nats, float64 (B,): "log_likelihood", "kl_<level>", "log_ratio_<level>"."""
+    """Totals of each row in nats, float64 (B,): "log_likelihood", "kl_<level>", "log_ratio_<level>"."""
     terms = {"log_likelihood": row_sums(bound.log_likelihood)}
     terms.update({f"kl_{level}": row_sums(series) for level, series in bound.kl.items()})
     terms.update({f"log_ratio_{level}": row_sums(series) for level, series in bound.log_ratio.items()})
@@ -44,16 +44,16 @@ def objective(
     auxiliary_weights: Mapping[str, float] = {},
     free_per_dimension: bool = False,
 ) -> Tensor:
-    """What training minimises, in nats per frame.
+    """The training objective in nats per frame.
 
     Args:
-        bound: of a batch.
-        frames: real frames that the optimiser step sees in all (more than this batch's under accumulation).
-        kl_weight: factor of all KL terms.
-        free_nats: nats per latent step and level that are not punished: max(KL of the step, free_nats).
-        auxiliary_weights: factor of each auxiliary cost; those not named are left out.
-        free_per_dimension: each of the D dimensions of a step has `free_nats` / D of its own, times the hop of its
-            level over that of the fastest level.
+        bound: bound of a batch.
+        frames: real frames of the whole optimiser step (more than those of the batch with accumulation).
+        kl_weight: weight of all KL terms.
+        free_nats: nats per latent step and level that are not penalised: max(KL of the step, free_nats).
+        auxiliary_weights: weight of each auxiliary loss; others are not used.
+        free_per_dimension: each of the D dimensions of a step has `free_nats` / D, times the hop of its level over that
+            of the fastest level.
     """
     loss = -_masked_sum(bound.log_likelihood)
     fastest = min((series.hop for series in bound.kl.values()), default=1)

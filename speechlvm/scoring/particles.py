@@ -4,22 +4,22 @@
     Z_t = Z_{t-1} sum_k W_{t-1}^k a_t^k,   W_t^k = W_{t-1}^k a_t^k / sum        Z_0 = 1, W_0^k = 1 / K
     where 1 / sum_k (W_t^k)^2 <= K / 2: draw K ancestors by W_t, copy their states, and let W_t^k = 1 / K
 
-E[Z_T] = p(x) for any posterior, also one that sees the future, so log Z_T is a lower bound on log p(x) in expectation.
-Without the last line Z_T is the mean of K importance weights (IWAE). With it the relative variance of Z_T grows about
-linearly in T and not exponentially: the bound gains on the ELBO at every step, and not only once.
+E[Z_T] = p(x) for any posterior, even one that sees the future, so log Z_T is a lower bound on log p(x) in expectation.
+Without the last line, Z_T is the mean of K importance weights (IWAE). With it, the relative variance of Z_T grows about
+linearly in T instead of exponentially: the bound improves on the ELBO at every step, not only once.
 
-A particle is one sample of all latents of a sequence up to now. What the model knows of it is its state, be that a
-recurrent state (VRNN, SRNN, Z-forcing) or the past of causal convolutions (STCN: decoder; Stochastic WaveNet: layers
-above the lowest latent; CW-VAE: decoders of all levels), and copying a particle is copying its state. A step t is one
-`hop` of the model: a stack, with the latents of all levels; in CW-VAE a step of the top level, within which lower
-levels are not resampled, as their context is drawn with it.
+A particle is one sample of all latents of a sequence so far. It is represented by the state of the model: a recurrent
+state (VRNN, SRNN, Z-forcing) or the past of causal convolutions (STCN: decoder; Stochastic WaveNet: layers above the
+lowest latent; CW-VAE: decoders of all levels), so copying a particle is copying its state. A step t is one `hop` of the
+model: a stack, with the latents of all levels; in CW-VAE a step of the top level, within which lower levels are not
+resampled, as their context is drawn with it.
 
-Where the posterior sees the future (SRNN when smoothing, Z-forcing, Stochastic WaveNet, CW-VAE), W_t favours particles
-that do not fit it, and FIVO may be looser than the importance-weighted bound.
+If the posterior sees the future (SRNN when smoothing, Z-forcing, Stochastic WaveNet, CW-VAE), W_t favours particles
+that do not fit the future, and FIVO may be looser than the importance-weighted bound.
 
 References: Maddison et al. 2017, Filtering Variational Objectives, arXiv:1705.09279; Burda et al. 2015,
-arXiv:1509.00519. The published code draws ancestors independently (multinomial); here they are systematic, which has
-the same expectation and less variance.
+arXiv:1509.00519. The published code draws ancestors independently (multinomial); here resampling is systematic, with
+the same expectation and a smaller variance.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from speechlvm.scoring.objective import row_sums, row_terms
 
 
 class Particles:
-    """K samples of each row of a batch, and the bound from them; the module says how.
+    """K samples of each row of a batch, and the bound from them; see the module docstring.
 
     Args:
-        model: any; one without latents is scored exactly, whatever K is.
-        noise: one key per row; latents are drawn from its copies, ancestors from itself.
+        model: any model; a model without latents is scored exactly, whatever K is.
+        noise: one key per row; latents are drawn from copies of it, ancestors from itself.
         count: K.
-        resample: for FIVO.
+        resample: whether to resample (FIVO).
 
     Attributes:
-        nats: (B,) float64, log Z of all that was added so far. Differentiable; ancestors have no gradient.
-        terms: of the Bound, (B,) float64 each: means over the particles, whatever their weights.
+        nats: (B,) float64, log Z of everything added so far. Differentiable; ancestors have no gradient.
+        terms: terms of the bound, (B,) float64 each: means over the particles, regardless of their weights.
     """
 
     def __init__(self, model: Model, noise: Noise, count: int, resample: bool) -> None:
@@ -60,7 +60,7 @@ class Particles:
         self._state: State | None = None
 
     def add(self, inputs: Tensor, target: Tensor, lengths: Tensor, features: Features) -> None:
-        """Go on by a chunk; arguments as of `Model.forward`, a row for each sequence."""
+        """Advance by a chunk; arguments as in `Model.forward`, with one row per sequence."""
         frames = inputs.shape[1]
         for start, stop in chunks(frames, self._model.hop if self._resample else frames):
             of_step = slice_features(features, start, stop)
@@ -84,7 +84,7 @@ class Particles:
         self._log_weights = log_weights - total[:, None]
 
     def _replace_degenerate(self) -> None:
-        """Resample the rows whose effective number of particles is at most K / 2."""
+        """Resample rows whose effective number of particles is at most K / 2."""
         weights = self._log_weights.detach().exp()
         degenerate = weights.square().sum(1, keepdim=True) * self._count >= 2
         if not degenerate.any():

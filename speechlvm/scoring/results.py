@@ -17,7 +17,7 @@ EXACT_BOUNDS = ("exact", "code-length")
 
 
 def write(directory: Path, job: int, scores: Iterable[UtteranceScore], inputs: dict[str, Any]) -> None:
-    """One job's utterances, exactly (JSON keeps all digits of a float64)."""
+    """Write the scores of one job, exactly (JSON keeps all digits of a float64)."""
     with write_shard(directory, job, inputs) as shard:
         shard.about["scores"] = [asdict(score) for score in scores]
 
@@ -26,7 +26,7 @@ def merge(directory: Path, jobs: int, description: dict[str, Any]) -> dict[str, 
     """Join the shards into utt2nats, utt2num_frames and result.json.
 
     Args:
-        directory: of the score.
+        directory: directory of the score.
         jobs: number of shards.
         description: fields of result.json that are not sums: model, set, coding, unit ("pmf" or "density"), bound, ...
 
@@ -70,13 +70,13 @@ def read_utterances(directory: Path) -> dict[str, tuple[float, int]]:
 
 
 def of_dump(directory: Path) -> dict[str, Any]:
-    """Fields of result.json that say what data were scored."""
+    """Fields of result.json that describe the data that were scored."""
     info = read_json(Path(directory) / "info.json")
     return {"data_hash": info["data_hash"], "preparation": info.get("preparation", {})}
 
 
 def describe(result: dict[str, Any]) -> str:
-    """One line for people."""
+    """One-line summary of a result."""
     prefix = "" if result["bound"] in EXACT_BOUNDS else "<= " if result["unit"] == "pmf" else ">= "
     if result["unit"] == "pmf":
         low, high = result["bits_per_frame_interval"]

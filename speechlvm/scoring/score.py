@@ -1,7 +1,7 @@
 """Scoring: every utterance once, whole, in exact chunks, with noise keyed by utterance.
 
-Memory does not grow with the length of utterances: one that is longer than a batch may be is read, encoded and scored
-chunk by chunk.
+Memory does not grow with the length of utterances: an utterance longer than a batch is read, encoded and scored chunk
+by chunk.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from speechlvm.scoring.particles import Particles
 from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000
-VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, and take a step for each frame or few
+VECTOR_BATCH_FRAMES = 64_000  # networks for vectors are as wide, but have one or a few frames per step
 BATCH_BYTES = 2**33
-"""Of a batch by the count of `step_bytes`, which is more than it takes: less than 6 GB, so that 12 GB are enough."""
+"""Memory of a batch according to `step_bytes`, an upper bound: less than 6 GB, so that 12 GB suffice."""
 DEFAULT_CHUNK_FRAMES = 65_536
 
 
 def most_frames(observation: Observation, given: int | None, model: Model) -> int:
-    """Maximum frames of a batch: those given, or the default for audio or for vectors, less if its steps take more."""
+    """Maximum frames per batch: `given`, or a default for audio or vectors, reduced if steps need much memory."""
     default = AUDIO_BATCH_FRAMES if isinstance(observation, AudioObservation) else VECTOR_BATCH_FRAMES
     return given or min(default, max(1, BATCH_BYTES // step_bytes(model)) * model.stack)
 
 
 def step_bytes(model: Model) -> int:
-    """What a step of one row takes without gradients, roughly and at most.
+    """A rough upper bound of the memory of one step of one row without gradients.
 
-    One number for each row or column, whichever are more, of each matrix of weights, and eight for each parameter of
+    Counts one number for each row or column, whichever are more, of each weight matrix, and eight for each parameter of
     the distributions of its frames.
     """
     units = sum(max(weight.shape) for weight in model.parameters() if weight.dim() == 2)
@@ -60,16 +60,16 @@ def score_batch(
     """Scores of the whole utterances of a batch.
 
     Args:
-        model: in evaluation mode.
-        observation: on the model's device.
+        model: model in evaluation mode.
+        observation: observation on the device of the model.
         batch: whole utterances.
-        chunk_frames: memory bound; rounded up to a multiple of the model's hop. No number depends on it.
-        seed: of the latents' noise.
+        chunk_frames: frames per chunk, rounded up to a multiple of the model's hop; does not change results.
+        seed: seed of the noise of latents.
         samples: K > 1 gives the importance-weighted bound log mean_k p(x, z_k) / q(z_k | x).
-        resample: samples are the particles of FIVO (`scoring/particles.py`).
+        resample: whether samples are the particles of FIVO (`scoring/particles.py`).
 
     Raises:
-        UserError: a log-likelihood is not finite (the utterance is named).
+        UserError: a log-likelihood is not finite; the message names the utterance.
     """
     chunk = whole_hops(model, chunk_frames)
     with torch.no_grad():
@@ -80,13 +80,13 @@ def score_batch(
 
 @dataclass(frozen=True)
 class Part:
-    """A chunk of a batch or of a long utterance, on the model's device.
+    """A chunk of a batch or of a long utterance, on the device of the model.
 
     Attributes:
-        data: (B, T) or (B, T, C), as the dump has it.
-        inputs: (B, T, C) of the model.
-        lengths: (B,) frames of each row that are left from the start of the chunk on.
-        features: of the chunk.
+        data: (B, T) or (B, T, C), as in the dump.
+        inputs: (B, T, C), inputs of the model.
+        lengths: (B,), remaining frames of each row from the start of the chunk on.
+        features: features of the chunk.
     """
 
     data: Tensor
@@ -96,7 +96,7 @@ class Part:
 
 
 def whole_hops(model: Model, frames: int) -> int:
-    """Frames of a chunk: at least one hop of the model, and a multiple of it."""
+    """`frames` rounded up to a multiple of the model's hop, at least one."""
     return max(1, math.ceil(frames / model.hop)) * model.hop
 
 
@@ -130,7 +130,7 @@ def utterance_parts(model: Model, observation: Observation, dump: Dump, segment:
 def _score_parts(
     model: Model, observation: Observation, parts: Iterator[Part], keys: list[tuple], samples: int, resample: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Nats (B,) and their terms (B,) each; arguments as of `score_batch`."""
+    """Nats (B,) and their terms, (B,) each; arguments as in `score_batch`."""
     reference = next(model.parameters())
     particles = Particles(model, Noise(keys, reference.device, reference.dtype), samples, resample)
     for part in parts:
@@ -161,10 +161,10 @@ def score_dump(
     samples: int = 1,
     resample: bool = False,
 ) -> Iterator[UtteranceScore]:
-    """Scores of the utterances of a dump (all by default), longest first, a batch at a time.
+    """Scores of the utterances of a dump (all by default), longest first, batch by batch.
 
-    A batch has at most `max_frames` frames, see `most_frames`. Longer utterances are scored without ever being read as
-    a whole. No number depends on these bounds. `samples` multiply the frames, but `resample` only those of a step.
+    A batch has at most `max_frames` frames (see `most_frames`); longer utterances are read in chunks. Results do not
+    depend on these limits. `samples` multiply the frames of a batch; with `resample`, only those of a step.
     """
     most = most_frames(observation, max_frames, model)
     rows = max(1, most // (samples * model.hop)) if resample else most

@@ -1,1 +1,1 @@
-"""Training: the trainer, its schedules, validation, and training in several processes."""
+"""Training: the trainer, its schedules, validation, and distributed training."""

@@ -22,9 +22,9 @@ from speechlvm.scoring.objective import objective
 def training_step(
     model: Model, observation: Observation, batch: Batch, precision: torch.dtype | None, foreach: bool | None = None
 ) -> Callable[[], None]:
-    """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary costs.
+    """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary losses.
 
-    `foreach`: one operation for all weights, as on GPUs; None: as torch does on this device.
+    `foreach`: update all weights in one operation, as on GPUs; None: torch's default for this device.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, foreach=foreach)
@@ -69,7 +69,7 @@ def product_gflop(run: Callable[[], None]) -> float:
 
 
 def operations(run: Callable[[], None]) -> int:
-    """Tensor operations of one run, without views: about as many kernels as a GPU is given."""
+    """Number of tensor operations of one run, without views: about the number of kernels launched on a GPU."""
     with _Operations() as counter:
         run()
     return counter.count
@@ -84,7 +84,7 @@ class _Operations(TorchDispatchMode):
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done all queued work."""
+    """Wait until a GPU has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

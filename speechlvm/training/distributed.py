@@ -2,11 +2,11 @@
 
 All processes take the same optimiser steps: the global batches are a function of (seed, epoch), and rank r of N has
 rows r, r + N, ... of each. Noise is keyed by utterance and the loss is divided by the frames of all ranks, so N
-processes compute what one would, up to rounding. Gradients are reduced by DistributedDataParallel (gloo on CPUs, nccl
+processes compute the same as one, up to rounding. Gradients are reduced by DistributedDataParallel (gloo on CPUs, nccl
 on GPUs); numbers are exchanged as tensors over gloo. Only rank 0 writes files.
 
-An error on one rank is raised on all of them at the end of the step: there as it is, elsewhere as a silent `PeerFailed`
-with the same exit status, so that it is reported once. The others notice a lost process at their next exchange.
+An error on one rank is raised on all ranks at the end of the step: unchanged there, and as a silent `PeerFailed` with
+the same exit status elsewhere, so that it is reported once. Lost processes are noticed at the next exchange.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from speechlvm.utils.errors import UserError
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=30)  # of one exchange: other ranks may be validating or writing to a slow disk
+TIMEOUT = timedelta(minutes=30)  # per exchange: other ranks may be validating or writing to a slow disk
 
 
 class PeerFailed(UserError):
-    """Another process has failed and reports why; this one ends with the same exit status."""
+    """Another process has failed and reports the reason; this one exits with the same status."""
 
     def __init__(self, exit_status: int) -> None:
         super().__init__("another process of the training has failed")
@@ -36,16 +36,16 @@ class PeerFailed(UserError):
 
 
 class PeerLost(UserError):
-    """Another process is gone (killed, or its machine is down); training can resume from the last checkpoint."""
+    """Another process was lost (killed, or its machine is down); training can resume from the last checkpoint."""
 
     exit_status = 69
 
 
 class OneProcess:
-    """The only process of a training.
+    """The only process of a training run.
 
     Attributes:
-        rank: of this process, from 0.
+        rank: rank of this process, from 0.
         size: number of processes.
         local_rank: rank of this process on its node; None if it is the only process.
     """
@@ -64,28 +64,28 @@ class OneProcess:
         return items[self.rank :: self.size]
 
     def replicate(self, model: nn.Module) -> None:
-        """Copy the weights of rank 0 to all ranks; from here on `backward` is of this model."""
+        """Copy the weights of rank 0 to all ranks; `backward` then computes gradients of this model."""
 
     def backward(self, loss: Callable[[], Tensor] | None, last: bool) -> None:
         """Accumulate the gradients of this process's part of the loss; with `last`, sum them over all processes.
 
         Args:
-            loss: computes it; None if this process has no rows. What it raises is kept for `all_gather`.
+            loss: computes the loss; None if this process has no rows. Its exceptions are kept for `all_gather`.
             last: whether this is the last batch of an optimiser step.
         """
         loss().backward()
 
     def all_gather_tensor(self, values: Tensor) -> Tensor:
-        """(size, ...): the tensors of all processes, on the CPU and of one shape."""
+        """Gather tensors of the same shape on the CPU from all processes: (size, ...)."""
         return values.unsqueeze(0)
 
     def all_gather(self, *values: float) -> list[list[float]]:
-        """The numbers of all processes; raises on all of them what `backward` has kept on one."""
+        """Gather numbers from all processes; raises on all of them an exception that `backward` kept on one."""
         return [list(values)]
 
     @contextlib.contextmanager
     def raise_on_all(self) -> Iterator[None]:
-        """Raise an exception of one process on all of them. The block must not exchange anything itself."""
+        """Raise an exception of one process on all of them. The block must not communicate itself."""
         yield
 
     def broadcast_from_rank0(self, make: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -93,15 +93,15 @@ class OneProcess:
         return make()
 
     def log_once(self, error: UserError) -> UserError:
-        """What to raise where all processes find the same error: that error on rank 0, `PeerFailed` on the others."""
+        """The exception to raise for an error found by all processes: the error on rank 0, else `PeerFailed`."""
         return error
 
 
 class _LossModule(nn.Module):
-    """A model for DistributedDataParallel: `forward` returns the loss, and every weight is part of every graph.
+    """A model for DistributedDataParallel: `forward` returns the loss, and every graph contains all weights.
 
-    A process without rows, or whose loss has failed, and weights that the objective does not use would leave the others
-    waiting for gradients; therefore zero times all weights is part of the loss.
+    If a process has no rows, its loss fails, or the objective does not use some weights, the others would wait for
+    gradients; therefore zero times the sum of all weights is added to the loss.
     """
 
     def __init__(self, model: nn.Module, size: int) -> None:
@@ -124,7 +124,7 @@ class ProcessGroup(OneProcess):
     """One of several processes, started by torchrun.
 
     Raises:
-        PeerLost: from any method, if another process is gone.
+        PeerLost: from any method, if another process was lost.
     """
 
     def __init__(self, ngpu: int) -> None:
@@ -151,8 +151,8 @@ class ProcessGroup(OneProcess):
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
-            # It rebuilds its buckets after the first step. An empty step does that now, so that with three or more
-            # processes sums do not depend on how many steps ago a run was resumed.
+            # DDP rebuilds its buckets after the first step. An empty step does this now, so that with three or more
+            # processes sums do not depend on when a run was resumed.
             for _ in range(2):
                 self.backward(None, last=True)
         for weight in model.parameters():
@@ -222,12 +222,12 @@ class ProcessGroup(OneProcess):
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Errors of an exchange become `PeerLost`."""
+    """Convert errors of an exchange to `PeerLost`."""
     from torch.distributed import DistError
 
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, DistError) or "gloo" in str(error):  # gloo's have no type of their own
+        if isinstance(error, DistError) or "gloo" in str(error):  # gloo raises plain RuntimeError
             raise PeerLost(f"lost contact with another process of the training: {error}") from error
         raise

@@ -1,6 +1,6 @@
-"""Tries the largest batch before training, so that running out of memory shows at once and not after hours.
+"""Tries the largest batch before training, so that running out of memory shows at once instead of after hours.
 
-Weights, optimiser, random numbers and gradients are left as they were: training computes the same bits.
+Weights, optimiser, random numbers and gradients are not changed: training is bit-identical.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def check_step_fits(
     batches: Sequence[Sequence[Segment]],
     settings: DataSettings,
 ) -> None:
-    """Take the largest of an epoch's batches forwards and backwards, beside the optimiser's two moments.
+    """Run forward and backward on the largest batch of an epoch, with memory allocated for the two moments of Adam.
 
     Args:
-        backward: computes the gradients of a batch, as a step does; they are thrown away.
-        optimizer: of the weights.
-        dump: of the training set.
-        batches: of the epoch, as this process sees them.
-        settings: that they were made by.
+        backward: computes the gradients of a batch, as in a step; they are discarded.
+        optimizer: optimiser of the weights.
+        dump: dump of the training set.
+        batches: batches of the epoch, the rows of this process.
+        settings: settings that the batches were made with.
 
     Raises:
         UserError: out of memory; names the batch and the settings to lower.
@@ -50,7 +50,7 @@ def check_step_fits(
 
 @contextlib.contextmanager
 def memory_errors(what: str, remedy: str) -> Iterator[None]:
-    """Running out of memory within becomes a `UserError`: `what` does not fit, lower the settings `remedy`."""
+    """Convert out-of-memory errors to `UserError`: `what` does not fit, lower the settings `remedy`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

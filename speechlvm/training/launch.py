@@ -1,8 +1,8 @@
-"""Trains with several processes: runs torchrun, once on each node.
+"""Training with several processes: runs torchrun, once on each node.
 
-torchrun is called within this process: as a program of its own it ends with status 1 and a traceback, whatever status
-its workers end with. The nodes meet by static rendezvous; that of `torchrun --standalone` (c10d) unpickles what anyone
-who reaches its port sends.
+torchrun is called within this process: as a separate program it exits with status 1 and a traceback, whatever the
+status of its workers. The nodes use static rendezvous; that of `torchrun --standalone` (c10d) unpickles anything sent
+to its port.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ RENDEZVOUS_SECONDS = 60
 
 
 def launch(arguments: list[str], processes: int, nodes: int) -> int:
-    """Train with several processes and return their exit status; signals that ask to stop are forwarded to them.
+    """Train with several processes and return their exit status; stop signals are forwarded to them.
 
     Args:
-        arguments: of the training program.
-        processes: per node.
+        arguments: arguments of the training program.
+        processes: number of processes per node.
         nodes: number of nodes; each runs this function.
 
     Raises:
@@ -42,7 +42,7 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
     words = [
         f"--nnodes={nodes}", f"--node-rank={node}", f"--master-addr={address}", f"--master-port={port}",
         f"--nproc-per-node={processes}", f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}", f"--log-dir={os.devnull}",
-        "--signals-to-handle=SIGQUIT",  # not ours: torchrun would kill processes that take 30 s to save
+        "--signals-to-handle=SIGQUIT",  # not the usual ones: torchrun would kill processes that take 30 s to save
         "-m", "speechlvm.bin.train", *(argument.replace("$", "$$") for argument in arguments),  # it expands templates
     ]  # fmt: skip
     received: list[int] = []
@@ -71,12 +71,12 @@ def launch(arguments: list[str], processes: int, nodes: int) -> int:
 
 
 def _children() -> list[int]:
-    """Processes that the main thread of this one has started."""
+    """Child processes of the main thread."""
     return [int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 def _rendezvous(nodes: int) -> tuple[str, str, str]:
-    """Rank of this node, and address and port where all nodes meet."""
+    """Rank of this node, and address and port of the rendezvous."""
     if nodes == 1:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -91,7 +91,7 @@ def _rendezvous(nodes: int) -> tuple[str, str, str]:
 
 
 def _exit_status(error: ChildFailedError, received: list[int]) -> int:
-    """The status of processes that have said why they ended; raises if none has."""
+    """The exit status of processes that have reported why they failed; raises if none has."""
     ends = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
     explained = [code for code in ends.values() if code > 0 and code != PeerLost.exit_status]
     if explained:

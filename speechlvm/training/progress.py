@@ -1,4 +1,4 @@
-"""Progress of a training run: what has been done, what is left, and the history of its validations."""
+"""Progress of a training run: steps done, limits, and the history of validations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Progress:
 
     Attributes:
         step: optimiser steps taken.
-        epoch: from 0.
+        epoch: epoch, from 0.
         group: optimiser steps taken within the epoch.
-        seconds: spent in training steps, validation and checkpoints excluded.
+        seconds: time spent in training steps, without validation and checkpoints.
         best: highest validation log-likelihood, nats per frame.
         best_step: step at which it was reached.
-        stale: number of validations since then; those before the schedules of the objective have ended, or before a
-            final decay of the learning rate has begun, do not count.
+        stale: number of validations since then, not counting those before the schedules of the objective have ended or
+            before the final decay of the learning rate has begun.
         history: one entry per validation.
-        decay_step: step at which the final decay of the learning rate began; -1: it has not.
+        decay_step: step at which the final decay of the learning rate began; -1 if it has not begun.
     """
 
     step: int = 0
@@ -39,13 +39,13 @@ class Progress:
     decay_step: int = -1
 
     def advance(self, seconds: float, ends_epoch: bool) -> None:
-        """Count an optimiser step that took so many seconds."""
+        """Count an optimiser step and its time."""
         self.seconds += seconds
         self.step += 1
         self.epoch, self.group = (self.epoch + 1, 0) if ends_epoch else (self.epoch, self.group + 1)
 
     def fraction(self, config: ExperimentConfig, steps_per_epoch: int) -> float:
-        """Of the limit that is nearest, 0 to 1."""
+        """Fraction of the limit that is closest to being reached, 0 to 1."""
         limits, fractions = config.limits, [0.0]
         if limits.steps is not None:
             fractions.append(self.step / limits.steps)
@@ -57,7 +57,7 @@ class Progress:
         return min(1.0, max(fractions))
 
     def is_finished(self, config: ExperimentConfig) -> bool:
-        """Whether a limit is reached, or there has been no new best for long enough."""
+        """Whether a limit is reached, or `validation.patience` is exhausted."""
         limits = config.limits
         return (
             (limits.steps is not None and self.step >= limits.steps)
@@ -67,12 +67,12 @@ class Progress:
         )
 
     def is_stale(self, config: ExperimentConfig) -> bool:
-        """Whether there has been no new best for long enough."""
+        """Whether `validation.patience` is exhausted."""
         patience = config.validation.patience
         return patience is not None and self.stale >= patience
 
     def needs_validation(self, config: ExperimentConfig) -> bool:
-        """Whether this step is to be validated and has not been: the first, the last, and every `every_steps`."""
+        """Whether this step must be validated and has not been: the first, the last, and every `every_steps`."""
         if self.history and self.history[-1]["step"] == self.step:
             return False
         return self.step % config.validation.every_steps == 0 or self.is_finished(config) or not self.history
@@ -81,9 +81,9 @@ class Progress:
         """Add a validation of this step; returns whether it is the best so far.
 
         Args:
-            config: of the experiment.
-            score: of the validation set.
-            density: whether likelihoods are densities, which have no bits.
+            config: configuration of the experiment.
+            score: score of the validation set.
+            density: whether likelihoods are densities, for which bits are not reported.
         """
         self.history.append(
             {
@@ -104,6 +104,6 @@ class Progress:
         return is_best
 
     def forget_best(self) -> None:
-        """The best checkpoint is lost: this step is validated again, and is the best."""
+        """Forget the best checkpoint, which was lost: this step is validated again and becomes the best."""
         self.best, self.best_step = -math.inf, -1
         self.history = [entry for entry in self.history if entry["step"] < self.step]

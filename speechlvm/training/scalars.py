@@ -14,8 +14,8 @@ class Scalars:
     """Writes scalars over steps.
 
     Args:
-        directory: of the event files.
-        first_step: TensorBoard hides points of earlier runs from this step on; 0: there are none.
+        directory: directory of the event files.
+        first_step: TensorBoard hides points of earlier runs from this step on; 0: no earlier runs.
 
     Raises:
         UserError: from any method, if the disk is full or the directory cannot be written.
@@ -25,7 +25,7 @@ class Scalars:
         from torch.utils.tensorboard import SummaryWriter
 
         self.directory = directory
-        # the writer's thread passes an error on to the next call; its traceback is not shown
+        # the thread of the writer passes errors to the next call; hide its traceback
         self._hook, threading.excepthook = threading.excepthook, _ignore_system_errors
         with disk_errors(directory):
             self._writer = SummaryWriter(directory, purge_step=first_step or None)

@@ -11,9 +11,9 @@ def learning_rate(settings: LearningRate, step: int, progress: float) -> float:
     """Learning rate of the optimiser step `step` (from 0).
 
     Args:
-        settings: of the schedule.
+        settings: settings of the schedule.
         step: optimiser steps taken.
-        progress: fraction of the run's limit, 0 to 1; `constant-decay` follows it, and so does the cosine unless
+        progress: fraction of the limit of the run, 0 to 1; used by `constant-decay`, and by the cosine unless
             `decay_steps` is set.
     """
     rate = settings.peak
@@ -47,7 +47,7 @@ def kl_weight(settings: KLWeight, step: int) -> float:
 
 
 def free_nats(settings: TrainingSettings, step: int) -> float:
-    """Free nats at an optimiser step: all for half of `free_nats_steps`, then down to 0 along a cosine."""
+    """Free nats at an optimiser step: constant for half of `free_nats_steps`, then to 0 along a cosine."""
     if settings.free_nats_steps is None:
         return settings.free_nats
     half = settings.free_nats_steps / 2
@@ -55,7 +55,7 @@ def free_nats(settings: TrainingSettings, step: int) -> float:
 
 
 def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[str, float]:
-    """Weight of each auxiliary cost at an optimiser step: from `initial` to `final` over `steps`."""
+    """Weight of each auxiliary loss at an optimiser step: linear from `initial` to `final` over `steps`."""
     return {
         name: weight.initial + (weight.final - weight.initial) * min(1.0, step / weight.steps)
         for name, weight in settings.items()
@@ -63,7 +63,7 @@ def auxiliary_weights(settings: dict[str, AuxiliaryWeight], step: int) -> dict[s
 
 
 def settled(settings: TrainingSettings, step: int) -> bool:
-    """Whether the objective stays what it is from this step on, and the learning rate has been warmed up."""
+    """Whether the objective no longer changes from this step on, and the learning rate is warmed up."""
     ends = [settings.learning_rate.warmup_steps, settings.free_nats_steps or 0]
     ends += [weight.steps for weight in settings.auxiliary.values()]
     if settings.kl_weight.schedule != "constant":

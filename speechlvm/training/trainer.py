@@ -1,6 +1,6 @@
-"""The trainer of all systems. If killed, rerunning the same command resumes and gives the same numbers.
+"""The trainer of all systems. If killed, rerunning the same command resumes with bit-identical results.
 
-(With a limit in steps or epochs. A limit in seconds, and a cosine schedule over it, depend on the clock.)
+This holds for limits in steps or epochs; a limit in seconds, and a schedule over it, depend on the clock.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Trainer:
     """Trains one model, in one or several processes.
 
     Args:
-        config: of the experiment.
-        model: on its device, with initial weights.
-        observation: on the same device.
+        config: configuration of the experiment.
+        model: model on its device, with initial weights.
+        observation: observation on the same device.
         train: training dump.
         valid: validation dump; selects the best checkpoint.
-        directory: of the experiment.
-        seed: of data order, segments and noise.
-        processes: that train this model; default: only this one.
-        requests: stop signals received, as `stop_requests` collects them.
+        directory: directory of the experiment.
+        seed: seed of data order, segments and noise.
+        processes: processes that train this model; default: only this one.
+        requests: stop signals received, from `stop_requests`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Trainer:
             Interrupted: stopped by a signal, after saving a checkpoint.
             UserError: the loss or a gradient is not finite.
         """
-        torch.manual_seed(self.seed)  # nothing here draws from this generator, but checkpoints hold its state
+        torch.manual_seed(self.seed)  # nothing draws from this generator, but checkpoints contain its state
         self._resume()
         with self.processes.raise_on_all():
             self._check_before_training()
@@ -112,7 +112,7 @@ class Trainer:
                 self.scalars.close()
 
     def _check_before_training(self) -> None:
-        """Fail now, not hours later, if there is too little disk space or memory."""
+        """Fail now instead of hours later if there is too little disk space or memory."""
         if self.progress.is_finished(self.config):
             return
         if cut := cut_utterances(self.frames, self.config.data):
@@ -171,7 +171,7 @@ class Trainer:
     def _plan(self) -> Iterator[tuple[list[list[Segment]], bool]]:
         """Yields the batches of each optimiser step from here on, and whether it is the last step of its epoch.
 
-        Meanwhile `_reader` yields this process's rows of these batches, in order.
+        In parallel, `_reader` yields the rows of this process of these batches, in order.
         """
         while True:
             groups = self._groups(self.progress.epoch)[self.progress.group :]
@@ -180,7 +180,7 @@ class Trainer:
             yield from ((batches, batches is groups[-1]) for batches in groups)
 
     def _groups(self, epoch: int) -> list[list[list[Segment]]]:
-        """The epoch's optimiser steps, each a list of batches: a function of (seed, epoch) alone."""
+        """The optimiser steps of an epoch, each a list of batches: a function of (seed, epoch) alone."""
         batches = plan_batches(self.frames, self.config.data, self.seed, epoch)
         size = self.config.training.accumulate
         return [batches[i : i + size] for i in range(0, len(batches), size)]
@@ -188,7 +188,7 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _step(self, batches: list[list[Segment]]) -> float:
-        """Take one optimiser step; returns the bound of this process's rows in nats."""
+        """Take one optimiser step; returns the bound of the rows of this process in nats."""
         training, progress = self.config.training, self.progress
         rate = learning_rate(training.learning_rate, progress.step, self._fraction(progress))
         for group in self.optimizer.param_groups:
@@ -202,7 +202,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
         if not torch.isfinite(norm):
             rows = [segment for batch in batches for segment in batch]
-            raise self.processes.log_once(self._failure("the gradient's norm", float(norm), rows))
+            raise self.processes.log_once(self._failure("the gradient norm", float(norm), rows))
         self.optimizer.step()
         self._log_scalars({"train/gradient_norm": float(norm), "train/rate": rate})
         return sum(nats)
@@ -211,7 +211,7 @@ class Trainer:
         return self._loss(next(self._reader), frames, nats)
 
     def _loss(self, batch: Batch, frames: int, nats: list[float]) -> torch.Tensor:
-        """The objective of this process's rows of a batch, divided by the frames of the whole step.
+        """The objective of the rows of this process of a batch, divided by the frames of the whole step.
 
         Appends the bound of these rows, in nats, to `nats`.
         """
@@ -339,7 +339,7 @@ class Trainer:
         """The newest checkpoint, or None.
 
         Raises:
-            UserError: it is of another training.
+            UserError: it belongs to another training run.
         """
         content = self.checkpoints.load_latest()
         if content is None:
@@ -352,9 +352,9 @@ class Trainer:
         return {**content, "progress": asdict(progress)}
 
     def _before_decay(self, content: dict[str, Any]) -> dict[str, Any]:
-        """If a larger limit puts off the final decay of the learning rate: the checkpoint from which it had begun.
+        """The checkpoint to resume from: if a larger limit postpones the final decay, the one at which it began.
 
-        Those after it are removed.
+        Later checkpoints are then removed.
         """
         step = content["progress"].get("decay_step", -1)
         if step not in self.checkpoints.steps():
@@ -393,12 +393,12 @@ def _uses_bfloat16(precision: str, device: torch.device) -> bool:
 
 
 def _choose(utterances: list[str], count: int | None) -> list[str]:
-    """A fixed subset of the utterances, sorted; all if there are no more than `count`, or if it is None."""
+    """A fixed random subset of `count` utterances, sorted; all if `count` is None or not smaller than their number."""
     if count is None or count >= len(utterances):
         return utterances
     return sorted(keyed_generator("validation subset").choice(utterances, count, replace=False).tolist())
 
 
 def _frames(batches: list[list[Segment]]) -> int:
-    """Frames of an optimiser step over all processes, without padding."""
+    """Frames of an optimiser step of all processes, without padding."""
     return sum(segment.frames for rows in batches for segment in rows)

@@ -16,15 +16,15 @@ from speechlvm.training.dry_run import memory_errors
 
 
 class Validation:
-    """Scores some utterances.
+    """Scores a fixed set of utterances.
 
     Args:
-        dump: of the validation set.
-        utterances: of it, sorted.
-        observation: on the model's device.
-        max_frames: per batch; None: the default of `score_dump`.
-        processes: that share the work.
-        requests: signals that ask to stop.
+        dump: dump of the validation set.
+        utterances: its utterances to score, sorted.
+        observation: observation on the device of the model.
+        max_frames: maximum frames per batch; None: the default of `score_dump`.
+        processes: processes that share the work.
+        requests: stop signals received.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Validation:
         self.dump, self.utterances, self.observation, self.max_frames = dump, utterances, observation, max_frames
         self.processes, self.requests = processes, requests
         self.frames = {utterance: dump.records[utterance].frames for utterance in utterances}
-        # sorted by length, so that shards take equally long
+        # sorted by length, so that all shards take about the same time
         self.shard = processes.shard(sorted(utterances, key=lambda utterance: (-self.frames[utterance], utterance)))
 
     def score(self, model: Model) -> CorpusScore | None:

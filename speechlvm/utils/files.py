@@ -1,4 +1,4 @@
-"""Atomic writes, and stages that know when they are complete. Does not import torch."""
+"""Atomic writes, and marks of complete stages. Does not import torch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def atomic_write(path: Path, mode: str = "w", size: int = 0) -> Iterator[IO]:
     """Open a temporary file that becomes `path` only when the block ends well and its bytes are on disk.
 
     Args:
-        path: of the file.
+        path: file to write.
         mode: "w" or "wb".
-        size: bytes that it will have at least, if known; for the message about a full disk.
+        size: lower bound of its size in bytes, if known; for the message about a full disk.
 
     Raises:
-        UserError: the disk is full, a file-size limit is hit, or the place cannot be written; `path` is as it was.
+        UserError: the disk is full, a file-size limit is hit, or permission is denied; `path` is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -57,7 +57,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Make a temporary directory that becomes `path` only when the block ends well; `atomic_write` fills it.
 
     Raises:
-        UserError: something is at `path` already, the disk is full, or the place cannot be written.
+        UserError: `path` exists, the disk is full, or permission is denied.
     """
     path = Path(path).absolute()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -67,7 +67,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             if os.path.lexists(path):
-                raise UserError(f"{path}: exists already; move it, or choose another name")
+                raise UserError(f"{path}: already exists; move it, or choose another name")
             os.rename(temporary, path)
             sync_directory(path.parent)
     finally:
@@ -99,9 +99,9 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # another user's process
         return True
-    with contextlib.suppress(OSError):  # or a zombie
+    with contextlib.suppress(OSError):  # it may be a zombie
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return status.rpartition(")")[2].split()[0] != "Z"
     return True
@@ -112,9 +112,9 @@ def disk_errors(path: Path, written: Path | None = None, size: int = 0) -> Itera
     """Turn a full disk, a size limit or a missing permission at `path` into one line that says what to do.
 
     Args:
-        path: that was to be written.
-        written: the file that holds what has been written so far, and is removed after an error; None: nothing.
-        size: bytes that are needed at least.
+        path: file that is being written.
+        written: temporary file with the data written so far, which is removed after an error; None if there is none.
+        size: lower bound of the bytes needed.
     """
     try:
         yield
@@ -137,7 +137,7 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
     if error.errno == errno.EFBIG:
         free = f"{resource.getrlimit(resource.RLIMIT_FSIZE)[0]} bytes are allowed (ulimit -f), {free}"
     elif file_system.f_files and not file_system.f_favail:
-        free += ", but not one file more"
+        free += ", but no inodes"
     return UserError(
         f"{path}: {error.strerror} while writing; at least {needed} bytes are needed, {free}; free some space and run "
         "the same command again (no complete results were lost)"
@@ -145,28 +145,28 @@ def _no_space(path: Path, error: OSError, written: Path | None, size: int) -> Us
 
 
 def check_space(path: Path, needed: int, what: str = "", present: int = 0) -> None:
-    """Check that there is space for a long write.
+    """Check that there is enough disk space before a long write.
 
     Args:
-        path: that will be written.
+        path: file or directory to write.
         needed: bytes in total.
-        what: needs them, for the message.
-        present: bytes that are already there.
+        what: what needs them, for the message.
+        present: bytes already written.
 
     Raises:
-        UserError: fewer are free.
+        UserError: not enough free space.
     """
     free = shutil.disk_usage(existing_parent(path)).free
     if free < needed - present:
         subject, about = (f"{path}: {what}", "about ") if what else (str(path), "")
         raise UserError(
-            f"{subject}: {about}{needed - present} bytes are needed and {free} are free; free some, or choose another "
-            "directory"
+            f"{subject}: {about}{needed - present} bytes are needed and {free} are free; free some space, or choose "
+            "another directory"
         )
 
 
 def bytes_in(directory: Path) -> int:
-    """Bytes of all files in a directory, at any depth; 0 if there is none."""
+    """Total size of all files in a directory, at any depth; 0 if the directory does not exist."""
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
 
 
@@ -177,15 +177,15 @@ def files_below(
 ) -> Iterator[Path]:
     """All files in a directory at any depth, in a fixed order; links are followed, no directory is searched twice.
 
-    Use it both to read files and to detect that they have changed, or changes are missed.
+    Use it both to read files and to detect changes, so that no change is missed.
 
     Args:
         root: the directory.
-        again: called with directories that have been searched already, which links lead back to.
+        again: called with each directory that a link leads back to.
         enter: whether to search a directory below `root`.
 
     Raises:
-        UserError: a directory cannot be searched; what is in it would be missed.
+        UserError: a directory cannot be searched.
     """
 
     def refuse(error: OSError) -> None:
@@ -227,20 +227,20 @@ def sync_directory(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic, sorted, readable JSON; floats keep all their digits."""
+    """Write JSON atomically, with sorted keys and indentation; floats keep all digits."""
     with atomic_write(path) as stream:
         json.dump(value, stream, indent=2, sort_keys=True, allow_nan=False)
         stream.write("\n")
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Atomic; libraries write to memory first, as their own errors would hide a full disk."""
+    """Write bytes atomically; libraries write to memory first, as their own errors would hide a full disk."""
     with atomic_write(path, "wb", size=len(data)) as stream:
         stream.write(data)
 
 
 def read_json(path: Path) -> Any:
-    """JSON of a file.
+    """Read a JSON file.
 
     Raises:
         UserError: missing or malformed.
@@ -254,7 +254,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
-    """Atomic .npy file, without pickled objects."""
+    """Write a .npy file atomically, without pickled objects."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -283,7 +283,7 @@ def hash_value(value: Any) -> str:
 def is_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> bool:
     """Whether `directory` holds the complete results of exactly these inputs (settings and content hashes).
 
-    With the mark `SKIPPED`: whether exactly these inputs are known to give no results.
+    With the mark `SKIPPED`: whether exactly these inputs are known to produce no results.
     """
     try:
         return json.loads((Path(directory) / mark).read_text(encoding="utf-8")) == json.loads(json.dumps(inputs))
@@ -295,16 +295,16 @@ def check_complete(directory: Path, otherwise: str) -> None:
     """Check that the results in a directory are complete.
 
     Raises:
-        UserError: they are not; `otherwise` is the message.
+        UserError: they are not; the message ends with `otherwise`.
     """
     if not (Path(directory) / DONE).exists():
         raise UserError(f"{directory}: {otherwise}")
 
 
 def mark_done(directory: Path, inputs: dict[str, Any], mark: str = DONE) -> None:
-    """Record that `directory` is complete, or with `SKIPPED` that it stays empty; the last thing a stage writes.
+    """Record that `directory` is complete or, with `SKIPPED`, that it stays empty; the last write of a stage.
 
-    Temporary files of killed processes are removed.
+    Also removes temporary files of killed processes.
     """
     _remove_left(list(Path(directory).glob(".*.tmp")))
     write_json(Path(directory) / mark, inputs)
@@ -317,5 +317,5 @@ def invalidate(directory: Path) -> None:
 
 
 def mark_undone(directory: Path) -> None:
-    """Results in `directory` are about to change."""
+    """Remove the mark before results in `directory` change."""
     (Path(directory) / DONE).unlink(missing_ok=True)

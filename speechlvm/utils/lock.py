@@ -17,18 +17,18 @@ from speechlvm.utils.files import disk_errors
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory; the kernel releases the lock of a process that dies, so none is ever stale.
+    """Hold the lock of a directory. The kernel releases the locks of processes that die, so none becomes stale.
 
-    `<directory>/lock` names the holder, and is emptied when it ends. If it names a process on another host although the
-    lock is free, that run was killed, or the file system does not share locks between hosts: a warning says so.
+    `<directory>/lock` names the holder, and is emptied on release. If it names a process on another host although the
+    lock is free, that run was killed, or the file system does not share locks between hosts: this gives a warning.
 
     Raises:
-        UserError: another run holds it (host, process and start are named), or the file system has no locks.
+        UserError: another run holds it (the message gives host, process and start), or the file system has no locks.
     """
     path = Path(directory) / "lock"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # without a buffer, whose bytes closing would try to write again where the disk is full
+        # unbuffered: with a full disk, close() would try to write the buffer again
         stream = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed below; closing releases the lock)
     with stream:
         stream.seek(0)
@@ -37,7 +37,7 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{directory}: in use by {owner}; wait for it or stop it") from error
-        except OSError as error:  # as NFS without its lock daemon, or Lustre mounted without flock
+        except OSError as error:  # such as NFS without its lock daemon, or Lustre mounted without flock
             raise UserError(
                 f"{path}: this file system has no locks ({error.strerror}), so two runs could write here at once; "
                 "mount it with locks, or choose a directory on another one"

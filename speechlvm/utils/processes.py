@@ -31,9 +31,9 @@ def _handled(handler: Any) -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Signals that have asked to stop: the handler only notes them; long-running loops check the list.
+    """List of the stop signals received: the handler only appends them; long-running loops check the list.
 
-    Anything more in a handler, such as saving, could run in the middle of any other operation.
+    A handler that did more, such as saving, could run in the middle of any other operation.
     """
     received: list[int] = []
     with _handled(lambda number, _: received.append(number)):
@@ -41,17 +41,17 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def default_signals() -> AbstractContextManager[None]:
-    """Signals that ask to stop do so at once: there is nothing to save yet."""
+    """Let stop signals end the process at once, as there is nothing to save yet."""
     return _handled(signal.SIG_DFL)
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (on Linux; elsewhere nothing is done).
+    """Have the kernel kill this process when its parent dies (Linux only).
 
-    An orphan would continue, and hold the lock of the experiment.
+    An orphan would keep running and hold the lock of the experiment.
 
     Args:
-        parent: process that started this one.
+        parent: id of the process that started this one.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -60,7 +60,7 @@ def die_with(parent: int) -> None:
 
 
 def follow_parent(*_: object) -> None:
-    """Set up a process that reads ahead: it ignores stop signals, as its parent handles them, and dies with it."""
+    """Set up a loader process: it ignores stop signals, which its parent handles, and dies with its parent."""
     if len(os.fsencode(tempfile.gettempdir())) > SOCKET_FOLDER_BYTES:
         tempfile.tempdir = "/tmp"
     for number in STOP_SIGNALS:
@@ -71,5 +71,5 @@ def follow_parent(*_: object) -> None:
 
 
 def is_launched() -> bool:
-    """Whether this is one of several processes that torchrun has started."""
+    """Whether torchrun has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1

@@ -1,4 +1,4 @@
-"""JSON files that stages leave for later ones, checked as they are read."""
+"""JSON files that stages write for later stages, validated when they are read."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from speechlvm.utils.files import read_json
 
 
 class Record(BaseModel):
-    """A mapping in such a file; keys that the reader does not need are ignored."""
+    """A mapping in such a file; unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def read_record(path: Path, kind: Any, remedy: str) -> Any:
-    """The contents of a JSON file.
+    """Read and validate a JSON file.
 
     Args:
-        path: of the file.
-        kind: what it holds: a `Record`, or another type that pydantic knows.
-        remedy: what to do if the file cannot be used; ends the message.
+        path: the file.
+        kind: type of its contents: a `Record`, or another type that pydantic validates.
+        remedy: what to do if the file cannot be used; the end of the message.
 
     Raises:
-        UserError: missing, not JSON, or something else than `kind`.
+        UserError: missing, not JSON, or not of this type.
     """
     try:
         return TypeAdapter(kind).validate_python(read_json(path))

@@ -1,4 +1,4 @@
-"""Settings as strict, closed pydantic classes, and the YAML that they are read from."""
+"""Strict pydantic settings, and the YAML that they are read from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Settings(BaseModel):
 MAX_CONFIG_BYTES = 1 << 20
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*|[0-9]*\.[0-9]*)([eE][-+]?[0-9]{1,3})?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
-# What YAML 1.1 takes for text, and all else for a number. 1e5 is whole, as settings that count must be.
+# Numbers in most languages, but text in YAML 1.1. 1e5 is an integer, so that counts can be written like this.
 _EXPONENTS = {
     _INT: re.compile(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}$"),
     _FLOAT: re.compile(r"[-+]?([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)[eE][-+]?[0-9]+$"),
@@ -47,7 +47,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_scalar(self, node):
         # YAML 1.1 reads 010 as 8 and 1:30 as 90
         if node.tag in (_INT, _FLOAT) and not _DECIMAL.fullmatch(node.value):
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value[:99]!r} is no decimal number")
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value[:99]!r} is not a decimal number")
         text = super().construct_scalar(node)
         return format(Decimal(text), "f") if node.tag == _INT else text
 
@@ -64,7 +64,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that `_StrictLoader` would take for numbers."""
+    """Quotes strings that `_StrictLoader` would read as numbers."""
 
 
 for _each in (_StrictLoader, _Dumper):
@@ -90,7 +90,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def format_yaml(value: Any) -> str:
-    """Plain values as a YAML text that `parse_yaml` reads."""
+    """Plain values as YAML that `parse_yaml` reads."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -113,7 +113,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def validated(settings: type[Settings], value: Any, source: str) -> Any:
-    """Build settings from plain values; the first thing wrong becomes one line.
+    """Build settings from plain values; the first error becomes a one-line message.
 
     Raises:
         ConfigError: unknown key, wrong type, out of range.
@@ -144,7 +144,7 @@ def _explain(settings: type[Settings], item: dict[str, Any], source: str) -> str
 
 
 def _hint(item: dict[str, Any]) -> str:
-    """For text that was meant as a number."""
+    """Advice if a string was probably meant as a number."""
     if item["type"].startswith(("int_", "float_")) and isinstance(item["input"], str):
         with contextlib.suppress(ValueError):
             float(item["input"])
@@ -165,14 +165,14 @@ def _fields_at(settings: Any, location: tuple) -> dict[str, Any]:
 
 
 class NewerFormat(UserError):
-    """A file that a newer version of this project wrote: whole, but not for this one."""
+    """An intact file that a newer version of this project wrote and this one cannot read."""
 
 
 def checked(settings: type[Settings], value: Any, source: str) -> Any:
-    """Values read from a file as `settings`.
+    """Validate values read from a file.
 
     Raises:
-        UserError: not a mapping, an unknown or missing key, another type, or out of range.
+        UserError: not a mapping, an unknown or missing key, a wrong type, or out of range.
     """
     try:
         return validated(settings, value, source)
@@ -181,16 +181,16 @@ def checked(settings: type[Settings], value: Any, source: str) -> Any:
 
 
 def check_format(value: Any, newest: int, source: str) -> None:
-    """Check that a file is of a format that this version reads.
+    """Check that this version can read the format of a file.
 
     Args:
-        value: with "format", and "speechlvm", the version that wrote it.
+        value: contents: "format", and "speechlvm", the version that wrote the file.
         newest: format that this version writes.
         source: the file.
 
     Raises:
-        NewerFormat: it has a newer one; the version to install is named.
-        UserError: it has no format number.
+        NewerFormat: newer format; the message names the version to install.
+        UserError: no format number.
     """
     number = value.get("format") if isinstance(value, dict) else None
     if type(number) is not int or number < 1:

@@ -1,7 +1,7 @@
 """Sharded results: every job writes one shard of a directory, and a final merge combines them.
 
 <directory>/<stem>.<job>.ark     records of the job's utterances
-<directory>/shard.<job>.json     what job <job> wrote, and from what; the last thing that it writes
+<directory>/shard.<job>.json     what job <job> wrote, and from which inputs; written last
 <directory>/<stem>.scp           of all shards: "<utt> <archive>:<offset>"
 """
 
@@ -21,10 +21,10 @@ from speechlvm.utils.files import atomic_write, disk_errors, read_json, remove_l
 
 @dataclass
 class Shard:
-    """What a job is writing.
+    """The shard that a job is writing.
 
     Attributes:
-        streams: of the archives, by stem.
+        streams: open archives, by stem.
         entries: [utterance, offset, ...] of each record, by stem.
         about: further fields of shard.<job>.json.
     """
@@ -39,9 +39,9 @@ def write_shard(directory: Path, job: int, inputs: dict[str, Any], stems: Collec
     """Write the shard of a job, complete or not at all.
 
     Args:
-        directory: of the results.
+        directory: directory of the results.
         job: number of the shard, from 1.
-        inputs: what it is made from; kept in it.
+        inputs: everything that determines the shard; stored in it.
         stems: names of the archives.
     """
     path = directory / f"shard.{job}.json"
@@ -72,10 +72,10 @@ def write_index(directory: Path, shards: list[dict[str, Any]], stem: str, length
     """Write <stem>.scp of all shards.
 
     Args:
-        directory: of the results.
-        shards: as `read_shards` returns them.
-        stem: of the archives.
-        lengths: name of a file to write the utterances' lengths to, where entries are [utterance, offset, length, ...].
+        directory: directory of the results.
+        shards: result of `read_shards`.
+        stem: name of the archives.
+        lengths: name of a file for the lengths of utterances, if entries are [utterance, offset, length, ...].
 
     Returns:
         (utterance, job, offset, ...), sorted.
@@ -104,7 +104,7 @@ def remove_shards_beyond(directory: Path, jobs: int, *stems: str) -> None:
 
 
 def damaged_shards(directory: Path) -> set[int]:
-    """Jobs with an archive that is missing or not as long as it was written, or that no shard.<job>.json describes."""
+    """Jobs with an archive that is missing, not as long as written, or not described by a shard.<job>.json."""
     archives = {path.name for path in directory.glob("*.*.ark")}
     for index in directory.glob("*.scp"):
         with open(index, encoding="utf-8", errors="replace") as stream:

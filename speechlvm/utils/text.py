@@ -5,7 +5,7 @@ from pathlib import Path
 
 from speechlvm.utils.errors import UserError
 
-# UTF-32's mark begins with UTF-16's
+# UTF-32's mark begins with UTF-16's, so it comes first
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -16,13 +16,13 @@ MARKS = {
 
 
 def unmarked(data: bytes) -> tuple[bytes, str]:
-    """Text in UTF-8 and the encoding that its byte order mark names.
+    """Convert text to UTF-8 by its byte order mark.
 
     Returns:
-        The text in UTF-8 without its mark, and the encoding that the mark named; text without a mark as it is, and "".
+        The text in UTF-8 without its mark, and the encoding that the mark named; without a mark, `data` and "".
 
     Raises:
-        UnicodeDecodeError: it is not in the encoding of its mark.
+        UnicodeDecodeError: the text is not in the encoding of its mark.
     """
     for mark, encoding in MARKS.items():
         if data.startswith(mark):
@@ -31,7 +31,7 @@ def unmarked(data: bytes) -> tuple[bytes, str]:
 
 
 def read_text(path: Path) -> str:
-    r"""A text file with lines that end in "\n": in the encoding of its byte order mark, in UTF-8, or else in Latin-1.
+    r"""Text of a file, with "\n" as line ending: decoded by its byte order mark, as UTF-8, or else as Latin-1.
 
     Raises:
         UserError: it cannot be read.
@@ -54,7 +54,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, as `read_text` reads it; other separators than ends of lines are part of them."""
+    """The lines of a text file, read by `read_text`; Unicode separators other than line endings do not end lines."""
     text = read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
 
@@ -63,7 +63,7 @@ def counted(number: int, things: str) -> str:
     """A number and what it counts: "2 speakers", "1 speaker".
 
     Args:
-        number: of things.
+        number: the number.
         things: their plural, with an s.
     """
     return f"{number} {things.removesuffix('s') if number == 1 else things}"

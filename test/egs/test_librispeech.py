@@ -170,7 +170,7 @@ FAULTS = {
         cut(100)(root),
     ),
     f"{FIRST}: 24-bit samples; expected 16-bit PCM": flac(np.zeros(99), subtype="PCM_24"),
-    f"{FIRST[:-5]}.mp3: compressed with loss, so that its samples are not the corpus's": lambda root: (
+    f"{FIRST[:-5]}.mp3: lossy compression, so its samples differ from those of the corpus": lambda root: (
         root / FIRST
     ).rename((root / FIRST).with_suffix(".mp3")),
     f"{HOME}/26-128107-0009.flac: an utterance of speaker 26, chapter 128107; move it there": lambda root: (

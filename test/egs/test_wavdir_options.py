@@ -61,7 +61,7 @@ CHOICES = {
     ),
     "beyond full scale": (
         floats(0, -0.5, 1.5), ("{path}: 1 samples beyond full scale (peak 1.500); scale the recording down, or clip "
-        "them by --clip true"),
+        "them with --clip true"),
         ("--bits", "16", "--clip", "true"), [0, -16384, 32767], "wav 32-bit float, 1 channel",
     ),
 }  # fmt: skip
@@ -98,7 +98,7 @@ def test_bad_files_are_left_out_up_to_max_bad(folder, tmp_path):
 
     left_out = folder(None, "--max_bad", "2")
     assert left_out.returncode == 0 and left_out.stdout.startswith("5 audio files of 16000 Hz: 5 used where they are")
-    warning = "2 audio files cannot be used and were left out (at most 2 may be, by --max_bad)"
+    warning = "2 audio files cannot be used and were left out (--max_bad allows 2)"
     assert left_out.stderr == f"warning: {warning}: {bad}, {bad.parent}/y.wav\n"
     rejected = f"{bad}\t{text}\n{bad.parent}/y.wav\t{bad.parent}/y.wav: empty file; {AGAIN}\n"
     assert (out / "rejected.tsv").read_text() == rejected

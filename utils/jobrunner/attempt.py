@@ -15,14 +15,14 @@ from jobrunner.report import say
 
 
 class Attempt:
-    """The command in a process group of its own, so that signals reach its children too, and its log.
+    """The command in its own process group, so that signals reach its children, too; and its log.
 
     Args:
         command: program and arguments.
-        log: is appended to.
-        environment: of the command.
+        log: log file to append to.
+        environment: environment of the command.
         machine: where it runs and what it may use, for the header of the log.
-        starter: what is run instead of the command, to start it somewhere else.
+        starter: program to run instead of the command, which starts it somewhere else.
 
     Raises:
         OSError: the log cannot be written.
@@ -47,7 +47,7 @@ class Attempt:
             self.process = subprocess.Popen(["sh", "-c", "exit 127"])
 
     def write(self, text: str) -> None:
-        """Adds to the log."""
+        """Appends to the log."""
         data = text.encode(errors="surrogateescape")
         try:
             self.output.write(data)
@@ -57,11 +57,11 @@ class Attempt:
             raise OSError(error.errno, reason, str(self.log)) from error
 
     def signal(self, number: int) -> None:
-        """To the command and its children."""
+        """Sends a signal to the command and its children."""
         signal_group(self.process, number)
 
     def finish(self) -> int:
-        """Writes the end of the log; returns the exit status as a shell would give it."""
+        """Writes the footer of the log; returns the exit status like a shell."""
         status = exit_status(self.process.returncode)
         end = f"# Ended at {now()} with exit status {status}, duration {time.monotonic() - self.started:.1f} s\n"
         try:
@@ -76,10 +76,10 @@ class Attempt:
 
 
 def start(command: list[str], environment: dict[str, str], output: BinaryIO | None) -> subprocess.Popen:
-    """The command in a process group of its own, without input. It stays in the session, by which PBS knows its jobs.
+    """Starts a command in its own process group, without input. It stays in the session, by which PBS tracks its jobs.
 
     Raises:
-        OSError: there is no such program.
+        OSError: no such program.
     """
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, preexec_fn=os.setpgrp
@@ -87,23 +87,23 @@ def start(command: list[str], environment: dict[str, str], output: BinaryIO | No
 
 
 def signal_group(process: subprocess.Popen, number: int) -> None:
-    """A signal to a process of `start` and its children, if it has not ended in the meantime."""
+    """Sends a signal to a process of `start` and its children, if it has not ended in the meantime."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def exit_status(code: int) -> int:
-    """A return code of `subprocess` as a shell gives it."""
+    """Converts a return code of `subprocess` to the exit status in a shell."""
     return code if code >= 0 else 128 - code
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment variables that limit a job to so many threads."""
+    """Environment variables that limit the number of threads of a job."""
     return {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
 
 
 def processors() -> int:
-    """Processors that this process may use: its affinity, and the share of its control group."""
+    """Number of processors that this process may use, by its affinity and control group."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -114,7 +114,7 @@ def processors() -> int:
 
 
 def quote(word: str) -> str:
-    """A word as bash reads it back, on one line as with printf %q."""
+    """A word quoted for bash, on one line, like printf %q."""
     if word.isprintable():
         return shlex.quote(word)
     escaped = "".join(f"\\{c}" if c in "\\'" else c if c.isprintable() else _escape(c) for c in word)
@@ -126,5 +126,5 @@ def _escape(character: str) -> str:
 
 
 def now() -> str:
-    """Local time to the second, with its zone."""
+    """Local time to the second, with time zone."""
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")

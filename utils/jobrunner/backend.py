@@ -15,30 +15,30 @@ from pathlib import Path
 
 from jobrunner.call import UsageError
 
-SCHEDULER_SECONDS = 60.0  # time limit of a call of the scheduler's programs
+SCHEDULER_SECONDS = 60.0  # time limit for calls of the scheduler's programs
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@~-]+")
 
 
 class Phase(Enum):
-    """Where a job is."""
+    """Phase of a job."""
 
     WAITING = "waiting"  # for its first start, or requeued
     RUNNING = "running"
-    ENDED = "ended"  # by itself: its status file is there, or will be
+    ENDED = "ended"  # by itself: its status file exists, or will soon
     FAILED = "failed"  # to start, or was killed with its script: there is probably no status file
     STOPPED = "stopped"  # by the scheduler, or before it could start: there may be no status file
 
 
 @dataclass(frozen=True)
 class State:
-    """What the scheduler says about a job.
+    """State of a job according to the scheduler.
 
     Attributes:
-        phase: where it is.
+        phase: phase of the job.
         reason: why it waits, how it was stopped ("cancelled", "out of time"), or why it failed to start.
         node: where it runs or ran, if known.
-        status: the exit status that a stopped job counts as if it left none: 75 if running the same command again may
-            help (cancelled, preempted, the node failed), else 1.
+        status: exit status of a stopped job without a status file: 75 if running the same command again may help
+            (cancelled, preempted, the node failed), else 1.
     """
 
     phase: Phase
@@ -49,15 +49,15 @@ class State:
 
 @dataclass(frozen=True)
 class Submission:
-    """What a backend submits.
+    """A job array to submit.
 
     Attributes:
-        name: of the job, unique: to be found by, and for people.
+        name: unique name, to find the array by, and for people.
         script: shell script, run once for each job.
         command: the scheduler's program with its options, from the configuration file.
         jobs: numbers of the jobs.
         max_jobs_run: maximum number of concurrent jobs; None for no limit.
-        directory: the submission's own; its path may contain any character.
+        directory: directory of the submission; its path may contain any character.
     """
 
     name: str
@@ -69,32 +69,32 @@ class Submission:
 
     @property
     def short_name(self) -> str:
-        """A name that every qsub accepts (15 characters, the first a letter); its end, which is unique, remains."""
+        """A name that every qsub accepts (15 characters, the first a letter); keeps the end, which is unique."""
         return "j" + re.sub(r"[^A-Za-z0-9_.-]", "_", self.name)[-14:]
 
     def output(self, job: str) -> str:
-        """Where the output of a job's script goes (normally it has none), given qsub's name of the job's number."""
+        """File for the output of a job script (normally none), given qsub's name for the job number."""
         path = f"{self.directory}/output.{job}"  # qsub would look for hosts and variables in others
         return path if PLAIN_PATH.fullmatch(str(self.directory)) else "/dev/null"
 
 
 class SchedulerError(Exception):
-    """A program of the scheduler failed; the message is what it said."""
+    """A program of the scheduler failed; the message is its output."""
 
 
 class Backend(abc.ABC):
-    """What a scheduler must be able to do. On the submitting machine: submit, states, cancel. On the node: the rest.
+    """Interface of a scheduler. On the submitting machine: submit, find, states, cancel. On the node: the rest.
 
     Attributes:
-        name: of the scheduler, and of its configuration file.
-        task_variable: environment variable with the job's number.
-        id_variable, restart_variable: with the scheduler's name of the job, and with how often it was restarted.
-        variables: prefixes of the variables that the scheduler sets: they are not copied to jobs.
-        busy: regular expression of what the scheduler says when the same call may succeed a little later.
+        name: name of the scheduler, and of its configuration file.
+        task_variable: environment variable with the number of the job.
+        id_variable, restart_variable: variables with the scheduler's id of the job, and with the number of restarts.
+        variables: prefixes of variables that the scheduler sets, which are not copied to jobs.
+        busy: regular expression for messages of the scheduler after which the same call may succeed later.
         to_all: signals that the scheduler sends to every process of a job; others reach only its script.
         requeues: whether the scheduler warns a job before its time limit (USR1) and lets it requeue itself (`requeue`).
-            If not, the job warns itself, and the runner submits it again.
-        many_nodes: whether a job may have more than one node (`launcher`).
+            Otherwise the job warns itself, and the runner submits it again.
+        many_nodes: whether a job can have several nodes (`launcher`).
     """
 
     name: str
@@ -112,12 +112,12 @@ class Backend(abc.ABC):
         """Submits one array; returns its id.
 
         Raises:
-            SchedulerError: it was refused, or the scheduler did not answer.
+            SchedulerError: the scheduler refused it, or did not answer.
         """
 
     @abc.abstractmethod
     def find(self, submission: Submission) -> str | None:
-        """The id of a submission, if it was accepted although the answer was lost.
+        """The id of a submission that was accepted although the answer was lost, or None.
 
         Raises:
             SchedulerError: the scheduler did not answer.
@@ -129,7 +129,7 @@ class Backend(abc.ABC):
 
         Args:
             submitted: id of the array.
-            jobs: at least these are wanted.
+            jobs: numbers of the jobs; others may be returned, too.
 
         Raises:
             SchedulerError: the scheduler did not answer.
@@ -137,38 +137,38 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def cancel(self, submitted: str) -> None:
-        """Cancels what has not ended; jobs get TERM before KILL where the scheduler can do that.
+        """Cancels jobs that have not ended; they get TERM before KILL if the scheduler can do that.
 
         Raises:
             SchedulerError: the scheduler did not answer.
         """
 
     def requeue(self) -> None:
-        """On the node: has the scheduler requeue this job.
+        """On the node: asks the scheduler to requeue this job.
 
         Raises:
-            SchedulerError: it refused.
+            SchedulerError: the scheduler refused.
         """
         raise NotImplementedError
 
     def restarts(self) -> int:
-        """On the node: how often this job was restarted."""
+        """On the node: number of restarts of this job."""
         text = os.environ.get(self.restart_variable, "")
         return int(text) if text.isdecimal() else 0
 
     def launcher(self, nodes: int) -> list[str]:
         """On the first node: words before a command that start it once on each node.
 
-        What they start forwards USR1 to all processes of the command. (TERM would make srun kill it.)
+        The launcher forwards USR1 to all processes of the command. (TERM would make srun kill it.)
         """
         raise NotImplementedError
 
 
 def submit(command: list[str], job_id: str, environment: dict[str, str] | None = None) -> str:
-    """Calls sbatch or qsub; returns what matches the regular expression `job_id` in its answer.
+    """Calls sbatch or qsub; returns the match of the regular expression `job_id` in its answer.
 
     Raises:
-        SchedulerError: it was refused, or the scheduler did not answer.
+        SchedulerError: the scheduler refused the job, or did not answer.
     """
     answer = call_scheduler(command, environment)
     found = re.search(job_id, answer, re.MULTILINE)
@@ -178,11 +178,11 @@ def submit(command: list[str], job_id: str, environment: dict[str, str] | None =
 
 
 def call_scheduler(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """Standard output of one of the scheduler's programs. It runs in a session of its own: Ctrl-C does not reach it.
+    """Standard output of one of the scheduler's programs. It runs in its own session, so Ctrl-C does not reach it.
 
     Raises:
         SchedulerError: it failed, or took too long.
-        UsageError: there is no such program.
+        UsageError: no such program.
     """
     try:
         done = subprocess.run(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 WRONG_USAGE, INTERRUPTED = 2, 75
-GRACE_SECONDS = 120.0  # to finish a training step and write a checkpoint, after which jobs are killed
+GRACE_SECONDS = 120.0  # for a training step and a checkpoint, before jobs are killed
 
 HELP = """
 JOB may be any name; it is replaced by the job's number in the path of the log and in the command. Options:
@@ -20,20 +20,20 @@ JOB may be any name; it is replaced by the job's number in the path of the log a
   --config FILE        mapping of these options to those of the scheduler
 
 Each job appends its output to its log, between a header (host, start, command) and a footer (exit status,
-duration). Exit status: 0; 2 for wrong usage, here or in all failed jobs; 75 if interrupted, or if all failed jobs
-exited with 75 (run the same command again); 1 if a job failed otherwise. Failed jobs are listed, with the last
-lines of the first three logs.
+duration). Exit status: 0 for success; 2 for wrong usage, here or in all failed jobs; 75 if interrupted, or if all
+failed jobs exited with 75 (run the same command again); 1 for any other failure. Failed jobs are listed, with the
+last lines of the first three logs.
 """
 
 
 class UsageError(Exception):
-    """The command line, or a file that it names, is wrong; the message says how."""
+    """The command line, or a file given in it, is wrong; the message says how."""
 
     exit_status = WRONG_USAGE
 
 
 class RunnerError(UsageError):
-    """The jobs cannot be run as things are; the message says why, and what to do."""
+    """The jobs cannot be run at present; the message says why, and what to do."""
 
     exit_status = 1
 
@@ -43,12 +43,12 @@ class Call:
     """A parsed command line.
 
     Attributes:
-        log: path of the logs, with `name` in place of the job's number.
+        log: path of the logs, with `name` as placeholder for the number of the job.
         command: program and arguments, likewise.
-        name: what stands for the job's number, if anything does.
-        jobs: the jobs' numbers.
-        options: values of the options that were given, in one spelling: `num_threads` and other counts in digits,
-            `mem` in megabytes ("8192M"), `time` as hours:minutes:seconds, `requeue` as "true" or "false".
+        name: placeholder for the number of the job, such as JOB; None if there is none.
+        jobs: numbers of the jobs.
+        options: normalised values of the options given: `num_threads` and other counts in digits, `mem` in megabytes
+            ("8192M"), `time` as hours:minutes:seconds, `requeue` as "true" or "false".
     """
 
     log: str
@@ -58,24 +58,24 @@ class Call:
     options: dict[str, str] = field(default_factory=dict)
 
     def of_job(self, job: int, text: str) -> str:
-        """`text` with the job's number in place of its name."""
+        """`text` with the placeholder replaced by the number of the job."""
         return text.replace(self.name, str(job)) if self.name else text
 
     def number(self, option: str, default: int | None = None) -> int | None:
-        """The value of an option that counts something."""
+        """The value of an option that is an integer."""
         return int(self.options[option]) if option in self.options else default
 
 
 def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
-    """Reads options and JOB=a:b, in any order, then the log and the command.
+    """Parses options and JOB=a:b, in any order, then the log and the command.
 
     Args:
-        arguments: without the program's name.
-        usage: what --help prints above the options.
-        further: whether options other than the usual ones may be given; their values are not checked here.
+        arguments: arguments without the name of the program.
+        usage: text that --help prints above the options.
+        further: whether other options are allowed; their values are not checked here.
 
     Raises:
-        UsageError: anything else was found.
+        UsageError: wrong usage.
     """
     call = Call(log="", command=[])
     rest = list(arguments)
@@ -94,7 +94,7 @@ def parse(arguments: list[str], usage: str, *, further: bool = False) -> Call:
             del rest[:2]
         elif match := re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=([0-9]{1,6})(?::([0-9]{1,6}))?", word):
             if call.name:
-                raise UsageError(f"{word!r}: jobs were given before as {call.name}=...")
+                raise UsageError(f"{word!r}: jobs were already given as {call.name}=...")
             first, last = int(match[2]), int(match[3] or match[2])
             if not 1 <= first <= last:
                 raise UsageError(f"{word!r}: jobs are numbered from 1, e.g. {match[1]}=1:4")
@@ -118,10 +118,10 @@ def option_name(word: str) -> str:
 
 
 def check(option: str, text: str) -> str:
-    """The value of an option in its one spelling.
+    """The normalised value of an option.
 
     Raises:
-        UsageError: it cannot be one.
+        UsageError: invalid value.
     """
     return CHECKS[option](f"--{option.replace('_', '-')} {text!r}", text) if option in CHECKS else text
 

@@ -1,9 +1,9 @@
-"""Jobs on a cluster: submits them as one array to a real scheduler, waits for them, and cancels them if interrupted.
+"""Jobs on a cluster: submits them as one array to a scheduler, waits for them, and cancels them if interrupted.
 
-The command is passed as data: a file that only its owner may read (`spec.json`, in a directory of its own next to the
-logs, q/<log>.<random>/) holds it with its environment, and what is submitted is a script of one line that starts
-utils/job.py with it. On the node that runs the command and leaves a file `status.<job>`, from which the exit status is
-taken. The scheduler is asked now and then about jobs that have none: waiting, lost, cancelled, out of time.
+The command is passed as data: it is written with its environment to a file that only its owner may read (`spec.json`,
+in its own directory next to the logs, q/<log>.<random>/), and a script of one line that starts utils/job.py with this
+file is submitted. On the node, job.py runs the command and writes its exit status to a file `status.<job>`. The
+scheduler is asked from time to time about jobs without one: waiting, lost, cancelled, out of time.
 """
 
 import contextlib
@@ -26,53 +26,53 @@ from jobrunner.config import Config
 from jobrunner.job import program
 from jobrunner.report import Failure, Interruption, clear_progress, last_lines, say, show_progress, summarise
 
-SUBMIT_PAUSES_SECONDS = (1.0, 4.0, 15.0, 60.0)  # between attempts, while the scheduler is too busy
-STATUS_DELAY_SECONDS = 120.0  # a network file system may show a status file so late
-UNSEEN_DELAY_SECONDS = 30.0  # the same for jobs that were never seen to run: they were probably cancelled
-STOPPED_DELAY_SECONDS = 5.0  # the same for jobs that the scheduler stopped: there may be none
+SUBMIT_PAUSES_SECONDS = (1.0, 4.0, 15.0, 60.0)  # between attempts, while the scheduler is busy
+STATUS_DELAY_SECONDS = 120.0  # after which a network file system shows a status file at the latest
+UNSEEN_DELAY_SECONDS = 30.0  # the same for jobs that were never seen running: they were probably cancelled
+STOPPED_DELAY_SECONDS = 5.0  # the same for jobs that the scheduler stopped: there may be no status file
 CANCEL_AGAIN_SECONDS = 10.0
-CANCEL_SECONDS = 150.0  # within which cancelled jobs end
-REMARK_SECONDS = 10.0  # until the runner says why nothing happens; then each time after twice as long
-WARNING_SECONDS = 120  # before the time limit of a job that may be requeued: for writing a checkpoint
+CANCEL_SECONDS = 150.0  # within which cancelled jobs must end
+REMARK_SECONDS = 10.0  # until the runner says why nothing happens; doubled after each remark
+WARNING_SECONDS = 120  # before the time limit of a job that may be requeued, to write a checkpoint
 
 HELP = """
 Submits the jobs as one array, and waits for them. conf/{name}.conf in this directory, or a recipe's own
-conf/{name}.conf, maps options to those of the scheduler; queues, accounts, names of resources and the like are set
-there. The directory of the logs must be on a shared file system; its subdirectory q/ has the state of running jobs.
+conf/{name}.conf, maps options to those of the scheduler; set queues, accounts, names of resources etc. there. The
+directory of the logs must be on a shared file system; its subdirectory q/ has the state of running jobs.
 
 Ctrl-C and TERM cancel submitted jobs. A job that the scheduler restarts (preemption, a failed node) appends to its
-log. With --requeue true and --time a job gets TERM two minutes before its time limit, and if it then exits with 75 it
-is requeued, as often as needed."""
+log. With --requeue true and --time, a job gets TERM two minutes before its time limit, and if it then exits with 75,
+it is requeued, as often as needed."""
 
 
 @dataclass
 class Job:
-    """What is known about a job that has not ended."""
+    """State of a job that has not ended."""
 
     number: int
     submitted: str = ""  # id of its array
     state: State | None = None  # None: the scheduler does not know it
-    seen: bool = False  # whether it was seen to run
-    gone_since: float | None = None  # when the scheduler first said that it no longer runs
+    seen: bool = False  # whether it was seen running
+    gone_since: float | None = None  # when the scheduler first reported that it no longer runs
     left: dict | None = None  # its status file, if the scheduler stopped it
 
 
 @dataclass
 class Remarks:
-    """Says why nothing happens, now and then."""
+    """Says from time to time why nothing happens."""
 
     since: float = field(default_factory=time.monotonic)
     after: float = field(default_factory=lambda: REMARK_SECONDS)
 
     def say(self, text: str) -> None:
-        """If it is time for it."""
+        """Prints a remark if it is due."""
         waited = time.monotonic() - self.since
         if waited >= self.after:
             self.after = 2 * waited
             say(f"{text} (for {waited:.0f} s now)")
 
     def reset(self) -> None:
-        """Something has happened."""
+        """Restarts the intervals, as something has happened."""
         self.since, self.after = time.monotonic(), REMARK_SECONDS
 
 
@@ -120,19 +120,19 @@ class Runner:
                 return INTERRUPTED
             return summarise(self.call, self.failures)
         finally:
-            if ended:  # else it tells the next runner of this log what to cancel
+            if ended:  # otherwise it tells the next runner of this log what to cancel
                 shutil.rmtree(self.directory, ignore_errors=True)
             with contextlib.suppress(OSError):  # others use it
                 shelf.rmdir()
 
     def log(self, number: int) -> Path:
-        """A job's log."""
+        """Path of the log of a job."""
         return Path(self.call.of_job(number, self.call.log))
 
     # --- Submitting ---
 
     def write_spec(self) -> None:
-        """The description of the jobs, for their nodes."""
+        """Writes the description of the jobs for the nodes."""
         call = self.call
         requeue = call.options.get("requeue") == "true"
         spec = {
@@ -157,10 +157,10 @@ class Runner:
         path.write_text(json.dumps(spec), encoding="utf-8")
 
     def submit(self, jobs: range) -> None:
-        """Submits jobs as one array; if the scheduler is busy, again.
+        """Submits jobs as one array; retries if the scheduler is busy.
 
         Raises:
-            RunnerError: it was refused.
+            RunnerError: the scheduler refused the jobs.
         """
         name = self.directory.name + (f".{len(self.submitted)}" if self.submitted else "")
         at_once = self.call.number("max_jobs_run")
@@ -171,7 +171,7 @@ class Runner:
         submitted, tried = None, False
         for pause in (*SUBMIT_PAUSES_SECONDS, None):
             try:
-                # while this has no answer, the job may have been accepted
+                # until there is an answer, the job may have been accepted
                 submitted = (self.backend.find(submission) if tried else None) or self.backend.submit(submission)
                 break
             except SchedulerError as error:
@@ -196,7 +196,7 @@ class Runner:
         (self.directory / "submitted").write_text("\n".join(self.submitted), encoding="utf-8")
 
     def submit_again(self, job: Job) -> None:
-        """A job that was warned before its time limit."""
+        """Submits a job again that was warned before its time limit."""
         (self.directory / f"status.{job.number}").unlink()
         try:
             self.submit(range(job.number, job.number + 1))
@@ -206,7 +206,7 @@ class Runner:
     # --- Waiting ---
 
     def wait(self) -> None:
-        """Until every job has ended, or a signal comes."""
+        """Waits until every job has ended, or a signal arrives."""
         next_look = next_question = next_progress = 0.0
         while self.jobs and not self.interruption.asked:
             elapsed = time.monotonic() - self.began
@@ -223,14 +223,14 @@ class Runner:
 
     def look(self) -> None:
         """Reads new status files."""
-        fresh = self.directory / "look"  # a network file system looks afresh after a change of one's own
+        fresh = self.directory / "look"  # a change of our own invalidates the cache of a network file system
         try:
             fresh.touch()
             fresh.unlink()
             names = set(os.listdir(self.directory))
         except FileNotFoundError:  # somebody removed it, so that jobs cannot report any more
             raise
-        except OSError as error:  # as on a full disk
+        except OSError as error:  # for instance a full disk
             self.disk.say(f"{self.directory}: {error.strerror}; its jobs continue")
             return
         for job in list(self.jobs.values()):
@@ -239,17 +239,17 @@ class Runner:
                 continue
             try:
                 left = json.loads((self.directory / f"status.{job.number}").read_text(encoding="utf-8"))
-            except OSError:  # gone again, or a network file system stumbles
+            except OSError:  # removed again, or a network file system is unreliable
                 continue
             if left["again"]:
                 self.submit_again(job)
             elif left["stopped"]:
-                job.left = left  # it may yet be started again: the scheduler knows
+                job.left = left  # it may be started again: the scheduler knows
             else:
                 self.end(job, left["status"], left["error"])
 
     def ask(self) -> None:
-        """Asks the scheduler, and ends the jobs that will leave no status any more."""
+        """Asks the scheduler, and ends jobs that will no longer write a status."""
         states: dict[int, State] = {}
         try:
             for submitted in self.submitted:
@@ -286,20 +286,20 @@ class Runner:
             self.waiting.reset()
 
     def end(self, job: Job, status: int, reason: str) -> None:
-        """A job has ended."""
+        """Records the end of a job."""
         del self.jobs[job.number]
         if status:
             self.failures.append(Failure(job.number, status, self.log(job.number), reason))
 
     def hopeless(self, job: Job) -> bool:
-        """Whether a job that is no longer in the queue cannot have left a status file that only comes late."""
-        output = self.directory / f"output.{job.number}"  # where job.py went wrong, or could not be started
+        """Whether a job that is no longer in the queue cannot have a status file that is merely late."""
+        output = self.directory / f"output.{job.number}"  # exists if job.py failed or could not be started
         return (job.state is not None and job.state.phase == Phase.FAILED) or (
             output.exists() and output.stat().st_size > 0
         )
 
     def lost(self, job: Job) -> str:
-        """What can be said about a job that ended without a status."""
+        """What is known about a job that ended without a status."""
         output = self.directory / f"output.{job.number}"
         if output.exists() and output.stat().st_size:
             return f"lost; its script wrote: {last_lines(output)[-1]}"
@@ -309,7 +309,7 @@ class Runner:
         return f"lost: it left no status{why}; can {node} write {logs}, and is that on a shared file system?"
 
     def show_progress(self) -> None:
-        """The last line that a lone job wrote, or how many jobs wait and run."""
+        """Shows the last line of the log of a single job, or the number of waiting and running jobs."""
         running = [job for job in self.jobs.values() if job.state and job.state.phase == Phase.RUNNING]
         if len(self.jobs) == 1 and running:
             show_progress(lambda: last_lines(self.log(running[0].number))[-1])
@@ -318,13 +318,13 @@ class Runner:
             show_progress(lambda: f"{self.backend.name} job {submitted}: {len(running)} running, {self.left()}")
 
     def left(self) -> str:
-        """How many jobs have not ended."""
+        """The number of jobs that have not ended, in words."""
         return f"{len(self.jobs)} of {len(self.call.jobs)} not ended"
 
     # --- Cancelling ---
 
     def cancel(self, submitted: list[str]) -> bool:
-        """Cancels arrays and waits until none of their jobs runs any more; returns whether that happened in time."""
+        """Cancels arrays and waits until none of their jobs is running; returns whether that happened in time."""
         deadline = time.monotonic() + CANCEL_SECONDS
         said, again = False, 0.0
         while time.monotonic() < deadline:
@@ -336,7 +336,7 @@ class Runner:
                     jobs = " ".join(alive)
                     say(f"cancelling {self.backend.name} job {jobs}, and waiting for its running jobs to stop")
                     said = True
-                if time.monotonic() >= again:  # a job that was just warned may have requeued itself in the meantime
+                if time.monotonic() >= again:  # a job that was just warned may have requeued itself
                     for one in alive:
                         self.backend.cancel(one)
                     again = time.monotonic() + CANCEL_AGAIN_SECONDS
@@ -347,16 +347,16 @@ class Runner:
         return False
 
     def alive(self, submitted: str) -> bool:
-        """Whether jobs of an array still wait or run."""
+        """Whether any job of an array is waiting or running."""
         return any(
             state.phase in (Phase.WAITING, Phase.RUNNING) for state in self.backend.states(submitted, ()).values()
         )
 
     def recover(self, left: Path) -> None:
-        """Cancels what another runner of the same log left behind: two jobs must not write the same files.
+        """Cancels jobs that another runner of the same log left behind, as two jobs must not write the same files.
 
         Raises:
-            RunnerError: it still runs.
+            RunnerError: they are still running.
         """
         try:
             with owned(left):
@@ -385,10 +385,10 @@ class Runner:
 
 @contextlib.contextmanager
 def owned(directory: Path):
-    """Marks a submission's directory as that of this process for as long as it lives.
+    """Locks the directory of a submission for the lifetime of this process.
 
     Raises:
-        BlockingIOError: it is that of another.
+        BlockingIOError: another process holds the lock.
     """
     with open(directory / "owner", "a", encoding="utf-8") as stream:
         try:
@@ -404,14 +404,14 @@ def owned(directory: Path):
 
 
 def warned_after(limit: str | None) -> int:
-    """Seconds after its start when a job is warned, by its time limit as hours:minutes:seconds; 0 without a limit."""
+    """Seconds after its start at which a job is warned, given its time limit (hours:minutes:seconds); 0: no limit."""
     hours, minutes, seconds = map(int, (limit or "0:0:0").split(":"))
     seconds += 60 * (minutes + 60 * hours)
     return max(seconds - WARNING_SECONDS, (seconds + 1) // 2)
 
 
 def main(backend: Backend, arguments: list[str], usage: str) -> int:
-    """Parses, runs, and returns the exit status."""
+    """Parses the command line, runs the jobs, and returns the exit status."""
     call = parse(arguments, usage.strip() + "\n" + HELP.format(name=backend.name), further=True)
     default = Path(__file__).resolve().parents[1] / "conf" / f"{backend.name}.conf"
     config = Config(Path(call.options.pop("config", default)))

@@ -1,13 +1,13 @@
 """Mapping of options to those of a scheduler: a file in the syntax of Kaldi's conf/slurm.conf and conf/queue.conf.
 
-    command sbatch                    the program that submits, with options for all jobs
-    default gpu=0                     the default of an option
-    option mem=* --mem=$0             the replacement of --mem VALUE; $0 is the value
-    option gpu=0                      the replacement of one value, here nothing; comes before the line with *
+    command sbatch                    program that submits, with options for all jobs
+    default gpu=0                     default of an option
+    option mem=* --mem=$0             replacement of --mem VALUE; $0 is the value
+    option gpu=0                      replacement of one value, here nothing; must precede the line with *
     option queue=* --partition=$0     a custom option
 
-Lines are split into words as in a shell (quotes keep blanks), but no shell ever expands them: a word reaches the
-scheduler unchanged, whatever it or a value contains.
+Lines are split into words as in a shell (quotes protect spaces), but no shell expands them: words reach the scheduler
+unchanged, whatever they or a value contain.
 """
 
 import re
@@ -58,10 +58,10 @@ class Config:
                 )
 
     def arguments(self, call: Call) -> list[str]:
-        """What the call's options become; those of `default` lines are added to the call.
+        """The scheduler's options for a call; options in `default` lines are added to the call.
 
         Raises:
-            UsageError: an option has no line.
+            UsageError: no line for an option.
         """
         call.options = {**self.defaults, **call.options}
         arguments = []
@@ -75,4 +75,4 @@ class Config:
         return arguments
 
 
-USUAL = {"num_threads": "1", "gpu": "0", "num_nodes": "1", "requeue": "false"}  # where neither call nor file says so
+USUAL = {"num_threads": "1", "gpu": "0", "num_nodes": "1", "requeue": "false"}  # if neither call nor file sets them

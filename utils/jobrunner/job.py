@@ -1,11 +1,11 @@
 """Runs one job on a compute node, from the description written by cluster.py.
 
-On any signal of the scheduler (a warning before the time limit, termination, preemption), the command's process group
-gets one SIGTERM and is waited for. The outcome of the job is written to `status.<job>` next to the description:
+On any signal of the scheduler (a warning before the time limit, termination, preemption), the process group of the
+command gets one SIGTERM and is waited for. The outcome of the job is written to `status.<job>` next to the description:
     status    exit status of the command; 75 if it ended because of such a signal
-    stopped   whether such a signal came: the scheduler may still restart the job
-    again     whether the runner shall submit the job again: it was warned, and the scheduler lets no job requeue itself
-    error     an error of the runner itself, or nothing
+    stopped   whether there was such a signal: the scheduler may still restart the job
+    again     whether the runner must submit the job again: it was warned, and jobs cannot requeue themselves
+    error     an error of the runner itself, or empty
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from jobrunner.call import INTERRUPTED, UsageError
 from jobrunner.report import SIGNALS, Interruption
 
 BACKENDS = {"slurm": "Slurm", "sge": "GridEngine", "pbs": "Pbs"}  # module in this package: class
-WARNINGS = (signal.SIGUSR1, signal.SIGALRM)  # of a time limit; after others the scheduler itself knows what is next
+WARNINGS = (signal.SIGUSR1, signal.SIGALRM)  # of a time limit; after other signals, the scheduler decides
 KNOWN_SECONDS = 10.0
-# Set by the scheduler or its site for a job on a node, besides those with the scheduler's own prefixes.
+# Variables that the scheduler or site sets on a node, besides those with the scheduler's prefixes.
 NODE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HOSTNAME", "MASTER_ADDR", "MASTER_PORT", "NUM_NODES",
     "ROCR_VISIBLE_DEVICES", "TMPDIR", "XDG_RUNTIME_DIR", "ZE_AFFINITY_MASK",
@@ -36,7 +36,7 @@ NODE_VARIABLES = (
 
 
 def backend_of(name: str) -> Backend:
-    """The scheduler of this name."""
+    """The scheduler with this name."""
     return getattr(import_module(f"jobrunner.{name}"), BACKENDS[name])()
 
 
@@ -44,8 +44,8 @@ class NodeJob:
     """A job on its node.
 
     Args:
-        path: of spec.json, written by `cluster.Runner.write_spec`.
-        number: of the job.
+        path: path of spec.json, written by `cluster.Runner.write_spec`.
+        number: number of the job.
     """
 
     def __init__(self, path: Path, number: int) -> None:
@@ -58,11 +58,11 @@ class NodeJob:
         self.threads = self.spec["threads"] or processors()
 
     def of_job(self, text: str) -> str:
-        """`text` with the job's number in place of its name."""
+        """`text` with the placeholder replaced by the number of the job."""
         return text.replace(self.spec["name"], str(self.number)) if self.spec["name"] else text
 
     def environment(self) -> dict[str, str]:
-        """That of the submitting shell, except for what is the node's own."""
+        """The environment of the submitting shell, except for variables of the node."""
         own = {
             name: value
             for name, value in os.environ.items()
@@ -74,9 +74,9 @@ class NodeJob:
         return environment
 
     def run(self, stop: Interruption) -> int:
-        """The job, from the head of its log to its status file; returns the exit status of the submitted script."""
+        """Runs the job and writes its log and status file; returns the exit status of the submitted script."""
         status_file = self.path.with_name(f"status.{self.number}")
-        status_file.unlink(missing_ok=True)  # of an earlier attempt; so is what the scheduler wrote about that
+        status_file.unlink(missing_ok=True)  # of an earlier attempt
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self.path.with_name(f"output.{self.number}"), 0)
         log = Path(self.of_job(self.spec["log"]))
@@ -95,7 +95,7 @@ class NodeJob:
             except (SchedulerError, UsageError) as problem:
                 again, error = False, f"could not be requeued: {problem}"
         write_status(status_file, {"status": status, "stopped": stopped, "again": again, "error": error})
-        return min(status, 1)  # to schedulers some mean more, as 99 and 100 to Grid Engine
+        return min(status, 1)  # some statuses have a meaning for schedulers, such as 99 and 100 for Grid Engine
 
     def attempt(self, log: Path, stop: Interruption) -> tuple[int, bool]:
         """Runs the command once; returns its exit status and whether the scheduler stopped it."""
@@ -115,12 +115,12 @@ class NodeJob:
         attempt = Attempt(self.command, log, environment, machine, starter)
         wait(attempt.process, stop, forwarded, self.backend.to_all)
         status = attempt.finish()
-        if stop.asked and status in {128 + number for number in SIGNALS}:  # it does not handle them
+        if stop.asked and status in {128 + number for number in SIGNALS}:  # the command does not handle them
             status = INTERRUPTED
         return status, stop.asked and status != 0
 
     def run_on_node(self, stop: Interruption) -> int:
-        """The command on one node of several; the first node's `run` has started this and keeps the log."""
+        """Runs the command on one of several nodes; started by `run` on the first node, which writes the log."""
         process = start(self.command, self.environment(), None)
         wait(process, stop, signal.SIGTERM, (*self.backend.to_all, signal.SIGUSR1))
         return exit_status(process.returncode)
@@ -129,8 +129,8 @@ class NodeJob:
 def wait(process: subprocess.Popen, stop: Interruption, forwarded: int, known: tuple[int, ...]) -> None:
     """Waits until the process ends. The first signal is forwarded to its group, as `forwarded`.
 
-    Signals that the scheduler sends to every process (`known`) are not: a second one could interrupt the cleanup. Only
-    a process that still runs a good while later may not have received it.
+    Signals that the scheduler sends to every process (`known`) are not forwarded at once, as a second one could
+    interrupt the cleanup, but later if the process is still running, as it may not have received the first.
     """
     due = None
     while process.poll() is None:
@@ -150,16 +150,16 @@ def free_port() -> str:
 
 
 def program(spec: Path) -> list[str]:
-    """The command that runs this module on a node, without the job's number.
+    """The command that runs this module on a node, without the number of the job.
 
-    Neither variables of the site's Python nor its locale matter.
+    It does not depend on Python variables or the locale of the site.
     """
     python = sys.executable or "python3"
     return [python, "-E", "-s", "-X", "utf8", str(Path(__file__).resolve().parents[1] / "job.py"), str(spec)]
 
 
 def write_status(path: Path, value: dict[str, object]) -> None:
-    """Atomically, and synchronised to disk."""
+    """Writes a status file atomically, and flushes it to disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "w", encoding="utf-8") as stream:
         json.dump(value, stream)
@@ -169,7 +169,7 @@ def write_status(path: Path, value: dict[str, object]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """SPEC NUMBER, or SPEC NUMBER node: the job, or its command on one of its nodes."""
-    stop = Interruption()  # first of all: a signal may come early
+    """Runs a job (arguments SPEC NUMBER), or its command on one of its nodes (SPEC NUMBER node)."""
+    stop = Interruption()  # first of all, as a signal may come early
     job = NodeJob(Path(arguments[0]), int(arguments[1]))
     return job.run_on_node(stop) if arguments[2:] == ["node"] else job.run(stop)

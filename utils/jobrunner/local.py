@@ -40,7 +40,7 @@ class Runner:
         self.threads = call.number("num_threads", 1) or processors()
         at_once = max(1, processors() // self.threads)
         if gpus:
-            # Jobs on GPUs wait for those; their processors mostly feed them.
+            # Jobs on GPUs only wait for GPUs, as their processors mostly feed these.
             at_once = len(self.free_gpus) // gpus
         self.at_once = min(at_once, call.number("max_jobs_run", at_once))
 
@@ -59,7 +59,7 @@ class Runner:
                     self.finish(job)
                 self.show_progress()
         finally:
-            self.signal_all(signal.SIGTERM)  # none is left, unless a log could not be opened
+            self.signal_all(signal.SIGTERM)  # no job is left, unless a log could not be opened
             for job in self.running:
                 job.attempt.process.wait()
         clear_progress()
@@ -70,13 +70,13 @@ class Runner:
         return summarise(self.call, self.failures)
 
     def show_progress(self) -> None:
-        """The last line that a lone job wrote."""
+        """Shows the last line of the log of a single job."""
         if time.monotonic() >= self.next_progress:
             self.next_progress = time.monotonic() + 0.5
             show_progress(lambda: last_lines(self.running[0].attempt.log)[-1] if len(self.running) == 1 else "")
 
     def stop(self) -> None:
-        """Forwards TERM to the jobs' process groups once, and KILL when their time is over."""
+        """Sends TERM to the process groups of the jobs once, and KILL after `GRACE_SECONDS`."""
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE_SECONDS
             if self.running:
@@ -102,7 +102,7 @@ class Runner:
         self.running.append(Job(number, attempt, gpus))
 
     def finish(self, job: Job) -> None:
-        """Ends a job's log and gives its GPUs back."""
+        """Finishes the log of a job and releases its GPUs."""
         status = job.attempt.finish()
         self.free_gpus += job.gpus
         self.running.remove(job)
@@ -111,7 +111,7 @@ class Runner:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs for jobs, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs for jobs, as named in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -123,5 +123,5 @@ def visible_gpus() -> list[str]:
 
 
 def main(arguments: list[str], usage: str) -> int:
-    """Parses, runs, and returns the exit status."""
+    """Parses the command line, runs the jobs, and returns the exit status."""
     return Runner(parse(arguments, usage)).run()

@@ -1,6 +1,6 @@
 """OpenPBS and PBS Professional, using qsub, qstat and qdel.
 
-Torque differs: there arrays are submitted with -t, their variable is PBS_ARRAYID, `qstat -x` means something else, and
+Torque differs: arrays are submitted with -t, their variable is PBS_ARRAYID, `qstat -x` has another meaning, and
 ended jobs are in state C with a lower-case exit_status.
 """
 
@@ -13,8 +13,8 @@ from jobrunner.call import INTERRUPTED
 
 WAITING = "QHWTM"  # job_state of qstat(1B): queued, held, waiting for its time, in transit, moved
 ENDED = "FX"  # a job, a job of an array
-KILLED = 256  # plus the signal's number: Exit_status of a script that was killed
-STOPPED = {  # Exit_status of jobs that the server or the node has stopped
+KILLED = 256  # plus the number of the signal: Exit_status of a script that was killed
+STOPPED = {  # Exit_status of jobs that the server or the node stopped
     -1: ("could not start", 1),
     -2: ("could not start", 1),
     -4: ("its node was restarted", INTERRUPTED),
@@ -29,7 +29,7 @@ STOPPED = {  # Exit_status of jobs that the server or the node has stopped
 
 
 class Pbs(Backend):
-    """At its time limit a job gets TERM, and KILL 10 s later. One job is no array: PBS refuses arrays of one."""
+    """At its time limit, a job gets TERM, and KILL 10 s later. PBS refuses arrays of one job, so it is not an array."""
 
     name = "pbs"
     task_variable = "PBS_ARRAY_INDEX"
@@ -40,8 +40,8 @@ class Pbs(Backend):
     to_all = (signal.SIGTERM,)
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}  # of jobs that are no arrays
-        self.history = True  # whether the server keeps what has ended, and qstat knows -x
+        self.numbers: dict[str, int] = {}  # of jobs that are not arrays
+        self.history = True  # whether the server keeps ended jobs, and qstat has -x
 
     def submit(self, submission: Submission) -> str:
         """See `Backend`."""
@@ -53,7 +53,7 @@ class Pbs(Backend):
             array = ["-J", f"{jobs[0]}-{jobs[-1]}{limit}"]
         command = [
             *submission.command, "-N", submission.short_name, *array,
-            "-C", "",  # nothing in the script is an option
+            "-C", "",  # no options in the script
             "-S", "/bin/sh", "-j", "oe", "-o", submission.output(index), str(submission.script),
         ]  # fmt: skip
         submitted = submit(command, r"^[0-9]+(?:\[\])?(?:\.\S+)?$")
@@ -80,7 +80,7 @@ class Pbs(Backend):
         return states
 
     def _rows(self, submitted: str) -> list[tuple[str, dict[str, str]]]:
-        """What qstat knows about a job or an array; nothing if it knows no such job."""
+        """Output of qstat for a job or an array; empty if there is no such job."""
         try:
             return listed(["-x"] * self.history + ["-t", submitted])
         except SchedulerError as error:
@@ -97,14 +97,14 @@ class Pbs(Backend):
 
 
 def server(command: list[str]) -> list[str]:
-    """How qstat is asked about the server that `qsub -q queue@server` submits to; nothing for the usual one."""
+    """Arguments of qstat for the server that `qsub -q queue@server` submits to; none for the default server."""
     queues = re.findall(r"\0-q\0?([^\0]+)", "\0" + "\0".join(command))
     at = queues[-1].partition("@")[2] if queues else ""
     return [f"@{at}"] if at else []
 
 
 def listed(words: list[str]) -> list[tuple[str, dict[str, str]]]:
-    """Ids and attributes of jobs, by `qstat -f`: its JSON is unreliable (several jobs, arrays, odd values).
+    """Ids and attributes of jobs, from `qstat -f`; its JSON is unreliable (several jobs, arrays, odd values).
 
     Raises:
         SchedulerError: PBS did not answer, or does not know the job.
@@ -121,7 +121,7 @@ def listed(words: list[str]) -> list[tuple[str, dict[str, str]]]:
 
 
 def state_of(row: dict[str, str]) -> State:
-    """What the attributes of a job mean."""
+    """State of a job, from its attributes."""
     letter, comment = row.get("job_state", ""), row.get("comment", "")
     node = row.get("exec_host", "").partition("/")[0]
     if letter not in ENDED:

@@ -1,4 +1,4 @@
-"""Output of runners: progress on a terminal, failed jobs with the ends of their logs, and the exit status."""
+"""Output of runners: progress on a terminal, failed jobs with the last lines of their logs, and the exit status."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from jobrunner.call import INTERRUPTED, WRONG_USAGE, Call, UsageError
 
-TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 1000  # an error that says what to do is one long line
+TAIL_LINES, TAIL_LOGS, TAIL_WIDTH = 8, 3, 1000  # error messages are one long line
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
 class Failure:
-    """A job that failed: its number, the exit status it counts as, its log, and what else is known of its end."""
+    """A failed job: its number, exit status and log, and the reason, if known."""
 
     job: int
     status: int
@@ -29,7 +29,7 @@ class Failure:
 
 
 def summarise(call: Call, failures: list[Failure]) -> int:
-    """Names what failed, shows the ends of the first logs, and returns the exit status of the whole."""
+    """Lists failed jobs, shows the last lines of the first logs, and returns the exit status of the whole."""
     if not failures:
         return 0
     failures = sorted(failures, key=lambda failure: failure.job)
@@ -43,7 +43,7 @@ def summarise(call: Call, failures: list[Failure]) -> int:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines that a job wrote in its last attempt, each as a terminal would show it."""
+    """The last lines that a job wrote in its last attempt, as a terminal would show them."""
     try:
         with open(log, "rb") as handle:
             handle.seek(max(0, os.fstat(handle.fileno()).st_size - 65536))
@@ -57,20 +57,20 @@ def last_lines(log: Path) -> list[str]:
 
 
 def say(text: str) -> None:
-    """One line on standard error."""
+    """Prints one line on standard error."""
     clear_progress()
     _print(f"{Path(sys.argv[0]).name}: {text}")
 
 
 def _print(text: str, end: str = "\n") -> None:
-    # The reader may be gone (a pipe after Ctrl-C, a terminal): jobs come first. Python would try to write what a buffer
-    # keeps once more at exit, and exit with 120.
+    # The reader may be gone (a pipe after Ctrl-C, a terminal), which must not stop jobs. Python would try to flush the
+    # buffer again at exit, and exit with 120.
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), (text + end).encode(sys.stderr.encoding, "backslashreplace"))
 
 
 def show_progress(line: Callable[[], str]) -> None:
-    """On a terminal, a line that is overwritten in place."""
+    """On a terminal, shows a line that is overwritten in place."""
     if sys.stderr.isatty():
         width = max(0, shutil.get_terminal_size().columns - 1)
         _print(f"\r{line()[:width]}\033[K", end="")
@@ -87,18 +87,18 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: int | None = None  # the first one
         for number in SIGNALS:
-            # whoever started us (nohup, a script in the background) may ignore these on purpose
+            # the parent (nohup, a script in the background) may ignore these on purpose
             if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._ask)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # while it is ignored, exit statuses are lost
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, exit statuses are lost
 
     @property
     def asked(self) -> bool:
-        """Whether one has come."""
+        """Whether a signal was received."""
         return self.signal is not None
 
     def expect_after(self, seconds: int) -> None:
-        """ALRM comes so much later, if nothing else does; 0 for never."""
+        """Sends ALRM to this process after some seconds; 0 for never."""
         signal.signal(signal.SIGALRM, self._ask)
         signal.alarm(seconds)
 

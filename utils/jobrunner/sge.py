@@ -11,7 +11,7 @@ RESCHEDULED, OVER_LIMIT, KILLED = 25, 37, 100  # `failed` in accounting(5)
 
 
 class GridEngine(Backend):
-    """With -notify (utils/conf/sge.conf) jobs get USR2 some time before they are killed, also if they are deleted."""
+    """With -notify (utils/conf/sge.conf), jobs get USR2 some time before they are killed or deleted."""
 
     name = "sge"
     task_variable = "SGE_TASK_ID"
@@ -31,7 +31,7 @@ class GridEngine(Backend):
         limit = ["-tc", str(at_once)] if at_once else []
         command = [
             *submission.command, "-terse", "-N", submission.short_name, "-t", f"{jobs[0]}-{jobs[-1]}", *limit,
-            "-b", "n", "-C", "",  # a script, and nothing in it is an option
+            "-b", "n", "-C", "",  # a script, without options in it
             "-S", "/bin/sh", "-wd", "/", "-j", "y", "-o", submission.output("$TASK_ID"), str(submission.script),
         ]  # fmt: skip
         return submit(command, r"^[0-9]+(?=(\.[0-9:-]+)?$)")
@@ -52,7 +52,7 @@ class GridEngine(Backend):
         return {**(ends(submitted) if gone else {}), **states, **self.given_up}
 
     def _give_up(self, submitted: str, jobs: list[int]) -> None:
-        """Jobs in the error state never start unless an administrator says so: notes the reason and deletes them."""
+        """Deletes jobs in the error state, which only an administrator can start, and records the reason."""
         if not jobs:
             return
         reasons = dict(re.findall(r"^error reason +([0-9]+): *(.+)$", call_scheduler(["qstat", "-j", submitted]), re.M))
@@ -67,7 +67,7 @@ class GridEngine(Backend):
 
 
 def listed() -> Iterator[dict[str, str]]:
-    """The user's jobs that have not ended, an element of qstat's answer for each job of an array.
+    """The user's jobs that have not ended, as elements of qstat's answer, one for each job of an array.
 
     Raises:
         SchedulerError: qmaster did not answer.
@@ -82,7 +82,7 @@ def listed() -> Iterator[dict[str, str]]:
 
 
 def why_waiting(submitted: str) -> str:
-    """Why the job could not run even if the cluster were empty, if so."""
+    """Why a job could not run even on an empty cluster; "" if it could."""
     try:
         call_scheduler(["qalter", "-w", "v", submitted])
     except SchedulerError as error:
@@ -91,7 +91,7 @@ def why_waiting(submitted: str) -> str:
 
 
 def state_of(letters: str) -> State:
-    """What letters of qstat(1) mean, as `qw`, `hqw`, `Rr`, `dr`."""
+    """State of a job, from the letters of qstat(1), such as `qw`, `hqw`, `Rr`, `dr`."""
     if "w" in letters or "q" in letters:
         return State(Phase.WAITING, "held" if "h" in letters else "")
     return State(Phase.RUNNING, "suspended" if set("sST") & set(letters) else "")
@@ -104,7 +104,7 @@ def ends(submitted: str) -> dict[int, State]:
     except SchedulerError:
         return {}
     found = {}
-    for record in records:  # the last one of a job counts
+    for record in records:  # the last record of a job counts
         fields = dict(re.findall(r"^(taskid|failed|exit_status) +(.*?) *$", record, re.MULTILINE))
         if fields.get("taskid", "").isdecimal():
             found[int(fields["taskid"])] = end_of(fields["failed"], fields["exit_status"])
@@ -112,7 +112,7 @@ def ends(submitted: str) -> dict[int, State]:
 
 
 def end_of(failed: str, exit_status: str) -> State | None:
-    """How a job ended, by two fields of qacct; None if it was rescheduled."""
+    """How a job ended, from two fields of qacct; None if it was rescheduled."""
     code, status = (int(re.match(r"[0-9]*", field)[0] or 0) for field in (failed, exit_status))
     if code == RESCHEDULED:
         return None

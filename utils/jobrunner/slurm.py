@@ -1,4 +1,4 @@
-"""Slurm: sbatch, squeue, scancel, and on the node scontrol and srun. Accounting (sacct) is not needed."""
+"""Slurm, using sbatch, squeue, scancel, and on the node scontrol and srun. Accounting (sacct) is not needed."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from jobrunner.backend import Backend, Phase, SchedulerError, State, Submission, call_scheduler, submit
 
-# States in which a job was stopped, with what it counts as (squeue(1), "JOB STATE CODES").
+# States of stopped jobs, with reason and exit status (squeue(1), "JOB STATE CODES").
 STOPPED = {
     "BOOT_FAIL": ("its node did not start", 75),
     "CANCELLED": ("cancelled", 75),
@@ -20,14 +20,14 @@ STOPPED = {
 }
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 ALL_STATES = ("--all", "--states=all")
-SECONDS_BETWEEN_NODES = 150  # from the end of the command on one node to the end of all: a checkpoint may be written
+SECONDS_BETWEEN_NODES = 150  # between the end of the command on one node and on all, to write a checkpoint
 
 
 class Slurm(Backend):
-    """Slurm from 20.11 on.
+    """Slurm 20.11 or later.
 
-    An id is what `sbatch --parsable` answers: the array's number and, if it was given clusters to choose from, its
-    choice, as in `77;gpu`. Numbers are a cluster's own, so that every question names the cluster.
+    An id is the answer of `sbatch --parsable`: the number of the array and, if several clusters were given, the chosen
+    one, as in `77;gpu`. Numbers are specific to a cluster, so every request names the cluster.
     """
 
     name = "slurm"
@@ -48,7 +48,7 @@ class Slurm(Backend):
         pattern = directory.replace("\\", "\\\\").replace("%", "%%") + "/output.%a"
         options += [f"--array={submission.jobs[0]}-{submission.jobs[-1]}{at_once}", f"--job-name={submission.name}"]
         options += [f"--chdir={directory}", f"--output={pattern}", "--open-mode=append", "--export=NONE"]
-        # nothing of a job that the runner itself may be part of
+        # without variables of a job that the runner itself may be part of
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         environment |= {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
         return submit([program, "--parsable", *options, str(submission.script)], r"^[0-9]+(;\S+)?$", environment)
@@ -58,7 +58,7 @@ class Slurm(Backend):
         cluster, asked = "", clusters(submission.command)
         answer = _call("squeue", asked, *ALL_STATES, f"--name={submission.name}", "--format=%F")
         for line in answer.splitlines():
-            if line.startswith("CLUSTER: "):  # heads the jobs of each
+            if line.startswith("CLUSTER: "):  # heading of the jobs of each cluster
                 cluster = f";{line.split()[1]}"
             elif line.strip().isdecimal():
                 return line.strip() + cluster
@@ -75,7 +75,7 @@ class Slurm(Backend):
             raise
         states = {}
         for task, *rest in (line.strip().split("|", 3) for line in said.splitlines()):
-            if task.isdecimal():  # no heading, and not of the array as such, once all its jobs are gone
+            if task.isdecimal():  # not a heading, nor the array as such, which remains when all its jobs are gone
                 states[int(task)] = _state(*rest)
         return states
 
@@ -86,7 +86,7 @@ class Slurm(Backend):
 
     def requeue(self) -> None:
         """See `Backend`."""
-        _call("scontrol", "", "requeue", os.environ["SLURM_JOB_ID"])  # a node's own cluster is the job's
+        _call("scontrol", "", "requeue", os.environ["SLURM_JOB_ID"])  # the cluster of the node is that of the job
 
     def launcher(self, nodes: int) -> list[str]:
         """See `Backend`."""
@@ -97,13 +97,13 @@ class Slurm(Backend):
 
 
 def clusters(command: list[str]) -> str:
-    """Those that `sbatch` may choose from, as given to it; nothing if none were."""
+    """The clusters that `sbatch` may choose from, as given to it; "" if none."""
     named = re.findall(r"\0(?:-M\0?|--clusters?[\0=])([^\0]+)", "\0" + "\0".join(command))
     return named[-1] if named else os.environ.get("SLURM_CLUSTERS") or os.environ.get("SBATCH_CLUSTERS", "")
 
 
 def _call(program: str, cluster: str, *words: str) -> str:
-    """What one of Slurm's programs says about jobs of a cluster; without a name, of this machine's own."""
+    """Output of one of Slurm's programs for a cluster; "" is the cluster of this machine."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -1,1 +1,1 @@
-"""Corpora: download, unpacking, conversion, and shared code of preparation."""
+"""Corpora: download, unpacking, conversion, and code that preparations share."""

@@ -91,17 +91,17 @@ def convert_audio(
     clip: bool = False,
     allow_streamed: bool = False,
 ) -> Converted:
-    """Converts a recording to 16-bit mono RIFF WAVE in bounded memory; `target` is complete or not there.
+    """Converts a recording to 16-bit mono RIFF WAVE in bounded memory; `target` is written completely or not at all.
 
     The conversion is recorded in ``<target>.json``; a target made from the same file in the same way is kept.
 
     Args:
         source: the recording.
         target: the file to write.
-        rate_hz: sampling rate to convert to; None keeps the recording's.
+        rate_hz: sampling rate to convert to; None keeps that of the recording.
         channel: number of the channel, from 0, or "mix" for the mean of all.
         log: counts irregularities: clipping, rates below `rate_hz`, MP3 files shorter than their headers say.
-        clip: clip a recording whose own values are beyond full scale, and count them.
+        clip: clip samples of the recording beyond full scale, and count them.
         allow_streamed: treat files as complete whose headers have a placeholder for the number of samples.
 
     Raises:
@@ -164,7 +164,7 @@ def _convert(
 
 @contextmanager
 def decoding(source: Path, info: AudioInfo | None, file: BinaryIO) -> Iterator[Any]:
-    """The decoder of `open_decoder`, whose errors become one line.
+    """The decoder of `open_decoder`; its errors become one-line messages.
 
     Raises:
         UserError: libsndfile cannot read the file.
@@ -225,7 +225,7 @@ def check_container(source: Path, file: BinaryIO, allow_streamed: bool, log: Log
 def _promised_bytes(start: bytes) -> tuple[int, int]:
     """Size of the whole file according to the header of another container, and the smallest placeholder.
 
-    0 if it has none; EMPTY_BYTES for a header that was written before anything else, and never updated.
+    The size is 0 if the header has none; EMPTY_BYTES if the header was written first and never updated.
     """
     if start.startswith((b"FORM", b"RIFX")):
         return EMPTY_BYTES + int.from_bytes(start[4:8], "big"), PLACEHOLDER_BYTES
@@ -263,7 +263,7 @@ def _decode(
     """
     if channel != "mix" and not 0 <= channel < decoder.channels:
         raise UserError(
-            f"{source}: no channel {channel}, as it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
+            f"{source}: no channel {channel}; it has {decoder.channels}; give 0 to {decoder.channels - 1}, or mix"
         )
     promised = info.num_samples if info is not None and info.num_samples else decoder.frames
     promised = promised if promised < UNKNOWN_FRAMES else 0
@@ -290,12 +290,12 @@ def _decode(
     if beyond and not clip:
         raise UserError(
             f"{source}: {beyond} samples beyond full scale (peak {peak:.3f}); scale the recording down, or clip them "
-            "by --clip true"
+            "with --clip true"
         )
 
 
 def _is_short_mp3(source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | None, missing: int, log: Log) -> bool:
-    """Whether no audio is missing: the number of samples in an MP3 header can be an estimate, or include padding."""
+    """Whether no audio is missing: the sample count of an MP3 header can be an estimate, or include padding."""
     if decoder.subtype != "MPEG_LAYER_III":
         return False
     has_count = _has_count(file, info.data_offset if info else 0)  # if not, the number is libsndfile's estimate
@@ -305,7 +305,7 @@ def _is_short_mp3(source: Path, file: BinaryIO, decoder: Any, info: AudioInfo | 
 
 
 def _integers(block: np.ndarray, bits: int) -> bytes:
-    """The samples as FLAC's MD5 sum sees them: interleaved little-endian integers of whole bytes."""
+    """The samples as in FLAC's MD5 sum: interleaved little-endian integers of whole bytes."""
     values = np.rint(block * 2.0 ** (bits - 1)).astype("<i4")
     return values.view(np.uint8).reshape(-1, 4)[:, : (bits + 7) // 8].tobytes()
 
@@ -332,7 +332,7 @@ def _in_low_bytes(info: AudioInfo, file: BinaryIO) -> bool:
 
 
 def _has_count(file: BinaryIO, offset: int) -> bool:
-    """Whether the first MP3 block, at an offset in a file, says how many samples the file has."""
+    """Whether the first MP3 block, at an offset in a file, gives the number of samples of the file."""
     file.seek(offset)
     file.seek(offset + id3v2_bytes(file.read(10)))
     first = file.read(266)

@@ -1,4 +1,4 @@
-"""Downloadable corpora: lists of their archives, and their download, completely or not at all.
+"""Downloadable corpora: lists of their archives, and atomic downloads.
 
 A recipe lists its archives in ``local/archives.yaml``::
 
@@ -148,7 +148,7 @@ def _place(tree: Path, to: Path, content: str) -> None:
 
 
 def _fetch(archive: Archive, url: str, file: Path) -> None:
-    """Makes sure that the archive is at `file`, verified."""
+    """Makes sure that the verified archive is at `file`."""
     if file.exists():
         wrong = _difference(archive, file)
         if wrong:
@@ -166,7 +166,7 @@ def _fetch(archive: Archive, url: str, file: Path) -> None:
 
 
 def _difference(archive: Archive, file: Path) -> str:
-    """How a file differs from the archive in the list; "" if it does not."""
+    """How a file differs from the archive in the list; "" if it is the same."""
     if archive.bytes not in (None, _size(file)):
         return f"{_size(file)} bytes, expected {archive.bytes}"
     log.info("%s: verifying %d bytes", file, _size(file))
@@ -230,7 +230,7 @@ def _open(url: str, headers: dict[str, str], part: Path) -> http.client.HTTPResp
 
 
 def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
-    """Empties `part` and records the server's version of the file, if it has one."""
+    """Empties `part` and records the server's version of the file, if there is one."""
     if _size(part):
         log.warning("%s: the file on the server may have changed; downloading its %d bytes again", part, _size(part))
     _discard(part)
@@ -243,7 +243,7 @@ def _start_again(response: http.client.HTTPResponse, part: Path) -> None:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, size: int | None) -> None:
-    """Appends the response to `part`, which must have `size` bytes then."""
+    """Appends the response to `part`, which must have `size` bytes afterwards."""
     name, quiet, due = part.stem, not sys.stderr.isatty(), time.monotonic() + LOG_EVERY_S
     with (
         disk_errors(part),

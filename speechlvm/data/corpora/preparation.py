@@ -1,4 +1,4 @@
-"""Shared code of all preparations: errors and warnings, case-insensitive search, splits, and writing the sets."""
+"""Code shared by all preparations: case-insensitive search, splits, and writing the sets."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from speechlvm.utils.files import (
 from speechlvm.utils.lock import locked
 from speechlvm.utils.text import counted
 
-FOLDERS_ABOVE = 8  # in which a copy of a corpus may lie, as in timit/data/lisa/data/timit/raw/TIMIT
+FOLDERS_ABOVE = 8  # depth of search for a corpus, such as timit/data/lisa/data/timit/raw/TIMIT
 LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma")
 PREPARATION, REJECTED = "preparation.json", "rejected.tsv"
 ALIGNMENT_BLOCK = 400
-NOISE_VARIATION = 8000  # mean |difference| of neighbours; uniform noise over 16 bits has 21845, loud speech below 4000
+NOISE_VARIATION = 8000  # mean |x[t+1] - x[t]|; uniform 16-bit noise has 21845, loud speech below 4000
 MISALIGNED = (
     "audio files hold full-scale noise where bytes were lost (as by a transfer in text mode); likelihoods of these "
-    "stretches mean nothing, get an intact copy"
+    "parts are meaningless, so get an intact copy"
 )
 Item = TypeVar("Item")
 
 
 def add_max_bad(parser: argparse.ArgumentParser) -> None:
-    """The option of preparations that read audio."""
+    """Adds the option of preparations that read audio."""
     parser.add_argument(
         "--max_bad", type=_count, default=0, help="audio files that may be rejected; they are listed in rejected.tsv"
     )
@@ -63,14 +63,14 @@ def find_corpus(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]
     """The directory of a corpus: `given`, the nearest one below it, or its parent if `given` is part of a corpus.
 
     Args:
-        given: where to look.
-        holds: whether a directory is the one.
-        parts: names, in upper case, of its subdirectories; `given` may be one of them.
-        what: the corpus, for messages.
-        looked_for: what must be in the directory, for messages.
+        given: where to search.
+        holds: whether a directory is that of the corpus.
+        parts: names of its subdirectories in upper case; `given` may be one of them.
+        what: name of the corpus, for messages.
+        looked_for: what the directory must contain, for messages.
 
     Raises:
-        UserError: no such directory, or the corpus is not there, or several times.
+        UserError: no such directory, or the corpus is not in it, or more than once.
     """
     if not given.is_dir():
         raise UserError(
@@ -79,8 +79,8 @@ def find_corpus(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]
     places = _places(given, holds, parts)
     if not places:
         raise UserError(
-            f"{given}: no {what}; looked for {looked_for}, in it or in up to {FOLDERS_ABOVE} folders; give the "
-            "directory that holds them"
+            f"{given}: no {what}; looked for {looked_for} in it and up to {FOLDERS_ABOVE} folders below; give the "
+            "directory that contains them"
         )
     if len(places) > 1:
         raise UserError(f"{given}: more than one {what}: {places[0]} and {places[1]}; give one of them")
@@ -88,7 +88,7 @@ def find_corpus(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]
 
 
 def _places(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]) -> list[Path]:
-    """All nearest directories that hold a corpus."""
+    """All nearest directories that contain a corpus."""
     if given.name.upper() in parts and holds(given.parent):
         return [given.parent]
     level, seen = [given], set()
@@ -106,13 +106,13 @@ def _places(given: Path, holds: Callable[[Path], bool], parts: Iterable[str]) ->
 def lossy(path: Path) -> str:
     """The error for a lossy copy of a recording of a lossless corpus."""
     return (
-        f"{path}: compressed with loss, so that its samples are not the corpus's; expected WAV or FLAC; copy it again "
-        "from the corpus, or convert the corpus's own file to FLAC"
+        f"{path}: lossy compression, so its samples differ from those of the corpus; expected WAV or FLAC; copy it "
+        "again from the corpus, or convert the original file to FLAC"
     )
 
 
 def corpus_files(log: Log, *roots: Path) -> list[Path]:
-    """The files of a corpus at and below some paths, for reading it and for its `stamp`.
+    """The files of a corpus at and below some paths, both for reading it and for its `stamp`.
 
     Raises:
         UserError: a directory cannot be searched.
@@ -126,7 +126,7 @@ def corpus_files(log: Log, *roots: Path) -> list[Path]:
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """Hash of the names and versions (`version_of`) of files; of dangling links, only their names."""
+    """Hash of the names and versions (`version_of`) of files; for dangling links, of their names only."""
     versions = []
     for file in files:
         try:
@@ -137,15 +137,15 @@ def stamp(files: Iterable[Path]) -> str:
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Shuffled names: the same order for a seed on every machine; adding a name does not reorder the others."""
+    """Names in random order, which depends only on the seed; adding a name does not reorder the others."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
 
 
 def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log: Log) -> list[Item]:
-    """Calls `read` on each item in `jobs` threads (decoders work outside Python's lock) and adds up their logs.
+    """Calls `read` on each item in `jobs` threads (decoders release the GIL) and merges their logs.
 
     Returns:
-        The items in whose logs nothing is rejected.
+        The items that were not rejected.
     """
     items, kept = list(items), []
     with ThreadPoolExecutor(jobs) as pool:
@@ -157,9 +157,9 @@ def read_all(read: Callable[[Item], Log], items: Iterable[Item], jobs: int, log:
 
 
 def misaligned_frames(samples: np.ndarray) -> int:
-    """Counts samples in stretches that are shifted by one byte: noise at full scale, but speech once shifted back.
+    """Counts samples in parts that are shifted by one byte: full-scale noise, but speech once shifted back.
 
-    A transfer in text mode that turned CR LF into LF does this to files of any length. No header shows it.
+    A transfer in text mode that turned CR LF into LF causes this. Headers do not show it.
 
     Args:
         samples: int16 (num_samples,).
@@ -182,13 +182,13 @@ def misaligned_frames(samples: np.ndarray) -> int:
 
 
 def describe(name: str, data: DataDirectory, train: DataDirectory, rate_hz: float | None) -> str:
-    """One line on a set: its size, and, if speakers are known, how many of them are also in the training set.
+    """One line about a set: its size and, if speakers are known, how many of them are also in the training set.
 
     Args:
-        name: of the set.
+        name: name of the set.
         data: the set.
         train: the training set.
-        rate_hz: frames per second; None if frames are not spaced in time, as in handwriting.
+        rate_hz: frames per second; None if frames have no rate, as in handwriting.
     """
     lengths, count, speakers = data.num_samples or data.num_frames, len(data.utt2spk), set(data.utt2spk.values())
     frames = sum(lengths.values())
@@ -230,16 +230,16 @@ def prepare_sets(
     rate_hz: float | None,
     log: Log,
 ) -> None:
-    """Makes the data directories of a corpus, unless they are complete; all of them, or none if there are errors.
+    """Makes the data directories of a corpus unless they are complete: all of them, or none if there are errors.
 
     Args:
-        out: where a directory for each set is written.
+        out: directory in which a directory for each set is written.
         inputs: everything that determines the sets: options, and the `stamp` of the files that `make` reads.
-        names: of the sets.
-        make: reads and checks the corpus and divides it; the first set is the training set.
+        names: names of the sets.
+        make: reads, checks and splits the corpus; the first set is the training set.
         rate_hz: frames per second, or None; for the description only.
         log: what was found so far; `make` adds to it. Rejected files and the reasons are written to
-            <out>/rejected.tsv, and how many there were, with all else that was tolerated, to
+            <out>/rejected.tsv; their number, and all irregularities that were tolerated, to
             <out>/<set>/preparation.json.
 
     Raises:
@@ -271,7 +271,7 @@ def prepare_sets(
 
 
 def _counts(log: Log) -> dict[str, Any]:
-    """Counts of files of the whole corpus that results must report."""
+    """Counts of files of the whole corpus, which results must report."""
     tolerated = {kind: len(names) for kind, names in log.tolerated.items()}
     counts = {"rejected": len(log.rejected), "converted": dict(log.converted), "tolerated": tolerated}
     return {name: count for name, count in counts.items() if count}

@@ -24,7 +24,7 @@ from speechlvm.utils.files import sync_directory
 
 BLOCK_BYTES = 1 << 18
 AR_START, AR_HEADER_BYTES = b"!<arch>\n", 60
-# zipfile raises RuntimeError and its NotImplementedError, either may raise ValueError, gzip and bz2 also raise OSError
+# zipfile raises RuntimeError and its subclass NotImplementedError; both modules ValueError; gzip and bz2 also OSError
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -55,7 +55,7 @@ def unpack(archive: Path, target: Path, max_bytes: int) -> None:
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise _refused(archive, name, "in the archive twice, or both a file and a directory") from error
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of a decoder
+        if isinstance(error, OSError) and error.errno is not None:  # from the disk, not from a decoder
             raise
         raise UserError(
             f"{archive}: damaged, or not of the type its name says ({error or type(error).__name__}); download it again"

@@ -1,4 +1,4 @@
-"""Dumps, which stage 2 writes and models read."""
+"""Dumps: written by stage 2, read by models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speechlvm.utils.files import read_json
 
 
 def open_dump(directory: Path) -> Dump:
-    """Opens a dump of the kind that its info.json says.
+    """Opens a dump of the kind given in its info.json.
 
     Raises:
         UserError: missing or damaged.

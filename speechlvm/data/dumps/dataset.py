@@ -61,7 +61,7 @@ def keyed_generator(*key: int | str) -> np.random.Generator:
 
 
 def split_utterance(utterance: str, frames: int, most: int) -> list[Segment]:
-    """Splits an utterance into as few consecutive segments of at most `most` frames as possible, of equal length."""
+    """Splits an utterance into as few consecutive segments of equal length, at most `most` frames, as possible."""
     count = -(-frames // most)
     starts = [frames * number // count for number in range(count + 1)]
     return [Segment(utterance, start, stop - start) for start, stop in pairwise(starts)]
@@ -135,7 +135,7 @@ def cut_utterances(frames: dict[str, int], settings: DataSettings) -> int:
 def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[Segment]]:
     """Every utterance once, whole, by decreasing length, for scoring: the largest batch comes first.
 
-    An utterance longer than `batch_frames` is a batch of its own, which is not read in one piece.
+    An utterance longer than `batch_frames` is a batch of its own, which the caller reads in chunks.
     """
     batches: list[list[Segment]] = []
     for utterance in sorted(frames, key=lambda u: (-frames[u], u)):
@@ -173,7 +173,7 @@ def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
 
 def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
     """The batches in order, read lazily; `workers` processes read ahead."""
-    # otherwise the loader draws from torch's global generator
+    # without a generator the loader would draw from torch's global one
     generator = torch.Generator()
     items = _Batches(dump, batches)
     return iter(DataLoader(items, None, num_workers=workers, generator=generator, worker_init_fn=follow_parent))
@@ -187,7 +187,7 @@ class DataSettings(Settings):
         default=None, gt=0, le=10**9, description="random segments; null: whole utterances"
     )
     max_frames: int | None = Field(
-        default=None, gt=0, le=10**9, description="of a row; longer utterances are cut; null: batch_frames"
+        default=None, gt=0, le=10**9, description="frames per row; longer utterances are cut; null: batch_frames"
     )
     workers: int = Field(default=0, ge=0, le=64, description="processes that read ahead")
 

@@ -23,8 +23,8 @@ from speechlvm.utils.files import hash_value, read_json
 BLOCK_BYTES = 1 << 20
 
 
-class Record(NamedTuple):
-    """The frames of an utterance: `offset` is that of the record's header, as in the scp file."""
+class DumpRecord(NamedTuple):
+    """Place of the frames of an utterance; `offset` is that of the record's header, as in the scp file."""
 
     utterance: str
     archive: Path
@@ -33,7 +33,7 @@ class Record(NamedTuple):
 
 
 def share_of(items: list, job: int, jobs: int) -> list:
-    """Contiguous share of job number `job`, from 1."""
+    """The contiguous share of job `job` (from 1) of `jobs`."""
     return items[len(items) * (job - 1) // jobs : len(items) * job // jobs]
 
 
@@ -42,15 +42,15 @@ def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
 
     Args:
         dump: the set.
-        minutes: None, or more than the set has: all.
+        minutes: minimum total duration; all utterances if None, or if the set is shorter.
 
     Raises:
-        UserError: frames of the dump are not spaced in time.
+        UserError: frames of the dump have no rate.
     """
     if minutes is None:
         return sorted(dump.records)
     if dump.rate_hz is None:
-        raise UserError(f"{dump.directory}: its frames are not spaced in time; take all of it, without --minutes")
+        raise UserError(f"{dump.directory}: its frames have no rate; take all of it, without --minutes")
     chosen, frames = [], 0
     for utterance in sorted(dump.records, key=lambda utterance: hash_value(["subset", utterance])):
         if frames >= minutes * 60 * dump.rate_hz:
@@ -61,7 +61,7 @@ def random_utterances(dump: Dump, minutes: float | None) -> list[str]:
 
 
 def make_again(directory: Path) -> str:
-    """Advice for a damaged dump: stage 2 alone does nothing if done.json says that the dump is complete."""
+    """Advice for a damaged dump, as stage 2 alone skips dumps that done.json marks as complete."""
     return f"remove {directory} and run stage 2 (dumps) again"
 
 
@@ -69,13 +69,13 @@ class Dump(ABC):
     """Random access to the frames of a dump; reads only the requested frames.
 
     Attributes:
-        records: utterance -> Record, sorted by utterance.
+        records: utterance -> DumpRecord, sorted by utterance.
         info: contents of info.json.
-        rate_hz: frames per second; None where frames are not spaced in time.
+        rate_hz: frames per second; None if frames have no rate.
         header_bytes: size of the header of each record.
         frame_bytes: size of one frame.
-        index: name of the file with the records' offsets.
-        counts: name of the file with their numbers of frames.
+        index: name of the file with the offsets of records.
+        counts: name of the file with the number of frames of each utterance.
     """
 
     index: str
@@ -91,7 +91,7 @@ class Dump(ABC):
         self._checked: set[str] = set()
         self._digests: dict[str, str] = {}
         archives: dict[str, Path] = {}
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, DumpRecord] = {}
         both = zip_longest(self._table(self.index), self._table(self.counts), fillvalue=("", ""))
         for number, ((utterance, location), (counted, frames)) in enumerate(both, start=1):
             path, _, offset = location.rpartition(":")
@@ -106,7 +106,7 @@ class Dump(ABC):
                 # in its own directory first: a dump that was copied or moved reads its own archives
                 own = self.directory / Path(path).name
                 archives[path] = own if own.exists() else Path(path)
-            self.records[utterance] = Record(utterance, archives[path], int(offset), int(frames))
+            self.records[utterance] = DumpRecord(utterance, archives[path], int(offset), int(frames))
         if len(self.records) != self.info["utterances"]:
             raise UserError(
                 f"{self.directory / self.index}: {len(self.records)} utterances, info.json says "
@@ -118,12 +118,12 @@ class Dump(ABC):
         """Statistics of single frames, for `Observation.marginal`."""
 
     @abstractmethod
-    def _check_header(self, record: Record, descriptor: int) -> None:
-        """Raise `_mismatch` unless the record agrees with the index."""
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
+        """Raise `_mismatch` unless the record matches the index."""
 
     @abstractmethod
     def _decode(self, data: bytes) -> np.ndarray:
-        """Frames of bytes."""
+        """Convert bytes to frames."""
 
     def _table(self, name: str) -> Iterator[tuple[str, str]]:
         path = self.directory / name
@@ -150,7 +150,7 @@ class Dump(ABC):
         """Frames start .. stop - 1 of an utterance: (T,) int16 of PCM, (T, C) float32 of vectors.
 
         Raises:
-            UserError: the archive does not agree with its index.
+            UserError: the archive does not match its index.
         """
         record = self.records[utterance]
         stop = record.frames if stop is None else min(stop, record.frames)
@@ -168,13 +168,13 @@ class Dump(ABC):
             raise self._mismatch(record, f"{len(data)} bytes, {count} before")
         return self._decode(data)
 
-    def _check_digest(self, record: Record, descriptor: int) -> None:
+    def _check_digest(self, record: DumpRecord, descriptor: int) -> None:
         if not self._digests:
             shards = sorted(self.directory.glob("shard.*.json"))
             entries = sorted(entry for path in shards for entry in read_json(path)["entries"][Path(self.index).stem])
             if hash_value([[entry[0], entry[3]] for entry in entries]) != self.info["data_hash"]:
                 raise UserError(
-                    f"{self.directory}/info.json: does not agree with shard.*.json; {make_again(self.directory)}"
+                    f"{self.directory}/info.json: does not match shard.*.json; {make_again(self.directory)}"
                 )
             self._digests = {entry[0]: entry[3] for entry in entries}
         found, position = hashlib.sha256(), record.offset + self.header_bytes
@@ -189,7 +189,7 @@ class Dump(ABC):
         if found.hexdigest() != self._digests[record.utterance]:
             raise self._mismatch(record, "damaged: the SHA-256 of its frames differs from when they were written")
 
-    def _open(self, record: Record) -> int:
+    def _open(self, record: DumpRecord) -> int:
         if record.archive not in self._descriptors:
             try:
                 self._descriptors[record.archive] = os.open(record.archive, os.O_RDONLY)
@@ -197,8 +197,8 @@ class Dump(ABC):
                 raise self._mismatch(record, error.strerror) from error
         return self._descriptors[record.archive]
 
-    def _mismatch(self, record: Record, reason: str) -> UserError:
-        """The error of a record that does not agree with the index; stage 2 repeats jobs whose shard is missing."""
+    def _mismatch(self, record: DumpRecord, reason: str) -> UserError:
+        """The error for a record that does not match the index; stage 2 repeats jobs whose shard is missing."""
         shard = self.directory / f"shard.{record.archive.name.split('.')[1]}.json"
         remedy = f"remove {shard} and run stage 2 (dumps) again" if shard.exists() else make_again(self.directory)
         return UserError(

@@ -18,7 +18,7 @@ MEL_FLOOR = 1e-10
 
 
 def mulaw_codes(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """int16 (T,) -> int32 (T,) 16-bit mu-law codes."""
+    """A function int16 (T,) -> int32 (T,), 16-bit mu-law codes."""
     from speechlvm.coding import PCM_OFFSET, build_coding
 
     codes = build_coding("mulaw").codes
@@ -26,16 +26,16 @@ def mulaw_codes(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def mel_power(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): mel power spectrogram of samples in -1 .. 1 (source A, 3.2).
+    """A function int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80), mel power spectrogram (source A, 3.2).
 
-    Step i is centred at frame 64 i; before the first frame and after the last there is silence, so that utterances
-    shorter than a window have a spectrum too.
+    Samples are scaled to [-1, 1]. Step i is centred at frame 64 i; utterances are padded with silence, so that those
+    shorter than a window have a spectrum, too.
     """
     import torch
     import torchaudio
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of bins narrower than the spacing of frequencies, which hold nothing
+        warnings.simplefilter("ignore")  # about empty bins, narrower than the spacing of frequencies
         transform = torchaudio.transforms.MelSpectrogram(
             sample_rate=rate_hz,
             n_fft=MEL_WINDOW_FRAMES,
@@ -47,12 +47,12 @@ def mel_power(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def log_of_mel(power: np.ndarray) -> np.ndarray:
-    """Natural logarithm of mel power, which is floored at `MEL_FLOOR`."""
+    """Natural logarithm of mel power, floored at `MEL_FLOOR`."""
     return np.log(np.maximum(power, np.float32(MEL_FLOOR)))
 
 
 def log_mel(rate_hz: int) -> Callable[[np.ndarray], np.ndarray]:
-    """int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80): logarithm of `mel_power`."""
+    """A function int16 (T,), T >= 1 -> float32 (T // 64 + 1, 80), logarithm of `mel_power`."""
     power = mel_power(rate_hz)
     return lambda samples: log_of_mel(power(samples))
 

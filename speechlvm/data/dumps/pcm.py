@@ -1,4 +1,4 @@
-"""The dump of audio: the int16 PCM of every utterance as RIFF records, and the exact histogram of PCM values.
+"""Dumps of audio: the int16 PCM of every utterance as RIFF records, and the exact histogram of PCM values.
 
 <dump>/pcm.<job>.ark        records "<utt> RIFF....data<int16 samples>", as Kaldi and kaldiio write them
 <dump>/shard.<job>.json     offsets, frames and a hash of each utterance in it
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from speechlvm.data.audio import MOST_FRAMES, wav_header
-from speechlvm.data.dumps.dump import Dump, Record, make_again
+from speechlvm.data.dumps.dump import Dump, DumpRecord, make_again
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, write_array, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
@@ -29,14 +29,14 @@ SAMPLE_BYTES = 2
 def write(
     directory: Path, job: int, audio: Iterable[tuple[str, Iterable[np.ndarray]]], rate_hz: int, inputs: dict
 ) -> None:
-    """Write one job's archive, histogram and, last, its JSON; only a block of samples is held at once.
+    """Write one job's archive, histogram and, last, its JSON; only one block of samples is in memory at a time.
 
     Args:
-        directory: of the dump.
+        directory: directory of the dump.
         job: number of the shard, from 1.
         audio: (utterance, blocks of int16 samples), sorted.
         rate_hz: sampling rate in the headers.
-        inputs: everything that determines the shard; kept in it.
+        inputs: everything that determines the shard; stored in it.
 
     Raises:
         UserError: an utterance is too long for a record.
@@ -71,10 +71,10 @@ def merge(directory: Path, jobs: int, source: str, preparation: dict | None = No
     """Join the shards into scp, utt2num_samples and histogram; returns info.json.
 
     Args:
-        directory: of the dump.
+        directory: directory of the dump.
         jobs: number of shards.
-        source: the data directory.
-        preparation: counts of rejected, converted and odd files of its preparation.
+        source: data directory.
+        preparation: counts of rejected, converted and odd files in its preparation.
 
     Raises:
         UserError: a shard is missing.
@@ -133,7 +133,7 @@ class PCMDump(Dump):
     def _decode(self, data: bytes) -> np.ndarray:
         return np.frombuffer(data, dtype="<i2").astype(np.int16, copy=False)
 
-    def _check_header(self, record: Record, descriptor: int) -> None:
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
         header = os.pread(descriptor, RIFF_HEADER_BYTES, record.offset)
         if len(header) != RIFF_HEADER_BYTES:
             raise self._mismatch(record, f"no record of {record.utterance}")

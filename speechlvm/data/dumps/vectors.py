@@ -1,10 +1,10 @@
-"""The dump of sequences of real vectors (pen points, joint angles).
+"""Dumps of sequences of real vectors (pen points, joint angles).
 
     <dump>/feats.<job>.ark      written by job <job>, in the format of `speechlvm.data.kaldi.matrices`
     <dump>/shard.<job>.json     offsets, frames, moments and a hash of each utterance
     <dump>/feats.scp utt2num_frames info.json      of the whole set, written by `merge`
 
-Real channels are normalised by mean and standard deviation of the training set before models see them; binary ones
+Real channels are normalised by the mean and standard deviation of the training set when they are read; binary ones
 stay 0 or 1.
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from speechlvm.data.dumps.dump import Dump, Record
+from speechlvm.data.dumps.dump import Dump, DumpRecord
 from speechlvm.data.kaldi.matrices import HEADER_BYTES, VALUE_BYTES, parse_header, write_record
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import hash_value, write_json
 from speechlvm.utils.shards import read_shards, remove_shards_beyond, write_index, write_shard
 
 MARGINAL_FRAMES = 16_384
-"""Most frames from which the marginal distribution is fitted."""
+"""Maximum number of frames from which the marginal distribution is fitted."""
 
 
 def write(
@@ -69,7 +69,7 @@ def merge(directory: Path, jobs: int, source: str, channels: dict[str, str], rat
     lines = write_index(directory, read_shards(directory, jobs), "feats", "utt2num_frames")
     frames, mean, squares = 0, np.zeros(len(channels)), np.zeros(len(channels))
     for _, _, _, count, _, own_mean, own_squares in lines:
-        # pairwise update of mean and squared deviations: no cancellation, however large the mean
+        # pairwise update of mean and squared deviations: no cancellation even if the mean is large
         difference = np.array(own_mean) - mean
         share = count / (frames + count)
         squares = squares + np.array(own_squares) + difference**2 * frames * share
@@ -122,7 +122,7 @@ class VectorDump(Dump):
     def _decode(self, data: bytes) -> np.ndarray:
         return np.frombuffer(data, dtype="<f4").reshape(-1, len(self.channels)).astype(np.float32, copy=False)
 
-    def _check_header(self, record: Record, descriptor: int) -> None:
+    def _check_header(self, record: DumpRecord, descriptor: int) -> None:
         data = os.pread(descriptor, HEADER_BYTES, record.offset)
         try:
             shape = parse_header(data, "")

@@ -1,1 +1,1 @@
-"""Kaldi data directories and matrices: reading, writing, validation, repair."""
+"""Kaldi data directories and matrices: reading, writing, validating and fixing."""

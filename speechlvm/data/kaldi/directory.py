@@ -1,4 +1,4 @@
-"""Kaldi data directories: reading and writing them (file formats: `tables`; checks: `validate`; fixes: `fix`).
+"""Reading and writing Kaldi data directories (file formats: `tables`; checks: `validate`; fixes: `fix`).
 
 Relative paths in ``wav.scp`` start at the current directory, which is the recipe's; this package writes absolute
 paths.
@@ -83,10 +83,10 @@ ATTRIBUTES: dict[str, tuple[str, Callable]] = {
 
 
 def load_data_dir(path: str | Path) -> DataDirectory:
-    """Reads a data directory, without looking at its audio files; commands in wav.scp are not run.
+    """Reads a data directory; audio files are not opened, and commands in wav.scp are not run.
 
     Raises:
-        UserError: the first error that `validate` finds, and how many there are.
+        UserError: the first error that `validate` finds, and the number of errors.
     """
     files = examine(Path(path))
     if errors := files.errors:
@@ -112,7 +112,7 @@ def write_data_dir(data: DataDirectory, path: str | Path) -> None:
         UserError: it would not be valid (audio files are not opened).
     """
     path = Path(path)
-    # names that are removed later if this process is killed
+    # names that the next run removes if this process is killed
     temporary, old = (path.with_name(f".{path.name}{what}.{os.getpid()}.tmp") for what in ("", ".old"))
     with disk_errors(path):
         temporary.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Fixes data directories by removing or sorting lines, and by cutting ends that are slightly late."""
+"""Fixes data directories by removing and sorting lines, and by cutting utterances that end slightly late."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ UNCHANGED = "not fixed: nothing was changed"
 
 
 def fix(path: str | Path, allow_pipes: bool = False) -> list[str]:
-    """Fixes what can be fixed without a guess; returns each thing that was done.
+    """Fixes what can be fixed without guessing; returns a description of each change.
 
-    Line endings, byte order marks, whitespace, order and repeated lines are corrected; utterances that a mandatory file
-    lacks are removed from all files; utterances that end up to `LATE_SECONDS` after their recordings are cut there;
-    spk2utt and utt2num_samples are recomputed. Anything that would need a guess (a malformed line, an utterance with
-    two different values, an unreadable audio file) is an error.
+    Line endings, byte order marks, whitespace, order and repeated lines are corrected; utterances that are missing from
+    a mandatory file are removed from all files; utterances that end up to `LATE_SECONDS` after their recordings are cut
+    there; spk2utt and utt2num_samples are recomputed. Anything that would need guessing (a malformed line, an utterance
+    with two different values, an unreadable audio file) is an error.
 
     Args:
         path: the directory.
@@ -91,7 +91,7 @@ def _replace(files: Files, original_errors: list[str], done: list[str]) -> None:
                 shutil.copy(path / name, temporary / name)
         remaining = [error.replace(str(temporary), str(path)) for error in examine(temporary).errors]
         if remaining:
-            # The line numbers of the user's own file are of more use than those of the one that was to replace it.
+            # Line numbers of the user's file are more useful than those of its replacement.
             raise _refusal([error for error in original_errors if not error.endswith(FIXER)] or remaining)
         for name in files if done else ():
             if name in kept:
@@ -108,7 +108,7 @@ def _refusal(errors: list[str]) -> UserError:
 
 
 def _fix_lines(name: str, contents: Contents, done: list[str]) -> None:
-    """Order and repeated lines; reading has repaired the bytes."""
+    """Fixes order and repeated lines; reading has repaired the bytes."""
     table = TABLES[name]
     done += [f"{error}: repaired" for error in contents.repaired]
     lines: dict[str, Line] = {}

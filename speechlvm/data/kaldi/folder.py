@@ -13,12 +13,13 @@ SUFFIXES = (".wav", ".flac", ".sph")
 
 
 def load_folder(folder: Path) -> DataDirectory:
-    """All audio files at any depth; whether they are 16-bit and mono shows when they are read.
+    """A data directory of all audio files at any depth; their format is checked when they are read.
 
-    Ids are paths below the folder, with '-' for '/' and '_' for what no id may have. Each file is its own speaker.
+    Ids are paths below the folder, with '-' for '/' and '_' for characters that ids cannot have. Each file is a
+    separate speaker.
 
     Raises:
-        UserError: there are none, a header cannot be read, or two files would have one id.
+        UserError: no audio files, a header cannot be read, or two files would have the same id.
     """
     files: dict[str, Path] = {}
     for file in files_below(folder):

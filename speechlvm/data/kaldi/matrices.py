@@ -5,7 +5,7 @@
 A data directory of such sequences has, besides feats.scp and utt2num_frames, two files of its own:
 
     channels        name real|binary    one line per column of the matrices, in order
-    rate_hz         frames per second, one number; absent if frames are not spaced in time, as in handwriting
+    rate_hz         frames per second, one number; absent if frames have no rate, as in handwriting
 
 Archives are read only as headers followed by float32 values, which cannot run code.
 """
@@ -169,7 +169,7 @@ def read_channels(directory: Path) -> tuple[dict[str, str], float | None]:
 
 
 def write_channels(directory: Path, channels: dict[str, str], rate_hz: float | None) -> None:
-    """Inverse of `read_channels`."""
+    """Writes the files that `read_channels` reads."""
     with atomic_write(directory / "channels") as stream:
         stream.writelines(f"{name} {kind}\n" for name, kind in channels.items())
     if rate_hz is not None:

@@ -1,8 +1,8 @@
-"""TIMIT's 61 phone codes, their articulation, and the usual folding into 39 classes; Russian phones and theirs.
+"""TIMIT's 61 phone codes, their manner of articulation, and the usual folding into 39 classes; Russian phones.
 
 Manners follow the classes of the corpus's own documentation (PHONCODE.DOC). The folding is that of K.-F. Lee and
 H.-W. Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE Trans. ASSP 37 (1989): allophones
-join their phoneme, closures join silence, and the glottal stop q is left out. Labels of other corpora stay themselves.
+join their phoneme, closures join silence, and the glottal stop q is left out. Labels of other corpora are unchanged.
 
 Russian phones are those of the voice festvox-ru: doubled letters are stressed vowels or palatalised consonants. Almost
 half of the codes are TIMIT's with other meanings, so they have a prefix, and folding leaves them as they are.
@@ -59,14 +59,14 @@ def fold(label: str, classes: int) -> str | None:
     """The class of a phone.
 
     Args:
-        label: of a segment of the corpus.
+        label: phone label of the corpus.
         classes: 61 (the codes themselves) or 39.
 
     Returns:
-        The class, or None for what is left out.
+        The class, or None if the phone is left out.
     """
     if classes not in CLASS_COUNTS:
-        raise ValueError(f"{classes} classes; there are foldings into {CLASS_COUNTS}")
+        raise ValueError(f"{classes} classes; expected one of {CLASS_COUNTS}")
     if classes == 61:
         return label
     return None if label == _LEFT_OUT else _CLASS_OF.get(label, label)

@@ -24,10 +24,10 @@ class Recordings:
     Args:
         data: the directory's contents.
         directory: its path, for messages.
-        allow_pipes: run the commands of wav.scp.
+        allow_pipes: run the commands in wav.scp.
 
     Raises:
-        UserError: wav.scp has commands, and they are not allowed.
+        UserError: wav.scp contains commands, which are not allowed.
     """
 
     def __init__(self, data: DataDirectory, directory: Path, allow_pipes: bool) -> None:
@@ -53,7 +53,7 @@ class Recordings:
             return audio_info(path).rate_hz
 
     def stamps(self) -> list[list]:
-        """What the samples of each utterance depend on: path, size and time of a file, or a command; the part of it."""
+        """What the samples of each utterance depend on: path, size and time of a file, or a command; and the part."""
         return [
             [
                 utterance,
@@ -108,10 +108,10 @@ def _stamp(source: Path | Pipe) -> list:
 
 
 def file_stamp(path: Path) -> list:
-    """`version_of` a file of a data directory.
+    """`version_of` for a file of a data directory.
 
     Raises:
-        UserError: missing.
+        UserError: the file is missing.
     """
     try:
         return version_of(path)

@@ -67,7 +67,7 @@ def local_file(source: Path | Pipe) -> Iterator[Path]:
     """The audio file of an entry of wav.scp, or the output of a command, once it has exited with status 0.
 
     Raises:
-        UserError: the command fails. Errors in the block name the command instead of the temporary file.
+        UserError: the command failed. Errors in the block name the command instead of the temporary file.
     """
     if isinstance(source, Path):
         yield source
@@ -90,7 +90,7 @@ def local_file(source: Path | Pipe) -> Iterator[Path]:
         try:
             yield path
         except UserError as error:
-            # advice for files does not hold for the output of a command
+            # advice for files does not apply to the output of a command
             said = re.sub("convert it, for example with: .*", "let the command convert it", str(error))
             said = said.replace(COPY_AGAIN, "fix the command").replace(str(path), f"output of '{source}'")
             raise type(error)(said) from error

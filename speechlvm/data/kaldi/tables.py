@@ -1,14 +1,14 @@
-"""The files of a Kaldi data directory: their line formats, and reading them with all errors.
+"""The files of a Kaldi data directory: their formats, and a reader that collects all errors.
 
-The files of a directory (see `TABLES`), one entry per line, sorted by bytes as LC_ALL=C sorts:
+Each file (see `TABLES`) has one entry per line, sorted by bytes as with LC_ALL=C:
 
     wav.scp          utterance path        one space, then the rest of the line (paths may contain spaces); or
                      utterance command |   whose output is the audio; run only with --allow_pipes
-    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then has recordings
+    segments         utterance recording start end      in seconds, end -1: to the end; wav.scp then lists recordings
     utt2spk          utterance speaker     the utterance id begins with the speaker id
     spk2utt          speaker utterance...
     utt2num_samples  utterance count
-    feats.scp utt2num_frames               in place of wav.scp and utt2num_samples where the data are vectors
+    feats.scp utt2num_frames               instead of wav.scp and utt2num_samples if the data are vectors
     text             utterance word...
     spk2gender       speaker m|f
     spk2height       speaker centimetres
@@ -32,7 +32,7 @@ FIXER = "run utils/fix_data_dir.sh"
 
 
 @dataclass(frozen=True)
-class Table:
+class FileFormat:
     """Format of the lines of one file.
 
     Attributes:
@@ -58,19 +58,21 @@ INTERVAL = {"columns": 4, "intervals": True, "shape": "utterance start_sample en
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,15})?")
 TO_THE_END = "-1"
 TABLES = {
-    "utt2spk": Table("utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"),
-    "spk2utt": Table("speaker", None),
-    "wav.scp": Table("utterance", None, shape="utterance path"),
-    "segments": Table("utterance", 4, shape="utterance recording start end"),
-    "utt2num_samples": Table("utterance", **COUNT),
-    "feats.scp": Table("utterance", None),
-    "utt2num_frames": Table("utterance", **COUNT),
-    "text": Table("utterance", None),
-    "spk2gender": Table("speaker", 2, r"[mf]", "m or f"),
-    "spk2height": Table("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
-    "spk2dialect": Table("speaker", 2),
-    "phones": Table("utterance", **INTERVAL),
-    "words": Table("utterance", **INTERVAL),
+    "utt2spk": FileFormat(
+        "utterance", 2, SAFE_ID.pattern, f"a speaker id made of {ALLOWED}", shape="utterance speaker"
+    ),
+    "spk2utt": FileFormat("speaker", None),
+    "wav.scp": FileFormat("utterance", None, shape="utterance path"),
+    "segments": FileFormat("utterance", 4, shape="utterance recording start end"),
+    "utt2num_samples": FileFormat("utterance", **COUNT),
+    "feats.scp": FileFormat("utterance", None),
+    "utt2num_frames": FileFormat("utterance", **COUNT),
+    "text": FileFormat("utterance", None),
+    "spk2gender": FileFormat("speaker", 2, r"[mf]", "m or f"),
+    "spk2height": FileFormat("speaker", 2, r"[1-9][0-9]{1,2}(\.[0-9]+)?", "a height in cm"),
+    "spk2dialect": FileFormat("speaker", 2),
+    "phones": FileFormat("utterance", **INTERVAL),
+    "words": FileFormat("utterance", **INTERVAL),
 }
 
 
@@ -89,10 +91,10 @@ class Line:
 
     @property
     def columns(self) -> list[str]:
-        """The columns after the key; other whitespace of Unicode is part of words."""
+        """The columns after the key; Unicode whitespace does not separate words."""
         return re.split(f"[{BLANKS}]+", self.rest)
 
-    def sort_key(self, table: Table) -> tuple:
+    def sort_key(self, table: FileFormat) -> tuple:
         """Bytes of the key, then the start of intervals."""
         return self.key.encode(), int(self.columns[0]) if table.intervals else 0
 
@@ -106,7 +108,7 @@ class Contents:
         lines: those that could be read.
         errors: messages ``file:line: reason; what to do``.
         repaired: errors that were repaired on reading.
-        malformed: errors that must be fixed manually, by line.
+        malformed: errors that must be fixed manually, by line number.
         unreadable: whether some bytes are not text.
     """
 
@@ -162,7 +164,7 @@ def read_table(path: Path) -> Contents:
 def _split_lines(contents: Contents) -> list[tuple[int, str]]:
     """Numbered lines without line endings; errors of encoding and line endings are recorded."""
     data = contents.path.read_bytes()
-    with contextlib.suppress(UnicodeDecodeError):  # not the encoding of its mark: found below
+    with contextlib.suppress(UnicodeDecodeError):  # text that does not match its mark is found below
         data, encoding = unmarked(data)
         if encoding:
             contents.repair(1, f"{encoding.upper()} byte order mark")
@@ -190,15 +192,15 @@ def _split_lines(contents: Contents) -> list[tuple[int, str]]:
 
 
 def unsafe_id(name: str) -> str | None:
-    """Why an utterance or speaker id is refused (it becomes part of file names and command lines), or None."""
+    """The reason to refuse an utterance or speaker id (ids become part of file names and command lines), or None."""
     if SAFE_ID.fullmatch(name):
         return None
-    # letters that look the same, such as composed and decomposed ones, differ only in their numbers
+    # letters that look the same, such as composed and decomposed ones, differ only in their code points
     escaped = "" if name.isascii() else f" ({name.encode('ascii', 'backslashreplace').decode()})"
     return f"unsafe id '{name}'{escaped}; allowed are {ALLOWED}; rename it"
 
 
-def _line_error(name: str, table: Table, line: Line) -> str | None:
+def _line_error(name: str, table: FileFormat, line: Line) -> str | None:
     control = re.search(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]", line.text)
     if control:
         return f"control character {control.group()!r}; remove it"
@@ -247,7 +249,7 @@ def _excerpt_error(line: Line) -> str | None:
     return None
 
 
-def _check_order(contents: Contents, table: Table) -> None:
+def _check_order(contents: Contents, table: FileFormat) -> None:
     seen: dict[str, Line] = {}
     previous, is_sorted = None, True
     for line in contents.lines:

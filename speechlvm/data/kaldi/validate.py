@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMPUTED_FILES = ("spk2utt", "utt2num_samples")
 ONE_SET = "leave it in one of the sets"
-LATE_SECONDS = Decimal("0.5")  # that times may be past a recording, as they are rounded; Kaldi cuts such ends too
+LATE_SECONDS = Decimal("0.5")  # by which rounded times may exceed a recording; Kaldi cuts such ends, too
 
 
 class Files(dict[str, Contents]):
@@ -46,7 +46,7 @@ class Files(dict[str, Contents]):
 
     @property
     def of_vectors(self) -> bool:
-        """Whether the data are vectors; features next to audio are of other toolkits, and not read."""
+        """Whether the data are vectors; features next to audio belong to other toolkits, and are not read."""
         return "feats.scp" in self and "wav.scp" not in self
 
     @property
@@ -73,8 +73,8 @@ def validate(
 
     Args:
         path: the directory.
-        check_audio: also read the header of each audio file and compare its length with utt2num_samples; of each
-            sequence of vectors, with utt2num_frames.
+        check_audio: also read the header of each audio file and compare its length with utt2num_samples (for vectors:
+            utt2num_frames).
         allow_pipes: accept commands in wav.scp, and run them to check the audio.
         log: counts audio files with oddities.
     """
@@ -101,7 +101,7 @@ def examine(path: Path) -> Files:
         if name not in files:
             remedy = FIXER if name in COMPUTED_FILES else "prepare the data again"
             files.errors.append(f"{path / name}: no such file; {remedy}")
-    # keys of malformed lines may be wrong, and are not missed in other files
+    # keys of malformed lines may be wrong, so other files need not have them
     unsure = [n for n, t in files.items() if t.unreadable or (t.malformed and n not in COMPUTED_FILES)]
     if "utt2spk" in files and not unsure:
         _check_prefixes(files)
@@ -121,8 +121,8 @@ def examine(path: Path) -> Files:
 def _check_prefixes(files: Files) -> None:
     for line in files.by_key("utt2spk").values():
         if not line.key.startswith(line.rest):
-            reason = f"speaker '{line.rest}' is no prefix of utterance '{line.key}', so that files sorted by either "
-            files.error("utt2spk", line, f"{reason}would differ; rename the utterance")
+            reason = f"speaker '{line.rest}' is not a prefix of utterance '{line.key}'; sorting by utterance and by "
+            files.error("utt2spk", line, f"{reason}speaker would differ; rename the utterance")
 
 
 def _check_keys(files: Files, name: str) -> None:
@@ -217,14 +217,14 @@ def recording_infos(files: Files, allow_pipes: bool, log: Log | None = None) -> 
 
 
 def seconds_late(excerpt: Excerpt, info: AudioInfo) -> Decimal:
-    """Seconds by which a part of a recording exceeds its end; 0 if it does not, or if it begins after the end."""
+    """Seconds by which a part of a recording exceeds its end; 0 if it does not, or if it starts after the end."""
     if excerpt.end_seconds is None or excerpt.bounds(info.rate_hz, info.num_samples)[0] >= info.num_samples:
         return Decimal(0)
     return max(Decimal(0), excerpt.end_seconds - Decimal(info.num_samples) / info.rate_hz)
 
 
 def audio_lengths(files: Files, infos: dict[str, AudioInfo]) -> dict[str, int]:
-    """Samples of each utterance of recordings with these headers; records an error for each one that has none."""
+    """Number of samples of each utterance of recordings with these headers; an utterance of none is an error."""
     if "segments" not in files:
         return {key: info.num_samples for key, info in infos.items()}
     lengths: dict[str, int] = {}
@@ -264,11 +264,11 @@ def check_vectors(files: Files) -> None:
 
 
 def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
-    """What data directories of one corpus share but must not, one line each: ``file:line: reason; what to do``.
+    """Errors for what data directories of one corpus share but must not: ``file:line: reason; what to do``.
 
     Args:
-        paths: of the training set, the validation set and the test sets.
-        speakers: whether speakers of the test sets must not be in the first two sets. (The validation set, which is
+        paths: data directories of the training set, the validation set and the test sets.
+        speakers: whether the test sets may share no speakers with the first two sets. (The validation set, which is
             drawn from the training set, may share speakers with it.)
     """
     sets = [examine(Path(path)) for path in paths]
@@ -293,7 +293,7 @@ def overlaps(paths: Sequence[str | Path], speakers: bool) -> list[str]:
 
 def _shared_audio(sets: Iterable[Files]) -> list[str]:
     errors: list[str] = []
-    last: dict[tuple, tuple] = {}  # of each source, the part that reaches furthest so far
+    last: dict[tuple, tuple] = {}  # for each source, the part that ends last so far
     parts = [(*part, number) for number, files in enumerate(sets) for part in _parts(files)]
     for part in sorted(parts):
         source, start, end, key, here, number = part
@@ -320,7 +320,7 @@ def _parts(files: Files) -> Iterator[tuple[tuple, Decimal, Decimal, str, str]]:
 
 
 def _source(name: str, line: Line) -> tuple:
-    """Equal if two entries are the same file, by whatever path or link, or the same position in an archive."""
+    """A key that is equal for two entries of the same file, by any path or link, or the same position in an archive."""
     path, offset = (line.rest, "") if name == "wav.scp" else line.rest.rsplit(":", 1)
     try:
         status = os.stat(path)

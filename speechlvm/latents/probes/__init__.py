@@ -7,4 +7,4 @@ are kept on disk (`runs`), so that finished runs are not repeated.
 
 SETS = ("train", "valid", "test")
 USUAL_VOCABULARY = 100
-"""Units of transcripts, unless their number is given or the text supports fewer."""
+"""Default number of sentencepiece units; fewer if the text does not support as many."""

@@ -1,13 +1,13 @@
-"""Features of probes: a representation on the clock that all of them share, so that each has the same steps to read.
+"""Features of probes: representations resampled to a common clock, so that all probes have the same steps.
 
-    hop of 64 frames     |  0  |  1  |  2  |  3  |  4  |  5  |  6  |  7  |   4 steps side by side: 4 D dimensions
-    hop of 256 frames    |           0           |           1           |   as it is
-    hop of 512 frames    |                       0                       |   twice the same
+    hop of 64 frames     |  0  |  1  |  2  |  3  |  4  |  5  |  6  |  7  |   4 steps concatenated: 4 D dimensions
+    hop of 256 frames    |           0           |           1           |   unchanged
+    hop of 512 frames    |                       0                       |   repeated
     clock, 16 ms         |           0           |           1           |
 
-The clock has 62.5 steps per second: twice the rate of steps of 512 frames at 16 kHz, and about five steps for each
-phone, enough for CTC. If the hop of a representation is between a quarter of a clock step and a whole one, its steps
-within a clock step are concatenated, so nothing is lost; steps of smaller hops are averaged over quarters.
+The clock has 62.5 steps per second: twice the rate of steps of 512 frames at 16 kHz, and about five steps per phone,
+enough for CTC. If the hop of a representation is between a quarter of a clock step and a whole one, its steps within a
+clock step are concatenated, so nothing is lost; steps of smaller hops are averaged over quarters.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from speechlvm.utils.errors import UserError
 
 CLOCK_HZ = 62.5
 MOST_STACKED = 4
-SLACK_STEPS = 4  # that an utterance may be longer or shorter than its representation: windows and rounding at the ends
-LEAST_STD = 1e-6  # dimensions that are constant become 0
-CACHE_BYTES = 2 << 30  # beyond it features are read again each time
+SLACK_STEPS = 4  # allowed difference in length of utterance and representation: windows and rounding at the ends
+LEAST_STD = 1e-6  # constant dimensions become 0
+CACHE_BYTES = 2 << 30  # larger features are read again each time
 
 
 def clock_hop(rate_hz: float) -> int:
@@ -37,21 +37,21 @@ def clock_steps(frames: int, hop: int) -> int:
 
 
 def stacked(representation: Representation, hop: int) -> int:
-    """How many vectors stand side by side in one step of a clock of `hop` frames."""
+    """Number of vectors concatenated in one step of a clock of `hop` frames."""
     return min(-(-hop // representation.hop_frames), MOST_STACKED)
 
 
 def on_clock(values: np.ndarray, representation: Representation, frames: int, hop: int) -> np.ndarray:
-    """A representation on the clock.
+    """Resample a representation to the clock.
 
-    Each step of the clock is divided into `stacked` spans; a span's vector is the mean of the steps centred in it, or
-    the nearest step where there is none (`Representation.steps_within`, for all spans at once).
+    Each step of the clock is divided into `stacked` spans; the vector of a span is the mean of the steps centred in it,
+    or the nearest step if there is none (`Representation.steps_within`, for all spans at once).
 
     Args:
         values: (steps, D).
-        representation: what they are.
-        frames: of the utterance.
-        hop: of the clock in frames.
+        representation: description of the values.
+        frames: number of frames of the utterance.
+        hop: hop of the clock in frames.
 
     Returns:
         (clock_steps, stacked * D) float32.
@@ -71,13 +71,13 @@ def on_clock(values: np.ndarray, representation: Representation, frames: int, ho
 
 
 class Features:
-    """One representation of the utterances of several sets, read from disk when they are asked for.
+    """One representation of the utterances of several sets, read from disk on access.
 
     Args:
-        name: of the representation.
-        stores: of the sets, which share no utterance.
-        frames: by utterance.
-        hop: of the clock in frames.
+        name: name of the representation.
+        stores: stores of the sets, which share no utterances.
+        frames: number of frames, by utterance.
+        hop: hop of the clock in frames.
     """
 
     def __init__(self, name: str, stores: Iterable[Store], frames: Mapping[str, int], hop: int) -> None:
@@ -92,7 +92,7 @@ class Features:
         """(clock_steps, dimensions) float32, not normalised.
 
         Raises:
-            UserError: the representation is not of this utterance's audio.
+            UserError: the representation does not match the audio of the utterance.
         """
         if utterance in self._cache:
             return self._cache[utterance]

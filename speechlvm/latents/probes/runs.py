@@ -1,4 +1,4 @@
-"""All runs of a set of probes: their list, their data, and means and standard deviations of results."""
+"""All runs of the probes of an experiment: their plan, their data, and means and standard deviations of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes import SETS
 from speechlvm.latents.probes.clock import Features, clock_hop
 from speechlvm.latents.probes.tasks import Task, build_task
-from speechlvm.latents.probes.training import Settings, train_probe
+from speechlvm.latents.probes.training import ProbeSettings, train_probe
 from speechlvm.latents.probes.units import train_units
 from speechlvm.latents.store import open_stores
 from speechlvm.utils.errors import UserError
@@ -28,7 +28,7 @@ METRICS = ("phone_error_rate", "unit_error_rate", "word_error_rate", "accuracy")
 
 @dataclass(frozen=True)
 class ProbeRun:
-    """One training of a probe: on which representation, for which task, with how much data, from which seed."""
+    """One training run of a probe: representation, task, size of the training data, and seed."""
 
     representation: str
     task: str
@@ -37,7 +37,7 @@ class ProbeRun:
 
     @property
     def stem(self) -> str:
-        """Name of its file."""
+        """Stem of its file name."""
         return f"{self.representation}_{self.task}_{self.size}_seed{self.seed}"
 
 
@@ -47,14 +47,14 @@ class Probing:
     Args:
         stores: representations, by set.
         data: data directories, by set.
-        tasks: names of tasks that have label files.
-        vocabulary: of sentencepiece units; None: the usual one, as far as the transcripts support it.
-        optional: leave out tasks that the labels do not suffice for.
+        tasks: names of tasks with label files.
+        vocabulary: number of sentencepiece units; None: the default, as far as the transcripts support it.
+        optional: leave out tasks without enough labels.
 
     Raises:
-        Unsuitable: labels do not suffice for a task.
-        UserError: the stores are not of one model, not of the data's utterances, or have utterances in common.
-        ConfigError: the transcripts cannot support the vocabulary.
+        Unsuitable: not enough labels for a task.
+        UserError: the stores are of different models, do not match the data, or have utterances in common.
+        ConfigError: the transcripts do not support the vocabulary.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Probing:
         self.stores = dict(zip(SETS, open_stores(stores[s] for s in SETS), strict=True))
         for s, store in self.stores.items():
             if not store.utterances:
-                raise UserError(f"{store.directory}: holds no utterance; give the representations of the {s} set")
+                raise UserError(f"{store.directory}: holds no utterances; give the representations of the {s} set")
             if store.rate_hz is None:
-                raise UserError(f"{store.directory}: frames are not spaced in time; probes are for speech")
+                raise UserError(f"{store.directory}: frames have no rate; probes are for speech")
         self.rate_hz = self.stores["train"].rate_hz
         self.hop = clock_hop(self.rate_hz)
         directories = {s: load_data_dir(data[s]) for s in SETS}
         utterances = {s: self.stores[s].utterances for s in SETS}
-        # stage 6 may have extracted a random part of a large set
+        # stage 6 may have extracted only a random part of a large set
         self._partial = len(utterances["train"]) < len(directories["train"].utt2spk)
         for s in SETS:
             unknown = [utterance for utterance in utterances[s] if utterance not in directories[s].num_samples]
@@ -102,11 +102,11 @@ class Probing:
         self._moments = None
 
     def minutes(self, utterances: Iterable[str]) -> float:
-        """Duration of some utterances."""
+        """Total duration of some utterances in minutes."""
         return sum(self._frames[utterance] for utterance in utterances) / self.rate_hz / 60
 
     def coinciding(self, task: Task, sizes: Sequence[str]) -> list[str]:
-        """Sizes of at least nine tenths of the training data, which are therefore treated as all of it.
+        """Sizes of at least 90 % of the training data, which are therefore treated as "all".
 
         Empty if only a part of the training set has been extracted.
         """
@@ -116,10 +116,10 @@ class Probing:
         return [size for size in sizes if size != ALL and float(size) >= NEARLY_ALL * there]
 
     def plan(self, sizes: Sequence[str], seeds: Sequence[int]) -> list[ProbeRun]:
-        """The runs, those of one representation side by side.
+        """The list of runs, grouped by representation.
 
         Raises:
-            UserError: all of the training set is asked for, and only a part has been extracted.
+            UserError: all of the training set is requested, but only a part has been extracted.
         """
         if self._partial and ALL in sizes:
             raise UserError(
@@ -140,7 +140,7 @@ class Probing:
         ]
 
     def subset(self, run: ProbeRun) -> list[str]:
-        """Training utterances of a run: the first in a random order given by the seed, so sizes are nested."""
+        """Training utterances of a run: the first ones in a random order given by the seed, so sizes are nested."""
         trainable = self.tasks[run.task].trainable
         if run.size == ALL:
             return trainable
@@ -153,7 +153,7 @@ class Probing:
             frames += self._frames[utterance]
         return drawn
 
-    def execute(self, run: ProbeRun, settings: Settings, device: torch.device) -> dict[str, Any]:
+    def execute(self, run: ProbeRun, settings: ProbeSettings, device: torch.device) -> dict[str, Any]:
         """Train and score one probe; returns its entry in result.json."""
         if self._features is None or self._features.representation.name != run.representation:
             self._features = Features(run.representation, self.stores.values(), self._frames, self.hop)
@@ -164,7 +164,7 @@ class Probing:
         return {**asdict(run), "minutes": self.minutes(drawn), "utterances": len(drawn), **scores}
 
     def write_units(self, path: Path) -> None:
-        """Keep the sentencepiece model, if there is one."""
+        """Write the sentencepiece model, if there is one."""
         if self.units is not None:
             with atomic_write(path, "wb") as stream:
                 stream.write(self.units)
@@ -197,9 +197,9 @@ class Probing:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each task, representation and size the mean over seeds of each metric, and its standard deviation.
+    """Mean and standard deviation over seeds of each metric, for each task, representation and size.
 
-    `<metric>_std` is that of a sample, and None for a single seed.
+    `<metric>_std` is the sample standard deviation; None for a single seed.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for run in runs:

@@ -1,7 +1,7 @@
-"""Tasks of probes: the sequence of phones, the sequence of units of the transcript, the phone at each step.
+"""Tasks of probes: the sequence of phones, the sequence of sentencepiece units, the phone at each step.
 
-Each task has references (tokens of each utterance), a network, its loss, the tokens decoded from its outputs, and error
-rates over a set: all errors of it divided by all tokens of its references.
+Each task has references (tokens of each utterance), a network, its loss, a decoder, and error rates over a set: the
+number of errors divided by the number of tokens in the references.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from speechlvm.latents.probes.units import load_units, units_of, words_from
 
 CLASSES = 39
 SILENCE = fold("h#", CLASSES)
-UNLABELLED = ""  # steps that are in no segment, or in one that the folding leaves out
+UNLABELLED = ""  # label of steps outside all segments, or in one that the folding leaves out
 BLANK = 0
 IGNORED = -1
 
@@ -34,18 +34,18 @@ References = Mapping[str, list[str]]
 
 
 class Task(ABC):
-    """Labels of three sets and how a network learns them.
+    """Labels of three sets, and how a network learns them.
 
     Attributes:
-        name: as `--tasks` has it.
-        frames: by utterance.
-        hop: of the clock in frames.
-        references: by set; utterances without labels are absent.
+        name: name in `--tasks`.
+        frames: number of frames, by utterance.
+        hop: hop of the clock in frames.
+        references: references by set, without unlabelled utterances.
         alphabet: tokens of the training set, sorted.
-        unlabelled: by set, utterances without labels; they do not count in any error rate.
-        too_short: by set, utterances with fewer steps than their labels need. They are left out of training, but count
+        unlabelled: utterances without labels, by set; they are not in any error rate.
+        too_short: utterances with fewer steps than their labels need, by set. They are left out of training, but count
             in the other sets, as errors that no feature can avoid.
-        trainable: utterances of the training set that can be learned from, sorted.
+        trainable: utterances of the training set to train on, sorted.
     """
 
     name: str
@@ -81,27 +81,27 @@ class Task(ABC):
         return clock_steps(self.frames[utterance], self.hop)
 
     def chance(self) -> dict[str, float]:
-        """Metrics of a constant guess, where that is worth showing."""
+        """Metrics of a constant guess, if they are worth showing."""
         return {}
 
     @abstractmethod
     def network(self, dimensions: int, hidden: int) -> nn.Module:
-        """(batch, steps, dimensions) and lengths -> (batch, steps, outputs) and their lengths."""
+        """A network: (batch, steps, dimensions) and lengths -> (batch, steps, outputs) and their lengths."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, lengths: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
-        """Nats per token, of tokens of the alphabet."""
+        """Loss in nats per token, over tokens of the alphabet."""
 
     @abstractmethod
     def decode(self, outputs: Tensor, lengths: Sequence[int]) -> list[list[str]]:
-        """The most likely tokens of each utterance, greedily."""
+        """Decode the tokens of each utterance greedily."""
 
     @abstractmethod
     def score(self, references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> dict[str, float]:
         """The task's metrics over a set."""
 
     def error(self, scores: Mapping[str, float]) -> float:
-        """What validation selects by; lower is better."""
+        """The metric that validation selects by; lower is better."""
         return scores[self.metrics[0]]
 
     def _ids(self, tokens: Sequence[str]) -> list[int]:
@@ -109,13 +109,13 @@ class Task(ABC):
 
 
 def error_rate(references: Sequence[Sequence[str]], decoded: Sequence[Sequence[str]]) -> float:
-    """Insertions, deletions and substitutions over a set, divided by the tokens of its references."""
+    """Insertions, deletions and substitutions in a set, divided by the number of tokens in its references."""
     errors = sum(edit_distance(reference, tokens) for reference, tokens in zip(references, decoded, strict=True))
     return errors / sum(map(len, references))
 
 
 class SequenceTask(Task):
-    """Tokens in order by connectionist temporal classification, without their times."""
+    """A sequence of tokens without times, by connectionist temporal classification (CTC)."""
 
     def _fits(self, utterance: str, tokens: Sequence[str]) -> bool:
         repeated = sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))  # a blank must stand between them
@@ -157,7 +157,7 @@ class Units(SequenceTask):
 
 
 class Frames(Task):
-    """The phone at the middle of each step, by a linear map of that step's features alone."""
+    """The phone at the middle of each step, by a linear map of the features of that step."""
 
     name, metrics = "frames", ("accuracy",)
 
@@ -191,13 +191,13 @@ class Frames(Task):
 
 
 def phones_in_order(segments: Sequence[Interval]) -> list[str]:
-    """Phones of an utterance, folded into 39 classes; consecutive silences (closure and pause, say) become one."""
+    """Phones of an utterance, folded into 39 classes; consecutive silences (such as closure and pause) are merged."""
     folded = [phone for segment in segments if (phone := fold(segment.label, CLASSES)) is not None]
     return [p for p, before in zip(folded, [None, *folded], strict=False) if not p == before == SILENCE]
 
 
 def phones_at_steps(segments: Sequence[Interval], frames: int, hop: int) -> list[str]:
-    """The folded phone at the middle frame of each step of the clock; "" where there is none."""
+    """The folded phone at the middle frame of each step of the clock; "" if there is none."""
     starts = [segment.start_sample for segment in segments]
     found = []
     for step in range(clock_steps(frames, hop)):
@@ -211,13 +211,13 @@ def phones_at_steps(segments: Sequence[Interval], frames: int, hop: int) -> list
 def build_task(
     name: str, data: Mapping[str, DataDirectory], utterances: Mapping[str, Sequence[str]], hop: int, units: bytes | None
 ) -> Task:
-    """A task of three sets.
+    """Build a task for three sets.
 
     Args:
         name: phones, units or frames.
-        data: by set.
-        utterances: by set, those that have features.
-        hop: of the clock in frames.
+        data: data directories, by set.
+        utterances: utterances with features, by set.
+        hop: hop of the clock in frames.
         units: sentencepiece model, for `units`.
     """
     frames = {u: data[s].num_samples[u] for s in SETS for u in utterances[s]}

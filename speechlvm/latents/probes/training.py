@@ -1,4 +1,4 @@
-"""One run of a probe: a fixed number of steps on frozen features; the checkpoint with the lowest validation error."""
+"""Training of a probe on frozen features, for a fixed number of steps; selects the lowest validation error."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ GRADIENT_CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The budget, the same for every feature.
+class ProbeSettings:
+    """The training budget, the same for all features.
 
     Attributes:
-        steps: of Adam.
-        batch_steps: of the clock in a batch, in all its utterances together; at least one utterance.
-        hidden: units of recognisers.
-        learning_rate: at its peak; it rises over a tenth of the steps and falls to zero along a cosine.
+        steps: optimiser steps.
+        batch_steps: steps of the clock per batch, over all its utterances (at least one).
+        hidden: hidden units of recognisers.
+        learning_rate: peak learning rate; linear warm-up over a tenth of the steps, then cosine to zero.
     """
 
     steps: int
@@ -43,26 +43,26 @@ def train_probe(
     features: Features,
     moments: tuple[np.ndarray, np.ndarray],
     utterances: Sequence[str],
-    settings: Settings,
+    settings: ProbeSettings,
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
     """Train on some utterances, select on the validation set, and score the test set.
 
-    Weights, dropout and the order of utterances are functions of `seed`, not of the feature. On a CPU the same seed
-    and number of threads give the same numbers; on a GPU the gradient of CTC is summed in any order.
+    Weights, dropout and the order of utterances depend on `seed`, but not on the features. On a CPU, results are
+    reproducible with the same number of threads; on a GPU, the gradient of CTC is summed in any order.
 
     Args:
-        task: with the labels.
-        features: of all sets.
-        moments: mean and standard deviation that features are normalised with.
-        utterances: of the training set.
-        settings: the budget.
-        seed: any number.
-        device: that computes.
+        task: task with the labels.
+        features: features of all sets.
+        moments: mean and standard deviation for normalising features.
+        utterances: utterances of the training set.
+        settings: training budget.
+        seed: random seed.
+        device: device to train on.
 
     Returns:
-        metrics on the test set, "valid": those on the validation set, "best_step".
+        metrics on the test set, "valid" (metrics on the validation set) and "best_step".
 
     Raises:
         UserError: the loss is not finite.
@@ -93,7 +93,7 @@ def train_probe(
             optimiser.step()
             if (step + 1) % every == 0 or step + 1 == settings.steps:
                 valid = probe.score("valid")
-                if task.error(valid) <= least:  # of equals the last, which has been trained longest
+                if task.error(valid) <= least:  # ties: the last one, trained longest
                     least, weights = task.error(valid), network.state_dict()
                     best = (step + 1, valid, {name: value.clone() for name, value in weights.items()})
         best_step, valid, weights = best
@@ -102,7 +102,7 @@ def train_probe(
 
 
 def _batches(task: Task, utterances: Sequence[str], steps: int, generator: np.random.Generator) -> Iterator[list[str]]:
-    """Utterances in random order, each once before any comes again, until `steps` are reached; without end."""
+    """Endless batches of at least `steps` steps; utterances are in random order, each once per epoch."""
     batch: list[str] = []
     total = 0
     while True:
@@ -123,7 +123,7 @@ class _Probe:
         features: Features,
         moments: tuple[np.ndarray, np.ndarray],
         network: nn.Module,
-        settings: Settings,
+        settings: ProbeSettings,
         device: torch.device,
     ) -> None:
         self.task, self.features, self.network, self.settings, self.device = task, features, network, settings, device

@@ -1,4 +1,4 @@
-"""Sentencepiece units of transcripts: byte-pair merges, so training is deterministic and vocabularies are nested."""
+"""Sentencepiece units of transcripts: byte-pair encoding, so training is deterministic and vocabularies are nested."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from speechlvm.latents.labelled import Unsuitable
 from speechlvm.latents.probes import USUAL_VOCABULARY
 from speechlvm.utils.errors import ConfigError
 
-UNKNOWN = 1  # the one piece that no text needs
+UNKNOWN = 1  # the only piece that is not from the text
 LONGEST_BYTES = 1 << 20  # longer lines would be left out of the training
 SPACE = "▁"
 
 
 def words_of(text: str) -> list[str]:
-    """Words as error rates count them: lower case, without punctuation but apostrophes."""
+    """Words as counted in error rates: lower case, without punctuation except apostrophes."""
     return re.sub(r"[^\w']|_", " ", text.casefold()).split()
 
 
 def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
-    """A sentencepiece model of some transcripts; the same for the same text.
+    """Train a sentencepiece model on transcripts; deterministic.
 
     Args:
-        texts: transcripts of the training set, and of nothing else.
+        texts: transcripts of the training set only.
         vocabulary: number of units, including sentencepiece's <unk>; None: the number nearest to `USUAL_VOCABULARY`
             that the text supports.
 
     Raises:
-        Unsuitable: there is no word in the text.
+        Unsuitable: the text has no words.
         ConfigError: the text does not support this vocabulary; the message gives the supported range.
     """
     lines = [" ".join(words_of(text)) for text in texts]
@@ -52,7 +52,7 @@ def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
 
 
 def _train(lines: Sequence[str], vocabulary: int) -> bytes:
-    """A model of `vocabulary` pieces, or of fewer where there is nothing left to merge."""
+    """A model of `vocabulary` pieces, or fewer if nothing is left to merge."""
     stream = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(line for line in lines if line),
@@ -77,7 +77,7 @@ def load_units(model: bytes) -> sentencepiece.SentencePieceProcessor:
 
 
 def units_of(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[str]:
-    """The units of a transcript; characters that the model does not know stay as they are."""
+    """The units of a transcript; characters unknown to the model are kept unchanged."""
     return processor.encode(" ".join(words_of(text)), out_type=str)
 
 

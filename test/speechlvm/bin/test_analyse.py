@@ -126,7 +126,7 @@ def test_an_analysis_that_fails_or_lacks_labels_does_not_stop_the_others(tmp_pat
     assert (optional.returncode, optional.stdout) == (0, f"analysis 'phones' skipped: {reason}\n")
     other = write(tmp_path / "other", prefix="x")
     mixed = run("gender height levels", [(store, other[1])], out)
-    assert mixed.returncode == 1 and mixed.stderr.count("give the data directory that the latents are of") == 1
+    assert mixed.returncode == 1 and mixed.stderr.count("give the data directory of the latents") == 1
     assert written(mixed) == ["levels"]
 
 
@@ -180,7 +180,7 @@ def test_pieces_of_recordings_have_levels_but_no_labels(tmp_path, undrawn):
     (store / "info.json").write_text(json.dumps({**info, "segment_frames": 8000}))
     done = run("gender levels", [(store, data)], out, "--optional")
     assert (done.returncode, done.stderr) == (0, "") and (out / "levels" / "result.json").exists()
-    assert "pieces of 8000 frames" in done.stdout
+    assert "cut into segments of 8000 frames" in done.stdout
     assert run("gender levels", [(store, data)], out).returncode == 1
 
 
@@ -200,10 +200,10 @@ def test_nothing_to_be_told_apart(tmp_path):
 def test_what_is_wrong_is_an_error_even_where_the_analysis_is_optional(tmp_path):
     own, other = write(tmp_path / "m"), write(tmp_path / "o", prefix="x")
     mixed = run("gender", [(own[0], other[1])], tmp_path / "out", "--optional")
-    assert mixed.returncode == 1 and "give the data directory that the latents are of" in mixed.stderr
+    assert mixed.returncode == 1 and "give the data directory of the latents" in mixed.stderr
     assert mixed.stderr.count("\n") == 1
     large = run("gender", [own], tmp_path / "out", "--optional", "--largest_k", "18")
-    assert large.returncode == 1 and "give 17 at most" in large.stderr
+    assert large.returncode == 1 and "give at most 17" in large.stderr
     assert not (tmp_path / "out").exists()
 
 

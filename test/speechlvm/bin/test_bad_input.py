@@ -12,12 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from imitations import representations
 from programs import call
 
-from speechlvm.bin import analyse, score, train
+from speechlvm.bin import score, train
 from speechlvm.experiment.checkpoint import Checkpoints
 from speechlvm.models import MODELS, model_class
 from speechlvm.utils.errors import ConfigError
@@ -25,28 +23,17 @@ from speechlvm.utils.settings import validated
 
 ROOT = Path(__file__).resolve().parents[3]
 
-WRONG = {
-    "typo": (
-        "learning_rate", "learing_rate", ("training.learing_rate: unknown key; did you mean 'learning_rate'?; {path}: "
-        "training.learning_rate: missing; it has no default"),
-    ),
-    "quoted number": (
-        "0.005", "'5e-3'", ("training.learning_rate.peak: input should be a valid number; found '5e-3' (str); write it "
-        "without quotation marks"),
-    ),
-    "octal number": ("steps: 12", "steps: 012", "not valid YAML: line 12: '012' is no decimal number"),
-    "sexagesimal": ("steps: 12", "seconds: 1:30", "not valid YAML: line 12: '1:30' is no decimal number"),
-    "yes": ("steps: 12", "steps: yes", "limits.steps: input should be a valid integer; found True (bool)"),
-}  # fmt: skip
 
-
-@pytest.mark.parametrize(("old", "new", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_configurations_are_refused_first(tiny_config, make_dump, tmp_path, monkeypatch, old, new, message):
-    path, dump = tiny_config((old, new)), make_dump("set", [300])
+def test_a_wrong_configuration_is_refused_first(tiny_config, make_dump, tmp_path, monkeypatch):
+    path, dump = tiny_config(("learning_rate", "learing_rate")), make_dump("set", [300])
     monkeypatch.setattr("speechlvm.data.dumps.open_dump", None)
     monkeypatch.setattr("speechlvm.experiment.load.build", None)
     done = call(train.main, "--config", path, "--train", dump, "--valid", dump, "--out", tmp_path / "exp")
-    assert (done.returncode, done.stderr) == (2, f"error: {path}: {message.replace('{path}', str(path))}\n")
+    lines = [
+        f"error: {path}: training.learing_rate: unknown key; did you mean 'learning_rate'?",
+        f"{path}: training.learning_rate: missing; it has no default\n",
+    ]
+    assert (done.returncode, done.stderr) == (2, "; ".join(lines))
     assert not (tmp_path / "exp").exists()
 
 
@@ -119,14 +106,3 @@ def test_a_checkpoint_is_never_unpickled(tiny_config, make_dump, tmp_path, monke
     message = "damaged, or not a checkpoint of this project (BadZipFile); nothing was loaded"
     assert (done.returncode, done.stderr) == (1, f"error: {checkpoints.path(7)}: {message}\n")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "score/result.json").exists()
-
-
-@pytest.mark.parametrize(("named", "status"), [([], 1), (["--optional"], 0)], ids=["by name", "with all"])
-def test_a_gender_is_never_guessed(tmp_path, named, status):
-    values = {f"{s}_{i}": {"z1": np.full((4, 2), i, np.float32)} for s in ("mabc0", "fabc0") for i in (1, 2)}
-    store, data = representations.make(tmp_path, "test", values, gender={"fabc0": "f"})
-    words = ("--analysis", "gender", "--latents", store, "--data", data, "--out", tmp_path / "o", *named)
-    done = call(analyse.main, *words)
-    reason = f"{data}/spk2gender: no line for mabc0; expected m or f of each speaker, as it is never guessed; add what"
-    assert done.returncode == status and reason in done.stdout + done.stderr
-    assert not (tmp_path / "o/gender/result.json").exists()

@@ -148,7 +148,7 @@ def test_recordings_are_cut_into_segments(data, tmp_path, capsys):
                 np.testing.assert_array_equal(dump.read(f"{name}-{start:010d}"), samples[start : start + 500])
     assert (tmp_path / "pcm1/utt2num_samples").read_text() == (tmp_path / "pcm2/utt2num_samples").read_text()
     shown = capsys.readouterr().out
-    assert "3 recordings cut into 11 segments of 500 frames, 2 of them shorter, at the ends of recordings" in shown
+    assert "3 recordings cut into 11 segments of 500 frames, 2 of them shorter (ends of recordings)" in shown
     assert run(directory, tmp_path / "pcm1", "pcm16", "--check") == 1
     with pytest.raises(ConfigError, match="--segment_frames 0: expected at least 1"):
         run(directory, tmp_path / "x", "pcm16", "--segment_frames", 0)

@@ -118,7 +118,7 @@ def test_again_is_nothing_and_what_has_changed_is_not_overwritten(trained, tmp_p
     assert {p: t for p, t in before.items() if p.stat().st_mtime_ns != t}.keys() == {folder / "README.md"}
     load_experiment(folder)
     run(score, "--exp", out, "--dump", test, "--out", out / "score_test_mulaw-pcm", "--coding", "mulaw-pcm")
-    with pytest.raises(UserError, match="tiny: exists already; move it, or choose another name"):
+    with pytest.raises(UserError, match="tiny: already exists; move it, or choose another name"):
         run(export, "--exp", out, "--out", folder)
     run(export, "--exp", out, "--out", tmp_path / "second")
     assert sorted(os.listdir(tmp_path / "second" / "results")) == ["test.json", "test_mulaw-pcm.json"]

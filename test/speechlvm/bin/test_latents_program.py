@@ -53,7 +53,7 @@ def test_more_numbers_than_can_be_drawn_are_fewer_samples(trained, tmp_path, cap
     steps = sum(-(-frames // 16) for frames in (900, 1700, 333, 1))
     monkeypatch.setattr("speechlvm.latents.extract.MOST_DRAWN", 2 * 3 * steps)
     run("--exp", exp, "--dump", test, "--out", tmp_path / "few", "--latent_samples", 5)
-    assert "few: 2 samples of the latents instead of 5, which would be more than" in capsys.readouterr().out
+    assert "few: 2 samples of the latents instead of 5, which need more than" in capsys.readouterr().out
     run("--exp", exp, "--dump", test, "--out", tmp_path / "two", "--latent_samples", 2)
     assert "instead" not in capsys.readouterr().out
     few, two = Store(tmp_path / "few"), Store(tmp_path / "two")

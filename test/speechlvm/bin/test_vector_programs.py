@@ -102,14 +102,14 @@ def test_lengths_in_seconds_need_a_rate(trained, tmp_path):
     for path in test.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "info.json").write_text(json.dumps({**info, "rate_hz": None}))
-    with pytest.raises(UserError, match="not spaced in time; give --frames"):
+    with pytest.raises(UserError, match="its frames have no rate; give --frames"):
         run(sample, "--exp", out, "--dump", tmp_path, "--out", tmp_path / "samples")
 
 
 def test_a_dump_of_another_kind_is_refused(trained, tmp_path):
     out, _ = trained
     data = out.parents[3] / "data/test"
-    with pytest.raises(UserError, match="holds vectors, of which no dump of kind pcm16"):
+    with pytest.raises(UserError, match="holds vectors; cannot make a dump of kind pcm16"):
         run(dump, "--kind", "pcm16", "--data", data, "--out", tmp_path / "dump")
 
 

@@ -51,7 +51,7 @@ def test_what_it_writes(trained, dump, tmp_path, system, coding):
     assert file.flac_bytes == sum(map(FLAC().bytes, pcm)) and file.data_hash == opened.info["data_hash"]
     if system == "adaptive":
         assert file.model_bits == pytest.approx(-sum(map(Adaptive().nats, pcm)) / math.log(2))
-    assert "1513 frames, the same bit for bit when decompressed\nmodel, " in done.stdout
+    assert "1513 frames, bit-identical when decompressed\nmodel, " in done.stdout
     assert done.stdout.count(" times real time\n") == 2
 
 

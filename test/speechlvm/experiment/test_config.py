@@ -136,7 +136,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         (
             f"model: lstm\nmodel_conf: {MODEL_CONF}",
             "model: zforcing\nmodel_conf: {stack: 16, conditional_layer_norm: true, initialisation: transform}",
-            r"initialisation transform does not go with conditional_layer_norm; expected plain",
+            r"initialisation transform cannot be used with conditional_layer_norm; expected plain",
         ),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
@@ -145,6 +145,8 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         ("coding: mulaw", "coding: normalised", r"dmol"),
         ("limits: {steps: 12}", "limits: {}", r"limits: give at least one of steps, epochs, seconds"),
         ("limits: {steps: 12}", "limits: [12]", r"limits: .*found \[12\]"),
+        ("steps: 12", "steps: yes", r"limits.steps: input should be a valid integer; found True \(bool\)"),
+        ("steps: 12", "seconds: 1:30", r"not valid YAML: line \d+: '1:30' is not a decimal number"),
         (
             CLIP,
             CLIP + _auxiliary("a", "initial: 1.0, final: 0.0, steps: 5"),
@@ -154,10 +156,10 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
         (
             CLIP,
             CLIP + "\n  particles: 4\n  free_nats: 1",
-            r"training: the objective of particles, FIVO, has no KL terms",
+            r"training: particles trains with FIVO, which has no KL terms",
         ),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, final: 0.0"), r"training.auxiliary.a.steps: missing"),
-        (CLIP, f"{CLIP}\n  free_nats_steps: 9", r"training: free_nats_steps and free_nats_unit mean nothing without"),
+        (CLIP, f"{CLIP}\n  free_nats_steps: 9", r"training: free_nats_steps and free_nats_unit have no effect without"),
         (CLIP, CLIP + _auxiliary("a", "initial: 1.0, end: 0.0, steps: 5"), r"auxiliary.a.end: .*initial, final, steps"),
     ],
 )
@@ -168,11 +170,11 @@ def test_what_is_wrong_is_named_in_one_line(tiny_config, old, new, expected):
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        ("kl_weight", {"initial": 0.2, "steps": 500}, "mean nothing with schedule constant"),
+        ("kl_weight", {"initial": 0.2, "steps": 500}, "have no effect with schedule constant"),
         ("kl_weight", {"schedule": "linear", "initial": 0.2}, "schedule linear needs steps"),
         ("learning_rate", {"peak": 0.1, "schedule": "exponential", "decay_steps": 10}, "needs decay_steps"),
-        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 means nothing"),
-        ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps means nothing with schedule constant"),
+        ("learning_rate", {"peak": 0.1, "schedule": "cosine", "decay_rate": 0.9}, "decay_rate 0.9 has no effect"),
+        ("learning_rate", {"peak": 0.1, "decay_steps": 9}, "decay_steps has no effect with schedule constant"),
         ("learning_rate", {"peak": 0.1, "schedule": "constant-decay", "decay_steps": 9}, "schedule constant-decay"),
         ("learning_rate", {"peak": 0.1, "schedule": "cosine", "final": 0.2}, "final 0.2 exceeds peak 0.1"),
     ],
@@ -200,7 +202,7 @@ def test_whole_numbers_with_exponents_count(tiny_config):
     assert (found.limits.steps, found.data.batch_frames) == (1000, 20000)
     assert "input should be a valid integer; found 0.1 (float)" in _refused(tiny_config(), [("limits.steps", "1e-1")])
     assert "input should be a finite number" in _refused(tiny_config(), [("training.gradient_clip", "1e999")])
-    assert "'1e-3000' is no decimal number" in _refused(tiny_config(), [("training.gradient_clip", "1e-3000")])
+    assert "'1e-3000' is not a decimal number" in _refused(tiny_config(), [("training.gradient_clip", "1e-3000")])
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_whole_numbers_with_exponents_count(tiny_config):
         ("model: [lstm", "not valid YAML"),
         ("model: lstm\n---\nmodel: lstm", "not valid YAML"),
         ("{a: " * 20_000, "nested too deeply"),
-        ("model: 010", "'010' is no decimal number"),
+        ("model: 010", "'010' is not a decimal number"),
         ("model: 2001-99-99", "not valid YAML"),
         ("model: " + "9" * 5000, "not valid YAML"),
     ],

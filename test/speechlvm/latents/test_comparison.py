@@ -52,8 +52,8 @@ def test_gender_by_averages_of_utterances(tmp_path):
     assert 0.2 < z2["headline"]["accuracy"] < 0.8
     assert z2["headline"]["low"] < z2["headline"]["accuracy"] < z2["headline"]["high"]
     # k ends where there are no more neighbours, and the notes say so
-    assert any("k ends at 39, as there are 40 items" in note for note in result["notes"])
-    assert any("k ends at 36 where speakers are left out" in note for note in result["notes"])
+    assert any("k is at most 39, as there are 40 items" in note for note in result["notes"])
+    assert any("k is at most 36 in leave one speaker out" in note for note in result["notes"])
     places = z1["places"]
     assert len(places["labels"]) == len(places["leave_one_out"]) == len(places["fit_on_all"]) == 40
     assert all((label == "m") == (x > 0) for label, (x,) in zip(places["labels"], places["leave_one_out"], strict=True))
@@ -86,7 +86,7 @@ def test_intervals_are_those_of_speakers_where_these_differ(tmp_path):
 
 def test_speakers_without_a_gender_are_named(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1, 5], gender=keyed("fmfm")))
-    with pytest.raises(Unsuitable, match=r"spk2gender: no line for 04; expected m or f of each"):
+    with pytest.raises(Unsuitable, match=r"spk2gender: no line for 04; expected m or f for each"):
         analyse_gender(sets, None)
 
 
@@ -134,7 +134,7 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
     curves = result["groups"]["men"]["representations"]["z1"]["curves"]
     assert (curves["leave_one_out"]["items"], curves["leave_one_speaker_out"]["items"]) == (20, 16)
     assert curves["leave_one_speaker_out"]["accuracy"][0] == 1.0
-    assert any("as they are of one speaker: > 185 cm" in note for note in result["notes"])
+    assert any("as they have one speaker: > 185 cm" in note for note in result["notes"])
     two = opened(
         speakers_set(tmp_path, [0, 1], gender=keyed("mm"), height_cm=keyed([170.0, 180.0]), name="two", utterances=5)
     )
@@ -143,7 +143,9 @@ def test_classes_of_one_speaker_are_no_reason_to_leave_speakers_out(tmp_path):
 
 def test_more_neighbours_than_there_are_are_refused_when_asked_for(tmp_path):
     sets = opened(speakers_set(tmp_path, [0, 1, 0, 1], gender=keyed("fmfm")))
-    with pytest.raises(UserError, match="--largest_k 16: of 16 utterances by gender, one is left out .* give 15"):
+    with pytest.raises(
+        UserError, match="--largest_k 16: one of 16 utterances by gender is left out .* give at most 15"
+    ):
         analyse_gender(sets, 16)
     assert analyse_gender(sets, 15)["representations"]["z1"]["curves"]["leave_one_out"]["k"][-1] == 15
 
@@ -168,7 +170,7 @@ def test_phones_of_speakers_and_their_mean(tmp_path):
     assert (result["speaker"], result["folding"], set(result["speakers"])) == ("b", 39, {"a", "b", "c"})
     assert result["classes"] == {"ih": 30, "n": 30, "s": 30}  # q has no class among the 39
     assert result["left_out"] == ["sh"]
-    assert result["notes"] == ["phones of speaker a: left out, as fewer than two items are of them: sh"]
+    assert result["notes"] == ["phones of speaker a: left out, as they have fewer than two items: sh"]
     assert result["chance"] == pytest.approx(1 / 3)
     assert result["representations"]["z1"]["headline"]["accuracy"] == 1.0
     own = {name: one["representations"]["z1"] for name, one in result["speakers"].items()}
@@ -199,7 +201,7 @@ def test_means_and_intervals_are_over_speakers(tmp_path):
 def test_phones_are_left_out_by_their_labels(tmp_path):
     result = analyse_phones(opened(phones_set(tmp_path)), "a", 1, 39, 5, {"n", "zh", "epi"})
     assert (result["classes"], result["skipped"]) == ({"ih": 10, "s": 10}, ["epi", "n", "zh"])
-    assert result["notes"] == ["no phone to be left out is labelled epi"]
+    assert result["notes"] == ["--skip_phones: no phone is labelled epi"]
 
 
 @pytest.mark.parametrize(

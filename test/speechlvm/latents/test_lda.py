@@ -107,5 +107,5 @@ def test_fewer_features_than_dimensions():
 
 @pytest.mark.parametrize("dimensions", [0, 2])
 def test_no_more_dimensions_than_classes_have(dimensions):
-    with pytest.raises(ValueError, match="dimensions of 2 classes"):
+    with pytest.raises(ValueError, match="dimensions for 2 classes; expected 1 to 1"):
         fit(np.eye(4), np.array([0, 0, 1, 1]), dimensions)

@@ -120,6 +120,21 @@ def test_promises(tiny, check):
     assert check(Subject.of(tiny.model, tiny.observation)) is None
 
 
+def test_a_state_within_a_step_is_refused(tiny, double_noise):
+    model, observation, frames = tiny.model, tiny.observation, tiny.model.hop + 1
+    if model.hop == 1:
+        pytest.skip("every frame is a step")
+    pcm, lengths = torch.zeros(1, frames, dtype=torch.int16), torch.tensor([frames])
+    given = observation.inputs(pcm, lengths).double(), observation.target(pcm), lengths
+    options = {"features": model.encode(given[0], lengths), "noise": double_noise(1)}
+    _, state = model(*given, **options)
+    message = f"after {frames} frames cannot be continued; expected a multiple of {model.hop}$"
+    with pytest.raises(ValueError, match=message):
+        model(*given, **options, state=state)
+    with pytest.raises(ValueError, match=message):
+        model.sample(4, double_noise(1), observation.inputs_of, state)
+
+
 def test_shapes_masks_and_finite_values(system, audio):
     model, observation = system
     lengths = torch.tensor(LENGTHS)

@@ -1,4 +1,4 @@
-"""One set of factors: inference, evaluation at given latents, the bound, and generation all use the same."""
+"""One set of factors: inference, evaluation at given latents and the bound all use the same."""
 
 import copy
 
@@ -72,48 +72,6 @@ def test_the_bound_is_made_of_these_factors_only(tiny_latent, scored, double_noi
     log_likelihood, log_prior = model.log_joint(inputs, target, lengths, inference.latents)
     torch.testing.assert_close(log_likelihood.values, bound.log_likelihood.values, **EXACTLY)
     assert set(log_prior) == set(inference.latents)
-
-
-@pytest.mark.parametrize("steps_before", [0, 1, 3])
-def test_samples_are_drawn_from_the_factors_and_weighed_with_them(tiny_latent, double_noise, steps_before):
-    """From the start and after a scored prefix: noise gives the latents through p(z) and the frames through p(x|z),
-    and the log-joint collected while sampling is that of the model at what was sampled."""
-    model, observation = tiny_latent.model, tiny_latent.observation
-    before, noise = steps_before * model.hop, double_noise(2)
-    pcm = torch.randint(-30000, 30000, (2, before), generator=torch.Generator().manual_seed(4)).to(torch.int16)
-    lengths = torch.full((2,), before)
-    prefix, prefix_target = observation.inputs(pcm, lengths).double(), observation.target(pcm)
-    state, latents = None, {}
-    if before:
-        features = model.encode(prefix, lengths)
-        inference = model.infer(prefix, lengths, features=features, noise=noise)
-        state, latents = inference.state, inference.latents
-
-    samples = model.sample(FRAMES, noise, observation.inputs_of, state)
-    inputs, lengths = observation.inputs_of(samples.target).double(), torch.full((2,), FRAMES)
-    conditionals = model.conditionals(inputs, lengths, samples.latents, state=state)
-    uniform = noise.uniform("x", before, FRAMES, model.distribution.noise_size)
-    assert torch.equal(samples.target, model.distribution.sample(conditionals.parameters, uniform))
-    for level, z in samples.latents.items():
-        drawn = conditionals.prior[level].sample(model.draw_noise(noise, level, before, FRAMES))
-        torch.testing.assert_close(z, drawn, **EXACTLY)
-
-    log_likelihood, log_prior = model.log_joint(inputs, samples.target, lengths, samples.latents, state=state)
-    torch.testing.assert_close(samples.log_likelihood, log_likelihood.values, **EXACTLY)
-    assert set(samples.log_prior) == set(model.latent_hops)
-    for level, series in log_prior.items():
-        torch.testing.assert_close(samples.log_prior[level], series.values, **EXACTLY)
-
-    # the prefix and its continuation are one sequence
-    joined = {level: torch.cat([latents[level], z], 1) if before else z for level, z in samples.latents.items()}
-    whole, whole_prior = model.log_joint(
-        torch.cat([prefix, inputs], 1), torch.cat([prefix_target, samples.target], 1), lengths + before, joined
-    )
-    torch.testing.assert_close(whole.values[:, before:], samples.log_likelihood, **EXACTLY)
-    for level, series in whole_prior.items():
-        torch.testing.assert_close(
-            series.values[:, before // model.latent_hops[level] :], samples.log_prior[level], **EXACTLY
-        )
 
 
 def test_factors_in_chunks_are_those_of_the_whole(tiny_latent, scored, double_noise):

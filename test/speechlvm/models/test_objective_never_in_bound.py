@@ -1,4 +1,4 @@
-"""Free nats, the weight of the KL terms and auxiliary costs steer training; no score knows of them."""
+"""Free nats, the weight of the KL terms and auxiliary losses steer training; no score knows of them."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
     noise = Noise(batch.noise_keys(0, "score"), dtype=torch.float64)
     inputs, target = observation.inputs(batch.data, batch.lengths).double(), observation.target(batch.data)
     scored = row_terms(model.score(inputs, target, batch.lengths, noise))
-    model.train()  # where auxiliary costs are
+    model.train()  # where auxiliary losses are
     bound = model.score(inputs, target, batch.lengths, noise)
     model.eval()
     assert set(bound.auxiliary) == AUXILIARY.get(tiny_latent.name, set())
@@ -113,7 +113,7 @@ def test_the_objective_weighs_what_the_terms_leave_alone(tiny_latent, batch):
             torch.testing.assert_close(terms[name], value, rtol=1e-12, atol=1e-12)
 
 
-STEERED = {  # settings, auxiliary costs
+STEERED = {  # settings, auxiliary losses
     "cwvae": ("{stride: 16, levels: 2, width: 6}", "{}"),
     "zforcing": (
         "{stack: 16, latent: 3, hidden: 6, state: 5, embedding: 4, backward_likelihood: true}",
@@ -124,7 +124,7 @@ STEERED = {  # settings, auxiliary costs
 
 @pytest.mark.parametrize("name", list(STEERED))
 def test_training_validates_with_scores_whatever_steers_it(name, tiny_config, make_dump, tmp_path):
-    """With half the KL, 1000 nats free per step and heavy auxiliary costs, history holds what scoring gives."""
+    """With half the KL, 1000 nats free per step and heavy auxiliary losses, history holds what scoring gives."""
     dumps = make_dump("train", [3000, 2500]), make_dump("valid", [1200, 900], seed=50)
     conf, auxiliary = STEERED[name]
     rising = "{schedule: linear, initial: 0.5, steps: 1000}"

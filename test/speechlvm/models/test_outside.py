@@ -91,7 +91,7 @@ def test_a_module_of_its_own(package, tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("models:Missing", "models:Missing' in .*outside_package does not exist; see MODELS.md"),
-        ("models:number", "is no subclass of speechlvm.models.base.Model"),
+        ("models:number", "is not a subclass of speechlvm.models.base.Model"),
         ("models:Unfinished", "lacks _sample, initial_state;"),
         ("models:Nameless", "lacks reference"),
         ("models:Unset", "lacks Config, a subclass of"),

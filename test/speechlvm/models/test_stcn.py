@@ -217,18 +217,6 @@ def test_bfloat16_is_close_to_float32():
     assert (gradient - half_gradient).norm() < 0.05 * gradient.norm()
 
 
-def test_a_state_in_the_middle_of_a_step_is_refused():
-    model = make_stcn(4)
-    inputs, target, lengths = make_batch([10])
-    _, state = model(inputs, target, lengths, features={}, noise=make_noise([0]))
-    for attempt in (
-        lambda: model(inputs, target, lengths, features={}, state=state, noise=make_noise([0])),
-        lambda: model.sample(4, make_noise([0]), OBSERVATION.inputs_of, state),
-    ):
-        with pytest.raises(ValueError, match="10 frames"):
-            attempt()
-
-
 def test_defaults_are_those_of_source_a():
     assert model_class("stcn") is STCN and STCN.Config is Config
     config = Config()

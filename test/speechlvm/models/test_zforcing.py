@@ -1,4 +1,4 @@
-"""Z-forcing's own: its auxiliary costs, and its recurrence as a chain and step by step."""
+"""Z-forcing's own: its auxiliary losses, and its recurrence as a chain and step by step."""
 
 import json
 
@@ -118,7 +118,7 @@ def test_the_chain_is_the_loop(build_system, pcm, monkeypatch):
     assert all(gradient.any() for gradient in found[0][2].values())
 
 
-def test_the_target_of_the_auxiliary_cost_gets_no_gradient(system, pcm):
+def test_the_target_of_the_auxiliary_loss_gets_no_gradient(system, pcm):
     """At fixed latents nothing of the cost reaches the backward network; drawn latents, which saw b, carry it there."""
     model, observation = system
     inputs, _ = _inputs(observation, pcm)
@@ -126,7 +126,7 @@ def test_the_target_of_the_auxiliary_cost_gets_no_gradient(system, pcm):
     inference = model.infer(inputs, LENGTHS, features=features, noise=_noise())
     z, b = inference.latents["z1"].transpose(0, 1), features["b"].values.transpose(0, 1)
     backward = list(model.backward_lstm.parameters())
-    cost = model._reconstruction_cost(z, b)
+    cost = model._reconstruction_loss(z, b)
     torch.testing.assert_close(
         inference.auxiliary["zforcing"].values[0], cost.transpose(0, 1)[0], rtol=1e-12, atol=1e-12
     )
@@ -134,11 +134,11 @@ def test_the_target_of_the_auxiliary_cost_gets_no_gradient(system, pcm):
     expected = torch.autograd.grad(z, backward, through_latents, retain_graph=True)
     found = torch.autograd.grad(cost.sum(), backward, retain_graph=True)
     torch.testing.assert_close(found, expected)
-    fixed = model._reconstruction_cost(z.detach(), b)
+    fixed = model._reconstruction_loss(z.detach(), b)
     assert torch.autograd.grad(fixed.sum(), backward, allow_unused=True) == (None,) * len(backward)
 
 
-def test_the_auxiliary_costs_are_those_of_the_paper(system, pcm):
+def test_the_auxiliary_losses_are_those_of_the_paper(system, pcm):
     model, observation = system
     inputs, target = _inputs(observation, pcm)
     features = model.encode(inputs, LENGTHS)
@@ -171,7 +171,7 @@ def test_the_backward_network_predicts_from_what_follows_alone(system):
         assert _steps_seen(cost[0, t], x, STACK) == list(range(t + 1, 5))
 
 
-def test_auxiliary_costs_in_chunks_are_those_of_the_whole(system, pcm):
+def test_auxiliary_losses_in_chunks_are_those_of_the_whole(system, pcm):
     model, observation = system
     inputs, target = _inputs(observation, pcm)
     features = model.encode(inputs, LENGTHS)
@@ -188,10 +188,10 @@ def test_auxiliary_costs_in_chunks_are_those_of_the_whole(system, pcm):
         torch.testing.assert_close(torch.cat([part[name].values for part in parts], 1), series.values)
 
 
-def test_no_score_has_auxiliary_costs(system, pcm):
+def test_no_score_has_auxiliary_losses(system, pcm):
     model, observation = system
     training = _score(system, pcm)
-    assert set(training.auxiliary) == set(model.config.auxiliary_costs) == {"zforcing", "backward"}
+    assert set(training.auxiliary) == set(model.config.auxiliary_losses) == {"zforcing", "backward"}
     assert set(row_terms(training)) == {"log_likelihood", "kl_z1", "log_ratio_z1"}
     batch = Batch(tuple(Segment(f"u{row}", 0, int(LENGTHS[row])) for row in range(2)), pcm, LENGTHS)
     scores = score_batch(model, observation, batch, 10**6)

@@ -78,5 +78,5 @@ def test_vectors_are_arrays():
     assert one.frames == 30 and one.nats != two.nats
     with pytest.raises(UserError, match=r"^0: float32 \(30, 3\); expected float32 \(T, 2\)"):
         speechlvm.score(Pens, [np.zeros((30, 3), np.float32)])
-    with pytest.raises(UserError, match=r"^a.wav: the model is of vectors \(dx real, dy real\); expected arrays"):
+    with pytest.raises(UserError, match=r"^a.wav: the model is trained on vectors \(dx real, dy real\); expected"):
         speechlvm.score(Pens, ["a.wav"])

@@ -46,7 +46,7 @@ def test_no_space_is_one_line_with_what_is_needed_and_what_is_free(tmp_path, num
 def test_space_is_checked_before(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     check_space(tmp_path / "a" / "b", free // 2)
-    expected = r"/a/b: a dump: about \d+ bytes are needed and \d+ are free; free some, or choose another directory"
+    expected = r"/a/b: a dump: about \d+ bytes are needed and \d+ are free; free some space, or choose another"
     with pytest.raises(UserError, match=expected):
         check_space(tmp_path / "a" / "b", 10 * free, "a dump")
     (tmp_path / "a").mkdir()

@@ -20,7 +20,7 @@ from speechlvm.utils.text import read_lines
 SETS = ("train", "valid", "test")
 # FILL IN: the channels in the order of the columns: "real" ones are normalised, "binary" ones stay 0 or 1.
 CHANNELS = {"x": "real", "y": "real", "z": "real"}
-RATE_HZ = 60.0  # FILL IN: frames per second; None where frames are not spaced in time
+RATE_HZ = 60.0  # FILL IN: frames per second; None if frames have no rate
 
 
 def find_sequences(corpus: Path, use: str, files: list[Path], log: Log) -> dict[str, Path]:

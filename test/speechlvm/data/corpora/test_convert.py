@@ -84,7 +84,7 @@ def test_rounding_is_to_the_nearest_and_half_to_even(tmp_path):
 
 def test_values_beyond_full_scale_are_clipped_and_counted(tmp_path):
     path = save(tmp_path / "a.wav", np.array([0.0, 1.5, -1.0, -1.25, 32767 / 32768, 1.0]), subtype="FLOAT")
-    with pytest.raises(UserError, match=r"a\.wav: 2 samples beyond full scale \(peak 1\.500\); .* by --clip true"):
+    with pytest.raises(UserError, match=r"a\.wav: 2 samples beyond full scale \(peak 1\.500\); .* with --clip true"):
         convert_to(path, tmp_path / "b.wav")
     samples, tolerated = convert_to(path, tmp_path / "b.wav", clip=True)
     assert samples.tolist() == [0, 32767, -32768, -32768, 32767, 32767]
@@ -133,7 +133,7 @@ def test_channels(tmp_path):
     assert convert_to(path, tmp_path / "0.wav", channel=0)[0].tolist() == left.tolist()
     assert convert_to(path, tmp_path / "1.wav", channel=1)[0].tolist() == right.tolist()
     assert convert_to(path, tmp_path / "mix.wav")[0].tolist() == [150, 0, 4]  # half to even
-    with pytest.raises(UserError, match=r"a\.wav: no channel 2, as it has 2; give 0 to 1, or mix"):
+    with pytest.raises(UserError, match=r"a\.wav: no channel 2; it has 2; give 0 to 1, or mix"):
         convert_to(path, tmp_path / "2.wav", channel=2)
 
 

@@ -81,7 +81,7 @@ def test_a_corpus_is_found_where_copies_lie(tmp_path):
     with pytest.raises(UserError, match="none: no such directory; give that of the corpus, or one above it"):
         find(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no corpus; looked for a folder TRAIN, in it or in up to 8 folders"):
+    with pytest.raises(UserError, match="empty: no corpus; looked for a folder TRAIN in it and up to 8 folders below"):
         find(tmp_path / "empty")
     for name in ("b", "c"):
         (tmp_path / "in" / name / "TRAIN").mkdir(parents=True)

@@ -109,7 +109,7 @@ def test_the_archive_of_another_dump_is_refused(make_dump):
 def test_parts_that_are_not_of_this_dump_are_no_proof(make_dump):
     directory, other = make_dump("train", [100, 100]), make_dump("other", [100, 100], seed=3)
     shutil.copy(other / "shard.1.json", directory)
-    with pytest.raises(UserError, match=f"{directory}/info.json: does not agree with shard.*; remove {directory} and"):
+    with pytest.raises(UserError, match=f"{directory}/info.json: does not match shard.*; remove {directory} and"):
         open_dump(directory).read("u00")
 
 

@@ -154,7 +154,7 @@ CASES = {
     "id with a tab": ("utt2spk", lambda b: b.replace(b"A_2", b"A\t2"), ":2: 3 columns; expected 2 (utt", False),
     "one column": ("wav.scp", lambda b: b.split(b" ")[0] + b"\n", ":1: 1 column; expected at least 2", False),
     "control character": ("text", lambda b: b.replace(b"A_2 H", b"A_2 \x0bH"), ":2: control character '\\x0b'", False),
-    "no prefix": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 C"), ":2: speaker 'C' is no prefix of utt", False),
+    "no prefix": ("utt2spk", lambda b: b.replace(b"A_2 A", b"A_2 C"), ":2: speaker 'C' is not a prefix of utt", False),
     "gender": ("spk2gender", lambda b: b.replace(b"m", b"x"), ":1: 'x'; expected m or f", False),
     "gender in capitals": ("spk2gender", lambda b: b.replace(b"m", b"M"), ":1: 'M'; expected m or f", False),
     "height": ("spk2height", lambda b: b"A 5'6\n", ":1: '5'6'; expected a height in cm", False),
@@ -289,7 +289,7 @@ def test_load_refuses_with_the_first_error(directory):
 def test_write_refuses_what_is_not_valid_and_keeps_the_old(directory, good):
     before = snapshot(directory)
     data = DataDirectory({"A_1": "B"}, {"A_1": Path("/x")}, {"A_1": 5})
-    with pytest.raises(UserError, match=f"{directory}/utt2spk:1: speaker 'B' is no prefix"):
+    with pytest.raises(UserError, match=f"{directory}/utt2spk:1: speaker 'B' is not a prefix"):
         write_data_dir(data, directory)
     assert snapshot(directory) == before
     write_data_dir(DataDirectory({"A_1": "A"}, {"A_1": Path("/x")}, {"A_1": 5}), directory)

@@ -92,7 +92,7 @@ def test_stores_that_probes_cannot_use(corpus, tmp_path, known):
     other, _ = known.write_set(tmp_path / "other", "test", known.draw()["test"], source="other")
     with pytest.raises(UserError, match="latents_test: other, .*latents_train: model, .* only sets of one model"):
         Probing({**stores, "test": other}, data, ["phones"], 20)
-    with pytest.raises(UserError, match="latents_train: frames are not spaced in time; probes are for speech"):
+    with pytest.raises(UserError, match="latents_train: frames have no rate; probes are for speech"):
         Probing(*known.write_corpus(tmp_path / "untimed", known.draw(), rate_hz=None), ["phones"], 20)
 
 

@@ -9,11 +9,11 @@ import torch
 from speechlvm.data.kaldi.directory import Interval, load_data_dir
 from speechlvm.latents.probes.networks import Recogniser
 from speechlvm.latents.probes.runs import ProbeRun, Probing
-from speechlvm.latents.probes.training import Settings
+from speechlvm.latents.probes.training import ProbeSettings
 from speechlvm.utils.errors import UserError
 
 CPU = torch.device("cpu")
-SETTINGS = Settings(steps=180, batch_steps=300, hidden=32, learning_rate=0.01)
+SETTINGS = ProbeSettings(steps=180, batch_steps=300, hidden=32, learning_rate=0.01)
 PHONES_OF_ALL = ProbeRun("z1", "phones", "all", 1)
 
 
@@ -60,7 +60,7 @@ def test_a_linear_probe_reaches_the_bayes_accuracy(tmp_path, known, distance):
         for place, name in enumerate(("train", "valid", "test"))
     }
     probes = probing(known, tmp_path, sets, ("frames",), hop=256, labels=("phones",))
-    result = probes.execute(ProbeRun("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
+    result = probes.execute(ProbeRun("z1", "frames", "all", 1), ProbeSettings(60, 2000, 1, 0.05), CPU)
     bayes = (1 + math.erf(distance / math.sqrt(2))) / 2
     assert result["accuracy"] == pytest.approx(bayes, abs=0.02)  # 4 000 steps: a standard deviation of 0.008
 
@@ -75,12 +75,12 @@ def test_a_linear_probe_cannot_tell_what_lies_on_both_sides(tmp_path, known):
             middle = np.array([s.label == "aa" for s in segments])
             items[u] = np.where(middle, 0.0, sides)[:, None], segments, text
     probes = probing(known, tmp_path, sets, ("frames",), hop=256, labels=("phones",))
-    result = probes.execute(ProbeRun("z1", "frames", "all", 1), Settings(60, 2000, 1, 0.05), CPU)
+    result = probes.execute(ProbeRun("z1", "frames", "all", 1), ProbeSettings(60, 2000, 1, 0.05), CPU)
     assert result["accuracy"] < 0.8
 
 
 def test_a_run_is_a_function_of_its_seed_alone(tmp_path, known):
-    probes, short = probing(known, tmp_path, known.draw()), Settings(12, 200, 8, 0.01)
+    probes, short = probing(known, tmp_path, known.draw()), ProbeSettings(12, 200, 8, 0.01)
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = probes.execute(PHONES_OF_ALL, short, CPU)
@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path, known, monkeypatch):
     probes = probing(known, tmp_path, known.draw())
     monkeypatch.setattr(probes.tasks["phones"], "loss", lambda outputs, *_: outputs.sum() * torch.nan)
     with pytest.raises(UserError, match="probe 'phones' of z1, seed 1: loss nan at step 1; try a lower"):
-        probes.execute(PHONES_OF_ALL, Settings(40, 200, 8, 0.01), CPU)
+        probes.execute(PHONES_OF_ALL, ProbeSettings(40, 200, 8, 0.01), CPU)
 
 
 def test_outputs_do_not_depend_on_the_batch():
