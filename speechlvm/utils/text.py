@@ -33,6 +33,8 @@ def unmarked(data: bytes) -> tuple[bytes, str]:
 def read_text(path: Path) -> str:
     r"""A text file with lines that end in "\n": in the encoding of its byte order mark, in UTF-8, or else in Latin-1.
 
+    Marks further on, as in files that were joined, are dropped, too.
+
     Raises:
         UserError: it cannot be read.
     """
@@ -50,7 +52,7 @@ def read_text(path: Path) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
 
 
 def read_lines(path: Path) -> list[str]:
