@@ -31,6 +31,7 @@ num_nodes=1       # nodes for training (cmd_backend=slurm)
 nthreads=0        # CPU threads for training; 0: all of this machine, 4 on a cluster
 datadir=data      # data directories; relative paths start at the recipe
 dumpdir=dump      # dumps
-expdir=exp        # experiments, exp/<train_set>/<model>[_<tag>]/seed<k>, and results, exp/<train_set>/RESULTS.md
+expdir=exp        # experiments: exp/<train_set>/<model>[_<tag>]/seed<k>
+results=""        # Markdown file of tables that stage 10 writes; empty: exp/<train_set>/RESULTS.md
 
 option_files=("${BASH_SOURCE[0]}")

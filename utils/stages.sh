@@ -28,6 +28,7 @@ titles=("download" "data directories" "dumps" "train" "score" "sample and recons
 # --- The programs ------------------------------------------------------------------------------------------------------
 
 root="${expdir}/${train_set}"
+results="${results:-${root}/RESULTS.md}"
 all_sets="${train_set} ${valid_set} ${test_sets}"
 declare -a dump_args sample_args # empty where a recipe sets none
 material="${material:-pcm16}"
@@ -140,7 +141,7 @@ report() {
     local status=0
     log "tables and figures"
     single processor "${root}/logs/report.log" python -m speechlvm.bin.report --exp "${root}" --tables conf/tables \
-        --out "${root}/RESULTS.md" --only "${tables}" --command "$(command_line)" || status=$?
+        --out "${results}" --only "${tables}" --command "$(command_line)" || status=$?
     each_experiment page || status=$?
     return "${status}" # of the failed part; the rest is written
 }
@@ -238,4 +239,4 @@ done
 current=
 [ "${stop_stage}" -lt 10 ] || likelihoods
 log "done after $(duration "${SECONDS}")"
-log "experiments: ${root}, results: ${root}/RESULTS.md"
+log "experiments: ${root}, results: ${results}"

@@ -280,8 +280,9 @@ class SpliceReader(io.RawIOBase):
 def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
     """Opens libsndfile's decoder, to be read forward in blocks.
 
-    The decoder gets RIFF WAVE with a corrected header, and FLAC without the tags around it. It claims not to be
-    seekable: soundfile would seek after each block, which fails in FLAC without the number of samples.
+    The decoder gets RIFF WAVE with a corrected header, FLAC without the tags around it, and AU with a size of 0 as of
+    unknown size. It claims not to be seekable: soundfile would seek after each block, which fails in FLAC without the
+    number of samples.
 
     Args:
         info: the header; None for other containers.
@@ -294,6 +295,9 @@ def open_decoder(info: AudioInfo | None, file: BinaryIO) -> Any:
             return False
 
     head, start, size = b"", 0, os.fstat(file.fileno()).st_size
+    file.seek(0)
+    if (begin := file.read(12)).startswith(b".snd") and not any(begin[8:]):
+        head, start, size = begin[:8] + b"\xff" * 4, 12, size - 12
     if info is not None and info.container != "sphere":
         start, size = info.data_offset, info.data_bytes
     if info is not None and info.container == "wav":

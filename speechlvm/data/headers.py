@@ -389,11 +389,13 @@ def _end_of_chunks(path: Path, file: BinaryIO, begin: int, size: int, oddities: 
 
 
 def _is_metadata(file: BinaryIO, position: int) -> bool:
-    """Whether the rest of the file is zeros, or begins like a tag."""
-    if _bytes_at(file, position, 8).startswith(METADATA):
-        return True
+    """Whether the rest of the file is a tag, or filled with bytes of 0 or of 255, perhaps before a tag."""
+    filling = b"\xff" if _bytes_at(file, position, 1) == b"\xff" else b"\0"
     file.seek(position)
-    return all(block.count(0) == len(block) for block in iter(lambda: file.read(SEARCHED_BYTES), b""))
+    for block in iter(lambda: file.read(SEARCHED_BYTES), b""):
+        if rest := block.lstrip(filling):
+            return rest.startswith(METADATA)
+    return True
 
 
 def _flac_header(path: Path, file: BinaryIO, offset: int) -> AudioInfo:

@@ -33,6 +33,8 @@ def unmarked(data: bytes) -> tuple[bytes, str]:
 def read_text(path: Path) -> str:
     r"""Text of a file, with "\n" as line ending: decoded by its byte order mark, as UTF-8, or else as Latin-1.
 
+    Marks further on, as in files that were joined, are dropped, too.
+
     Raises:
         UserError: it cannot be read.
     """
@@ -50,7 +52,7 @@ def read_text(path: Path) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -316,6 +316,7 @@ BAD_BVH = [
     (BVH.replace("OFFSET 0 -1 0", "OFFSET 0 -1"), ":8: OFFSET has 'channels'"),
     (BVH.replace("CHANNELS 3", "CHANNELS 2"), ":9: 'Yrotation'; expected joint or end or }"),
     (BVH.replace("Xrotation Yrotation\n\t\tEnd", "Xturn Yrotation\n\t\tEnd"), ":9: CHANNELS 3"),
+    (BVH.replace("CHANNELS 3 ", "CHANNELS 8 1 2 3 4 5 "), ":9: CHANNELS 8 1 2 3 4 5 zrotation xrotation yrotation; e"),
     (SIX.replace("0 -1 0 90", "0 -1.5 0 90"), ": positions of joint leg change by 0.5; .* root_transform_only"),
     (BVH.replace("6 Xposition Yposition Zposition", "3"), ":5: root hips has channels"),
     (BVH.replace("JOINT Leg", "JOINT Hips"), ":6: joint name 'hips'"),

@@ -18,7 +18,7 @@ def options():
     return re.findall(r"(?m)^([a-z][a-z0-9_]*)=", text)
 
 
-FREE = {"train_args", "probe_args", "skip_phones", "datadir", "dumpdir", "expdir"}  # take any text
+FREE = {"train_args", "probe_args", "skip_phones", "datadir", "dumpdir", "expdir", "results"}  # take any text
 
 
 def test_options_refuse_invalid_values(tree):
@@ -40,7 +40,7 @@ def test_options_that_take_any_text_hand_it_on(tree):
     assert canaries(tree) == []
     for word in EVERYTHING.split():
         assert given.count(word) >= 3  # --train_args, --skip_phones and --probe_args are words
-    for name in ("datadir", "dumpdir", "expdir"):
+    for name in ("datadir", "dumpdir", "expdir", "results"):
         assert any(f"{EVERYTHING} {name}" in word for word in given), name
 
 

@@ -87,6 +87,7 @@ def arguments(tmp_path, text, *words):
 def test_options_become_the_schedulers(tmp_path):
     first = ["sbatch", "--account=two words"]
     assert arguments(tmp_path, SITE) == [*first, "--partition=cpu", "--time=2:00:00"]
+    assert arguments(tmp_path, f"\ufeff{SITE.strip()}") == arguments(tmp_path, SITE)
     given = ["--gpu", "2", "--mem", "1G", "--time", "5m", "--queue", "a $(touch canary)"]
     assert arguments(tmp_path, SITE, *given) == [
         *first, "--partition", "gpu", "--gres=gpu:2", "--time=0:05:00", "--mem", "1024M",

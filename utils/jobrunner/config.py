@@ -30,7 +30,7 @@ class Config:
         self.defaults: dict[str, str] = {}
         self.options: dict[tuple[str, str], list[str]] = {}
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
         for number, line in enumerate(text.splitlines(), 1):

@@ -218,10 +218,12 @@ def _read_joints(words: _Words) -> tuple[list[Joint], list[list[str]]]:
 def _read_channels(words: _Words) -> list[str]:
     """Channels of a joint as "xr" or "xp", from behind the word CHANNELS."""
     number, count = words.number, words.next()
-    listed = [words.next() for _ in range(int(count))] if count.isdecimal() and int(count) <= 6 else []
+    listed = [words.next() for _ in range(int(count))] if count.isdecimal() and int(count) <= 9 else []
     matches = [CHANNEL.fullmatch(word) for word in listed]
     if None in matches or len(set(listed)) != len(listed) or count != str(len(listed)):
-        raise words.error(number, f"CHANNELS {count} {' '.join(listed)}; expected as many as it says, as Xrotation")
+        raise words.error(
+            number, f"CHANNELS {count} {' '.join(listed)}; expected as many rotations and positions as it says"
+        )
     return [match[1] + match[2][0] for match in matches]
 
 

@@ -232,7 +232,8 @@ def _promised_bytes(start: bytes) -> tuple[int, int]:
     if start.startswith(b"riff"):  # W64
         return int.from_bytes(start[16:24], "little") or EMPTY_BYTES, WIDE_PLACEHOLDER_BYTES
     if start.startswith(b".snd"):
-        return int.from_bytes(start[4:8], "big") + int.from_bytes(start[8:12], "big"), PLACEHOLDER_BYTES
+        size = int.from_bytes(start[8:12], "big")
+        return int.from_bytes(start[4:8], "big") + size if size else EMPTY_BYTES, PLACEHOLDER_BYTES
     return 0, 0
 
 

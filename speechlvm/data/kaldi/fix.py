@@ -25,6 +25,7 @@ from speechlvm.data.kaldi.validate import (
 from speechlvm.data.log import examples
 from speechlvm.utils.errors import UserError
 from speechlvm.utils.files import disk_errors
+from speechlvm.utils.text import counted
 
 if TYPE_CHECKING:
     from speechlvm.data.headers import AudioInfo
@@ -165,8 +166,8 @@ def _cut_ends(files: Files, infos: dict[str, AudioInfo], done: list[str]) -> Non
             cut[key] = late
     if cut:
         done.append(
-            f"{files['segments'].path}: {len(cut)} utterances cut at the end of their recordings, which they were "
-            f"up to {max(cut.values()):.3g} s past: {examples(list(cut))}"
+            f"{files['segments'].path}: {counted(len(cut), 'utterances')} cut at the end of the recording, up to "
+            f"{max(cut.values()):.3g} s too late: {examples(list(cut))}"
         )
 
 

@@ -14,6 +14,7 @@ from speechlvm.utils.errors import ConfigError
 
 UNKNOWN = 1  # the only piece that is not from the text
 LONGEST_BYTES = 1 << 20  # longer lines would be left out of the training
+LONGEST_PIECE = 16  # sentencepiece's default; pieces are parts of words
 SPACE = "▁"
 
 
@@ -44,7 +45,8 @@ def train_units(texts: Iterable[str], vocabulary: int | None) -> bytes:
         model = _train(lines, asked)
         if vocabulary is None or load_units(model).get_piece_size() == asked:
             return model
-    most = load_units(_train(lines, max(sum(map(len, lines)), least))).get_piece_size()
+    letters = sum(len(SPACE + line) for line in lines)
+    most = load_units(_train(lines, least + LONGEST_PIECE * letters)).get_piece_size()
     raise ConfigError(
         f"vocabulary {vocabulary}: this text supports {least} to {most} units; give run.sh one of these numbers, e.g. "
         f'--probe_args "--vocabulary {min(max(vocabulary, least), most)}", or none'

@@ -52,6 +52,8 @@ GOOD = {
     "one byte more": (wave() + b"x", "1 byte after the data"),
     "zeros up to a sector": (wave() + bytes(212), "212 bytes after the data"),
     "70001 zeros": (wave() + bytes(70001), "70001 bytes after the data"),
+    "255 up to a sector": (wave() + b"\xff" * 212, "212 bytes after the data"),
+    "a pad byte too many": (wave() + b"\0" + chunk(b"LIST", bytes(99)), "108 bytes after the data"),
     "an ID3v1 tag": (wave() + ID3V1, "128 bytes after the data"),
     "an ID3v2 tag": (ID3V2 + wave(), ""),
     "a truncated note": (wave() + chunk(b"LIST", bytes(range(99)), 255), "107 bytes after the data"),

@@ -19,8 +19,9 @@ TEXT = "\n".join(LINES)
         codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
         f"{TEXT}\r\n".encode("utf-16"),
         TEXT.encode("utf-32"),
+        "\n".join(f"\ufeff{line}" for line in LINES).encode(),
     ],
-    ids=["UTF-8", "newline at the end", "as Notepad", "as old Macs", "UTF-16 BE", "UTF-16 LE", "UTF-32"],
+    ids=["UTF-8", "newline at the end", "as Notepad", "as old Macs", "UTF-16 BE", "UTF-16 LE", "UTF-32", "joined"],
 )
 def test_a_text_is_the_same_however_it_is_encoded(tmp_path, data):
     (tmp_path / "x").write_bytes(data)

@@ -215,6 +215,7 @@ STREAMED = {
     "flac": streamed_flac(saved(format="FLAC")),
     "RF64": replaced(saved(format="RF64"), 20, b"\xff" * 16),
     "au": replaced(saved(format="AU"), 8, b"\xff" * 4),
+    "au of 0": replaced(saved(format="AU"), 8, bytes(4)),
     "aiff": replaced(saved(format="AIFF"), 4, bytes(4)),
 }
 

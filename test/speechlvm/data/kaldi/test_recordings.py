@@ -120,7 +120,7 @@ def test_ends_a_little_after_the_recording_are_cut(directory):
     error = f"{path}:2: a-2: ends at sample 8160, past the 8001 of 'rec-1' at 16000 Hz; {FIXER}"
     assert error in validate(directory) and len(validate(directory)) == 2
     assert fix(directory)[0] == (
-        f"{path}: 2 utterances cut at the end of their recordings, which they were up to 0.5 s past: a-2, b-2"
+        f"{path}: 2 utterances cut at the end of the recording, up to 0.5 s too late: a-2, b-2"
     )
     assert path.read_text() == edited("0.05", "0.2")(edited("0.25 -1", "0.25 0.500062")(SEGMENTS))
     assert validate(directory) == [] and fix(directory) == []

@@ -36,18 +36,19 @@ def test_without_a_vocabulary_the_nearest_to_the_usual_one():
     assert pieces([f"{a}{b}{c}" for a in "abcd" for b in "efgh" for c in "ijklmn"]) == 100
 
 
-def test_every_vocabulary_of_the_range_is_supported_and_no_other():
+@pytest.mark.parametrize("text", [TEXT, ["1 2 3", "4 5"], ["words"]], ids=["sentences", "numbers", "one word"])
+def test_every_vocabulary_of_the_range_is_supported_and_no_other(text):
     with pytest.raises(ConfigError) as refusal:
-        train_units(TEXT, 500)
+        train_units(text, 500)
     message = str(refusal.value)
     assert message.startswith("vocabulary 500: this text supports ")
     least, most = (int(word) for word in message.split() if word.isdigit())
-    assert least == len(set("".join(TEXT).lower()) - set(".!")) + 1  # blanks are a character; one for <unk>
+    assert least == len(set("".join(text).lower()) - set(" .!")) + 2  # also blanks and <unk>
     for vocabulary in range(least, most + 1):
-        assert load_units(train_units(TEXT, vocabulary)).get_piece_size() == vocabulary
+        assert load_units(train_units(text, vocabulary)).get_piece_size() == vocabulary
     for vocabulary in (1, least - 1, most + 1):
         with pytest.raises(ConfigError, match=f"vocabulary {vocabulary}: this text supports {least} to {most}"):
-            train_units(TEXT, vocabulary)
+            train_units(text, vocabulary)
 
 
 def test_a_text_of_one_letter():
