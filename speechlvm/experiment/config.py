@@ -162,6 +162,7 @@ class ExperimentConfig(Settings):
         fields = model_class(self.model).Config.model_fields
         training = value["training"]
         for section, name, default in (
+            (value["model_conf"], "experts", None),
             (value["model_conf"], "initialisation", getattr(fields.get("initialisation"), "default", None)),
             (value["data"], "max_frames", None),
             (training, "auxiliary", {}),
@@ -261,6 +262,10 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     if config.training.particles and model_class(config.model).bound == "exact":
         raise ConfigError(f"{source}: training.particles: {config.model} has no latents; leave it out")
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
+    if getattr(model_conf, "experts", None) and (config.coding, config.distribution) != ("linear", "dmol"):
+        raise ConfigError(
+            f"{source}: model_conf.experts: predict PCM values; expected coding linear and distribution dmol"
+        )
     costs = getattr(model_conf, "auxiliary_costs", ())
     for name in config.training.auxiliary:
         if name not in costs:
