@@ -179,26 +179,22 @@ def _squashed(x: float) -> float:
 
 @internal
 def _report(state: State, memory: np.ndarray, known: np.ndarray) -> None:
-    """Features, predictions and scale of the coming frame. Of predictions, the main centre comes first."""
+    """Features, predictions and scale of the coming frame."""
     last, before, centres, inputs, logs = state.past[0], state.past[1], state.centres, state.inputs, state.features
     scale, level = state.scale[0] + 0.1, state.trackers[len(TRACKERS)] + 1.0
     centre, log_scale = centres[MAIN], log2(scale)
 
-    place = FEATURES
-    known[place] = centre
-    place += 1
     for i in range(len(COMBINERS)):
-        if i != MAIN:
-            known[place] = centres[i]
-            place += 1
+        known[FEATURES + i] = centres[i]
     for i in range(len(BANK) + 2):
-        known[place] = inputs[i]
-        place += 1
-    known[place] = scale
+        known[FEATURES + len(COMBINERS) + i] = inputs[i]
+    known[KNOWN - 1] = scale
 
-    for i in range(_PREDICTIONS - 1):
-        known[i] = _squashed((known[FEATURES + 1 + i] - centre) / scale)
-    place = _PREDICTIONS - 1
+    place = 0
+    for i in range(_PREDICTIONS):
+        if i != MAIN:
+            known[place] = _squashed((known[FEATURES + i] - centre) / scale)
+            place += 1
     for i in range(len(TRACKERS) + 1):  # and the spread of the bank
         known[place] = logs[i] - log_scale
         place += 1
@@ -210,7 +206,7 @@ def _report(state: State, memory: np.ndarray, known: np.ndarray) -> None:
     known[place + 5] = (logs[len(TRACKERS) + 1] - log_scale) / 3.0
     known[place + 6] = _squashed(last / level)
     known[place + 7] = _squashed(centre / level)
-    of_centre, multiple, heavy = 0.0, 0.0, 0.0
+    multiple, heavy = 0.0, 0.0
     for i in range(len(COMBINERS)):
         of_centre = 0.0
         for n in range(len(SHAPES)):

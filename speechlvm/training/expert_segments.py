@@ -30,8 +30,7 @@ class ExpertSegments:
 
     def __init__(self, dump: Dump) -> None:
         self._dump = dump
-        frames = sum(record.frames for record in dump.records.values())
-        self._keeps = frames * (KNOWN + 1) * np.dtype(np.float32).itemsize <= KEPT_BYTES
+        self._keeps = dump.frames * (KNOWN + 1) * np.dtype(np.float32).itemsize <= KEPT_BYTES
         self._kept: dict[str, np.ndarray] = {}
 
     def __call__(self, segments: Sequence[Segment]) -> list[np.ndarray]:
