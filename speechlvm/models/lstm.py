@@ -7,6 +7,8 @@ Stack t is predicted from stacks before it; its s frames are independent given t
 - The first stack is predicted from a learned start in the place of x_0, and paid for like all others.
 - Encoder and decoder have three hidden layers each, as wide as the LSTM, before the output layer.
 - Sequences are padded and masked, never packed.
+
+With `experts` the LSTM sees what the adaptive reference knows of x_t in the place of x_{t-1} (`models/experts.py`).
 """
 
 from __future__ import annotations

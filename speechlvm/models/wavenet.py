@@ -9,6 +9,8 @@ the real-valued input and the discretised mixture of logistics.
 
 Receptive field with these sizes: 5 * 1023 taps of the layers + 1 of the first convolution + 1 = 5117 steps.
 
+With `experts` the taps are of what the adaptive reference knows of steps t - 1 and t (`models/experts.py`).
+
 Where this differs from the published implementation of source A: the skip sum is scaled by sqrt(1 / layers) in scoring
 and sampling alike; sampling keeps one queue per layer instead of computing the receptive field anew for each step; the
 1x1 maps of the layers have no biases of their own (`modules.causal_conv` says why).
