@@ -116,8 +116,9 @@ class Experts:
     def log_prob(self, distribution: ExpertMixture, outputs: Tensor, known: Tensor, target: Tensor) -> Tensor:
         """Log-mass (B, T) in nats of targets (B, T, 1), from outputs (B, T, P) and what `look` gives."""
         _, predictions, scale, log_mass = known.flatten(0, 1).split([FEATURES, _PREDICTIONS, 1, 1], -1)
+        scale = scale.squeeze(-1).clamp(min=0.1)  # 0 in the padding, where gradients must be finite, too
         values = distribution.log_prob_beside(
-            outputs.flatten(0, 1), predictions, scale.squeeze(-1), log_mass.squeeze(-1), target.reshape(-1)
+            outputs.flatten(0, 1), predictions, scale, log_mass.squeeze(-1), target.reshape(-1)
         )
         return values.view(target.shape[:2])
 
@@ -135,7 +136,6 @@ class ExpertSteps:
 
     Attributes:
         state: (B, N) float64 on the CPU; changed by `push`.
-        known: (B, KNOWN + weights of the mixture) float64, before the coming frame.
     """
 
     def __init__(self, state: Tensor) -> None:

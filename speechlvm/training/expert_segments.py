@@ -22,7 +22,7 @@ class ExpertSegments:
     """Called with segments of a dump, gives `of_utterance` (frames, .) of each; rows are computed in parallel.
 
     Whether utterances are gone through whole depends on the size of the dump alone, so that a resumed run computes the
-    same numbers.
+    same numbers. Processes that read ahead (`data.workers`) keep nothing from one epoch to the next.
 
     Args:
         dump: of the training set.

@@ -11,6 +11,7 @@ from speechlvm.data.dumps.dataset import Segment, read_batch
 from speechlvm.distributions import build_distribution
 from speechlvm.models import build_model
 from speechlvm.models.adaptive import Adaptive
+from speechlvm.models.bound import Series
 from speechlvm.models.experts import FEATURES, KNOWN, ExpertSteps, of_utterance
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.scoring.contract import CHECKS, Subject, shaken
@@ -118,6 +119,19 @@ def test_training_segments_have_their_past(make_dump, monkeypatch):
     assert np.abs(found - expected[0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_gradients_are_finite_beside_padding(name, speech_like):
+    model = build(name)
+    inputs, target, _ = shown(speech_like(40, 4))
+    lengths = torch.tensor([40, 7])
+    inputs, target = (
+        inputs.repeat(2, 1, 1) * (torch.arange(40)[:, None] < lengths[:, None, None]),
+        target.repeat(2, 1, 1),
+    )
+    model(inputs, target, lengths)[0].log_likelihood.values.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_given_segments_score_as_part_of_the_whole(speech_like):
     """What training sees of a segment is what scoring sees there."""
     pcm = speech_like(700, 3)
@@ -125,8 +139,6 @@ def test_given_segments_score_as_part_of_the_whole(speech_like):
     inputs, target, lengths = shown(pcm)
     state = model.initial_state(1)
     expected = model(inputs, target, lengths)[0].log_likelihood.values
-    from speechlvm.models.bound import Series
-
     known = torch.from_numpy(of_utterance(pcm))[None]
     features = {"experts": Series(known, torch.ones(known.shape[:2], dtype=torch.bool), 1)}
     found, after = model(inputs, target, lengths, features=features, state=state)
