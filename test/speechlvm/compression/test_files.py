@@ -20,7 +20,7 @@ from speechlvm.scoring.score import score_dump
 LENGTHS = {
     "lstm": [300, 700, 133, 1, 16, *range(100, 400, 20)],
     "wavenet": [200, 100, 1, *range(50, 120, 4)],
-    "experts": [200, 100, 1, 50, 70, 60],
+    "experts": [200, 100, 1, *range(50, 120, 8)],
 }
 LANES = 4
 
