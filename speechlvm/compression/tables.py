@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from speechlvm.coding import PCM_VALUES
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.dmol import MAX_LOG_SCALE, MIN_LOG_SCALE
 from speechlvm.distributions.experts import ExpertMixture
@@ -108,7 +107,7 @@ def frame_table(distribution: Distribution, parameters: np.ndarray, edges: np.nd
         edges: as of `mixture_table`.
     """
     if isinstance(distribution, ExpertMixture):
-        return Table(distribution.cdf(parameters), PCM_VALUES)
+        return Table(distribution.cdf(parameters), distribution.codes)
     return mixture_table(parameters, edges)
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechlvm.coding import OUTERMOST_EDGE, PCM_OFFSET, PCM_VALUES
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.dmol import MAX_LOG_SCALE, MIN_LOG_SCALE, log_masses
 
+_OUTERMOST_EDGE = 1e18  # infinities would give NaN gradients
 # On the training set of TIMIT's sample these are together as good as m alone.
 _INITIAL_GATE = 2.0  # w_0 = 0.88
 _INITIAL_LOG_SCALES = (-1.0, 0.0)
@@ -27,7 +27,7 @@ _UNIT_OF_GATE = 4.0  # the network's share grows early in training, not after th
 
 
 class ExpertMixture(Distribution):
-    """See the module. Targets (..., 1): int64 codes v + 32768.
+    """See the module. Targets (..., 1): int64 codes, for PCM values v those of v + 32768.
 
     Of the parameters (..., `parameter_size` + `known_size`) the first are what a network gives: the logit of w_0; K
     logits, K shifts and K log-multiples, the last clamped as log-scales of `dmol` are. The others are what the adaptive
@@ -35,6 +35,7 @@ class ExpertMixture(Distribution):
     known already, `log_prob_beside` has no use for the weights of m. A sample takes one uniform number.
 
     Args:
+        codes: number of values, the first half of them below 0.
         components: K; component k is around prediction k modulo their number.
         predictions: their number, the centres of m first.
         centres: of m.
@@ -49,6 +50,7 @@ class ExpertMixture(Distribution):
 
     def __init__(
         self,
+        codes: int,
         components: int,
         predictions: int,
         centres: int,
@@ -57,7 +59,7 @@ class ExpertMixture(Distribution):
         uniform: float,
     ) -> None:
         super().__init__()
-        self.components, self.predictions = components, predictions
+        self.components, self.predictions, self.codes = components, predictions, codes
         self.parameter_size = 1 + 3 * components
         self._uniform = uniform
         self._of_logistic = np.arange(components) % predictions
@@ -77,7 +79,7 @@ class ExpertMixture(Distribution):
         outputs, known = flat.split([self.parameter_size, self.known_size], -1)
         predictions, scale, _ = known.split([self.predictions, 1, len(self._of_student)], -1)
         j, adaptive = code.cpu().numpy(), self._adaptive(known.detach().cpu().numpy())
-        mass = np.where(j + 1 < PCM_VALUES, adaptive(j + 1), 1.0) - np.where(j > 0, adaptive(j), 0.0)
+        mass = np.where(j + 1 < self.codes, adaptive(j + 1), 1.0) - np.where(j > 0, adaptive(j), 0.0)
         of_adaptive = torch.from_numpy(np.log(mass)).to(flat.device)
         values = self.log_prob_beside(outputs, predictions, scale.squeeze(-1), of_adaptive, code)
         return values.view(parameters.shape[:-1])
@@ -95,17 +97,17 @@ class ExpertMixture(Distribution):
         """
         gate, logits, shifts, log_multiples = outputs.split([1, *[self.components] * 3], -1)
         # in units of the scale around the first prediction
-        value, origin = code.to(predictions.dtype) - PCM_OFFSET, predictions[:, 0]
-        lower = ((value - 0.5 - origin) / scale).masked_fill(code == 0, -OUTERMOST_EDGE).to(outputs.dtype)
-        upper = ((value + 0.5 - origin) / scale).masked_fill(code == PCM_VALUES - 1, OUTERMOST_EDGE).to(outputs.dtype)
-        width = torch.where((code == 0) | (code == PCM_VALUES - 1), upper - lower, (1.0 / scale).to(outputs.dtype))
+        value, origin = code.to(predictions.dtype) - self.codes // 2, predictions[:, 0]
+        lower = ((value - 0.5 - origin) / scale).masked_fill(code == 0, -_OUTERMOST_EDGE).to(outputs.dtype)
+        upper = ((value + 0.5 - origin) / scale).masked_fill(code == self.codes - 1, _OUTERMOST_EDGE).to(outputs.dtype)
+        width = torch.where((code == 0) | (code == self.codes - 1), upper - lower, (1.0 / scale).to(outputs.dtype))
         around = ((predictions - origin[:, None]) / scale[:, None]).to(outputs.dtype)[:, self._of_logistic]
         logistic = log_masses(torch.cat([logits, around + shifts, log_multiples], -1), lower, upper, width)
         gate = gate.squeeze(-1)
         return torch.logaddexp(F.logsigmoid(gate) + log_mass.to(outputs.dtype), F.logsigmoid(-gate) + logistic)
 
     def cdf(self, parameters: np.ndarray, temperature: np.ndarray | float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
-        """The mass below a code, as a function of codes 1 .. 65535; elementwise, and added up in a fixed order.
+        """The mass below a code, as a function of codes from 1 on; elementwise, and added up in a fixed order.
 
         Args:
             parameters: (N, `parameter_size` + `known_size`).
@@ -126,7 +128,7 @@ class ExpertMixture(Distribution):
 
         def at(code: np.ndarray) -> np.ndarray:
             with np.errstate(over="ignore"):  # infinities give the right masses
-                logistic = weights / (1.0 + np.exp((means - (code - (PCM_OFFSET + 0.5))) * inverse))
+                logistic = weights / (1.0 + np.exp((means - (code - (self.codes // 2 + 0.5))) * inverse))
             return share * adaptive(code) + (1.0 - share) * _total(logistic)
 
         return at
@@ -140,10 +142,10 @@ class ExpertMixture(Distribution):
         mu, inverse, a = predictions[self._of_student], self._inverse / (scale * temperature), self._coefficients
 
         def at(code: np.ndarray) -> np.ndarray:
-            z = (code - (PCM_OFFSET + 0.5) - mu) * inverse
+            z = (code - (self.codes // 2 + 0.5) - mu) * inverse
             q = 1.0 / (1.0 + z * z)
             each = z * np.sqrt(q) * (a[0] + q * (a[1] + q * (a[2] + q * a[3])))
-            return (1.0 - self._uniform) * (0.5 + 0.5 * _total(weights * each)) + self._uniform * (code / PCM_VALUES)
+            return (1.0 - self._uniform) * (0.5 + 0.5 * _total(weights * each)) + self._uniform * (code / self.codes)
 
         return at
 
@@ -151,7 +153,7 @@ class ExpertMixture(Distribution):
         """Codes (..., 1) by the quantile function; the uniform share of m has no temperature."""
         rows = torch.as_tensor(temperature, dtype=torch.float64).expand(*parameters.shape[:-1], 1).reshape(-1)
         cdf = self.cdf(parameters.detach().cpu().reshape(-1, parameters.shape[-1]).numpy(), rows.cpu().numpy())
-        low = _quantile(cdf, noise.double().cpu().reshape(-1).numpy())
+        low = _quantile(cdf, noise.double().cpu().reshape(-1).numpy(), self.codes)
         return torch.from_numpy(low).to(parameters.device).view(*parameters.shape[:-1], 1)
 
     def mode(self, parameters: Tensor) -> Tensor:
@@ -173,11 +175,11 @@ class ExpertMixture(Distribution):
         return units
 
 
-def _quantile(cdf: Callable[[np.ndarray], np.ndarray], uniform: np.ndarray) -> np.ndarray:
+def _quantile(cdf: Callable[[np.ndarray], np.ndarray], uniform: np.ndarray, codes: int) -> np.ndarray:
     """Codes (N,) with cdf(code) <= uniform < cdf(code + 1)."""
     low = np.zeros(len(uniform), np.int64)
-    high = np.full(len(uniform), PCM_VALUES)
-    for _ in range(16):
+    high = np.full(len(uniform), codes)
+    for _ in range((codes - 1).bit_length()):
         middle = (low + high) // 2
         below = cdf(middle) <= uniform
         low, high = np.where(below, middle, low), np.where(below, high, middle)

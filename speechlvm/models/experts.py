@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from speechlvm.coding import PCM_OFFSET
+from speechlvm.coding import PCM_OFFSET, PCM_VALUES
 from speechlvm.distributions.dmol import DiscretizedLogisticMixture
 from speechlvm.distributions.experts import ExpertMixture
 from speechlvm.models.adaptive import (
@@ -56,7 +56,7 @@ class Experts:
 
     def distribution(self, given: DiscretizedLogisticMixture) -> ExpertMixture:
         """The output, with as many logistics as a given distribution has."""
-        return ExpertMixture(given.components, _PREDICTIONS, len(COMBINERS), SHAPES, MULTIPLES, UNIFORM)
+        return ExpertMixture(PCM_VALUES, given.components, _PREDICTIONS, len(COMBINERS), SHAPES, MULTIPLES, UNIFORM)
 
     def initial_state(self, batch: int, device: torch.device) -> Tensor:
         """(B, N) float64, before the first frame."""

@@ -12,7 +12,7 @@ CODES = torch.arange(65536)
 
 
 def mixture(components=3):
-    return ExpertMixture(components, 4, 2, (4, 8), (0.5, 2.0), 1e-6)
+    return ExpertMixture(65536, components, 4, 2, (4, 8), (0.5, 2.0), 1e-6)
 
 
 def parameters(predictions, scale, seed=0):
