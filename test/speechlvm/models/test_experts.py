@@ -132,6 +132,22 @@ def test_gradients_are_finite_beside_padding(name, speech_like):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_hidden_states_are_those_of_the_likelihood(name, speech_like):
+    """In chunks as in the whole, and the state after them scores what follows as it is scored after the likelihood."""
+    model = build(name)
+    inputs, target, _ = shown(speech_like(60, 5))
+    names, lengths = list(model.hidden_chosen), torch.tensor([20])
+    whole, _ = model.hidden_states(inputs, names)
+    first, state = model.hidden_states(inputs[:, :40], names)
+    second, _ = model.hidden_states(inputs[:, 40:], names, state)
+    for level in names:
+        torch.testing.assert_close(torch.cat([first[level], second[level]], 1), whole[level])
+    _, expected = model(inputs[:, :40], target[:, :40], torch.tensor([40]))
+    found, wanted = (model(inputs[:, 40:], target[:, 40:], lengths, state=s)[0] for s in (state, expected))
+    torch.testing.assert_close(found.log_likelihood.values, wanted.log_likelihood.values)
+
+
 def test_given_segments_score_as_part_of_the_whole(speech_like):
     """What training sees of a segment is what scoring sees there."""
     pcm = speech_like(700, 3)
