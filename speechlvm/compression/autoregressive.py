@@ -18,7 +18,7 @@ from torch import Tensor
 from speechlvm.compression.container import Entry, Header, pcm_crc
 from speechlvm.compression.rans import Stacks
 from speechlvm.compression.source import Coded, Source, pad
-from speechlvm.compression.tables import PRECISION, cost_bits, mixture_table
+from speechlvm.compression.tables import PRECISION, cost_bits, frame_table
 from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.trained import Experiment
 from speechlvm.models.bound import Samples
@@ -123,6 +123,7 @@ class _Coder:
 
     def __init__(self, experiment: Experiment, lengths: Sequence[int], advance: Callable[[int], object]) -> None:
         self._observation, self._advance = experiment.observation, advance
+        self._distribution = experiment.model.distribution
         self._lengths = np.array(lengths)
         self._edges = experiment.observation.edges.astype(np.float64)
         self._position = 0
@@ -155,7 +156,8 @@ class _Encoder(_Coder):
     def _code(self, parameters: np.ndarray) -> Tensor:
         rows, columns = len(self.start), slice(self._position, self._position + parameters.shape[1])
         targets = self._observation.target(torch.from_numpy(self._pcm[:, columns]))
-        table = mixture_table(parameters[:rows].reshape(-1, parameters.shape[-1]), self._edges)
+        flat = parameters[:rows].reshape(-1, parameters.shape[-1])
+        table = frame_table(self._distribution, flat, self._edges)
         intervals = table.interval(targets[:rows].reshape(-1).numpy())
         self.start[:, columns], self.frequency[:, columns] = (numbers.reshape(rows, -1) for numbers in intervals)
         return targets
@@ -190,7 +192,7 @@ class _Decoder(_Coder):
             rows = np.flatnonzero(self._lengths > self._position + i)
             if not len(rows):
                 break
-            table = mixture_table(parameters[rows, i], self._edges)
+            table = frame_table(self._distribution, parameters[rows, i], self._edges)
             symbols = table.find(self._stacks.peek(rows, PRECISION))
             self._stacks.pop(rows, *table.interval(symbols), PRECISION)
             targets[rows, i, 0] = torch.from_numpy(symbols)

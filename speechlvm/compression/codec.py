@@ -106,6 +106,8 @@ def model_hash(experiment: Experiment | None) -> str:
     config = experiment.config
     settings = [config.model, config.model_conf, config.distribution, config.distribution_conf]
     digest = hashlib.sha256(json.dumps([settings, experiment.observation.to_dict()], sort_keys=True).encode())
+    if experiment.model.experts:
+        digest.update(adaptive.model_hash().encode())
     for name, weight in sorted(experiment.model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.contiguous().numpy().tobytes())

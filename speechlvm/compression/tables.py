@@ -18,7 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.dmol import MAX_LOG_SCALE, MIN_LOG_SCALE
+from speechlvm.distributions.experts import ExpertMixture
 
 PRECISION = 30
 """P. A finer table would cost more in the coder, whose heads of 64 bits would be only a few times its intervals."""
@@ -94,6 +96,19 @@ def mixture_table(parameters: np.ndarray, edges: np.ndarray) -> Table:
         return _total(weights / (1.0 + np.exp((means - edges[j]) * inverse)))
 
     return Table(cdf, len(edges) - 1)
+
+
+def frame_table(distribution: Distribution, parameters: np.ndarray, edges: np.ndarray) -> Table:
+    """Of an output distribution: a mixture of logistics, with the edges (K + 1,) of its cells, or around experts.
+
+    Args:
+        distribution: whose parameters these are.
+        parameters: (n, P).
+        edges: as of `mixture_table`.
+    """
+    if isinstance(distribution, ExpertMixture):
+        return Table(distribution.cdf(parameters), distribution.codes)
+    return mixture_table(parameters, edges)
 
 
 def _total(values: np.ndarray) -> np.ndarray:

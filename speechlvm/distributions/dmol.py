@@ -153,6 +153,11 @@ class _LogProb(torch.autograd.Function):
         return result, None, None, None
 
 
+def log_masses(parameters: Tensor, lower: Tensor, upper: Tensor, width: Tensor) -> Tensor:
+    """Log-masses (N,) in nats of cells (N,) under mixtures of logistics (N, 3K); `width` is upper - lower."""
+    return _LogProb.apply(parameters, lower, upper, width)
+
+
 def _sizes(parameters: Tensor) -> tuple[int, int, torch.device]:
     frames, size = parameters.shape
     return frames, size // 3, parameters.device
@@ -185,7 +190,7 @@ class DiscretizedLogisticMixture(Distribution):
         code = target.reshape(-1)
         lower, upper = self.edges[code], self.edges[code + 1]
         flat = parameters.to(self.edges.dtype).reshape(-1, self.parameter_size)
-        return _LogProb.apply(flat, lower, upper, upper - lower).view(parameters.shape[:-1])
+        return log_masses(flat, lower, upper, upper - lower).view(parameters.shape[:-1])
 
     def sample(self, parameters: Tensor, noise: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Codes (..., 1): the first number chooses a component, the second a value by inversion of its cdf."""

@@ -243,6 +243,10 @@ def resolved(config: ExperimentConfig, source: str) -> ExperimentConfig:
     if config.training.particles and model_class(config.model).bound == "exact":
         raise ConfigError(f"{source}: training.particles: {config.model} has no latents; leave it out")
     model_conf = validated(settings, config.model_conf, f"{source}: model_conf")
+    if getattr(model_conf, "experts", None) and (config.coding, config.distribution) != ("linear", "dmol"):
+        raise ConfigError(
+            f"{source}: model_conf.experts: predict PCM values; expected coding linear and distribution dmol"
+        )
     losses = getattr(model_conf, "auxiliary_losses", ())
     for name in config.training.auxiliary:
         if name not in losses:

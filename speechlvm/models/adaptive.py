@@ -68,6 +68,8 @@ _FILTERS = (
     (_FEATURES, SCALE_FORGETTING, 1.0, 1.0),
 )
 """Order, forgetting factor, initial variance of a weight and bound of the mean variance of each RLS filter."""
+_ORDERS = sum(int(order) for order, *_ in _FILTERS)
+_SQUARES = sum(int(order) ** 2 for order, *_ in _FILTERS)
 
 
 class State(NamedTuple):
@@ -139,6 +141,49 @@ def start() -> State:
     )
     _predict(state)
     return state
+
+
+def pack(state: State) -> np.ndarray:
+    """All numbers of a state but the places of its filters, one after another, as `unpack` finds them."""
+    return np.concatenate([values.ravel() for values in (*state.rls[:-1], *state[1:])])
+
+
+@internal
+def _take(packed: np.ndarray, place: np.ndarray, size: int) -> np.ndarray:
+    place[0] += size
+    return packed[place[0] - size : place[0]]
+
+
+@compiled
+def unpack(packed: np.ndarray, places: np.ndarray) -> State:
+    """The state whose arrays are views of a contiguous vector that `pack` gave, or a longer one."""
+    at = np.zeros(1, np.int64)
+    rls = RLS(
+        _take(packed, at, _SQUARES),
+        _take(packed, at, _ORDERS),
+        _take(packed, at, _ORDERS),
+        _take(packed, at, _ORDERS),
+        _take(packed, at, 4 * len(places)).reshape((len(places), 4)),
+        places,
+    )
+    return State(
+        rls,
+        _take(packed, at, NLMS_ORDER),
+        _take(packed, at, NLMS_ORDER),
+        _take(packed, at, CASCADE[0]),
+        _take(packed, at, 1),
+        _take(packed, at, _INPUTS),
+        _take(packed, at, _FEATURES),
+        _take(packed, at, len(TRACKERS) + 1),
+        _take(packed, at, len(COMBINERS)),
+        _take(packed, at, 1),
+        _take(packed, at, _COMPONENTS),
+        _take(packed, at, _COMPONENTS),
+        _take(packed, at, 5 * _COMPONENTS).reshape((5, _COMPONENTS)),
+        _take(packed, at, _COMPONENTS),
+        _take(packed, at, _COMPONENTS),
+        _take(packed, at, _COMPONENTS),
+    )
 
 
 @compiled

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ from speechlvm.models.bound import (
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.output import OutputLayer
 
+if TYPE_CHECKING:
+    from speechlvm.models.experts import Experts  # imports numba
+
 
 class Model(nn.Module, ABC):
     """A system: weights, `forward` over a sequence, `sample`, and their initial state.
@@ -47,6 +51,7 @@ class Model(nn.Module, ABC):
         latent_hops: level name -> frames per latent step, "z1" (the lowest level) first; empty without latents.
         latent_sizes: level name -> D_l.
         hidden_sizes, hidden_chosen: name -> D of the states that `hidden_states` can return; its default choice.
+        experts: what it knows of each frame beside its own weights; None: nothing.
     """
 
     reference: str
@@ -61,6 +66,7 @@ class Model(nn.Module, ABC):
     latent_sizes: Mapping[str, int] = MappingProxyType({})
     hidden_sizes: Mapping[str, int] = MappingProxyType({})
     hidden_chosen: tuple[str, ...] = ()
+    experts: Experts | None = None
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -104,7 +110,8 @@ class Model(nn.Module, ABC):
             inputs: (B, T, C) the frames of the chunk (the model shifts them itself), zero beyond `lengths`.
             target: (B, T, E) the same frames as targets; any valid target beyond `lengths`.
             lengths: (B,) int64, number of real frames in the chunk (may be <= 0 for rows that have ended).
-            features: features of the chunk (`slice_features`); required by models whose `encode` returns any.
+            features: features of the chunk (`slice_features`); required by models whose `encode` returns any. Training
+                gives "experts" of models that have them.
             state: state after the previous chunk; None at the beginning. T is a multiple of `hop` except in the last
                 chunk.
             noise: required by models with latents; positions are absolute, so results do not depend on chunks.
@@ -166,9 +173,16 @@ class Model(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} has no hidden states, as `hidden_sizes` says")
 
-    def score(self, inputs: Tensor, target: Tensor, lengths: Tensor, noise: Noise | None = None) -> Bound:
-        """`encode` and `forward` over whole utterances or training segments."""
-        features = self.encode(inputs, lengths)
+    def score(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        lengths: Tensor,
+        noise: Noise | None = None,
+        features: Features | None = None,
+    ) -> Bound:
+        """`encode`, where no features are given, and `forward` over whole utterances or training segments."""
+        features = self.encode(inputs, lengths) if features is None else features
         return self(inputs, target, lengths, features=features, noise=noise)[0]
 
     def initialise_output(self, parameters: Tensor, gain: float = 0.1) -> None:

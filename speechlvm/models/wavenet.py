@@ -9,6 +9,8 @@ the real-valued input and the discretised mixture of logistics.
 
 Receptive field with these sizes: 5 * 1023 taps of the layers + 1 of the first convolution + 1 = 5117 steps.
 
+With `experts` the taps are of what the adaptive reference knows of steps t - 1 and t (`models/experts.py`).
+
 Where this differs from the published implementation of source A: the skip sum is scaled by sqrt(1 / layers) in scoring
 and sampling alike; sampling keeps one queue per layer instead of computing the receptive field anew for each step; the
 1x1 maps of the layers have no biases of their own (`modules.causal_conv` says why).
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -47,12 +50,15 @@ class Config(Settings):
         channels: Dc, of every layer.
         layers_per_block: layer l of a block has dilation 2^l.
         blocks: repetitions of the block.
+        experts: "adaptive": the network sees what the adaptive reference knows of each frame, and its output is a
+            mixture around the predictions of that (`models/experts.py`); None: it sees the frames.
     """
 
     stack: int = Field(default=1, ge=1, le=4096)
     channels: int = Field(default=96, ge=1, le=4096)
     layers_per_block: int = Field(default=10, ge=1, le=14)
     blocks: int = Field(default=5, ge=1, le=50)
+    experts: Literal["adaptive"] | None = None
 
     @model_validator(mode="after")
     def _check_size(self) -> Config:
@@ -62,6 +68,8 @@ class Config(Settings):
                 f"channels, layers_per_block and blocks together make {weights} weights in the layers; "
                 f"expected at most {_MOST_WEIGHTS}"
             )
+        if self.experts and self.stack != 1:
+            raise ValueError(f"experts know one frame ahead, and not {self.stack}; expected stack 1")
         return self
 
 
@@ -81,11 +89,16 @@ class WaveNet(Model):
     def __init__(self, config: Config, channels: int, distribution: Distribution) -> None:
         super().__init__()
         self.distribution = distribution
-        self.channels = channels
+        self.channels = seen = channels
+        if config.experts:
+            from speechlvm.models.experts import FEATURES, Experts
+
+            self.experts, seen = Experts(), FEATURES
+            self.distribution = distribution = self.experts.distribution(distribution)
         self.stack = self.hop = config.stack
         dilations = [2**layer for layer in range(config.layers_per_block)] * config.blocks
         self.receptive_field = sum(dilations) + _TAPS  # steps that a prediction depends on
-        self.first = nn.Linear(_TAPS * self.stack * channels, config.channels)
+        self.first = nn.Linear(_TAPS * self.stack * seen, config.channels)
         self.layers = nn.ModuleList(
             GatedLayer(config.channels, dilation, residual=index + 1 < len(dilations))
             for index, dilation in enumerate(dilations)
@@ -103,8 +116,10 @@ class WaveNet(Model):
         zeros = self.skip_bias.new_zeros
         state = {
             "frames": torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device),
-            "inputs": zeros(batch, _TAPS, self.stack * self.channels),
+            "inputs": zeros(batch, _TAPS, self.first.in_features // _TAPS),
         }
+        if self.experts:
+            state["experts"] = self.experts.initial_state(batch, self.skip_bias.device)
         for index, layer in enumerate(self.layers):
             state[f"layer{index}"] = zeros(batch, layer.dilation, layer.channels)
         return state
@@ -121,12 +136,15 @@ class WaveNet(Model):
     ) -> tuple[Bound, State]:
         """Log-likelihood of every frame given all frames of earlier steps (see `Model.forward`)."""
         batch, frames, _ = target.shape
-        skip, _, new_state = self._run(inputs, state)
+        skip, known, _, new_state = self._run(inputs, state, lengths=lengths, target=target, features=features)
         with full_precision(inputs):
             parameters = self._output(skip)
-            target = stack_frames(target, self.stack).unflatten(-1, (self.stack, -1)).transpose(0, 1)
-            values = self.distribution.log_prob(parameters, target)  # (steps, B, s)
-        values = values.transpose(0, 1).reshape(batch, -1)[:, :frames]
+            if known is None:
+                target = stack_frames(target, self.stack).unflatten(-1, (self.stack, -1)).transpose(0, 1)
+                values = self.distribution.log_prob(parameters, target).transpose(0, 1)  # (B, steps, s)
+            else:
+                values = self.experts.log_prob(self.distribution, parameters.squeeze(2).transpose(0, 1), known, target)
+        values = values.reshape(batch, -1)[:, :frames]
         mask = frame_mask(lengths, frames)
         return Bound(Series(values.masked_fill(~mask, 0.0), mask, hop=1)), new_state
 
@@ -134,23 +152,35 @@ class WaveNet(Model):
         self, inputs: Tensor, names: Collection[str], state: State | None = None
     ) -> tuple[dict[str, Tensor], State]:
         """See `Model.hidden_states`: "skip<layer>", what a layer (from 1) adds to the skip sum."""
-        _, chosen, state = self._run(inputs, state, names)
+        _, _, chosen, state = self._run(inputs, state, names)
         return {name: values.transpose(0, 1) for name, values in chosen.items()}, state
 
     def _run(
-        self, inputs: Tensor, state: State | None, names: Collection[str] = ()
-    ) -> tuple[Tensor, dict[str, Tensor], State]:
-        """The skip sum (steps, B, Dc), the shares in it of the layers that are named, and the state after the chunk."""
+        self, inputs: Tensor, state: State | None, names: Collection[str] = (), **of_experts: Any
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor], State]:
+        """Results of a chunk.
+
+        Args:
+            inputs, state: of `forward`.
+            names: of layers.
+            of_experts: more for `Experts.look`.
+
+        Returns:
+            The skip sum (steps, B, Dc); what experts know; the shares in the sum of the layers that are named; the
+            state after the chunk.
+        """
         batch, frames, _ = inputs.shape
         before = self.start(state, batch)
-        steps = stack_frames(inputs, self.stack).transpose(0, 1)
+        known, seen, new_state = None, inputs, {"frames": before["frames"] + frames}
+        if self.experts:
+            known, new_state["experts"] = self.experts.look(before["experts"], inputs, **of_experts)
+            seen = self.experts.seen(known).to(inputs.dtype)
+        steps = stack_frames(seen, self.stack).transpose(0, 1)
         shifted = torch.cat([before["inputs"].transpose(0, 1), steps])  # element t + 2 is step t
-        taps = torch.cat([shifted[:-2], shifted[1:-1]], dim=-1)
-
-        new_state = {
-            "frames": before["frames"] + frames,
-            "inputs": shifted[-_TAPS:].transpose(0, 1),
-        }
+        new_state["inputs"] = shifted[-_TAPS:].transpose(0, 1)
+        # what is seen of a step is there after it, but what experts know before it
+        shifted = shifted[:-1] if known is None else shifted[1:]
+        taps = torch.cat([shifted[:-1], shifted[1:]], dim=-1)
         with full_precision(inputs):
             x = self.first(taps)
         if torch.is_autocast_enabled(x.device.type):
@@ -167,7 +197,7 @@ class WaveNet(Model):
                 skip = skip + share
             else:
                 x, skip = layer(x, skip, history)
-        return skip, chosen, new_state
+        return skip, known, chosen, new_state
 
     def _output(self, skip: Tensor) -> Tensor:
         """The output network: (..., Dc) -> parameters (..., s, P)."""
@@ -210,6 +240,7 @@ class Stepper:
         self._stack = model.stack
         self._step = 0
         self._taps = state["inputs"].flatten(1).to(model.skip_bias.dtype)
+        self._experts = model.experts.steps(state["experts"]) if model.experts else None
         loop = _LayerLoop(model, state)
         self._queues = list(zip(loop.dilations, loop.presents, strict=True))
         with warnings.catch_warnings():
@@ -219,14 +250,23 @@ class Stepper:
 
     @torch.no_grad()
     def parameters(self) -> Tensor:
-        """Parameters (B, s, P) of the next step."""
-        return self._loop(self._step, self._taps).unflatten(-1, (self._stack, -1))
+        """Parameters (B, s, P) of the next step; to be called once before each `push`."""
+        if self._experts:
+            self._see(self._experts.features)
+        parameters = self._loop(self._step, self._taps).unflatten(-1, (self._stack, -1))
+        return self._experts.parameters(parameters) if self._experts else parameters
 
     @torch.no_grad()
     def push(self, inputs: Tensor) -> None:
-        """Advance by one step with its inputs (B, s * C); `parameters` must have been called before."""
-        self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs], dim=1)
+        """Advance by one step with its inputs (B, s * C)."""
+        if self._experts:
+            self._experts.push(inputs)
+        else:
+            self._see(inputs)
         self._step += 1
+
+    def _see(self, inputs: Tensor) -> None:
+        self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs.to(self._taps.dtype)], dim=1)
 
     @torch.no_grad()
     def state(self, frames: int) -> State:
@@ -236,6 +276,8 @@ class Stepper:
             "frames": torch.full((batch,), frames, dtype=torch.int64, device=self._taps.device),
             "inputs": self._taps.unflatten(1, (_TAPS, -1)),
         }
+        if self._experts:
+            state["experts"] = self._experts.state
         for index, (dilation, presents) in enumerate(self._queues):
             last = range(self._step - dilation, self._step)
             state[f"layer{index}"] = torch.stack([presents[step % (2 * dilation)] for step in last], dim=1)

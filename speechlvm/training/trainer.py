@@ -26,6 +26,8 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.experiment.checkpoint import Checkpoints, check_settings, load_weights
 from speechlvm.experiment.config import ExperimentConfig
 from speechlvm.models.base import Model
+from speechlvm.models.bound import Series
+from speechlvm.modules.frames import frame_mask
 from speechlvm.observation import Observation
 from speechlvm.scoring.accounting import LN2, CorpusScore
 from speechlvm.scoring.objective import objective, row_terms, total_nats
@@ -81,6 +83,11 @@ class Trainer:
         self.scalars: Scalars | None = None
         utterances = _choose(sorted(valid.records), config.validation.utterances)
         self.validation = Validation(valid, utterances, observation, config.data.max_frames, self.processes, requests)
+        self._beside = None
+        if model.experts:
+            from speechlvm.training.expert_segments import ExpertSegments
+
+            self._beside = ExpertSegments(train)
         self._bfloat16 = _uses_bfloat16(config.training.precision, self.device)
         self._groups_per_epoch = len(self._groups(0))
 
@@ -176,7 +183,8 @@ class Trainer:
         while True:
             groups = self._groups(self.progress.epoch)[self.progress.group :]
             shards = [self.processes.shard(rows) for batches in groups for rows in batches]
-            self._reader = load_batches(self.train_dump, [rows for rows in shards if rows], self.config.data.workers)
+            shards = [rows for rows in shards if rows]
+            self._reader = load_batches(self.train_dump, shards, self.config.data.workers, self._beside)
             yield from ((batches, batches is groups[-1]) for batches in groups)
 
     def _groups(self, epoch: int) -> list[list[list[Segment]]]:
@@ -227,8 +235,12 @@ class Trainer:
             total = particles.nats.sum()
             loss = -total / frames
         else:
+            features = None
+            if batch.beside is not None:
+                mask = frame_mask(lengths, inputs.shape[1])
+                features = {"experts": Series(batch.beside.to(self.device), mask, 1)}
             with autocast:
-                bound = self.model.score(inputs, target, lengths, noise)
+                bound = self.model.score(inputs, target, lengths, noise, features)
             total = total_nats(row_terms(bound)).sum()
             kl_factor = kl_weight(training.kl_weight, progress.step)
             auxiliary = auxiliary_weights(training.auxiliary, progress.step)

@@ -263,6 +263,7 @@ PHRASES = {
     "B1": r"source b, table 1\b",
     "B4b": r"source b, (table 1 and )?figures? 4b\b",
     "B5b": r"source b, figures? (4b and )?5b\b",
+    "experts": r"^ours.*table experts\b",
     "ours": r"^ours.*table ours\b",
     "softmax": r"^ours.*table softmax\b",
 }

@@ -6,7 +6,7 @@ No batch exceeds the given number of frames, padding included: longer utterances
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -38,11 +38,13 @@ class Batch:
         segments: the segment of each row.
         data: (B, T) int16 PCM or (B, T, C) float32 vectors, zero beyond each row's length.
         lengths: (B,) int64 frames.
+        beside: (B, T, N) float32 of the frames, where something is computed of them (`load_batches`).
     """
 
     segments: tuple[Segment, ...]
     data: Tensor
     lengths: Tensor
+    beside: Tensor | None = None
 
     @property
     def frames(self) -> int:
@@ -52,6 +54,10 @@ class Batch:
     def noise_keys(self, *prefix: int | str) -> list[tuple]:
         """One key per row: the prefix, the utterance and the start of the segment."""
         return [(*prefix, segment.utterance, segment.start) for segment in self.segments]
+
+
+Beside = Callable[[Sequence[Segment]], Sequence[np.ndarray]]
+"""Segments of a dump -> (frames, N) float32 of each."""
 
 
 def keyed_generator(*key: int | str) -> np.random.Generator:
@@ -150,32 +156,40 @@ def consecutive_batches(frames: dict[str, int], batch_frames: int) -> list[list[
 class _Batches(Dataset):
     """Map-style data set of batches."""
 
-    def __init__(self, dump: Dump, batches: Sequence[Sequence[Segment]]) -> None:
+    def __init__(self, dump: Dump, batches: Sequence[Sequence[Segment]], beside: Beside | None) -> None:
         self.dump = dump
         self.batches = batches
+        self.beside = beside
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> Batch:
-        return read_batch(self.dump, self.batches[index])
+        return read_batch(self.dump, self.batches[index], self.beside)
 
 
-def read_batch(dump: Dump, segments: Sequence[Segment]) -> Batch:
+def read_batch(dump: Dump, segments: Sequence[Segment], beside: Beside | None = None) -> Batch:
     """Read and pad segments."""
     lengths = torch.tensor([segment.frames for segment in segments])
     rows = [dump.read(segment.utterance, segment.start, segment.start + segment.frames) for segment in segments]
-    data = np.zeros((len(rows), int(lengths.max()), *rows[0].shape[1:]), dtype=rows[0].dtype)
+    of_rows = None if beside is None else _padded(beside(segments))
+    return Batch(tuple(segments), _padded(rows), lengths, of_rows)
+
+
+def _padded(rows: Sequence[np.ndarray]) -> Tensor:
+    data = np.zeros((len(rows), max(map(len, rows)), *rows[0].shape[1:]), dtype=rows[0].dtype)
     for padded, row in zip(data, rows, strict=True):
         padded[: len(row)] = row
-    return Batch(tuple(segments), torch.from_numpy(data), lengths)
+    return torch.from_numpy(data)
 
 
-def load_batches(dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0) -> Iterator[Batch]:
-    """The batches in order, read lazily; `workers` processes read ahead."""
+def load_batches(
+    dump: Dump, batches: Sequence[Sequence[Segment]], workers: int = 0, beside: Beside | None = None
+) -> Iterator[Batch]:
+    """The batches in order, read lazily; `workers` processes read ahead, and compute what is `beside` the frames."""
     # without a generator the loader would draw from torch's global one
     generator = torch.Generator()
-    items = _Batches(dump, batches)
+    items = _Batches(dump, batches, beside)
     return iter(DataLoader(items, None, num_workers=workers, generator=generator, worker_init_fn=follow_parent))
 
 

@@ -7,6 +7,12 @@ from speechlvm.bin import train
 SYSTEMS = {
     "lstm": ("lstm", "mulaw", "dmol", "{stack: 16, hidden: 12, layers: 1}"),
     "wavenet": ("wavenet", "linear", "dmol", "{stack: 1, channels: 8, layers_per_block: 3, blocks: 1}"),
+    "experts": (
+        "wavenet",
+        "linear",
+        "dmol",
+        "{stack: 1, channels: 8, layers_per_block: 3, blocks: 1, experts: adaptive}",
+    ),
     "vrnn": ("vrnn", "mulaw", "dmol", "{stack: 16, latent: 4, hidden: 16, state: 8, mlp_layers: 3}"),
     "srnn": ("srnn", "mulaw-pcm", "dmol", "{stack: 16, latent: 4, hidden: 16, state: 8, mlp_layers: 3}"),
     "srnn_filtering": (

@@ -17,7 +17,11 @@ from speechlvm.data.dumps import open_dump
 from speechlvm.experiment.load import load_experiment
 from speechlvm.scoring.score import score_dump
 
-LENGTHS = {"lstm": [300, 700, 133, 1, 16, *range(100, 400, 20)], "wavenet": [200, 100, 1, *range(50, 120, 4)]}
+LENGTHS = {
+    "lstm": [300, 700, 133, 1, 16, *range(100, 400, 20)],
+    "wavenet": [200, 100, 1, *range(50, 120, 4)],
+    "experts": [200, 100, 1, *range(50, 120, 8)],
+}
 LANES = 4
 
 

@@ -138,6 +138,17 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
             "model: zforcing\nmodel_conf: {stack: 16, conditional_layer_norm: true, initialisation: transform}",
             r"initialisation transform cannot be used with conditional_layer_norm; expected plain",
         ),
+        (
+            "stack: 16",
+            "experts: adaptive, stack: 16",
+            r"experts know one frame ahead, and not 16; expected stack 1",
+        ),
+        (
+            "stack: 16",
+            "experts: adaptive, stack: 1",
+            r"model_conf.experts: .*; expected coding linear",
+        ),
+        ("stack: 16", "experts: flac, stack: 1", r"model_conf: experts: .*'adaptive'"),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
         ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),

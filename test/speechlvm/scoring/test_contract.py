@@ -17,10 +17,10 @@ from speechlvm.scoring.contract import CHECKS, Broken, Subject, shaken
 class Ahead(LSTM):
     """Each stack is predicted from the one behind it, too."""
 
-    def _shift(self, inputs, state):
-        previous, last = super()._shift(inputs, state)
+    def _before(self, inputs, state, **of_experts):
+        previous, known, last = super()._before(inputs, state, **of_experts)
         behind = torch.nn.functional.pad(stack_frames(inputs, self.stack)[:, 1:], (0, 0, 0, 1))
-        return previous + 0.1 * behind, last
+        return previous + 0.1 * behind, known, last
 
 
 class Copying(LSTM):
