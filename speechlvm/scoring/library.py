@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from speechlvm.data.audio import audio_info, read_audio
-from speechlvm.data.dumps.dump import Record
+from speechlvm.data.dumps.dump import DumpRecord
 from speechlvm.models.base import Model
 from speechlvm.observation import AudioObservation, Observation
 from speechlvm.scoring.accounting import UtteranceScore
@@ -70,7 +70,7 @@ class _Arrays:
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
-        self.records = {name: Record(name, Path(), 0, len(array)) for name, array in arrays.items()}
+        self.records = {name: DumpRecord(name, Path(), 0, len(array)) for name, array in arrays.items()}
 
     def read(self, utterance: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         return self.arrays[utterance][start:stop]
