@@ -265,6 +265,7 @@ PHRASES = {
     "B5b": r"source b, figures? (4b and )?5b\b",
     "experts": r"^ours.*table experts\b",
     "ours": r"^ours.*table ours\b",
+    "small": r"^table small\b",
     "softmax": r"^ours.*table softmax\b",
 }
 
