@@ -228,9 +228,9 @@ def test_bfloat16_stays_close():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": 3, "stochastic_layers": 4}, r"stochastic_layers 4 .*1 to 3"),
+        ({"layers": 3, "stochastic_layers": 4}, r"stochastic_layers 4: .*1 to 3"),
         ({"stochastic_layers": 0}, r"stochastic_layers\n.*greater than or equal to 1.*input_value=0"),
-        ({"latent_total": 4}, r"latent_total 4 .*at least 5"),
+        ({"latent_total": 4}, r"latent_total 4: .*at least 5"),
         ({"latent_total": 0}, r"latent_total\n.*greater than or equal to 1.*input_value=0"),
         ({"layers": 40}, r"layers\n.*less than or equal to 14.*input_value=40"),
         ({"layers": 14, "stochastic_layers": 14, "channels": 4096}, r"channels 4096.*weights.*at most 1000000000"),
