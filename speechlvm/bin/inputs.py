@@ -33,13 +33,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Options that name a model: a trained one, or the adaptive reference."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--exp", type=Path, help="experiment directory, or an export")
-    model.add_argument(
-        "--adaptive", action="store_true", help="the adaptive reference, which needs no experiment, in its place"
-    )
+    model.add_argument("--adaptive", action="store_true", help="use the adaptive reference, which needs no experiment")
 
 
 def fingerprint_of_model(arguments: argparse.Namespace) -> str:
-    """What changes with the model that the options of `add_model` name.
+    """A fingerprint of the model that the options of `add_model` name.
 
     Raises:
         UserError: it is not trained.

@@ -20,7 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from speechlvm.distributions.base import Distribution
 from speechlvm.distributions.dmol import MAX_LOG_SCALE, MIN_LOG_SCALE
-from speechlvm.distributions.experts import ExpertMixture
+from speechlvm.distributions.experts import ExpertMixture, sum_in_order
 
 PRECISION = 30
 """P. A finer table would cost more in the coder, whose heads of 64 bits would be only a few times its intervals."""
@@ -89,31 +89,26 @@ def mixture_table(parameters: np.ndarray, edges: np.ndarray) -> Table:
     """
     columns = parameters.astype(np.float64).T.reshape(3, -1, len(parameters))  # components first
     weights = np.exp(columns[0] - columns[0].max(0))
-    weights /= _total(weights)
+    weights /= sum_in_order(weights)
     means, inverse = columns[1], np.exp(-columns[2].clip(MIN_LOG_SCALE, MAX_LOG_SCALE))
 
     def cdf(j: np.ndarray) -> np.ndarray:
-        return _total(weights / (1.0 + np.exp((means - edges[j]) * inverse)))
+        return sum_in_order(weights / (1.0 + np.exp((means - edges[j]) * inverse)))
 
     return Table(cdf, len(edges) - 1)
 
 
 def frame_table(distribution: Distribution, parameters: np.ndarray, edges: np.ndarray) -> Table:
-    """Of an output distribution: a mixture of logistics, with the edges (K + 1,) of its cells, or around experts.
+    """The table of an output distribution: logistics, with the edges (K + 1,) of its cells, or a mixture around experts.
 
     Args:
-        distribution: whose parameters these are.
+        distribution: of the frames, which the parameters are of.
         parameters: (n, P).
         edges: as of `mixture_table`.
     """
     if isinstance(distribution, ExpertMixture):
         return Table(distribution.cdf(parameters), distribution.codes)
     return mixture_table(parameters, edges)
-
-
-def _total(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, one after another; the order of `sum` depends on the shape."""
-    return values.cumsum(0)[-1]
 
 
 class Bins:

@@ -120,7 +120,7 @@ class ExpertMixture(Distribution):
         gate, (logits, shifts, log_multiples) = outputs[:, 0], outputs[:, 1:].T.reshape(3, -1, len(outputs))
         adaptive, scale = self._adaptive(known, temperature), known[:, self.predictions]
         weights = np.exp((logits - logits.max(0)) / temperature)
-        weights /= _total(weights)
+        weights /= sum_in_order(weights)
         means = known.T[self._of_logistic] + shifts * scale
         inverse = np.exp(-log_multiples.clip(MIN_LOG_SCALE, MAX_LOG_SCALE)) / (scale * temperature)
         with np.errstate(over="ignore"):
@@ -129,7 +129,7 @@ class ExpertMixture(Distribution):
         def at(code: np.ndarray) -> np.ndarray:
             with np.errstate(over="ignore"):  # infinities give the right masses
                 logistic = weights / (1.0 + np.exp((means - (code - (self.codes // 2 + 0.5))) * inverse))
-            return share * adaptive(code) + (1.0 - share) * _total(logistic)
+            return share * adaptive(code) + (1.0 - share) * sum_in_order(logistic)
 
         return at
 
@@ -138,14 +138,16 @@ class ExpertMixture(Distribution):
         predictions, scale, weights = np.split(known.T, [self.predictions, self.predictions + 1])
         if np.any(temperature != 1.0):
             weights = weights ** (1.0 / temperature)
-            weights = weights / _total(weights)
+            weights = weights / sum_in_order(weights)
         mu, inverse, a = predictions[self._of_student], self._inverse / (scale * temperature), self._coefficients
 
         def at(code: np.ndarray) -> np.ndarray:
             z = (code - (self.codes // 2 + 0.5) - mu) * inverse
             q = 1.0 / (1.0 + z * z)
             each = z * np.sqrt(q) * (a[0] + q * (a[1] + q * (a[2] + q * a[3])))
-            return (1.0 - self._uniform) * (0.5 + 0.5 * _total(weights * each)) + self._uniform * (code / self.codes)
+            return (1.0 - self._uniform) * (0.5 + 0.5 * sum_in_order(weights * each)) + self._uniform * (
+                code / self.codes
+            )
 
         return at
 
@@ -186,6 +188,6 @@ def _quantile(cdf: Callable[[np.ndarray], np.ndarray], uniform: np.ndarray, code
     return low
 
 
-def _total(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, one after another; the order of `sum` depends on the shape."""
+def sum_in_order(values: np.ndarray) -> np.ndarray:
+    """Sum over the first axis, one term after another: the order of `sum` depends on the shape."""
     return values.cumsum(0)[-1]

@@ -234,7 +234,7 @@ def _push(state: State, memory: np.ndarray, value: int) -> float:
 
 @njit(error_model="numpy", nogil=True)
 def _walk(packed: np.ndarray, places: np.ndarray, learned: np.ndarray, scored: np.ndarray, known: np.ndarray) -> None:
-    """Append frames `learned` (T,) to the past, from which those `scored` differ only where a test lets them."""
+    """Append frames `learned` (T,) to the past; masses are of the values `scored` (T,), usually the same."""
     state, memory = unpack(packed, places), packed[len(packed) - _MEMORY :]
     for t in range(len(learned)):
         _report(state, memory, known[t])

@@ -96,7 +96,7 @@ def _grid(compared: ComparedTable, name: str, places: list[_Place], scores: Sequ
         rows.append(cells)
     records = [_pair(table.table, name, *pair) for pair in itertools.combinations(places, 2)]
     note = (
-        "Ranks are of the bits as they stand, bounds too. *: the 95 % interval of the difference, paired over "
+        "Ranks compare the bits in the table, bounds included. *: the 95 % interval of the difference, paired over "
         "utterances, excludes zero; the CSV file has all pairs."
     )
     note += f" {_agreement(places)}" if published else ""

@@ -113,7 +113,7 @@ def resampled_bits_per_frame(bits: np.ndarray, frames: np.ndarray, resamples: in
     return ratios
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """What lies between the middle `level` of the values, (N,)."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of values (N,)."""
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

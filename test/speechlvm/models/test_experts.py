@@ -52,6 +52,7 @@ def test_the_masses_of_a_frame_sum_to_one(name):
     walked = []
     model.sample(3, _Keys(), OBSERVATION.inputs_of, choose=lambda p: walked.append(p) or OBSERVATION.target(pcm[:, :1]))
     codes = torch.arange(65536)[:, None]
+    assert len(walked) == 3
     for parameters in walked:
         total = model.distribution.log_prob(parameters[0].expand(65536, -1), codes).exp().sum()
         assert abs(float(total) - 1) < 1e-9
