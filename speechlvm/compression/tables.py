@@ -99,7 +99,7 @@ def mixture_table(parameters: np.ndarray, edges: np.ndarray) -> Table:
 
 
 def frame_table(distribution: Distribution, parameters: np.ndarray, edges: np.ndarray) -> Table:
-    """The table of an output distribution: logistics, with the edges (K + 1,) of its cells, or a mixture around experts.
+    """The table of an output distribution: logistics with the edges (K + 1,) of its cells, or a mixture around experts.
 
     Args:
         distribution: of the frames, which the parameters are of.
