@@ -128,6 +128,8 @@ class Level(nn.Module):
                 layer.weight.mul_(0.1)
                 if layer.bias is not None:
                     layer.bias.zero_()
+            if self.context is not None:  # the noise of a level above that says nothing yet must not enter this one
+                self.context.weight.zero_()
 
     def prior(self, h: Tensor) -> DiagonalGaussian:
         """p(z_t | h_t)."""
