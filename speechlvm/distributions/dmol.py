@@ -39,6 +39,10 @@ _ACCELERATOR_BLOCK = 1 << 24
 # Below this width in units of the scale, 1 - exp(-d) is summed as a series, to 5e-8 relative.
 _SERIES_BELOW = 0.05
 
+# After about 50 iterations, components turn to single codes, and which ones depends on rounding: results of trained
+# networks would differ from processor to processor.
+_INITIAL_ITERATIONS = 30
+
 # exp of anything smaller is subnormal in float32, which is thirty times slower, and adds nothing to a sum with a term
 # of size one.
 _SMALLEST_EXPONENT = -87.0
@@ -207,8 +211,9 @@ class DiscretizedLogisticMixture(Distribution):
         return self._code(means.gather(-1, logits.argmax(-1, keepdim=True)))
 
     def initial_bias(self, targets: Tensor, weights: Tensor) -> Tensor:
-        """A mixture that fits the marginal of the training codes: (3K,) float64."""
-        return fit_mixture(self.edges, targets.reshape(-1), weights, self.components).parameters
+        """A mixture that roughly fits the marginal of the training codes: (3K,) float64."""
+        fit = fit_mixture(self.edges, targets.reshape(-1), weights, self.components, iterations=_INITIAL_ITERATIONS)
+        return fit.parameters
 
     def units(self, parameters: Tensor) -> Tensor:
         """Units of means from the scales of their components."""

@@ -223,6 +223,18 @@ def test_initial_bias_is_close_to_the_entropy_and_its_components_differ(name):
     assert torch.pdist((places / places.std(1, keepdim=True)).t()).min() > 1e-4
 
 
+def test_initial_bias_does_not_depend_on_rounding():
+    coding, random = build_coding("mulaw"), np.random.default_rng(0)
+    pcm = np.rint(random.laplace(0, 300, 50_000)).clip(-32768, 32767).astype(np.int64)
+    values, counts = np.unique(coding.codes[pcm + 32768].astype(np.int64), return_counts=True)
+    distribution, targets = DiscretizedLogisticMixture(coding.edges, 10), torch.from_numpy(values).unsqueeze(-1)
+    exact, rounded = (
+        distribution.initial_bias(targets, torch.from_numpy(weights))
+        for weights in (counts.astype(np.float64), counts * (1 + 1e-13 * random.standard_normal(len(counts))))
+    )
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=1e-8)
+
+
 def test_a_constant_training_set_can_be_fitted():
     distribution = DiscretizedLogisticMixture(build_coding("mulaw").edges, 4)
     bias = distribution.initial_bias(torch.tensor([[32768]]), torch.tensor([1000]))
