@@ -93,7 +93,9 @@ mapfile -t known_models < <(yaml_names conf)
 mapfile -t known_tables < <(yaml_names conf/tables)
 check_words tables "${known_tables[@]}"
 [ "${models}" = all ] || check_words models "${known_models[@]}"
-[[ " ${given_options[*]} " != *" skip_analysis "* ]] || check_words skip_analysis "${known_models[@]}"
+for _option in skip_analysis skip_compression; do
+    [[ " ${given_options[*]} " != *" ${_option} "* ]] || check_words "${_option}" "${known_models[@]}"
+done
 check_words dumps mulaw logmel
 check_words analyses levels phones gender height durations probes
 # shellcheck disable=SC2086 # names of sets are words

@@ -201,13 +201,13 @@ stage_5() {
 
 stage_6() {
     [ "${material}" != pcm16 ] || start_with_room spectra
-    each_analysed latents
+    each_but "${skip_analysis}" latents
 }
 
 stage_7() {
     ! wanted durations || phone_durations
     [ "${material}" != pcm16 ] || analyse spectra "" "${root}/spectra"
-    each_analysed analyse
+    each_but "${skip_analysis}" analyse
 }
 
 stage_8() {
@@ -218,14 +218,14 @@ stage_8() {
         return 0
     fi
     probe spectra "" "${root}/spectra"
-    each_analysed probe
+    each_but "${skip_analysis}" probe
 }
 
 stage_9() {
     baseline flac mulaw "${nj}"
     [ "${material}" = pcm16 ] || { log "  no files: of audio only"; return 0; }
     start_with_room compress_adaptive
-    each_analysed compress
+    each_but "${skip_compression}" compress
 }
 stage_10() { report; }
 

@@ -3,14 +3,14 @@
 
 analysis_sets="${analysis_sets:-${test_sets%% *}}"
 
-# Calls FUNCTION for each experiment of a system that stages 6 to 9 do not skip.
-each_analysed() {
+# Calls FUNCTION for each experiment but those of the MODELS, a string of words.
+each_but() {
     local -a all=("${selected[@]}") selected=()
     local model
     for model in "${all[@]}"; do
-        [[ " ${skip_analysis} " == *" ${model} "* ]] || selected+=("${model}")
+        [[ " $1 " == *" ${model} "* ]] || selected+=("${model}")
     done
-    each_experiment "$1"
+    each_experiment "$2"
 }
 
 # Whether an analysis is wanted: all are, unless some are named.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # festvox-ru: 1.66 hours of a Russian speaker with phone labels and text, free to use, from a Debian package. Stage 0
-# gets it with apt-get; five systems are trained for ten minutes each. `bash run.sh --help` lists the options.
+# gets it with apt-get; each of six systems trains for about ten minutes on one core. `bash run.sh --help` lists the options.
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -13,7 +13,8 @@ festvox_ru="${FESTVOX_RU}" # the package (.deb), a folder it was unpacked in, or
 data_root=""         # the same, under a name shared by all recipes
 sample_seconds=1     # duration of generated samples in seconds; a WaveNet generates 16 000 frames for each
 latent_samples=10    # posterior samples that stage 6 averages over; 100 take ten times as long
-skip_analysis="wavenet_s1" # models that stages 6 to 8 skip; at s = 1 they take long
+skip_analysis="wavenet_s1 experts_wavenet_s1" # models that stages 6 to 8 skip; at s = 1 they take long
+skip_compression="wavenet_s1 experts_wavenet_s1" # models that stage 9 skips; at s = 1 it takes half an hour
 skip_phones="pau"    # phone labels that stage 7 leaves out: silence
 probe_minutes="10" # minutes of labelled speech to train probes on
 probe_args="--seeds 1 --steps 1000 --batch_steps 1600 --hidden 128 --learning_rate 0.005" # further arguments of the probes; the defaults are for larger corpora

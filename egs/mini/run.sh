@@ -11,7 +11,8 @@ models="wavenet_s1 lstm_s64 cwvae_l1_s64 cwvae_l2_s64" # models to train, basena
 sample_seconds=0.5       # duration of generated samples in seconds; a WaveNet generates 16 000 frames for each
 codings="mulaw-pcm"     # bits of the PCM signal in addition to bits of mu-law codes
 latent_samples=2        # posterior samples that stage 6 averages over; 100 take 50 times as long
-skip_analysis="wavenet_s1 lstm_s1" # models that stages 6 to 9 skip; at s = 1 analysis and compression take minutes
+skip_analysis="wavenet_s1 lstm_s1" # models that stages 6 to 8 skip; at s = 1 they take minutes
+skip_compression="wavenet_s1 lstm_s1" # models that stage 9 skips; at s = 1 it takes minutes
 compress_utterances=2   # utterances of the first test set that stage 9 compresses, spread evenly over it; all: every one
 analyses="levels phones gender probes"
 analysis_sets="test" # sets that stage 7 analyses, pooled; each speaker takes ten seconds per system
