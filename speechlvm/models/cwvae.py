@@ -22,7 +22,7 @@ by default (`initialisation`) z^1 starts as cosine coefficients of its step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -38,7 +38,13 @@ from speechlvm.models.ancestral import join_samples
 from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State
 from speechlvm.modules.chain import Value
-from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise, start_as_cosine_transform
+from speechlvm.modules.conv_coder import (
+    CausalDecoder,
+    LadderEncoder,
+    factorise,
+    start_as_cosine_transform,
+    start_as_loudness,
+)
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.initialise import INITIAL_RAW_STD, Initialisation
 from speechlvm.modules.output import OutputLayer
@@ -58,6 +64,7 @@ class CWVAEConfig(Settings):
         factor: c, s_l = c^(l - 1) s_1; likewise a product of 2, 3, 5 and 7.
         width: size of the latents, the states and all layers (hidden layers of the coder: twice or four times).
         blocks: residual blocks at each level's rate, in the encoder and in the decoder.
+        prior: "state": a function of h_t, as published; "context": its parameters also have a linear path from context_t.
         posterior: "plain"; "residual": its mean is relative to that of the prior; "precision": product with the prior.
         span: "halo": features see the receptive field of the coder; "strict": only the frames of their own step.
         initialisation: initialisation of the lowest level, see `modules.initialise`.
@@ -68,6 +75,7 @@ class CWVAEConfig(Settings):
     factor: int = Field(8, ge=2, le=64)
     width: int = Field(96, ge=1, le=4096)
     blocks: int = Field(2, ge=0, le=32)
+    prior: Literal["state", "context"] = "state"
     posterior: Literal["plain", "residual", "precision"] = "plain"
     span: Literal["halo", "strict"] = "halo"
     initialisation: Initialisation = "transform"
@@ -93,11 +101,13 @@ class Trajectory:
     Attributes:
         z: (B, T_l, width) latents.
         h: (B, T_l, width) states.
+        direct: (B, T_l, 2 width) what the context adds to the raw prior; None: nothing.
         distribution: (B, T_l, width) distribution that z was drawn from; None if z was given.
     """
 
     z: Tensor
     h: Tensor
+    direct: Tensor | None
     distribution: DiagonalGaussian | None
 
 
@@ -107,18 +117,19 @@ class Level(nn.Module):
     Args:
         width: size of latents, states, features and context.
         top: whether this is the top level.
-        kind: kind of posterior, see `CWVAEConfig`.
+        prior, posterior: kinds, see `CWVAEConfig`.
     """
 
-    def __init__(self, width: int, top: bool, kind: str) -> None:
+    def __init__(self, width: int, top: bool, prior: str, posterior: str) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind = posterior
         self.latent = nn.Linear(width, width, bias=False)
         self.context = None if top else nn.Linear(width, width, bias=False)
         self.context_bias = nn.Parameter(torch.zeros(width))
         self.cell = GRUCell(width, width)
         self.prior_hidden = nn.Linear(width, width)
         self.prior_output = nn.Linear(width, 2 * width)
+        self.prior_direct = nn.Linear(width, 2 * width, bias=False) if prior == "context" and not top else None
         self.posterior_state = nn.Linear(width, width, bias=False)
         self.posterior_evidence = nn.Linear(width, width)
         self.posterior_output = nn.Linear(width, 2 * width, bias=False)
@@ -128,19 +139,20 @@ class Level(nn.Module):
                 layer.weight.mul_(0.1)
                 if layer.bias is not None:
                     layer.bias.zero_()
-            if self.context is not None:  # the noise of a level above that says nothing yet must not enter this one
-                self.context.weight.zero_()
+            for path in (self.context, self.prior_direct):
+                if path is not None:  # the noise of a level above that says nothing yet must not enter this one
+                    path.weight.zero_()
 
-    def prior(self, h: Tensor) -> DiagonalGaussian:
-        """p(z_t | h_t)."""
+    def prior(self, h: Tensor, direct: Tensor | None) -> DiagonalGaussian:
+        """p(z_t | h_t, context_t); `direct` is as in `Trajectory`."""
         with full_precision(h):
-            return DiagonalGaussian.from_raw(self._raw_prior(Chain(), h))
+            return DiagonalGaussian.from_raw(self._raw_prior(Chain(), h, direct))
 
-    def posterior(self, h: Tensor, evidence: Tensor) -> DiagonalGaussian:
-        """q(z_t | h_t, e_t)."""
+    def posterior(self, h: Tensor, direct: Tensor | None, evidence: Tensor) -> DiagonalGaussian:
+        """q(z_t | h_t, e_t), and with the context if it is relative to the prior."""
         with full_precision(h):
-            q = DiagonalGaussian.from_raw(self._raw_posterior(Chain(), h, *self._terms(evidence)))
-        return precision_weighted(self.prior(h), q) if self.kind == "precision" else q
+            q = DiagonalGaussian.from_raw(self._raw_posterior(Chain(), h, direct, *self._terms(evidence)))
+        return precision_weighted(self.prior(h, direct), q) if self.kind == "precision" else q
 
     def infer(self, evidence: Tensor, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the posterior.
@@ -152,30 +164,30 @@ class Level(nn.Module):
             z, h: (B, width) before the first step.
         """
         chain = Chain(z=z, h=h)
-        state = self._transition(chain, self._project(context, noise), chain.before("z"))
+        state, direct = self._transition(chain, self._project(context, noise), chain.before("z")), self._direct(context)
         if self.kind == "precision":
 
-            def draw(h: Tensor, evidence: Tensor, noise: Tensor) -> tuple[Tensor]:
-                return (self.posterior(h, evidence).sample(noise),)
+            def draw(h: Tensor, evidence: Tensor, noise: Tensor, direct: Tensor | None = None) -> tuple[Tensor]:
+                return (self.posterior(h, direct, evidence).sample(noise),)
 
-            given = (state, evidence.transpose(0, 1), noise.transpose(0, 1))
-            drawn = chain.call({"z": noise.shape[-1]}, draw, *given)
+            terms = (evidence.transpose(0, 1), noise.transpose(0, 1), *_given(_time_major(direct)))
+            drawn = chain.call({"z": noise.shape[-1]}, draw, state, *terms)
             z, h = (x.transpose(0, 1) for x in chain.run(*drawn, state))
-            return Trajectory(z, h, self.posterior(h, evidence))
-        raw = self._raw_posterior(chain, state, *(x.transpose(0, 1) for x in self._terms(evidence)))
-        return self._draw(chain, state, raw, noise)
+            return Trajectory(z, h, direct, self.posterior(h, direct, evidence))
+        raw = self._raw_posterior(chain, state, *map(_time_major, (direct, *self._terms(evidence))))
+        return self._draw(chain, state, direct, raw, noise)
 
     def generate(self, context: Tensor | None, noise: Tensor, z: Tensor, h: Tensor) -> Trajectory:
         """Draw from the prior; arguments as in `infer`."""
         chain = Chain(z=z, h=h)
-        state = self._transition(chain, self._project(context, noise), chain.before("z"))
-        return self._draw(chain, state, self._raw_prior(chain, state), noise)
+        state, direct = self._transition(chain, self._project(context, noise), chain.before("z")), self._direct(context)
+        return self._draw(chain, state, direct, self._raw_prior(chain, state, _time_major(direct)), noise)
 
-    def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Tensor:
-        """States (B, T, width) along given latents (B, T, width)."""
+    def follow(self, latents: Tensor, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
+        """Along given latents (B, T, width)."""
         chain, before = Chain(h=h), torch.cat([z.unsqueeze(1), latents[:, :-1]], 1)
         state = self._transition(chain, self._project(context, latents), before.transpose(0, 1))
-        return chain.run(state)[0].transpose(0, 1)
+        return Trajectory(latents, chain.run(state)[0].transpose(0, 1), self._direct(context), None)
 
     # -- equations; in chains time-major -----------------------------------------------------------------------------
 
@@ -184,18 +196,23 @@ class Level(nn.Module):
         u = chain.linear("u", (self.latent, z), context.transpose(0, 1), active=True)
         return chain.gru("h", self.cell, (self.cell.input, u))
 
-    def _raw_prior(self, chain: Chain, h: Value | Tensor) -> Value | Tensor:
+    def _raw_prior(self, chain: Chain, h: Value | Tensor, direct: Tensor | None) -> Value | Tensor:
         p = chain.linear("p", (self.prior_hidden, h), active=True)
-        return chain.linear("raw prior", (self.prior_output, p))
+        return chain.linear("raw prior", (self.prior_output, p), *_given(direct))
 
-    def _raw_posterior(self, chain: Chain, h: Value | Tensor, hidden: Tensor, direct: Tensor) -> Value | Tensor:
+    def _raw_posterior(
+        self, chain: Chain, h: Value | Tensor, direct: Tensor | None, hidden: Tensor, linear: Tensor
+    ) -> Value | Tensor:
         """Raw posterior; for precision-weighted posteriors, without the factor of the prior."""
         v = chain.linear("v", (self.posterior_state, h), hidden, active=True)
-        terms = [(self.posterior_output, v), direct]
+        terms = [(self.posterior_output, v), linear]
         if self.kind == "residual":
             p = chain.linear("p", (self.prior_hidden, h), active=True)
-            terms.append((mean_half(self.prior_output), p))
+            terms += [(mean_half(self.prior_output), p), *_given(direct)]
         return chain.linear("raw", *terms)
+
+    def _direct(self, context: Tensor | None) -> Tensor | None:
+        return None if self.prior_direct is None else self.prior_direct(context)
 
     def _terms(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """Contributions of the evidence to the hidden layer of the posterior and to its output."""
@@ -206,10 +223,18 @@ class Level(nn.Module):
             return self.context_bias.expand(*like.shape[:2], -1)
         return F.linear(context, self.context.weight, self.context_bias)
 
-    def _draw(self, chain: Chain, state: Value, raw: Value, noise: Tensor) -> Trajectory:
+    def _draw(self, chain: Chain, state: Value, direct: Tensor | None, raw: Value, noise: Tensor) -> Trajectory:
         z = chain.draw("z", raw, noise.transpose(0, 1))
         z, h, raw = (x.transpose(0, 1) for x in chain.run(z, state, raw))
-        return Trajectory(z, h, DiagonalGaussian.from_raw(raw))
+        return Trajectory(z, h, direct, DiagonalGaussian.from_raw(raw))
+
+
+def _time_major(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.transpose(0, 1)
+
+
+def _given(x: Tensor | None) -> list[Tensor]:
+    return [] if x is None else [x]
 
 
 class CWVAE(LatentModel):
@@ -238,28 +263,34 @@ class CWVAE(LatentModel):
         self.latent_sizes = dict.fromkeys(self.latent_hops, width)
         self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
         self.halo = max(self.encoder.halo_frames)
-        self.levels = nn.ModuleList(Level(width, hop == self.hop, config.posterior) for hop in self.hops)
+        kinds = (config.prior, config.posterior)
+        self.levels = nn.ModuleList(Level(width, hop == self.hop, *kinds) for hop in self.hops)
         # the last stride of the lowest decoder is that of the output layer
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
         if config.initialisation == "transform":
-            self._start_as_transform_code()
+            self._start_with_codes()
         self.hidden = nn.Linear(width, 2 * width)
         self.activation = nn.PReLU()
         self.head = OutputLayer(3 * width, strides[0][0] * distribution.parameter_size)
 
     @torch.no_grad()
-    def _start_as_transform_code(self) -> None:
+    def _start_with_codes(self) -> None:
         """Initialise z^1 as noisy cosine coefficients of its step, which the decoder reads.
 
         Otherwise latents carry no information at first, and the decoder learns to ignore them (KL stays near zero).
+        If priors have paths from the context, z^2 starts as the loudness of z^1 in bands, which the priors scale with.
         """
-        used = start_as_cosine_transform(self.encoder, self.decoders[0], self.channels)
-        width, direct, enter = self.config.width, self.levels[0].posterior_direct, self.decoders[0].enter
-        direct.weight[:width].copy_(torch.eye(width))
-        direct.bias[width : width + used] = INITIAL_RAW_STD
-        enter.weight[:, :width].copy_(torch.eye(width))
-        enter.bias.zero_()
+        width, lower = self.config.width, self.levels[0]
+        used = [start_as_cosine_transform(self.encoder, self.decoders[0], self.channels)]
+        if lower.prior_direct is not None:
+            used.append(start_as_loudness(self.encoder.levels[1], self.decoders[1], lower.prior_direct, used[0]))
+            lower.prior_output.bias[width : width + used[0]] = -0.5  # and from this on with the loudness
+        for level, decoder, features in zip(self.levels, self.decoders, used, strict=False):
+            level.posterior_direct.weight[:width].copy_(torch.eye(width))
+            level.posterior_direct.bias[width : width + features] = INITIAL_RAW_STD
+            decoder.enter.weight[:, :width].copy_(torch.eye(width))
+            decoder.enter.bias.zero_()
 
     def initial_state(self, batch: int) -> State:
         """Zeros for latents, states and the pasts of decoders."""
@@ -298,7 +329,7 @@ class CWVAE(LatentModel):
 
         chains, parameters, state = self._descend(draw, frames, self.start(state, batch), decode)
         latents = {f"z{l}": chain.z for l, chain in enumerate(chains, 1)}
-        prior = {f"z{l}": self.levels[l - 1].prior(chain.h) for l, chain in enumerate(chains, 1)}
+        prior = {f"z{l}": self.levels[l - 1].prior(chain.h, chain.direct) for l, chain in enumerate(chains, 1)}
         posterior = {f"z{l}": chain.distribution for l, chain in enumerate(chains, 1)}
         return Inference(latents, Conditionals(parameters, prior, posterior), state)
 
@@ -316,15 +347,15 @@ class CWVAE(LatentModel):
         batch, frames, _ = inputs.shape
 
         def along(l: int, context: Tensor | None, z: Tensor, h: Tensor) -> Trajectory:
-            given = latents[f"z{l}"]
-            return Trajectory(given, self.levels[l - 1].follow(given, context, z, h), None)
+            return self.levels[l - 1].follow(latents[f"z{l}"], context, z, h)
 
         chains, parameters, after = self._descend(along, frames, self.start(state, batch), decode)
         prior, posterior = {}, {}
         for l, chain in enumerate(chains, 1):
-            prior[f"z{l}"] = self.levels[l - 1].prior(chain.h)
+            level, name = self.levels[l - 1], f"z{l}"
+            prior[name] = level.prior(chain.h, chain.direct)
             if features is not None:
-                posterior[f"z{l}"] = self.levels[l - 1].posterior(chain.h, features[f"e{l}"].values)
+                posterior[name] = level.posterior(chain.h, chain.direct, features[f"e{l}"].values)
         return Inference(latents, Conditionals(parameters, prior, posterior), after)
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
@@ -356,8 +387,8 @@ class CWVAE(LatentModel):
         kept = draws.fill(name, start // self.latent_hops[name], chain.z)
         if kept is chain.z:
             return chain
-        states = level.follow(kept, context, z, h)
-        return Trajectory(kept, states, level.prior(states))
+        chain = level.follow(kept, context, z, h)
+        return replace(chain, distribution=level.prior(chain.h, chain.direct))
 
     def _descend(
         self,

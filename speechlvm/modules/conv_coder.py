@@ -247,3 +247,45 @@ def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, ch
             descents.pop(0).skip.weight.copy_(skip.t())
         basis = target
     return min(width, frames * channels)
+
+
+@torch.no_grad()
+def start_as_loudness(stage: nn.ModuleList, decoder: CausalDecoder, scale: nn.Linear, features: int) -> int:
+    """Initialise the coder of a level as the loudness of the features below, by step and in bands of features.
+
+    An upper level that says where the lower latents will be costs what it saves. One that says how far from zero they
+    will be saves more than it costs, as their prior, a diagonal Gaussian, is a mixture of Gaussians then.
+
+    Args:
+        stage: encoder of the level, of which the first block goes down to its rate.
+        decoder: of the level; its last block goes back to the rate below.
+        scale: from the context to the raw prior below, whose second half are standard deviations.
+        features: number of features below in use.
+
+    Returns:
+        The number of features in use, 0 if they do not suffice for one band.
+    """
+    block, width, ascent = stage[0], decoder.width, decoder.blocks[-1]
+    hidden = block.up.out_features
+    if len([b for b in stage if b.stride > 1]) > 1:
+        return 0
+    bands = min(width // 2 // block.stride, features)
+    if bands == 0:
+        return 0
+    each = min(hidden // 2 // (block.stride * bands), features // bands)
+    block.skip.weight.zero_()
+    block.up.weight.zero_()
+    block.up.bias.zero_()
+    block.down.weight.zero_()
+    ascent.skip.weight.zero_()
+    gain = 1.0 / (1.0 - block.activation.weight.item()) / each  # PReLU(x) + PReLU(-x) = (1 - slope) |x|
+    for step in range(block.stride):
+        for feature in range(bands * each):
+            unit, band = 2 * (step * bands * each + feature), feature // each
+            block.up.weight[unit : unit + 2, step * width + feature] = torch.tensor([1.0, -1.0])
+            block.down.weight[step * bands + band, unit : unit + 2] = gain
+            ascent.skip.weight[step * width + band, step * bands + band] = 1.0
+    for feature in range(features):
+        band = min(feature // each, bands - 1)
+        scale.weight[width + feature, band] = 1.25 if feature < bands * each else 0.5  # std of a Gaussian: 1.25 E|x|
+    return bands * block.stride
