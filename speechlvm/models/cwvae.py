@@ -64,7 +64,7 @@ class CWVAEConfig(Settings):
         factor: c, s_l = c^(l - 1) s_1; likewise a product of 2, 3, 5 and 7.
         width: size of the latents, the states and all layers (hidden layers of the coder: twice or four times).
         blocks: residual blocks at each level's rate, in the encoder and in the decoder.
-        prior: "state": a function of h_t, as published; "context": its parameters also have a linear path from context_t.
+        prior: "state": a function of h_t, as published; "context": with a linear path from context_t beside it.
         posterior: "plain"; "residual": its mean is relative to that of the prior; "precision": product with the prior.
         span: "halo": features see the receptive field of the coder; "strict": only the frames of their own step.
         initialisation: initialisation of the lowest level, see `modules.initialise`.

@@ -24,7 +24,7 @@ from speechlvm.scoring.score import score_batch
 
 SYSTEMS = {  # model, settings, frames
     "cwvae_l1": ("cwvae", {"stride": 2, "levels": 1, "width": 1, "blocks": 1}, 6),
-    "cwvae_l2": ("cwvae", {"stride": 2, "levels": 2, "factor": 2, "width": 1, "blocks": 1}, 4),
+    "cwvae_l2": ("cwvae", {"stride": 2, "levels": 2, "factor": 2, "width": 1, "blocks": 1, "prior": "context"}, 4),
     "cwvae_l2_residual": (
         "cwvae",
         {"stride": 2, "levels": 2, "factor": 2, "width": 1, "blocks": 1, "posterior": "residual"},
@@ -102,6 +102,9 @@ def trained(request, build_system):
     if name == "stcn":  # its latents start narrow and soon become more so, as the past has to pass through them
         for network in (*model.priors, *model.evidence):
             torch.nn.init.zeros_(network.output.bias)
+    if name == "cwvae":  # its upper levels start without influence, and would keep it in so few steps
+        for level in model.levels[:-1]:
+            torch.nn.init.ones_(level.context.weight)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     lengths = torch.full((64,), frames)
     for step in range(25 if name == "stcn" else 100):

@@ -30,6 +30,9 @@ def make_model(coding, levels=2, seed=0, dtype=torch.float64, **settings):
         for level in model.levels:
             for layer in (level.prior_output, level.posterior_output, level.posterior_direct):
                 layer.weight.mul_(10)
+            for path in (level.context, level.prior_direct):
+                if path is not None:
+                    path.weight.normal_(std=0.5)
     return model
 
 
@@ -81,9 +84,9 @@ def test_float32_is_close_to_float64(coding):
 
 
 @pytest.mark.parametrize(("level", "step"), [(1, 6), (2, 2)])
-@pytest.mark.parametrize("span", ["halo", "strict"])
-def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, level, step, span):
-    model = make_model(coding, 2, span=span)
+@pytest.mark.parametrize(("span", "prior"), [("halo", "context"), ("strict", "state")])
+def test_posterior_sees_no_later_than_its_span_and_prior_only_the_past(coding, level, step, span, prior):
+    model = make_model(coding, 2, span=span, prior=prior)
     frames = 36 * 6
     inputs, _, lengths = make_batch(coding, [frames])
     inputs.requires_grad_()
@@ -153,7 +156,7 @@ def test_residual_posterior_adds_the_prior_mean(coding):
         residual.prior_output.bias.normal_()
     plain.load_state_dict(residual.state_dict())
     one, other = (level.infer(evidence, None, noise, z, h) for level in (residual, plain))
-    shift = residual.prior(one.h).mean
+    shift = residual.prior(one.h, None).mean
     assert shift.abs().min() > 0
     torch.testing.assert_close(one.distribution.mean, other.distribution.mean + shift, rtol=0, atol=1e-12)
     torch.testing.assert_close(one.distribution.std, other.distribution.std, rtol=0, atol=1e-12)
