@@ -38,15 +38,10 @@ from speechlvm.models.ancestral import join_samples
 from speechlvm.models.base import Draws, LatentModel
 from speechlvm.models.bound import Conditionals, Features, Inference, Samples, Series, State
 from speechlvm.modules.chain import Value
-from speechlvm.modules.conv_coder import (
-    CausalDecoder,
-    LadderEncoder,
-    factorise,
-    start_as_cosine_transform,
-    start_as_loudness,
-)
+from speechlvm.modules.coder_start import start_with_codes
+from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, check_stride, factorise
 from speechlvm.modules.frames import frame_mask, full_precision
-from speechlvm.modules.initialise import INITIAL_RAW_STD, Initialisation
+from speechlvm.modules.initialise import Initialisation
 from speechlvm.modules.output import OutputLayer
 from speechlvm.modules.recurrence import Chain, GRUCell, mean_half
 from speechlvm.utils.settings import Settings
@@ -83,14 +78,7 @@ class CWVAEConfig(Settings):
     @model_validator(mode="after")
     def _check_strides(self) -> CWVAEConfig:
         for name in ("stride", "factor"):
-            value, largest = getattr(self, name), 4096
-            if factorise(value) is None:
-                allowed = [v for v in range(2, 2 * largest) if factorise(v)]
-                below, above = max(v for v in allowed if v < value), min(v for v in allowed if v > value)
-                raise ValueError(
-                    f"{name} {value}: not a product of convolution strides from 2 to 8; expected a product of 2, 3, 5 "
-                    f"and 7, for instance {below} or {above}"
-                )
+            check_stride(name, getattr(self, name), 4096)
         return self
 
 
@@ -269,28 +257,10 @@ class CWVAE(LatentModel):
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
         if config.initialisation == "transform":
-            self._start_with_codes()
+            start_with_codes(self.levels, self.encoder, self.decoders, channels)
         self.hidden = nn.Linear(width, 2 * width)
         self.activation = nn.PReLU()
         self.head = OutputLayer(3 * width, strides[0][0] * distribution.parameter_size)
-
-    @torch.no_grad()
-    def _start_with_codes(self) -> None:
-        """Initialise z^1 as noisy cosine coefficients of its step, which the decoder reads.
-
-        Otherwise latents carry no information at first, and the decoder learns to ignore them (KL stays near zero).
-        If priors have paths from the context, z^2 starts as the loudness of z^1 in bands, which the priors scale with.
-        """
-        width, lower = self.config.width, self.levels[0]
-        used = [start_as_cosine_transform(self.encoder, self.decoders[0], self.channels)]
-        if lower.prior_direct is not None:
-            used.append(start_as_loudness(self.encoder.levels[1], self.decoders[1], lower.prior_direct, used[0]))
-            lower.prior_output.bias[width : width + used[0]] = -0.5  # and from this on with the loudness
-        for level, decoder, features in zip(self.levels, self.decoders, used, strict=False):
-            level.posterior_direct.weight[:width].copy_(torch.eye(width))
-            level.posterior_direct.bias[width : width + features] = INITIAL_RAW_STD
-            decoder.enter.weight[:, :width].copy_(torch.eye(width))
-            decoder.enter.bias.zero_()
 
     def initial_state(self, batch: int) -> State:
         """Zeros for latents, states and the pasts of decoders."""

@@ -10,8 +10,7 @@ expansion, at the lower rate of the block, where one matrix product over stacked
 convolution and a depthwise one at the higher rate (which are bound by memory, not arithmetic). And there is no
 normalisation over time, so results depend neither on padding nor on where an utterance is cut.
 
-Residual branches start small, and `start_as_cosine_transform` initialises the skip connections of the lowest level as a
-transform coder: training starts with informative latents and a decoder that can read them.
+Residual branches start small, and `coder_start.py` can initialise the skip connections as codes that are known to work.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
-from speechlvm.modules.initialise import cosine_transform
 
 LARGEST_FACTOR = 8
 CONTEXT = 1
@@ -44,6 +42,17 @@ def factorise(stride: int) -> tuple[int, ...] | None:
         factors.append(factor)
         stride //= factor
     return tuple(factors)
+
+
+def check_stride(name: str, value: int, largest: int) -> None:
+    """Raises ValueError, which names allowed values, if a stride has no factors."""
+    if factorise(value) is None:
+        allowed = [v for v in range(2, 2 * largest) if factorise(v)]
+        below, above = max(v for v in allowed if v < value), min(v for v in allowed if v > value)
+        raise ValueError(
+            f"{name} {value}: not a product of convolution strides from 2 to 8; expected a product of 2, 3, 5 and 7, "
+            f"for instance {below} or {above}"
+        )
 
 
 def _branch_output(hidden: int, width: int) -> nn.Linear:
@@ -214,78 +223,3 @@ class CausalDecoder(nn.Module):
             x, before = block(x, before)
             pasts.append(before.to(past.dtype))
         return x, torch.stack(pasts, 1) if pasts else past
-
-
-@torch.no_grad()
-def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, channels: int) -> int:
-    """Initialise the skip connections of the lowest level as the cosine transform of the frames of a step.
-
-    A random chain of linear layers is a poor code: the decoder would learn to ignore the latents before they carry any
-    information. Feature k is then coefficient k of each channel in turn, low frequencies first, as many as fit; the
-    skip connections of the decoder are the inverse transform.
-
-    Args:
-        encoder, decoder: coder of the lowest level.
-        channels: C, channels of the waveform.
-
-    Returns:
-        The number of features in use.
-    """
-    width = decoder.width
-    descents = [block for block in decoder.blocks if isinstance(block.skip, nn.Linear)][::-1]
-    frames, basis = 1, torch.eye(channels, dtype=torch.float64)
-    for block in encoder.levels[0]:
-        if block.stride == 1:
-            continue
-        frames *= block.stride
-        transform = cosine_transform(frames, width, channels)
-        target = F.pad(transform, (0, 0, 0, width - len(transform)))
-        # the inverse (transpose) of the previous basis, block by block, then the new basis
-        skip = target @ torch.block_diag(*[basis.t()] * block.stride)
-        block.skip.weight.copy_(skip)
-        if frames > block.stride:
-            descents.pop(0).skip.weight.copy_(skip.t())
-        basis = target
-    return min(width, frames * channels)
-
-
-@torch.no_grad()
-def start_as_loudness(stage: nn.ModuleList, decoder: CausalDecoder, scale: nn.Linear, features: int) -> int:
-    """Initialise the coder of a level as the loudness of the features below, by step and in bands of features.
-
-    An upper level that says where the lower latents will be costs what it saves. One that says how far from zero they
-    will be saves more than it costs, as their prior, a diagonal Gaussian, is a mixture of Gaussians then.
-
-    Args:
-        stage: encoder of the level, of which the first block goes down to its rate.
-        decoder: of the level; its last block goes back to the rate below.
-        scale: from the context to the raw prior below, whose second half are standard deviations.
-        features: number of features below in use.
-
-    Returns:
-        The number of features in use, 0 if they do not suffice for one band.
-    """
-    block, width, ascent = stage[0], decoder.width, decoder.blocks[-1]
-    hidden = block.up.out_features
-    if len([b for b in stage if b.stride > 1]) > 1:
-        return 0
-    bands = min(width // 2 // block.stride, features)
-    if bands == 0:
-        return 0
-    each = min(hidden // 2 // (block.stride * bands), features // bands)
-    block.skip.weight.zero_()
-    block.up.weight.zero_()
-    block.up.bias.zero_()
-    block.down.weight.zero_()
-    ascent.skip.weight.zero_()
-    gain = 1.0 / (1.0 - block.activation.weight.item()) / each  # PReLU(x) + PReLU(-x) = (1 - slope) |x|
-    for step in range(block.stride):
-        for feature in range(bands * each):
-            unit, band = 2 * (step * bands * each + feature), feature // each
-            block.up.weight[unit : unit + 2, step * width + feature] = torch.tensor([1.0, -1.0])
-            block.down.weight[step * bands + band, unit : unit + 2] = gain
-            ascent.skip.weight[step * width + band, step * bands + band] = 1.0
-    for feature in range(features):
-        band = min(feature // each, bands - 1)
-        scale.weight[width + feature, band] = 1.25 if feature < bands * each else 0.5  # std of a Gaussian: 1.25 E|x|
-    return bands * block.stride

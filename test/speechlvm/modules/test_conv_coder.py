@@ -5,13 +5,7 @@ import math
 import pytest
 import torch
 
-from speechlvm.modules.conv_coder import (
-    CausalDecoder,
-    LadderEncoder,
-    cosine_transform,
-    factorise,
-    start_as_cosine_transform,
-)
+from speechlvm.modules.conv_coder import CausalDecoder, LadderEncoder, factorise
 
 WIDTH = 6
 STRIDES = [(3, 2), (4,)]  # hops 6 and 24
@@ -84,34 +78,3 @@ def test_decoder_is_causal_and_carries_its_past():
         pieces.append(piece)
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=0, atol=1e-12)
     torch.testing.assert_close(carried, past, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("channels", "width"), [(1, 30), (1, 24), (2, 50), (1, 10), (2, 10)])
-def test_coder_starts_as_a_transform_and_its_inverse(channels, width):
-    encoder = LadderEncoder(channels, width, [(4, 3, 2)], blocks=1).double()
-    decoder = CausalDecoder(width, width, (2, 3), blocks=1).double()
-    used = start_as_cosine_transform(encoder, decoder, channels)
-    assert used == min(width, 24 * channels)
-    with torch.no_grad():  # the linear path alone
-        for block in (*encoder.levels[0], *decoder.blocks):
-            block.down.weight.zero_()
-        decoder.enter.weight.copy_(torch.eye(width))
-        decoder.enter.bias.zero_()
-    coefficients = torch.randn(3, 5, max(1, used // channels), channels, dtype=torch.float64)
-    basis = cosine_transform(24, coefficients.shape[2])
-    frames = torch.einsum("kt,bnkc->bntc", basis, coefficients).reshape(3, 5 * 24, channels)
-    (features,) = encoder(frames, torch.full((3,), 120))
-    # the constant is exact even where narrow layers cut high frequencies on the way
-    torch.testing.assert_close(features[..., :channels], coefficients[:, :, 0], rtol=0, atol=1e-10)
-    if width >= 24 * channels:
-        torch.testing.assert_close(features[..., :used], coefficients.flatten(2), rtol=0, atol=1e-10)
-        assert features[..., used:].abs().sum() < 1e-9
-        back, _ = decoder(features, decoder.initial_past(3))
-        vectors = encoder.levels[0][0].skip(frames.reshape(3, 30, 4 * channels))
-        torch.testing.assert_close(back, vectors, rtol=0, atol=1e-10)
-
-
-def test_cosine_transform_is_orthonormal():
-    basis = cosine_transform(12, 12)
-    torch.testing.assert_close(basis @ basis.t(), torch.eye(12, dtype=torch.float64), rtol=0, atol=1e-12)
-    torch.testing.assert_close(cosine_transform(12, 5), basis[:5])
