@@ -14,8 +14,8 @@ from speechlvm.models.experts import KNOWN, of_utterance
 
 KEPT_BYTES = 2 << 30
 """A training set that takes no more is gone through once, and kept in memory."""
-LEAD_FRAMES = 8192
-"""Past of a segment of a larger set: ten times what the slowest filters remember."""
+LEAD_FRAMES = 4096
+"""Past of a segment of a larger set: five times what the slowest filters remember."""
 
 
 class ExpertSegments:
