@@ -16,7 +16,8 @@
 References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.5, 2.6; Saxena et al.
 2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
 coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output;
-by default (`initialisation`) z^1 starts as cosine coefficients of its step.
+codes that latents start as (`initialisation`: modules/coder_start.py). With `prior: context`, not published, the prior's
+parameters also have a linear path from context_t.
 """
 
 from __future__ import annotations

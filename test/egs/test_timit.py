@@ -264,6 +264,7 @@ PHRASES = {
     "B4b": r"source b, (table 1 and )?figures? 4b\b",
     "B5b": r"source b, figures? (4b and )?5b\b",
     "experts": r"^ours.*table experts\b",
+    "levels": r"^table levels\b",
     "ours": r"^ours.*table ours\b",
     "small": r"^table small\b",
     "softmax": r"^ours.*table softmax\b",
