@@ -16,8 +16,8 @@
 References: source A is "Towards Generative Latent Variable Models for Speech" (2022), 2.5, 2.6; Saxena et al.
 2021, arXiv:2102.09532. Left open there and chosen here: coder and strides (modules/conv_coder.py); e_t also sees the
 coder's halo unless `span` is "strict", as (A.10) has it; the posterior's MLP has a linear path from e_t to its output;
-codes that latents start as (`initialisation`: modules/coder_start.py). With `prior: context`, not published, the prior's
-parameters also have a linear path from context_t.
+codes that latents start as (modules/coder_start.py). With `prior: context`, not published, the prior's parameters also
+have a linear path from context_t.
 """
 
 from __future__ import annotations
@@ -252,8 +252,7 @@ class CWVAE(LatentModel):
         self.latent_sizes = dict.fromkeys(self.latent_hops, width)
         self.encoder = LadderEncoder(channels, width, strides, config.blocks, config.span == "strict")
         self.halo = max(self.encoder.halo_frames)
-        kinds = (config.prior, config.posterior)
-        self.levels = nn.ModuleList(Level(width, hop == self.hop, *kinds) for hop in self.hops)
+        self.levels = nn.ModuleList(Level(width, hop == self.hop, config.prior, config.posterior) for hop in self.hops)
         # the last stride of the lowest decoder is that of the output layer
         ascents = [strides[0][:0:-1], *(s[::-1] for s in strides[1:])]
         self.decoders = nn.ModuleList(CausalDecoder(2 * width, width, s, config.blocks) for s in ascents)
