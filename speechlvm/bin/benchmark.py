@@ -68,6 +68,7 @@ def _load(arguments: Any) -> dict[str, Any]:
 def _measure(arguments: Any) -> dict[str, Any]:
     import statistics
     import time
+    from dataclasses import asdict
 
     import numpy as np
     import torch
@@ -78,7 +79,10 @@ def _measure(arguments: Any) -> dict[str, Any]:
     from speechlvm.observation import AudioObservation, Observation, Statistics
     from speechlvm.scoring.score import score_batch
     from speechlvm.training.benchmarking import (
+        copied_gbytes,
+        counts,
         gemm_gflops,
+        launches,
         peak_memory_bytes,
         product_gflop,
         synchronise,
@@ -123,16 +127,20 @@ def _measure(arguments: Any) -> dict[str, Any]:
         synchronise(device)
         if repeat:
             seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds)
+    median, consists = statistics.median(seconds), counts(run)
     return {
         "seconds": median,
         "gflop": product_gflop(run),
+        "operations": consists.operations,
+        "gbytes": consists.bytes / 1e9,
+        "launches": asdict(launches(run, device)) if device.type == "cuda" else None,
         "fastest": min(seconds),
         "frames_per_second": arguments.batch * arguments.frames / median,
         "peak_bytes": peak_memory_bytes(device),
         "threads": torch.get_num_threads(),
         "gemm_gflops": gemm_gflops(device, torch.float32),
         "gemm_bf16_gflops": gemm_gflops(device, torch.bfloat16),
+        "copied_gbytes": copied_gbytes(device),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
