@@ -9,6 +9,7 @@ Each measurement runs in a separate process, so that peak memory is measured cor
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,12 @@ def _measure(arguments: Any) -> dict[str, Any]:
         "gemm_gflops": gemm_gflops(device, torch.float32),
         "gemm_bf16_gflops": gemm_gflops(device, torch.bfloat16),
         "copied_gbytes": copied_gbytes(device),
+        "batch": arguments.batch,
+        "frames": arguments.frames,
+        "precision": arguments.precision,
+        "stack": model.stack,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "torch": torch.__version__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 
