@@ -46,15 +46,14 @@ def test_an_item_that_fails_does_no_harm_to_others_and_is_tried_again(run):
     status, said = run(items, "0.1")
     assert status == 1
     assert said["stalls"] == ("FAILED", "took too long") and said["fails"] == ("FAILED", "no kernel")
-    assert said["mute"][0] == "FAILED" and said["works"] == ("done", '{"bits": 7}')
+    assert said["mute"][0] == "FAILED" and said["works"] == ("done", "bits 7")
     repaired = [(name, RESULT, options) for name, _, options in items]
     repaired[3] = ("works", "raise SystemExit('again')", {})
-    assert run(repaired, "1") == (0, {name: ("kept" if name == "works" else "done", '{"bits": 7}') for name in said})
+    assert run(repaired, "1") == (0, {name: ("kept" if name == "works" else "done", "bits 7") for name in said})
 
 
 def test_what_there_is_no_time_for_is_left(run):
-    status, said = run([("first", RESULT, {}), ("second", RESULT, {})], "0")
-    assert status == 0 and said == {"first": ("left", "no time"), "second": ("left", "no time")}
+    assert run([("first", RESULT, {}), ("second", RESULT, {})], "0") == (0, {})
 
 
 def test_a_step_is_related_to_the_limit_that_is_closer(measure):

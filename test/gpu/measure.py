@@ -99,8 +99,11 @@ def benchmark_words(device, task, config, streams):
 # -- running ---------------------------------------------------------------------------------------------------------
 
 
-def run(item, out, deadline, longest):
-    """Runs an item, unless its result is there; returns the word for it: kept, done, FAILED or left."""
+def run(item, out, deadline, longest, running):
+    """Runs an item, unless its result is there; returns the word for it: kept, done, FAILED or left.
+
+    Its process is in `running` meanwhile, and leads a group, with which it ends.
+    """
     result, log = (out / kind / item.name.replace(" ", "_") for kind in ("results", "logs"))
     if result.exists():
         return "kept"
@@ -110,14 +113,14 @@ def run(item, out, deadline, longest):
     with open(log, "wb") as stream:
         options = {"stdout": stream, "stderr": subprocess.STDOUT, "cwd": ROOT, "start_new_session": True}
         process = subprocess.Popen([sys.executable, *item.words], **options)
+        running.add(process)
         try:
             process.wait(min(left, longest))
         except subprocess.TimeoutExpired:
             stream.write(b"took too long\n")
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        running.remove(process)
     if process.returncode == 0 and last_line(log).startswith("{"):
         partial = result.with_suffix(".partial")
         partial.write_text(last_line(log))
@@ -136,10 +139,10 @@ def run_all(given, out, started):
     seconds = 60 * given.minutes
     for folder in ("results", "logs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    results, failed, left = {}, [], []
+    results, failed, left, running = {}, [], [], set()
 
     def reported(item):
-        word = run(item, out, started + seconds, LONGEST_SHARE * seconds)
+        word = run(item, out, started + seconds, LONGEST_SHARE * seconds, running)
         path = item.name.replace(" ", "_")
         if word in ("kept", "done"):
             results[item.name] = json.loads((out / "results" / path).read_text())
@@ -149,12 +152,18 @@ def run_all(given, out, started):
             line = last_line(out / "logs" / path)
         else:
             left.append(item.name)
-            line = "no time"
+            return
         print(f"{time.monotonic() - started:4.0f} s  {word:6}  {item.name}: {line}", flush=True)
 
     for timed, group in groupby(items(given.device, given.minutes, out), key=lambda item: item.timed):
         with ThreadPoolExecutor(1 if timed else max(1, (os.cpu_count() or 1) // 4)) as pool:
-            list(pool.map(reported, group))
+            try:
+                list(pool.map(reported, group))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in running:
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
     return results, failed, left
 
 
@@ -175,7 +184,7 @@ def reached(found):
 def summary(found):
     """A line about a result."""
     if "gflop" not in found:
-        return json.dumps(found)
+        return ", ".join(f"{name} {value:.5g}" for name, value in found.items())
     times = f"{1000 * found['seconds']:.1f} ms, {launched(found)} launches, {found['frames_per_second']:.0f} frames/s"
     return f"{times}, {reached(found):.0%} of what products or bytes allow"
 
@@ -239,6 +248,7 @@ def tables(results):
 def main():
     """Run what is missing, and print the tables."""
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="time for everything")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="on a CPU, measurements are small")
@@ -253,7 +263,10 @@ def main():
     report = tables(results)
     (out / "report.md").write_text(report + "\n")
     print(f"\n{report}\n")
-    print(f"{len(results)} done, {len(failed)} failed ({', '.join(failed)}), {len(left)} left ({', '.join(left)})")
+    print(f"{len(results)} of {len(results) + len(failed) + len(left)} items are done")
+    for what, names in (("failed", failed), ("no time was left for", left)):
+        if names:
+            print(f"{what}: {', '.join(names)}")
     return 1 if failed else 0
 
 
