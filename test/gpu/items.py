@@ -22,7 +22,7 @@ DUMP = MINI / "dump/pcm16"
 NATS = {"float64": 1e-9, "float32": 1e-4}  # per frame
 GRADIENTS = {"float64": 1e-8, "float32": 1e-3}  # of the largest gradient of the same weight
 NORMALS = 1e-6  # of float32 normals below 6
-RESUMED = 1e-3  # nats per frame, on devices that add in any order
+REPEATED = 1e-3  # nats per frame, on devices that add in any order
 
 
 def contract(arguments):
@@ -164,40 +164,56 @@ def noise(arguments):
     return {"normals": largest} | {f"{where} [ns]": s / (8 * 2000 * 256) * 1e9 for where, s in seconds.items()}
 
 
-def _train(out, config, device, *words):
-    """The command that trains a configuration of egs/mini on its corpus."""
+def _train(arguments, name, config, *words):
+    """Arguments of Python to train a configuration of egs/mini on its corpus, in a new directory."""
     if not (DUMP / "train/info.json").exists():
         sys.exit("egs/mini/dump is missing; run bash egs/mini/run.sh --stop_stage 2 where that works, and copy it")
-    command = [sys.executable, "-m", "speechlvm.bin.train", "--config", str(MINI / f"conf/{config}.yaml")]
-    command += ["--train", str(DUMP / "train"), "--valid", str(DUMP / "valid"), "--out", str(out)]
-    return [*command, "--ngpu", str(int(device == "cuda")), "--validation.patience", "null", *words]
+    command = ["-m", "speechlvm.bin.train", "--config", str(MINI / f"conf/{config}.yaml")]
+    command += ["--train", str(DUMP / "train"), "--valid", str(DUMP / "valid"), "--out", str(arguments.out / name)]
+    return [*command, "--ngpu", str(int(arguments.device == "cuda")), "--validation.patience", "null", *words]
 
 
-def _history(out):
-    path = out / "history.jsonl"
+def _python(*words):
+    subprocess.run([sys.executable, *words], check=True)
+
+
+def _history(arguments, name):
+    path = arguments.out / name / "history.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _twice(arguments, again):
+    """Train for nine steps, and then as `again` does, given the arguments of Python; the losses must be the same."""
+    shutil.rmtree(arguments.out, ignore_errors=True)
+    words = ["--limits.steps", "9", "--validation.every_steps", "3", "--validation.utterances", "4"]
+    words += ["--data.batch_frames", "8192"]
+    _python(*_train(arguments, "first", "cwvae_l2_s64", *words))
+    again(_train(arguments, "again", "cwvae_l2_s64", *words))
+    both = ([entry["nats_per_frame"] for entry in _history(arguments, name)] for name in ("first", "again"))
+    difference = max(abs(a - b) for a, b in zip(*both, strict=True))
+    if not difference <= REPEATED:
+        sys.exit(f"losses differ by {difference:.1e} nats per frame")
+    return {"nats": difference}
 
 
 def resume(arguments):
     """A training that is killed and goes on ends with the losses of one that was not."""
-    words = ["--limits.steps", "9", "--validation.every_steps", "3", "--validation.utterances", "4"]
-    whole, killed = (arguments.out / name for name in ("whole", "killed"))
-    for out in (whole, killed):
-        shutil.rmtree(out, ignore_errors=True)
-    subprocess.run(_train(whole, "cwvae_l2_s64", arguments.device, *words), check=True)
-    command = _train(killed, "cwvae_l2_s64", arguments.device, *words)
-    process = subprocess.Popen(command)
-    while len(_history(killed)) < 2 and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    if process.wait() != -signal.SIGKILL or (killed / "done.json").exists():
-        sys.exit(f"the training ended with status {process.returncode} before it could be killed")
-    subprocess.run(command, check=True)
-    values = [[entry["nats_per_frame"] for entry in _history(out)] for out in (whole, killed)]
-    difference = max(abs(a - b) for a, b in zip(*values, strict=True))
-    if not difference <= RESUMED:
-        sys.exit(f"the resumed training differs by {difference:.1e} nats per frame")
-    return {"validations": len(values[0]), "difference": difference}
+
+    def kill_and_resume(words):
+        process = subprocess.Popen([sys.executable, *words])
+        while len(_history(arguments, "again")) < 2 and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        if process.wait() != -signal.SIGKILL or (arguments.out / "again/done.json").exists():
+            sys.exit(f"the training ended with status {process.returncode} before it could be killed")
+        _python(*words)
+
+    return _twice(arguments, kill_and_resume)
+
+
+def torchrun(arguments):
+    """A training in a process group, on a GPU of nccl, has the losses of one without."""
+    return _twice(arguments, lambda words: _python("-m", "torch.distributed.run", "--nproc_per_node", "1", *words))
 
 
 def training(arguments):
@@ -210,16 +226,16 @@ def training(arguments):
         "--validation.every_steps",
         "1000000",
     ]
-    subprocess.run(_train(arguments.out, arguments.config, arguments.device, *words), check=True)
-    first, last = (_history(arguments.out)[place] for place in (0, -1))
+    _python(*_train(arguments, arguments.config, arguments.config, *words))
+    first, last = (_history(arguments, arguments.config)[place] for place in (0, -1))
     if not last["bits_per_frame"] < first["bits_per_frame"]:
         sys.exit(f"{arguments.config}: {first['bits_per_frame']} bits per frame before, {last['bits_per_frame']} after")
-    return {name: last[name] for name in ("bits_per_frame", "step", "seconds")} | {"before": first["bits_per_frame"]}
+    return {"before": first["bits_per_frame"]} | {name: last[name] for name in ("bits_per_frame", "step", "seconds")}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    items = {item.__name__: item for item in (contract, sizes, noise, resume, training)}
+    items = {item.__name__: item for item in (contract, sizes, noise, resume, torchrun, training)}
     parser.add_argument("item", choices=items)
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--out", type=Path, help="directory of trainings")

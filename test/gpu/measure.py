@@ -67,7 +67,7 @@ def items(device, minutes, out):
     yield measured("train", first[0])
     yield measured("generate", first[0], 256)
     yield from (measured("train", config) for config in first[1:])
-    yield compared("resume")
+    yield from (compared(name) for name in ("resume", "torchrun"))
     seconds = (2 if device == "cpu" else 12) * minutes
     for config in ("lstm_s64", "wavenet_s1", "cwvae_l2_s64"):
         words = ("--config", config, "--seconds", str(seconds))
@@ -196,12 +196,12 @@ RAN = ("", "rows x frames", "frames/s", "frames/s of a row", "of real time", "la
 
 def trained_row(name, found):
     """A training step."""
-    on_gpu = found["launches"] or {"kernels": "", "waits": "", "busy_seconds": float("nan")}
-    seconds = found["seconds"]
+    seconds, on_gpu = found["seconds"], ("", "", "")
+    if profiled := found["launches"]:
+        on_gpu = f"{profiled['kernels']}", f"{profiled['waits']}", f"{profiled['busy_seconds'] / seconds:.0%}"
     return [
         name.removeprefix("train "), f"{found['batch']} x {found['frames']} {found['precision']}",
-        f"{1000 * seconds:.1f}", f"{launched(found)}", f"{on_gpu['kernels']}", f"{on_gpu['waits']}",
-        f"{on_gpu['busy_seconds'] / seconds:.0%}",
+        f"{1000 * seconds:.1f}", f"{launched(found)}", *on_gpu,
         f"{found['gflop']:.1f}", f"{found['gflop'] / seconds / found['gemm_bf16_gflops']:.1%}",
         f"{found['gbytes']:.2f}", f"{found['gbytes'] / seconds / found['copied_gbytes']:.1%}",
         f"{reached(found):.0%}", f"{found['peak_bytes'] / 1e9:.2f} GB",
