@@ -9,6 +9,7 @@ Each measurement runs in a separate process, so that peak memory is measured cor
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def _load(arguments: Any) -> dict[str, Any]:
 def _measure(arguments: Any) -> dict[str, Any]:
     import statistics
     import time
+    from dataclasses import asdict
 
     import numpy as np
     import torch
@@ -78,7 +80,10 @@ def _measure(arguments: Any) -> dict[str, Any]:
     from speechlvm.observation import AudioObservation, Observation, Statistics
     from speechlvm.scoring.score import score_batch
     from speechlvm.training.benchmarking import (
+        copied_gbytes,
+        counts,
         gemm_gflops,
+        launches,
         peak_memory_bytes,
         product_gflop,
         synchronise,
@@ -123,16 +128,26 @@ def _measure(arguments: Any) -> dict[str, Any]:
         synchronise(device)
         if repeat:
             seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds)
+    median, consists = statistics.median(seconds), counts(run)
     return {
         "seconds": median,
         "gflop": product_gflop(run),
+        "operations": consists.operations,
+        "gbytes": consists.bytes / 1e9,
+        "launches": asdict(launches(run, device)) if device.type == "cuda" else None,
         "fastest": min(seconds),
         "frames_per_second": arguments.batch * arguments.frames / median,
         "peak_bytes": peak_memory_bytes(device),
         "threads": torch.get_num_threads(),
         "gemm_gflops": gemm_gflops(device, torch.float32),
         "gemm_bf16_gflops": gemm_gflops(device, torch.bfloat16),
+        "copied_gbytes": copied_gbytes(device),
+        "batch": arguments.batch,
+        "frames": arguments.frames,
+        "precision": arguments.precision,
+        "stack": model.stack,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "torch": torch.__version__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

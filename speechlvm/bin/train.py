@@ -105,7 +105,7 @@ def _train_as_rank(
     def train() -> int:
         try:
             with default_signals():  # there is nothing to save until all have joined
-                processes = ProcessGroup(arguments.ngpu)
+                processes = ProcessGroup()
                 with stop_requests() as requests:
                     if not processes.all_gather(complete)[0][0]:  # rank 0 decides
                         _train(arguments, overrides, inputs, processes, requests)

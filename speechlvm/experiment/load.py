@@ -80,6 +80,7 @@ def load_experiment(directory: Path, device: torch.device | str = "cpu", coding:
     observation = Observation.from_dict({**saved.observation.to_dict(), "coding": config.coding}, device)
     model = build(config, observation, saved.provenance.seed)
     load_weights(model, saved.weights, saved.source)
+    _use_float32(torch.device(device))
     model.to(device).eval().requires_grad_(False)
     return Experiment(config, model, observation, saved.provenance, saved.name, saved.train_set)
 
@@ -112,8 +113,14 @@ def load_saved(directory: Path) -> Saved:
     )
 
 
+def _use_float32(device: torch.device) -> None:
+    """Keep float32 convolutions and LSTMs on a GPU in float32, where cuDNN rounds their inputs to 10 bits (TF32)."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def training_device(ngpu: int, process: int | None = None) -> torch.device:
-    """CPU for `--ngpu 0`, the first visible GPU for 1.
+    """CPU for `--ngpu 0`, the first visible GPU for 1; there, float32 means float32 from now on.
 
     Args:
         ngpu: value of `--ngpu`.
@@ -131,4 +138,6 @@ def training_device(ngpu: int, process: int | None = None) -> torch.device:
     number = process or 0
     if found < max(ngpu, number + 1):
         raise UserError(f"--ngpu {max(ngpu, number + 1)}: {found} GPUs are visible; use --ngpu 0 or another machine")
-    return torch.device("cuda", number)
+    device = torch.device("cuda", number)
+    _use_float32(device)
+    return device

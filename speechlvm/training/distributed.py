@@ -2,8 +2,8 @@
 
 All processes take the same optimiser steps: the global batches are a function of (seed, epoch), and rank r of N has
 rows r, r + N, ... of each. Noise is keyed by utterance and the loss is divided by the frames of all ranks, so N
-processes compute the same as one, up to rounding. Gradients are reduced by DistributedDataParallel (gloo on CPUs, nccl
-on GPUs); numbers are exchanged as tensors over gloo. Only rank 0 writes files.
+processes compute the same as one, up to rounding. Gradients are reduced by DistributedDataParallel in a group of their
+own (gloo on CPUs, nccl on GPUs); all else is exchanged as tensors on the CPU over gloo. Only rank 0 writes files.
 
 An error on one rank is raised on all ranks at the end of the step: unchanged there, and as a silent `PeerFailed` with
 the same exit status elsewhere, so that it is reported once. Lost processes are noticed at the next exchange.
@@ -25,6 +25,9 @@ from speechlvm.utils.errors import UserError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # per exchange: other ranks may be validating or writing to a slow disk
+# Gradients are exchanged within a step, which all ranks have begun together. gloo notices that a process is gone; nccl
+# does not always, and then ends the processes that wait for it.
+GRADIENT_TIMEOUT = timedelta(minutes=10)
 
 
 class PeerFailed(UserError):
@@ -97,11 +100,24 @@ class OneProcess:
         return error
 
 
+class _OfAllWeights(torch.autograd.Function):
+    """The loss, as if it depended on all weights; the gradients added to theirs are undefined, which costs nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *weights: Tensor) -> Tensor:
+        ctx.weights = len(weights)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient, *[None] * ctx.weights
+
+
 class _LossModule(nn.Module):
     """A model for DistributedDataParallel: `forward` returns the loss, and every graph contains all weights.
 
-    If a process has no rows, its loss fails, or the objective does not use some weights, the others would wait for
-    gradients; therefore zero times the sum of all weights is added to the loss.
+    If a process has no rows, its loss fails, or the objective does not use some weights, the others would otherwise
+    wait for gradients.
     """
 
     def __init__(self, model: nn.Module, size: int) -> None:
@@ -111,13 +127,14 @@ class _LossModule(nn.Module):
         self.error: Exception | None = None
 
     def forward(self, loss: Callable[[], Tensor] | None) -> Tensor:
-        total = 0.0 * torch.stack([weight.sum() for weight in self.model.parameters()]).sum()
+        weights = tuple(self.model.parameters())
+        total = weights[0].new_zeros(())
         if loss is not None and self.error is None:
             try:
-                return total + self.size * loss()  # gradients are averaged over processes; the loss is a sum
+                total = self.size * loss()  # gradients are averaged over processes; the loss is a sum
             except Exception as error:
                 self.error = error
-        return total
+        return _OfAllWeights.apply(total, *weights)
 
 
 class ProcessGroup(OneProcess):
@@ -127,17 +144,18 @@ class ProcessGroup(OneProcess):
         PeerLost: from any method, if another process was lost.
     """
 
-    def __init__(self, ngpu: int) -> None:
+    def __init__(self) -> None:
         import torch.distributed as dist
 
         with _peer_errors():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo", timeout=TIMEOUT)
+            dist.init_process_group("gloo", timeout=TIMEOUT)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self._module: _LossModule | None = None
 
     def replicate(self, model: nn.Module) -> None:
         """See `OneProcess`."""
+        import torch.distributed as dist
         from torch.nn.parallel import DistributedDataParallel
 
         device = next(model.parameters()).device
@@ -145,9 +163,10 @@ class ProcessGroup(OneProcess):
             torch.cuda.set_device(device)  # for nccl's own tensors
         self._module = _LossModule(model, self.size)
         with _peer_errors():
+            backend = "nccl" if device.type == "cuda" else "gloo"
             self._parallel = DistributedDataParallel(
-                self._module,
-                device_ids=None if device.type == "cpu" else [device],
+                self._module,  # without device_ids: all that it is given is on its device
+                process_group=dist.new_group(backend=backend, timeout=GRADIENT_TIMEOUT),
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )

@@ -32,7 +32,7 @@ from speechlvm.modules import causal_conv
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.reporting.formats import markdown_table
 from speechlvm.reporting.tables import load_tables
-from speechlvm.training.benchmarking import operations, product_gflop, training_step
+from speechlvm.training.benchmarking import counts, product_gflop, training_step
 
 GFLOPS, BFLOAT16_GFLOPS = 20_000, 100_000
 OPERATION_SECONDS, LSTM_SECONDS = 8e-6, 25e-6
@@ -73,10 +73,10 @@ def estimate(name: str, config: ExperimentConfig, number_seconds: float) -> list
     counted = math.ceil(row_frames)
     if model.latent_hops:
         counted = model.hop * math.ceil(max(256, 16 * model.stack) / model.hop)
-        counts = [operations(_step(config, model, frames)) for frames in (counted, 2 * counted)]
-        launched = counts[0] + (counts[1] - counts[0]) * (row_frames / counted - 1)
+        short, long = (counts(_step(config, model, frames)).operations for frames in (counted, 2 * counted))
+        launched = short + (long - short) * (row_frames / counted - 1)
     else:
-        launched = operations(_step(config, model, counted))
+        launched = counts(_step(config, model, counted)).operations
     gflop = product_gflop(_step(config, model, counted)) / (ROWS * counted) * data.batch_frames
     lstm_steps = sum(m.num_layers for m in model.modules() if isinstance(m, torch.nn.LSTM)) * row_frames / model.stack
     numbers = sum(size * data.batch_frames / model.latent_hops[level] for level, size in model.latent_sizes.items())

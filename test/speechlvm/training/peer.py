@@ -7,6 +7,8 @@ anything does.
 import multiprocessing
 import os
 import signal
+import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 from speechlvm.bin import train as program
 from speechlvm.bin.cli import run_main
 from speechlvm.experiment import checkpoint as checkpoint_module
+from speechlvm.training import distributed
 from speechlvm.training import trainer as trainer_module
 from speechlvm.training import validation as validation_module
 from speechlvm.utils.errors import UserError
@@ -55,6 +58,13 @@ def kill_of_the_second(rank):
     """Process 1 is killed in step 6."""
     if rank == 1:
         _before_step(6, partial(os.kill, os.getpid(), signal.SIGKILL))
+
+
+def stall_of_the_second(rank):
+    """Process 1 stands still in step 6 for longer than others wait for its gradients."""
+    distributed.GRADIENT_TIMEOUT = timedelta(seconds=5)
+    if rank == 1:
+        _before_step(6, partial(time.sleep, 15))
 
 
 def _killed_before(happens):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from speechlvm.bin import train as program
 from speechlvm.experiment.checkpoint import Checkpoints
-from speechlvm.training.distributed import PeerLost
+from speechlvm.training.distributed import GRADIENT_TIMEOUT, PeerLost, ProcessGroup
 
 LSTM = "model: lstm\nmodel_conf: {stack: 16, hidden: 12, layers: 1}"
 CWVAE = "model: cwvae\nmodel_conf: {stride: 16, levels: 2, width: 8}"
@@ -134,3 +135,31 @@ def test_others_notice_that_one_is_gone_and_the_same_command_finishes(arguments,
     stamp = (tmp_path / "exp" / "done.json").stat().st_mtime_ns
     assert train_together(arguments(LSTM, "exp")) == ([0, 0], [[], []])  # complete
     assert (tmp_path / "exp" / "done.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow  # one waits five seconds for the other, which sleeps for fifteen
+def test_a_process_that_stands_still_is_given_up(arguments, train_together):
+    statuses, lines = train_together(arguments(LSTM, "exp"), wrong="stall_of_the_second")
+    assert statuses == [PeerLost.exit_status] * 2 and _errors(lines) == []
+
+
+def test_on_gpus_nccl_has_the_gradients_and_nothing_else(monkeypatch):
+    groups = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend, **_: groups.append(backend))
+    monkeypatch.setattr("torch.distributed.new_group", lambda backend, timeout: groups.append((backend, timeout)))
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr("torch.nn.parallel.DistributedDataParallel", lambda *_, **options: _Stop.raise_it(options))
+    with FakeTensorMode():
+        model = torch.nn.Linear(1, 1, device="cuda")
+    with pytest.raises(_Stop):
+        ProcessGroup().replicate(model)
+    assert groups == ["gloo", ("nccl", GRADIENT_TIMEOUT)]
+
+
+class _Stop(Exception):
+    @classmethod
+    def raise_it(cls, options):
+        raise cls

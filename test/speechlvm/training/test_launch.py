@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from speechlvm.utils.errors import ConfigError, Interrupted, UserError
 from speechlvm.utils.processes import STOP_SIGNALS
 
 TIMEOUT_SECONDS = 1200
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +167,52 @@ def test_gpus_that_are_not_there_are_reported_before_anything_starts(words, monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--ngpu 2: 0 GPUs are visible"):
         program.main(words("exp", "--ngpu", "2"))
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """slurm(script, srun): runs a script where this is srun; returns its status and what scontrol was asked at last."""
+    programs, asked = tmp_path / "programs", tmp_path / "asked"
+    programs.mkdir()
+
+    def run(script, srun):
+        scontrol = f'[ "$1" = show ] && printf "127.0.0.1\\nn2\\n"; echo "$@" >{shlex.quote(str(asked))}'
+        for name, body in (("srun", srun), ("scontrol", scontrol)):
+            (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+            (programs / name).chmod(0o755)
+        environment = os.environ | {"PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]"}
+        path = tmp_path / "job.sh"
+        path.write_text(script)
+        return subprocess.run(["bash", path], env=environment, timeout=TIMEOUT_SECONDS).returncode, asked.read_text()
+
+    return run
+
+
+JOB_SCRIPT = re.search(r"```bash\n(#!.*?\n#SBATCH.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+SETUP = "cd egs/timit && . ./path.sh"
+
+
+@pytest.mark.slow  # two torchruns and two trainings, each a new process that imports torch
+def test_the_job_script_of_the_readme_trains_on_two_nodes(make_dump, tiny_config, tmp_path, slurm):
+    given = {
+        "conf/wavenet_s1_c96.yaml": tiny_config(),
+        "--ngpu 1": "--ngpu 0",
+        SETUP: f"cd {shlex.quote(str(tmp_path))}",
+    }
+    make_dump("pcm16/train", [3000, 2500, 2000, 1500, 2200])
+    make_dump("pcm16/valid", [1200, 900, 700], seed=50)
+    script = JOB_SCRIPT.replace("MASTER_PORT=29500", f"MASTER_PORT={module._rendezvous(1)[2]}")
+    for old, new in given.items():
+        assert old in script
+        script = script.replace(old, str(new))
+    srun = 'SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; status=$?; wait $! && exit "${status}"'
+    assert slurm(script, srun)[0] == 0
+    out = tmp_path / "exp/train/wavenet_s1_c96/seed1"
+    assert (out / "done.json").exists() and "2 x cpu" in (out / "train.log").read_text()
+
+
+@pytest.mark.parametrize("status", [0, 1, 75])
+def test_the_job_script_of_the_readme_is_requeued_if_it_was_warned(slurm, status):
+    asked = "requeue 7" if status == 75 else "show hostnames n[1-2]"
+    assert slurm(JOB_SCRIPT.replace(SETUP, ""), f"exit {status}") == (status, f"{asked}\n")
