@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from speechlvm.distributions.noise import Noise, NoiseAhead
+from speechlvm.distributions.noise import Noise, NoiseAhead, philox
 
 KEYS = [(0, 1, "utt-a", 0), (0, 1, "utt-b", 0), (0, 1, "utt-a", 16000)]
 
@@ -23,7 +24,10 @@ def test_chunks_join_to_the_whole(draw, dim):
 def test_reading_ahead_changes_no_number():
     ahead = NoiseAhead(KEYS)
     for start, steps in ((0, 1), (1, 1), (60, 9), (69, 200), (3, 2)):
-        assert torch.equal(ahead.normal("z", start, steps, 3), Noise(KEYS).normal("z", start, steps, 3))
+        for draw in ("normal", "uniform"):
+            assert torch.equal(
+                getattr(ahead, draw)("z", start, steps, 3), getattr(Noise(KEYS), draw)("z", start, steps, 3)
+            )
     assert torch.equal(ahead.normal("y", 3, 2, 3), Noise(KEYS).normal("y", 3, 2, 3))
 
 
@@ -65,7 +69,7 @@ def test_streams_rows_steps_and_dimensions_are_independent():
 
 def test_float32_uniforms_stay_inside_the_open_interval():
     noise = Noise([("a",)])
-    noise._draw = lambda *_: torch.tensor([[[2.0**-54], [1 - 2.0**-54]]], dtype=torch.float64).numpy()
+    noise._draw = lambda *_: torch.tensor([[[2.0**-54], [1 - 2.0**-54]]], dtype=torch.float64)
     low, high = noise.uniform("x", 0, 2, 1).flatten()
     assert low.dtype == torch.float32 and torch.isfinite(torch.logit(low)) and torch.isfinite(torch.logit(high))
 
@@ -73,3 +77,26 @@ def test_float32_uniforms_stay_inside_the_open_interval():
 def test_dtype_changes_rounding_only():
     single, double = (Noise(KEYS, dtype=dtype).normal("z", 0, 10, 2) for dtype in (torch.float32, torch.float64))
     assert torch.equal(single, double.float())
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_words_are_those_of_numpy(device):
+    keys = np.random.default_rng(0).integers(0, 2**64, (5, 2), dtype=np.uint64)
+    keys[0], keys[1] = 0, 2**64 - 1
+    for start, count in ((0, 1), (0, 4), (3, 6), (4 * 10**9 + 2, 5001), (2**40 + 1, 77)):
+        words = philox(torch.from_numpy(keys.view(np.int64)).to(device), start, count).cpu().numpy().view(np.uint64)
+        for (low, high), row in zip(keys.tolist(), words, strict=True):
+            generator = np.random.Philox(key=low | high << 64, counter=start // 4)
+            assert np.array_equal(generator.random_raw(start % 4 + count)[start % 4 :], row)
+
+
+def test_other_devices_have_the_same_numbers_up_to_rounding_in_any_batch_and_chunks(other_device):
+    # float64 differs by what two implementations of the quantile function differ by; a number in float32 is then the
+    # same, or the next one in rare cases
+    for dtype, off in ((torch.float64, 1e-14), (torch.float32, 2.0**-23)):
+        here, there = Noise(KEYS, dtype=dtype), Noise(KEYS, other_device, dtype)
+        assert torch.equal(there.uniform("x", 5, 40, 3).cpu(), here.uniform("x", 5, 40, 3))
+        whole = there.normal("z", 5, 40_000, 3)
+        torch.testing.assert_close(whole.cpu(), here.normal("z", 5, 40_000, 3), rtol=off, atol=off)
+        pieces = [there.select([1, 2]).normal("z", start, steps, 3) for start, steps in ((5, 17), (22, 39_983))]
+        assert torch.equal(torch.cat(pieces, 1).cpu(), whole.cpu()[1:])
