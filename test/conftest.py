@@ -1,4 +1,4 @@
-"""Fixtures for all tests; packages that tests import: `cluster`, `devices`, `faults`, `imitations`, `programs` run in process."""
+"""Fixtures for all tests; packages that tests import (`cluster`, `devices`, `faults`, `imitations`, `programs`)."""
 
 import getpass
 import importlib.util

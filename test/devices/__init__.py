@@ -139,7 +139,7 @@ def _described(function: Any) -> str:
 
 
 class _Whole(TorchFunctionMode):
-    """LSTMs, which are one operation with cuDNN and for an unknown device none, and `tolist`, the same for subclasses."""
+    """What torch does not offer for a device like this: LSTMs as one operation, as with cuDNN, and `tolist`."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if function is torch.lstm and isinstance(args[0], _There):
