@@ -25,28 +25,25 @@ _LOW = 0xFFFFFFFF
 _STEPS_AHEAD = 64
 
 
-def philox(keys: Tensor, start: int, count: int) -> Tensor:
-    """Words start .. start + count - 1 of the streams of some keys: bit by bit those of `numpy.random.Philox`.
+def philox(keys: Tensor, counters: Tensor) -> Tensor:
+    """Blocks of Philox4x64, bit by bit those of `numpy.random.Philox`.
 
-    int64 stands for unsigned integers: sums and products wrap, and bits that a shift to the right copies from the sign
-    are masked out.
+    int64 stands for unsigned integers: sums and products wrap, and the bits that a shift to the right copies from the
+    sign are masked out.
 
     Args:
-        keys: (B, 2) int64; the result is on their device.
-        start, count: the words.
+        keys: (N, 2) int64.
+        counters: (N,) int64 on the same device; numpy increments its counter before each block.
 
     Returns:
-        (B, count) int64.
+        (N, 4) int64.
     """
-    block, skip = divmod(start, _WORDS_PER_BLOCK)
-    blocks = -(-(skip + count) // _WORDS_PER_BLOCK)
     constants = np.array([_MULTIPLIERS, _KEY_INCREMENTS], np.uint64).view(np.int64)
-    multiplier, increment = to_device(torch.from_numpy(constants), keys.device).view(2, 2, 1, 1)
-    key = keys.t().unsqueeze(-1)
+    multiplier, increment = to_device(torch.from_numpy(constants), keys.device).unsqueeze(-1)
     low, high = multiplier & _LOW, multiplier >> 32 & _LOW
-    even = torch.zeros(2, len(keys), blocks, dtype=torch.int64, device=keys.device)  # words 0 and 2 of each block
+    even = torch.stack([counters, torch.zeros_like(counters)])  # words 0 and 2 of each block
     odd = torch.zeros_like(even)  # words 1 and 3
-    even[0] = torch.arange(block + 1, block + 1 + blocks, device=keys.device)
+    keys = keys.t()
     for number in range(_ROUNDS):
         x = even.flip(0)
         x_low, x_high = x & _LOW, x >> 32 & _LOW
@@ -54,9 +51,8 @@ def philox(keys: Tensor, start: int, count: int) -> Tensor:
         middle = torch.addcmul(x_low * low >> 32 & _LOW, x_high, low)
         upper = torch.addcmul(middle >> 32 & _LOW, x_high, high)
         upper += torch.addcmul(middle & _LOW, x_low, high) >> 32 & _LOW
-        even, odd = upper ^ odd ^ torch.add(key, increment, alpha=number), x * multiplier
-    words = torch.stack([even, odd], 1).flatten(0, 1).permute(1, 2, 0).reshape(len(keys), -1)
-    return words[:, skip : skip + count]
+        even, odd = upper ^ odd ^ torch.add(keys, increment, alpha=number), x * multiplier
+    return torch.stack([even, odd], 1).flatten(0, 1).t()
 
 
 class Noise:
@@ -74,6 +70,8 @@ class Noise:
         self.keys = [tuple(key) for key in keys]
         self.device = torch.device(device)
         self.dtype = dtype
+        self._wanted: dict[str, tuple[int, int, int]] = {}
+        self._drawn: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,23 +88,56 @@ class Noise:
     def uniform(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
         """Uniform numbers in (0, 1): steps start .. start + steps - 1 of a stream of `dim`-vectors, (B, steps, dim)."""
         # rounding to float32 could give 0 or 1, where quantile functions are infinite
-        return self._draw(stream, start, steps, dim).to(self.dtype).clamp_(2.0**-33, 1.0 - 2.0**-24)
+        return self._draw([(stream, start, steps, dim)])[0].to(self.dtype).clamp_(2.0**-33, 1.0 - 2.0**-24)
 
     def normal(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
         """Standard normal numbers (B, steps, dim), by inversion, so that each takes one element of the stream."""
-        return torch.special.ndtri(self._draw(stream, start, steps, dim)).to(self.dtype)
+        return self._normals({stream: (start, steps, dim)})[stream]
 
-    def _draw(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
-        """Uniform numbers, float64."""
-        digests = [hashlib.blake2b(repr((*key, stream)).encode(), digest_size=16).digest() for key in self.keys]
+    def normals(self, wanted: dict[str, tuple[int, int, int]]) -> dict[str, Tensor]:
+        """`normal` of streams, by their arguments; kept for those who ask for the same again to take another of them.
+
+        A device takes as long to draw from one stream as from all: there are hundreds of operations, and all are short.
+        """
+        if self._wanted != wanted:
+            self._wanted, self._drawn = wanted, self._normals(wanted)
+        return self._drawn
+
+    def _normals(self, wanted: dict[str, tuple[int, int, int]]) -> dict[str, Tensor]:
+        places = [(stream, *place) for stream, place in wanted.items()]
+        drawn = (torch.special.ndtri(uniform).to(self.dtype) for uniform in self._draw(places))
+        return dict(zip(wanted, drawn, strict=True))
+
+    def _draw(self, places: Sequence[tuple[str, int, int, int]]) -> list[Tensor]:
+        """Uniform numbers, float64, for each (stream, start, steps, dim)."""
+        digests = [[_digest((*key, stream)) for key in self.keys] for stream, *_ in places]
         if self.device.type == "cpu":
-            words = np.stack([_words(digest, start * dim, steps * dim) for digest in digests])
-            uniform = torch.from_numpy(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
-        else:
-            keys = torch.from_numpy(np.frombuffer(b"".join(digests), "<i8").reshape(-1, 2).copy())
-            words = philox(to_device(keys, self.device), start * dim, steps * dim)
-            uniform = (words >> 11 & 2**53 - 1).double().add_(0.5).mul_(2.0**-53)
-        return uniform.view(len(digests), steps, dim)
+            drawn = []
+            for of_rows, (_, start, steps, dim) in zip(digests, places, strict=True):
+                words = np.stack([_words(digest, start * dim, steps * dim) for digest in of_rows])
+                uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+                drawn.append(torch.from_numpy(uniform).view(len(of_rows), steps, dim))
+            return drawn
+        bits = np.frombuffer(b"".join(b"".join(of_rows) for of_rows in digests), "<i8").copy()
+        keys, counters, sizes = to_device(torch.from_numpy(bits), self.device).view(len(places), -1, 2), [], []
+        for _, start, steps, dim in places:
+            first, last = start * dim // _WORDS_PER_BLOCK, (start + steps) * dim - 1
+            blocks = torch.arange(first + 1, last // _WORDS_PER_BLOCK + 2, device=self.device)
+            sizes.append(len(blocks))
+            counters.append(blocks.repeat(len(self.keys)))
+        of_blocks = [own[:, None].expand(-1, size, -1).flatten(0, 1) for own, size in zip(keys, sizes, strict=True)]
+        words = philox(torch.cat(of_blocks), torch.cat(counters))
+        uniform = (words >> 11 & 2**53 - 1).double().add_(0.5).mul_(2.0**-53)
+        drawn = []
+        for part, (_, start, steps, dim) in zip(uniform.split([len(c) for c in counters]), places, strict=True):
+            skip = start * dim % _WORDS_PER_BLOCK
+            rows = part.reshape(len(self.keys), -1)[:, skip : skip + steps * dim]
+            drawn.append(rows.reshape(len(self.keys), steps, dim))
+        return drawn
+
+
+def _digest(key: tuple) -> bytes:
+    return hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
 
 
 def _words(digest: bytes, start: int, count: int) -> np.ndarray:
@@ -132,6 +163,10 @@ class NoiseAhead(Noise):
     def normal(self, stream: str, start: int, steps: int, dim: int) -> Tensor:
         """See `Noise.normal`."""
         return self._ahead(super().normal, stream, start, steps, dim)
+
+    def normals(self, wanted: dict[str, tuple[int, int, int]]) -> dict[str, Tensor]:
+        """See `Noise.normals`."""
+        return {stream: self.normal(stream, *place) for stream, place in wanted.items()}
 
     def _ahead(self, draw: Callable[..., Tensor], stream: str, start: int, steps: int, dim: int) -> Tensor:
         name = draw.__name__, stream

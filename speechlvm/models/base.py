@@ -221,8 +221,9 @@ class Model(nn.Module, ABC):
 
     def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
-        hop = self.latent_hops[level]
-        return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
+        hops, sizes = self.latent_hops, self.latent_sizes
+        of_all = {l: (first_frame // hops[l], -(-frames // hops[l]), size) for l, size in sizes.items()}
+        return noise.normals(of_all)[level]
 
 
 class LatentModel(Model):
