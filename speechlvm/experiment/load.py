@@ -113,7 +113,7 @@ def load_saved(directory: Path) -> Saved:
 
 
 def training_device(ngpu: int, process: int | None = None) -> torch.device:
-    """CPU for `--ngpu 0`, the first visible GPU for 1.
+    """CPU for `--ngpu 0`, the first visible GPU for 1, where float32 is made to mean float32 in LSTMs, too.
 
     Args:
         ngpu: value of `--ngpu`.
@@ -131,4 +131,5 @@ def training_device(ngpu: int, process: int | None = None) -> torch.device:
     number = process or 0
     if found < max(ngpu, number + 1):
         raise UserError(f"--ngpu {max(ngpu, number + 1)}: {found} GPUs are visible; use --ngpu 0 or another machine")
+    torch.backends.cudnn.allow_tf32 = False  # by default cuDNN multiplies with ten bits
     return torch.device("cuda", number)

@@ -88,7 +88,9 @@ class Trainer:
             from speechlvm.training.expert_segments import ExpertSegments
 
             self._beside = ExpertSegments(train)
-        self._bfloat16 = _uses_bfloat16(config.training.precision, self.device)
+        self._half = half_precision(config.training.precision, self.device)
+        # small gradients would be 0 in float16; a step whose gradients are too large is left out, and the scale reduced
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._half == torch.float16)
         self._groups_per_epoch = len(self._groups(0))
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Trainer:
             seconds = time.monotonic() - started
             overdue = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
             everywhere = self.processes.all_gather(nats, seconds, overdue, self._request(), error=failure)
-            if not math.isfinite(norm):  # on all processes
+            if not math.isfinite(norm) and self._scaler.get_scale() <= 1.0:  # on all processes
                 rows = [segment for batch in batches for segment in batch]
                 raise self.processes.log_once(self._failure("the gradient norm", norm, rows))
             all_nats, all_seconds, all_overdue, requests = zip(*everywhere, strict=True)
@@ -200,7 +202,7 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _step(self, batches: list[list[Segment]]) -> tuple[float, float, UserError | None]:
-        """Take one optimiser step, and wait for the device once, when it has everything to do.
+        """Take one optimiser step, and wait for the device once, when it has everything to do (twice with float16).
 
         Returns:
             The bound of the rows of this process in nats, the norm of the gradient, and the error if a loss of these
@@ -219,13 +221,15 @@ class Trainer:
             read.append(next(self._reader))
             loss, nats = self._loss(read[-1], frames)
             values.extend((loss.detach().double(), nats))
-            return loss
+            return self._scaler.scale(loss)
 
         for position, rows in enumerate(batches):
             loss = next_loss if self.processes.shard(rows) else None
             self.processes.backward(loss, last=position == len(batches) - 1)
+        self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         norm_value, *found = torch.stack([norm.double(), *values]).tolist()
         for batch, loss_value in zip(read, found[::2], strict=False):
             if not math.isfinite(loss_value):
@@ -242,7 +246,7 @@ class Trainer:
         data, lengths = to_device(batch.data, self.device), to_device(batch.lengths, self.device)
         inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
         noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+        autocast = torch.autocast(self.device.type, self._half, enabled=self._half is not None)
         if training.particles:
             particles = Particles(self.model, noise, training.particles, resample=True)
             with autocast:
@@ -314,6 +318,7 @@ class Trainer:
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
                 "generator": torch.get_rng_state(),
                 "observation": self.observation.to_dict(),
                 "progress": asdict(progress),
@@ -345,6 +350,7 @@ class Trainer:
         with self.processes.raise_on_all():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
             self.optimizer.load_state_dict(content["optimizer"])
+            self._scaler.load_state_dict(content.get("scaler") or self._scaler.state_dict())
             torch.set_rng_state(content["generator"])
             self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
@@ -407,13 +413,17 @@ class Trainer:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
 
 
-def _uses_bfloat16(precision: str, device: torch.device) -> bool:
+def half_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of most products in training: for `bfloat16` this or, on GPUs without it, float16; None is float32."""
     if precision == "float32":
-        return False
+        return None
     if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         log.warning("precision: this CPU has no bf16 arithmetic; training in float32")
-        return False
-    return True
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        log.warning("precision: this GPU has no bf16 arithmetic; training in float16, with scaled losses")
+        return torch.float16
+    return torch.bfloat16
 
 
 def _choose(utterances: list[str], count: int | None) -> list[str]:

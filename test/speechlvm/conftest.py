@@ -82,10 +82,10 @@ def tiny_config(tmp_path):
 @pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
 def other_device(request):
     """A device that is not the CPU: one that behaves like a GPU, and a GPU."""
-    import torch
+    from speechlvm.experiment.load import training_device
 
     if request.param == "cuda":
-        yield torch.device("cuda")
+        yield training_device(1)
     else:
         with pretended() as device:
             yield device
