@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretended"
@@ -108,9 +108,9 @@ def _computed(function: Any, args: tuple, kwargs: dict) -> Any:
         return pinned
     if operation is ATEN.is_pinned:
         return hasattr(args[0], "pinned")
-    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    given: list[Tensor] = []
+    inner_args, inner_kwargs = _unwrapped(args, given), {name: _unwrapped(x, given) for name, x in kwargs.items()}
     there = [isinstance(x, _There) for x in given]
-    inner_args, inner_kwargs = tree_map_only(_There, lambda x: x.inner, (args, kwargs))
     onto = any(there)
     if kwargs.get("device") is not None:
         onto = torch.device(kwargs["device"]).type == NAME
@@ -129,8 +129,21 @@ def _computed(function: Any, args: tuple, kwargs: dict) -> Any:
     result = function(*inner_args, **inner_kwargs)
     if not onto:
         return result
-    result = tree_map_only(Tensor, lambda x: x if isinstance(x, _There) else _There(x), result)
+    result = _wrapped(result)
     return return_and_correct_aliasing(function, args, kwargs, result)
+
+
+def _unwrapped(x: Any, found: list[Tensor]) -> Any:
+    if isinstance(x, Tensor):
+        found.append(x)
+        return x.inner if isinstance(x, _There) else x
+    return type(x)(_unwrapped(item, found) for item in x) if isinstance(x, list | tuple) else x
+
+
+def _wrapped(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return _There(x)
+    return type(x)(map(_wrapped, x)) if isinstance(x, list | tuple) else x
 
 
 def _described(function: Any) -> str:
