@@ -1,4 +1,4 @@
-"""Fixtures for all tests; packages that tests import: `cluster`, `faults`, `imitations`, `programs` run in process."""
+"""Fixtures for all tests; packages that tests import (`cluster`, `devices`, `faults`, `imitations`, `programs`)."""
 
 import getpass
 import importlib.util
@@ -25,6 +25,7 @@ def _importable(package: Path) -> None:
 
 
 _importable(Path(__file__).parent / "cluster")
+_importable(Path(__file__).parent / "devices")
 _importable(Path(__file__).parent / "imitations")
 _importable(Path(__file__).parent / "programs")
 _importable(Path(__file__).parent / "faults")
@@ -78,11 +79,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without --recipes, say why whole recipes are not run."""
+    """Without --recipes, say why whole recipes are not run; likewise without a GPU."""
     if not config.getoption("--recipes"):
         for item in items:
             if item.get_closest_marker("recipe"):
                 item.add_marker(pytest.mark.skip(reason="a whole recipe, or as long, about a minute: give --recipes"))
+    if of_gpu := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in of_gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")

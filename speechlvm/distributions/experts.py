@@ -62,7 +62,8 @@ class ExpertMixture(Distribution):
         self.components, self.predictions, self.codes = components, predictions, codes
         self.parameter_size = 1 + 3 * components
         self._uniform = uniform
-        self._of_logistic = np.arange(components) % predictions
+        # indexing by anything but a tensor of the device waits for it
+        self.register_buffer("_of_logistic", torch.arange(components) % predictions, persistent=False)
         self._of_student = np.repeat(np.arange(centres), len(shapes))
         self._inverse = np.tile(1.0 / (np.array(multiples) * np.sqrt(shapes)), centres)[:, None]
         terms = np.arange(4)[:, None] < np.array(shapes) // 2
@@ -121,7 +122,7 @@ class ExpertMixture(Distribution):
         adaptive, scale = self._adaptive(known, temperature), known[:, self.predictions]
         weights = np.exp((logits - logits.max(0)) / temperature)
         weights /= sum_in_order(weights)
-        means = known.T[self._of_logistic] + shifts * scale
+        means = known.T[np.arange(self.components) % self.predictions] + shifts * scale
         inverse = np.exp(-log_multiples.clip(MIN_LOG_SCALE, MAX_LOG_SCALE)) / (scale * temperature)
         with np.errstate(over="ignore"):
             share = 1.0 / (1.0 + np.exp(-gate / temperature))

@@ -78,7 +78,9 @@ class TrainingSettings(Settings):
     learning_rate: LearningRate
     gradient_clip: float | None = Field(default=None, gt=0, description="norm of the gradient of nats per frame")
     accumulate: int = Field(default=1, gt=0, le=10000, description="batches per optimiser step")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of most products; bfloat16 is float16 on GPUs that have only this"
+    )
     kl_weight: KLWeight = KLWeight()
     free_nats: float = Field(default=0.0, ge=0, description="per latent step and level: KL below this is not penalised")
     free_nats_unit: Literal["step", "dimension"] = Field(

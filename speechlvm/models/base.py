@@ -7,6 +7,7 @@ state, features, noise -/  \\--> state, from which scoring of the next chunk or 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from speechlvm.models.bound import (
 )
 from speechlvm.modules.frames import frame_mask, full_precision
 from speechlvm.modules.output import OutputLayer
+from speechlvm.utils.devices import to_device
 
 if TYPE_CHECKING:
     from speechlvm.models.experts import Experts  # imports numba
@@ -219,8 +221,9 @@ class Model(nn.Module, ABC):
 
     def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
-        hop = self.latent_hops[level]
-        return noise.normal(level, first_frame // hop, -(-frames // hop), self.latent_sizes[level])
+        hops, sizes = self.latent_hops, self.latent_sizes
+        of_all = {l: (first_frame // hops[l], -(-frames // hops[l]), size) for l, size in sizes.items()}
+        return noise.normals(of_all)[level]
 
 
 class LatentModel(Model):
@@ -358,10 +361,11 @@ class Draws:
         self._model, self._noise, self._choose = model, noise, choose
         self._position = model.frames_seen(state, len(noise))
         self._latents = {name: self._checked(name, values) for name, values in latents.items()}
-        rows = torch.as_tensor(temperature, dtype=noise.dtype, device=noise.device).expand(len(noise))
-        if not bool((rows > 0).all() and rows.isfinite().all()):
+        of_rows = temperature.expand(len(noise)).tolist() if isinstance(temperature, Tensor) else [temperature]
+        if not all(0 < value < math.inf for value in of_rows):
             raise ValueError(f"temperature: expected positive numbers, found {temperature}")
-        self._temperature = rows.view(-1, 1, 1)
+        rows = to_device(torch.tensor(of_rows, dtype=noise.dtype), noise.device)
+        self._temperature = rows.expand(len(noise)).view(-1, 1, 1)
 
     def _checked(self, level: str, values: Tensor) -> Tensor:
         sizes = self._model.latent_sizes

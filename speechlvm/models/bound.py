@@ -9,7 +9,8 @@ from torch import Tensor
 from speechlvm.distributions.latent import DiagonalGaussian
 
 State = dict[str, Tensor]
-"""Flat name -> tensor, batch first; "frames" (B,) int64 is the number of frames already seen."""
+"""Flat name -> tensor, batch first; "frames" (B,) int64, the number of frames already seen, is on the CPU: what depends
+on it must not wait for a device."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Series:
 
 def select_rows(state: State, rows: Tensor) -> State:
     """The state of some rows (B',) int64 of a batch; rows can be repeated."""
-    return {name: values.index_select(0, rows) for name, values in state.items()}
+    frames = state["frames"][:1].expand(len(rows))  # the same for all
+    return {name: frames if name == "frames" else values.index_select(0, rows) for name, values in state.items()}
 
 
 Features = dict[str, Series]

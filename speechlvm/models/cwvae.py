@@ -265,7 +265,7 @@ class CWVAE(LatentModel):
     def initial_state(self, batch: int) -> State:
         """Zeros for latents, states and the pasts of decoders."""
         zeros = self.head.weight.new_zeros(batch, self.config.width)
-        state = {"frames": torch.zeros(batch, dtype=torch.int64, device=zeros.device)}
+        state = {"frames": torch.zeros(batch, dtype=torch.int64)}
         for l, decoder in enumerate(self.decoders, 1):
             state.update({f"z{l}": zeros, f"h{l}": zeros, f"past{l}": decoder.initial_past(batch)})
         return state

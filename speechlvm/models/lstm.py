@@ -85,7 +85,7 @@ class LSTM(Model):
     def initial_state(self, batch: int) -> State:
         """The learned start, or that of the experts; zero hidden and cell states."""
         hidden = self.head.weight.new_zeros(batch, self.lstm.num_layers, self.lstm.hidden_size)
-        frames = torch.zeros(batch, dtype=torch.int64, device=hidden.device)
+        frames = torch.zeros(batch, dtype=torch.int64)
         if self.experts:
             first = {"experts": self.experts.initial_state(batch, hidden.device)}
         else:

@@ -128,7 +128,7 @@ class SRNN(LatentModel):
             "z": zeros(batch, self.config.latent),
             "d": zeros(batch, self.config.state),
             "stack": self.start_stack.expand(batch, -1),
-            "frames": torch.zeros(batch, dtype=torch.int64, device=self.head.weight.device),
+            "frames": torch.zeros(batch, dtype=torch.int64),
         }
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:

@@ -261,7 +261,7 @@ class STCN(LatentModel):
     def initial_state(self, batch: int) -> State:
         """The learned start of the deterministic representations, and empty histories."""
         d = list(self.initial.unsqueeze(1).expand(-1, batch, -1))
-        frames = torch.zeros(batch, dtype=torch.int64, device=self.initial.device)
+        frames = torch.zeros(batch, dtype=torch.int64)
         return self._state(frames, d, self.encoder.initial_histories(batch), self.decoder.initial_histories(batch))
 
     def infer(

@@ -258,7 +258,7 @@ class StochasticWaveNet(LatentModel):
         """Zeros, from which the first step is predicted; it is scored like any other."""
         zeros = self.skip_bias.new_zeros
         state = {f"layer{i}": zeros(batch, layer.dilation, layer.channels) for i, layer in enumerate(self.layers)}
-        frames = torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device)
+        frames = torch.zeros(batch, dtype=torch.int64)
         return {"frames": frames, "stack": zeros(batch, self.stack * self.channels), **state}
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:

@@ -104,7 +104,7 @@ class VRNN(LatentModel):
     def initial_state(self, batch: int) -> State:
         """d_0 = 0."""
         d = self.head.weight.new_zeros(batch, self.config.state)
-        return {"d": d, "frames": torch.zeros(batch, dtype=torch.int64, device=d.device)}
+        return {"d": d, "frames": torch.zeros(batch, dtype=torch.int64)}
 
     def infer(
         self,

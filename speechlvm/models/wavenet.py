@@ -115,7 +115,7 @@ class WaveNet(Model):
         """Zeros, from which the first step is predicted; it is scored like any other."""
         zeros = self.skip_bias.new_zeros
         state = {
-            "frames": torch.zeros(batch, dtype=torch.int64, device=self.skip_bias.device),
+            "frames": torch.zeros(batch, dtype=torch.int64),
             "inputs": zeros(batch, _TAPS, self.first.in_features // _TAPS),
         }
         if self.experts:
@@ -273,7 +273,7 @@ class Stepper:
         """State as `WaveNet.forward` returns it, after `frames` frames."""
         batch = self._taps.shape[0]
         state = {
-            "frames": torch.full((batch,), frames, dtype=torch.int64, device=self._taps.device),
+            "frames": torch.full((batch,), frames, dtype=torch.int64),
             "inputs": self._taps.unflatten(1, (_TAPS, -1)),
         }
         if self._experts:

@@ -234,7 +234,7 @@ class ZForcing(LatentModel):
             "stack": self.first_input.expand(batch, -1),
             "h": hidden,
             "c": hidden,
-            "frames": torch.zeros(batch, dtype=torch.int64, device=hidden.device),
+            "frames": torch.zeros(batch, dtype=torch.int64),
         }
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Features:

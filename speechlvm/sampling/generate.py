@@ -133,9 +133,7 @@ def _draw(experiment: Experiment, frames: int, requests: list[_Request]) -> tupl
         anew = torch.full((-(-frames // model.latent_hops[level]), size), torch.nan, device=noise.device)
         latents[level] = torch.stack([request.kept.get(level, anew) for request in requests])
     temperature = torch.tensor([request.temperature for request in requests])
-    samples = model.sample(
-        frames, noise, experiment.observation.inputs_of, latents=latents, temperature=temperature.to(noise.device)
-    )
+    samples = model.sample(frames, noise, experiment.observation.inputs_of, latents=latents, temperature=temperature)
     data = experiment.observation.decode(samples.target).cpu().numpy()
     totals = samples.log_likelihood.double().sum(1).tolist()
     made = [Generated(asked.name, data[row], totals[row], about=asked.about) for row, asked in enumerate(requests)]

@@ -55,7 +55,7 @@ class Particles:
         self._model, self._count, self._resample = model, count, resample
         copies = noise.repeat(count)
         self._noise = NoiseAhead(copies.keys, noise.device, noise.dtype) if resample else copies
-        self._uniform = Noise(noise.keys, noise.device, torch.float64)
+        self._uniform = NoiseAhead(noise.keys, noise.device, torch.float64)
         self._log_weights = self.nats[:, None].expand(-1, count) - math.log(count)
         self._state: State | None = None
 
@@ -87,7 +87,7 @@ class Particles:
         """Resample rows whose effective number of particles is at most K / 2."""
         weights = self._log_weights.detach().exp()
         degenerate = weights.square().sum(1, keepdim=True) * self._count >= 2
-        if not degenerate.any():
+        if weights.device.type == "cpu" and not degenerate.any():  # another device is not waited for
             return
         step = self._model.frames_seen(self._state, len(weights)) // self._model.hop
         drawn = systematic_ancestors(weights, self._uniform.uniform("resampling", step, 1, 1)[:, 0])

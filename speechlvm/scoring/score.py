@@ -22,6 +22,7 @@ from speechlvm.observation import AudioObservation, Observation
 from speechlvm.scoring.accounting import UtteranceScore
 from speechlvm.scoring.objective import total_nats
 from speechlvm.scoring.particles import Particles
+from speechlvm.utils.devices import to_device
 from speechlvm.utils.errors import UserError
 
 AUDIO_BATCH_FRAMES = 512_000
@@ -75,7 +76,7 @@ def score_batch(
     with torch.no_grad():
         parts = batch_parts(model, observation, batch, chunk)
         scored = _score_parts(model, observation, parts, batch.noise_keys(seed, "score"), samples, resample)
-    return [_utterance_score(segment, row, *scored) for row, segment in enumerate(batch.segments)]
+    return _utterance_scores(batch.segments, *scored)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def whole_hops(model: Model, frames: int) -> int:
 def batch_parts(model: Model, observation: Observation, batch: Batch, chunk: int) -> Iterator[Part]:
     """The chunks of a batch, encoded together."""
     reference = next(model.parameters())
-    data, lengths = batch.data.to(reference.device), batch.lengths.to(reference.device)
+    data, lengths = to_device(batch.data, reference.device), to_device(batch.lengths, reference.device)
     inputs = observation.inputs(data, lengths).to(reference.dtype)
     features = model.encode(inputs, lengths)
     for start, stop in chunks(data.shape[1], chunk):
@@ -117,13 +118,13 @@ def utterance_parts(model: Model, observation: Observation, dump: Dump, segment:
 
     def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
         data = dump.read(segment.utterance, segment.start + start, segment.start + stop)
-        data = torch.from_numpy(data.copy()).unsqueeze(0).to(reference.device)
-        lengths = torch.tensor([stop - start], device=reference.device)
+        data = to_device(torch.from_numpy(data.copy()).unsqueeze(0), reference.device)
+        lengths = torch.full((1,), stop - start, device=reference.device)
         return data, observation.inputs(data, lengths).to(reference.dtype)
 
     encoded = model.encode_chunks(lambda start, stop: read(start, stop)[1], segment.frames, chunk)
     for (start, stop), features in zip(chunks(segment.frames, chunk), encoded, strict=True):
-        left = torch.tensor([segment.frames - start], device=reference.device)
+        left = torch.full((1,), segment.frames - start, device=reference.device)
         yield Part(*read(start, stop), left, features)
 
 
@@ -142,11 +143,14 @@ def _score_parts(
     return total_nats(particles.terms), particles.terms  # the analytic KL varies less than sampled ratios
 
 
-def _utterance_score(segment: Segment, row: int, nats: Tensor, terms: dict[str, Tensor]) -> UtteranceScore:
-    total = float(nats[row])
-    if not math.isfinite(total):
-        raise UserError(f"{segment.utterance}: log-likelihood is {total}; the model is broken for this utterance")
-    return UtteranceScore(segment.utterance, segment.frames, total, {n: float(v[row]) for n, v in terms.items()})
+def _utterance_scores(segments: Sequence[Segment], nats: Tensor, terms: dict[str, Tensor]) -> list[UtteranceScore]:
+    rows = torch.stack([nats, *terms.values()], 1).tolist()  # waits for the device once
+    scores = []
+    for segment, (total, *of_terms) in zip(segments, rows, strict=True):
+        if not math.isfinite(total):
+            raise UserError(f"{segment.utterance}: log-likelihood is {total}; the model is broken for this utterance")
+        scores.append(UtteranceScore(segment.utterance, segment.frames, total, dict(zip(terms, of_terms, strict=True))))
+    return scores
 
 
 def score_dump(
@@ -177,7 +181,7 @@ def score_dump(
         with torch.no_grad():
             parts = utterance_parts(model, observation, dump, segment, whole_hops(model, chunk_frames))
             scored = _score_parts(model, observation, parts, [(seed, "score", segment.utterance, 0)], samples, resample)
-        yield _utterance_score(segment, 0, *scored)
+        yield from _utterance_scores([segment], *scored)
     batches = [batch[i : i + rows] for batch in batches for i in range(0, len(batch), rows)]
     for batch in load_batches(dump, batches):
         yield from score_batch(model, observation, batch, chunk_frames, seed, samples, resample)

@@ -21,6 +21,7 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import Model
 from speechlvm.observation import Observation
 from speechlvm.scoring.objective import objective
+from speechlvm.utils.devices import to_device
 
 
 def training_step(
@@ -35,7 +36,7 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        data, lengths = batch.data.to(device), batch.lengths.to(device)
+        data, lengths = to_device(batch.data, device), to_device(batch.lengths, device)
         noise = Noise(batch.noise_keys(0, 0), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision is not None):
             bound = model.score(observation.inputs(data, lengths), observation.target(data), lengths, noise)

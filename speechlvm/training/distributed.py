@@ -82,8 +82,10 @@ class OneProcess:
         """Gather tensors of the same shape on the CPU from all processes: (size, ...)."""
         return values.unsqueeze(0)
 
-    def all_gather(self, *values: float) -> list[list[float]]:
-        """Gather numbers from all processes; raises on all of them an exception that `backward` kept on one."""
+    def all_gather(self, *values: float, error: Exception | None = None) -> list[list[float]]:
+        """Gather numbers from all processes; raises on all of them the error of one, given or kept by `backward`."""
+        if error is not None:
+            raise error
         return [list(values)]
 
     @contextlib.contextmanager
@@ -191,9 +193,9 @@ class ProcessGroup(OneProcess):
             dist.all_gather(all_values, values)
         return torch.stack(all_values)
 
-    def all_gather(self, *values: float) -> list[list[float]]:
+    def all_gather(self, *values: float, error: Exception | None = None) -> list[list[float]]:
         """See `OneProcess`."""
-        return self._all_gather(self._module and self._module.error, *values)
+        return self._all_gather(self._module and self._module.error or error, *values)
 
     def _all_gather(self, error: BaseException | None, *values: float) -> list[list[float]]:
         status = 0 if error is None else getattr(error, "exit_status", 1)

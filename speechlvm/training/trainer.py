@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from speechlvm.training.progress import Progress
 from speechlvm.training.scalars import Scalars
 from speechlvm.training.schedules import auxiliary_weights, decays, free_nats, kl_weight, learning_rate
 from speechlvm.training.validation import Validation
+from speechlvm.utils.devices import to_device
 from speechlvm.utils.errors import Interrupted, UserError
 from speechlvm.utils.files import atomic_write
 
@@ -88,7 +88,9 @@ class Trainer:
             from speechlvm.training.expert_segments import ExpertSegments
 
             self._beside = ExpertSegments(train)
-        self._bfloat16 = _uses_bfloat16(config.training.precision, self.device)
+        self._half = half_precision(config.training.precision, self.device)
+        # small gradients would be 0 in float16; a step whose gradients are too large is left out, and the scale reduced
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._half == torch.float16)
         self._groups_per_epoch = len(self._groups(0))
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ class Trainer:
         shards = [rows for rows in shards if rows]
         if shards:
             check_step_fits(
-                lambda batch: self._loss(batch, batch.frames, []).backward(),
+                lambda batch: self._loss(batch, batch.frames)[0].backward(),
                 self.optimizer, self.train_dump, shards, self.config.data,
             )  # fmt: skip
 
@@ -147,13 +149,17 @@ class Trainer:
                 self._save()
             batches, ends_epoch = next(plan)
             started = time.monotonic()
-            nats = self._step(batches)
+            nats, norm, failure = self._step(batches)
             seconds = time.monotonic() - started
             overdue = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
-            everywhere = self.processes.all_gather(nats, seconds, overdue, self._request())
+            everywhere = self.processes.all_gather(nats, seconds, overdue, self._request(), error=failure)
+            if not math.isfinite(norm) and self._scaler.get_scale() <= 1.0:  # on all processes
+                rows = [segment for batch in batches for segment in batch]
+                raise self.processes.log_once(self._failure("the gradient norm", norm, rows))
             all_nats, all_seconds, all_overdue, requests = zip(*everywhere, strict=True)
             nats_per_frame = sum(all_nats) / _frames(batches)
-            self._log_scalars({"train/nats_per_frame": nats_per_frame})
+            rate = self.optimizer.param_groups[0]["lr"]
+            self._log_scalars({"train/nats_per_frame": nats_per_frame, "train/gradient_norm": norm, "train/rate": rate})
             progress.advance(max(all_seconds), ends_epoch)
             self._show(bar, nats_per_frame)
             if request := max(requests):
@@ -195,39 +201,52 @@ class Trainer:
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def _step(self, batches: list[list[Segment]]) -> float:
-        """Take one optimiser step; returns the bound of the rows of this process in nats."""
+    def _step(self, batches: list[list[Segment]]) -> tuple[float, float, UserError | None]:
+        """Take one optimiser step, and wait for the device once, when it has everything to do (twice with float16).
+
+        Returns:
+            The bound of the rows of this process in nats, the norm of the gradient, and the error if a loss of these
+            rows is not finite. After an error, or with such a norm, the weights are lost.
+        """
         training, progress = self.config.training, self.progress
         rate = learning_rate(training.learning_rate, progress.step, self._fraction(progress))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         frames = _frames(batches)
-        nats: list[float] = []
+        read: list[Batch] = []
+        values: list[torch.Tensor] = []
+
+        def next_loss() -> torch.Tensor:
+            read.append(next(self._reader))
+            loss, nats = self._loss(read[-1], frames)
+            values.extend((loss.detach().double(), nats))
+            return self._scaler.scale(loss)
+
         for position, rows in enumerate(batches):
-            loss = partial(self._next_loss, frames, nats) if self.processes.shard(rows) else None
+            loss = next_loss if self.processes.shard(rows) else None
             self.processes.backward(loss, last=position == len(batches) - 1)
+        self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.gradient_clip or math.inf)
-        if not torch.isfinite(norm):
-            rows = [segment for batch in batches for segment in batch]
-            raise self.processes.log_once(self._failure("the gradient norm", float(norm), rows))
-        self.optimizer.step()
-        self._log_scalars({"train/gradient_norm": float(norm), "train/rate": rate})
-        return sum(nats)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        norm_value, *found = torch.stack([norm.double(), *values]).tolist()
+        for batch, loss_value in zip(read, found[::2], strict=False):
+            if not math.isfinite(loss_value):
+                return math.nan, norm_value, self._failure("the loss", loss_value, batch.segments)
+        return sum(found[1::2]), norm_value, None
 
-    def _next_loss(self, frames: int, nats: list[float]) -> torch.Tensor:
-        return self._loss(next(self._reader), frames, nats)
-
-    def _loss(self, batch: Batch, frames: int, nats: list[float]) -> torch.Tensor:
+    def _loss(self, batch: Batch, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The objective of the rows of this process of a batch, divided by the frames of the whole step.
 
-        Appends the bound of these rows, in nats, to `nats`.
+        Returns:
+            It, and the bound of these rows in nats, float64.
         """
         training, progress = self.config.training, self.progress
-        data, lengths = batch.data.to(self.device), batch.lengths.to(self.device)
+        data, lengths = to_device(batch.data, self.device), to_device(batch.lengths, self.device)
         inputs, target = self.observation.inputs(data, lengths), self.observation.target(data)
         noise = Noise(batch.noise_keys(self.seed, progress.epoch), self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+        autocast = torch.autocast(self.device.type, self._half, enabled=self._half is not None)
         if training.particles:
             particles = Particles(self.model, noise, training.particles, resample=True)
             with autocast:
@@ -238,7 +257,7 @@ class Trainer:
             features = None
             if batch.beside is not None:
                 mask = frame_mask(lengths, inputs.shape[1])
-                features = {"experts": Series(batch.beside.to(self.device), mask, 1)}
+                features = {"experts": Series(to_device(batch.beside, self.device), mask, 1)}
             with autocast:
                 bound = self.model.score(inputs, target, lengths, noise, features)
             total = total_nats(row_terms(bound)).sum()
@@ -246,10 +265,7 @@ class Trainer:
             auxiliary = auxiliary_weights(training.auxiliary, progress.step)
             free, per_dimension = free_nats(training, progress.step), training.free_nats_unit == "dimension"
             loss = objective(bound, frames, kl_factor, free, auxiliary, per_dimension)
-        if not torch.isfinite(loss):
-            raise self._failure("the loss", float(loss.detach()), batch.segments)
-        nats.append(float(total.detach()))
-        return loss
+        return loss, total.detach()
 
     def _failure(self, what: str, value: float, rows: Sequence[Segment]) -> UserError:
         names = [segment.utterance for segment in rows]
@@ -302,6 +318,7 @@ class Trainer:
             {
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
                 "generator": torch.get_rng_state(),
                 "observation": self.observation.to_dict(),
                 "progress": asdict(progress),
@@ -333,6 +350,7 @@ class Trainer:
         with self.processes.raise_on_all():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
             self.optimizer.load_state_dict(content["optimizer"])
+            self._scaler.load_state_dict(content.get("scaler") or self._scaler.state_dict())
             torch.set_rng_state(content["generator"])
             self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
@@ -395,13 +413,17 @@ class Trainer:
             log.info("step %d, epoch %d, %.0f s: train %s", progress.step, progress.epoch, progress.seconds, shown)
 
 
-def _uses_bfloat16(precision: str, device: torch.device) -> bool:
+def half_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of most products in training: for `bfloat16` this or, on GPUs without it, float16; None is float32."""
     if precision == "float32":
-        return False
+        return None
     if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         log.warning("precision: this CPU has no bf16 arithmetic; training in float32")
-        return False
-    return True
+        return None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        log.warning("precision: this GPU has no bf16 arithmetic; training in float16, with scaled losses")
+        return torch.float16
+    return torch.bfloat16
 
 
 def _choose(utterances: list[str], count: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import pretended, recorded_waits
 
 from speechlvm.data.dumps import pcm
 from speechlvm.data.dumps.dump import share_of
@@ -76,3 +77,21 @@ def tiny_config(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def other_device(request):
+    """A device that is not the CPU: one that behaves like a GPU, and a GPU."""
+    from speechlvm.experiment.load import training_device
+
+    if request.param == "cuda":
+        yield training_device(1)
+    else:
+        with pretended() as device:
+            yield device
+
+
+@pytest.fixture
+def waits_in(other_device):
+    """waits_in(function) -> what made the host wait for `other_device` while it ran."""
+    return lambda function: recorded_waits(other_device, function)

@@ -145,6 +145,25 @@ def tiny(request):
 FIRST = {name: key for key, (name, _) in reversed(SYSTEMS.items())}  # of each model, its first system
 
 
+# What is computed on other devices: every system, one of each model frame by frame, starts and inputs of other kinds.
+ELSEWHERE = {
+    **SYSTEMS,
+    **{f"{key}_s1": (SYSTEMS[key][0], {**SYSTEMS[key][1], "stack": 1}) for key in FIRST.values() if key != "cwvae_l1"},
+    **{f"{key}_plain": (key, {**SYSTEMS[key][1], "initialisation": "plain"}) for key in ("vrnn", "srnn")},
+    "zforcing_transform": ("zforcing", {**SYSTEMS["zforcing"][1], "initialisation": "transform"}),
+    "wavenet_experts": (
+        "wavenet",
+        {"stack": 1, "channels": 6, "layers_per_block": 2, "blocks": 1, "experts": "adaptive"},
+    ),
+}
+
+
+@pytest.fixture(params=list(ELSEWHERE))
+def named_elsewhere(request):
+    """(name, conf) of systems that are computed on other devices than the CPU."""
+    return ELSEWHERE[request.param]
+
+
 @pytest.fixture(
     scope="module", params=[(key, STACK) for key in SYSTEMS] + [(key, 1) for key in FIRST.values()], ids=str
 )

@@ -1,6 +1,8 @@
 import json
+import math
 import shutil
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -83,6 +85,26 @@ def test_a_run_learns_and_leaves_what_later_stages_need(tiny_config, make_dump, 
     experiment = load_experiment(out)
     assert experiment.provenance.seed == 3 and experiment.provenance.step > 0
     assert (out / "train.log").exists() and any((out / "tb").iterdir())
+
+
+def test_in_float16_steps_with_infinite_gradients_are_left_out(tiny_config, dumps, tmp_path, monkeypatch):
+    # as on a GPU without bfloat16: until the scale of the loss is small enough, and likewise when killed on the way
+    monkeypatch.setattr(trainer_module, "half_precision", lambda *_: torch.float16)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**40))
+    config = tiny_config(
+        ("model: lstm", "model: wavenet"),
+        ("{stack: 16, hidden: 12, layers: 1}", "{stack: 16, channels: 8, layers_per_block: 2, blocks: 1}"),
+        ("gradient_clip: 1.0", "gradient_clip: 1.0\n  precision: bfloat16"),
+    )  # fmt: skip
+    for words in (["--limits.steps", "1"], [], ["--limits.steps", "60"]):
+        _train(config, dumps, tmp_path / "exp", *words)
+        content = Checkpoints(tmp_path / "exp" / "checkpoints").load_latest()
+        if words == ["--limits.steps", "1"]:
+            assert content["scaler"]["scale"] == 2.0**39 and not content["optimizer"]["state"]
+    taken = {float(of_weight["step"]) for of_weight in content["optimizer"]["state"].values()}
+    left_out = 40 - math.log2(content["scaler"]["scale"])
+    assert taken == {60 - left_out} and 2 < left_out < 58
+    assert all(torch.isfinite(value).all() for value in content["model"].values())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
