@@ -39,6 +39,7 @@ from speechlvm.models.adaptive import (
 )
 from speechlvm.models.bound import Features
 from speechlvm.modules.rls import compiled, internal, log2
+from speechlvm.utils.devices import to_device
 
 _PREDICTIONS = len(COMBINERS) + len(BANK) + 2
 _WEIGHTS = len(COMBINERS) * len(SHAPES)
@@ -61,7 +62,7 @@ class Experts:
     def initial_state(self, batch: int, device: torch.device) -> Tensor:
         """(B, N) float64, before the first frame."""
         packed, _ = _initial()
-        return torch.from_numpy(packed).to(device).repeat(batch, 1)
+        return to_device(torch.from_numpy(packed), device).repeat(batch, 1)
 
     def look(
         self,

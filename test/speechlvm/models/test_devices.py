@@ -14,6 +14,7 @@ from speechlvm.models.bound import Series
 from speechlvm.models.experts import KNOWN
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.scoring.objective import objective
+from speechlvm.utils.devices import to_device
 
 KEYS = [(0, row) for row in range(3)]
 
@@ -34,8 +35,10 @@ def build(name, conf, dtype=torch.float32):
 def bound_of(model, observation, data, lengths, noise):
     inputs, features = observation.inputs(data, lengths).to(noise.dtype), None
     if model.experts:  # as in training: computed beside the reading
-        known = torch.rand(*data.shape, KNOWN + 1, generator=torch.Generator().manual_seed(2)).to(data.device)
-        features = {"experts": Series(known.to(noise.dtype), torch.ones_like(data, dtype=torch.bool), 1)}
+        known = torch.rand(*data.shape, KNOWN + 1, generator=torch.Generator().manual_seed(2))
+        features = {
+            "experts": Series(to_device(known, data.device).to(noise.dtype), torch.ones_like(data, dtype=torch.bool), 1)
+        }
     return model.score(inputs, observation.target(data), lengths, noise, features)
 
 
