@@ -221,9 +221,8 @@ class Model(nn.Module, ABC):
 
     def draw_noise(self, noise: Noise, level: str, first_frame: int, frames: int) -> Tensor:
         """Standard normal numbers (B, T_l, D_l) for the latents of frames first_frame .. first_frame + frames - 1."""
-        hops, sizes = self.latent_hops, self.latent_sizes
-        of_all = {l: (first_frame // hops[l], -(-frames // hops[l]), size) for l, size in sizes.items()}
-        return noise.normals(of_all)[level]
+        size, all_hops = self.latent_sizes, self.latent_hops.items()
+        return noise.normals({l: (first_frame // hop, -(-frames // hop), size[l]) for l, hop in all_hops})[level]
 
 
 class LatentModel(Model):
@@ -361,11 +360,10 @@ class Draws:
         self._model, self._noise, self._choose = model, noise, choose
         self._position = model.frames_seen(state, len(noise))
         self._latents = {name: self._checked(name, values) for name, values in latents.items()}
-        of_rows = temperature.expand(len(noise)).tolist() if isinstance(temperature, Tensor) else [temperature]
-        if not all(0 < value < math.inf for value in of_rows):
+        given = temperature.expand(len(noise)).tolist() if isinstance(temperature, Tensor) else [temperature]
+        if not all(0 < value < math.inf for value in given):
             raise ValueError(f"temperature: expected positive numbers, found {temperature}")
-        rows = to_device(torch.tensor(of_rows, dtype=noise.dtype), noise.device)
-        self._temperature = rows.expand(len(noise)).view(-1, 1, 1)
+        self._temperature = to_device(torch.tensor(given, dtype=noise.dtype), noise.device).view(-1, 1, 1)
 
     def _checked(self, level: str, values: Tensor) -> Tensor:
         sizes = self._model.latent_sizes

@@ -96,12 +96,12 @@ def start_as_loudness(stage: nn.ModuleList, decoder: CausalDecoder, scale: nn.Li
     each = min(down.up.out_features // 2 // (steps * bands), features // bands)
     for weight in (down.skip.weight, down.up.weight, down.up.bias, down.down.weight, up.skip.weight):
         weight.zero_()
-    size = 1.0 - float(down.activation.weight)  # PReLU(x) + PReLU(-x) = (1 - slope) |x|
+    share = 1.0 / (1.0 - down.activation.weight) / each  # PReLU(x) + PReLU(-x) = (1 - slope) |x|
     for step in range(steps):
         for feature in range(bands * each):
             band, unit = feature // each, 2 * (step * bands * each + feature)
             down.up.weight[unit : unit + 2, step * width + feature] = torch.tensor([1.0, -1.0])
-            down.down.weight[step * bands + band, unit : unit + 2] = 1.0 / (size * each)
+            down.down.weight[step * bands + band, unit : unit + 2] = share
             up.skip.weight[step * width + band, step * bands + band] = 1.0
     for feature in range(features):
         of_loudness = _STD_OF_LOUDNESS if feature < bands * each else _ABOVE_BANDS

@@ -12,7 +12,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,8 @@ _waits: list[str] = []
 @contextmanager
 def pretended() -> Iterator[torch.device]:
     """The device, which can be used as long as this lasts."""
-    device = _device()
     with _Whole(), _Pretended():
-        yield device
+        yield _DEVICE
 
 
 def recorded_waits(device: torch.device, function: Callable[[], object]) -> list[str]:
@@ -69,10 +67,9 @@ class _Module:
     get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16, torch.float16])
 
 
-@cache
-def _device() -> torch.device:
-    _setup_privateuseone_for_python_backend(NAME, _Module())
-    return torch.device(NAME, 0)
+# before any backward pass: the first one of a process starts a thread for each kind of device that is there
+_setup_privateuseone_for_python_backend(NAME, _Module())
+_DEVICE = torch.device(NAME, 0)
 
 
 class _There(Tensor):
@@ -81,7 +78,7 @@ class _There(Tensor):
     @staticmethod
     def __new__(cls, inner: Tensor) -> _There:
         layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
-        tensor = Tensor._make_wrapper_subclass(cls, inner.shape, **layout, device=_device())
+        tensor = Tensor._make_wrapper_subclass(cls, inner.shape, **layout, device=_DEVICE)
         tensor.inner = inner
         return tensor
 
