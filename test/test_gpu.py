@@ -43,7 +43,7 @@ def test_an_item_that_fails_does_no_harm_to_others_and_is_tried_again(run):
         ("mute", "pass", {"timed": False}),
         ("works", RESULT, {"timed": False}),
     ]
-    status, said = run(items, "0.1")
+    status, said = run(items, "0.3")  # a third of it is enough to start Python, even on a busy machine
     assert status == 1
     assert said["stalls"] == ("FAILED", "took too long") and said["fails"] == ("FAILED", "no kernel")
     assert said["mute"][0] == "FAILED" and said["works"] == ("done", "bits 7")
