@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # festvox-ru: 1.66 hours of a Russian speaker with phone labels and text, free to use, from a Debian package. Stage 0
-# gets it with apt-get; each of six systems trains for about ten minutes on one core. `bash run.sh --help` lists the options.
+# gets it with apt-get; each of six systems trains for about ten minutes on one core. `bash run.sh --help` lists the
+# options.
 # shellcheck disable=SC2034 # read by the shared stages
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"

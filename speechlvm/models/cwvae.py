@@ -63,7 +63,7 @@ class CWVAEConfig(Settings):
         prior: "state": a function of h_t, as published; "context": with a linear path from context_t beside it.
         posterior: "plain"; "residual": its mean is relative to that of the prior; "precision": product with the prior.
         span: "halo": features see the receptive field of the coder; "strict": only the frames of their own step.
-        initialisation: initialisation of the lowest level, see `modules.initialise`.
+        initialisation: of the lowest level and, with `prior` "context", of the second, see `modules.coder_start`.
     """
 
     stride: int = Field(64, ge=2, le=4096)
@@ -79,7 +79,7 @@ class CWVAEConfig(Settings):
     @model_validator(mode="after")
     def _check_strides(self) -> CWVAEConfig:
         for name in ("stride", "factor"):
-            check_stride(name, getattr(self, name), 4096)
+            check_stride(name, getattr(self, name))
         return self
 
 

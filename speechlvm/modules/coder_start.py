@@ -33,7 +33,8 @@ def start_with_codes(levels: nn.ModuleList, encoder: LadderEncoder, decoders: nn
     scale, used = levels[0].prior_direct, [start_as_cosine_transform(encoder, decoders[0], channels)]
     if scale is not None:
         used.append(start_as_loudness(encoder.levels[1], decoders[1], scale, used[0]))
-        levels[0].prior_output.bias[scale.in_features :][: used[0]] = _RAW_STD_OF_SILENCE if used[1] else 0.0
+        if used[1]:
+            levels[0].prior_output.bias[scale.in_features :][: used[0]] = _RAW_STD_OF_SILENCE
     for level, decoder, features in zip(levels, decoders, used, strict=False):
         width = decoder.width
         level.posterior_direct.weight[:width].copy_(torch.eye(width))
@@ -46,8 +47,8 @@ def start_with_codes(levels: nn.ModuleList, encoder: LadderEncoder, decoders: nn
 def start_as_cosine_transform(encoder: LadderEncoder, decoder: CausalDecoder, channels: int) -> int:
     """Initialise the skip connections of the lowest level as the cosine transform of the frames of a step.
 
-    Feature k is then coefficient k of each channel in turn, low frequencies first, as many as fit; the
-    skip connections of the decoder are the inverse transform.
+    Feature k is then coefficient k of each channel in turn, low frequencies first, as many as fit; the skip connections
+    of the decoder are the inverse transform.
 
     Args:
         encoder, decoder: coder of the lowest level.

@@ -44,10 +44,15 @@ def factorise(stride: int) -> tuple[int, ...] | None:
     return tuple(factors)
 
 
-def check_stride(name: str, value: int, largest: int) -> None:
-    """Raises ValueError, which names allowed values, if a stride has no factors."""
+def check_stride(name: str, value: int) -> None:
+    """Raises ValueError, which names allowed values, if convolutions cannot have a stride between them.
+
+    Args:
+        name: of the setting.
+        value: stride in frames or steps.
+    """
     if factorise(value) is None:
-        allowed = [v for v in range(2, 2 * largest) if factorise(v)]
+        allowed = [v for v in range(2, 2 * value) if factorise(v)]
         below, above = max(v for v in allowed if v < value), min(v for v in allowed if v > value)
         raise ValueError(
             f"{name} {value}: not a product of convolution strides from 2 to 8; expected a product of 2, 3, 5 and 7, "
