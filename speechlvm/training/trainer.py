@@ -350,7 +350,7 @@ class Trainer:
         with self.processes.raise_on_all():
             load_weights(self.model, content["model"], str(self.checkpoints.directory))
             self.optimizer.load_state_dict(content["optimizer"])
-            self._scaler.load_state_dict(content.get("scaler") or self._scaler.state_dict())
+            self._scaler.load_state_dict(content["scaler"] or self._scaler.state_dict())
             torch.set_rng_state(content["generator"])
             self.progress = Progress(**content["progress"])
             if self.processes.is_rank0:
