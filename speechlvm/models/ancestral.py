@@ -16,6 +16,7 @@ from torch import Tensor
 from speechlvm.distributions.latent import DiagonalGaussian
 from speechlvm.models.base import Draws
 from speechlvm.models.bound import Samples
+from speechlvm.modules.loop import Loop, Tensors
 
 if TYPE_CHECKING:
     from speechlvm.models.base import Model
@@ -60,37 +61,44 @@ def sample_stepwise(
         draws, inputs_of, state: arguments of `Model._sample`.
         predict: (memory, choose) -> parameters (B, s, P) of the next step, and the memory for `update`; it calls
             `choose` for the latents of every level.
-        update: (memory, inputs (B, s * C) of the sampled stack) -> the memory after the step.
+        update: (memory, inputs (B, s * C) of the sampled stack) -> the memory after the step, named as before it.
+
+    On a GPU, a step is a CUDA graph (`Loop` says what the functions must not do for that), except where the host takes
+    part in it: experts, and `choose` of `Model.sample`.
     """
     memory = {name: value for name, value in state.items() if name != "frames"}
     steps, block = -(-draws.frames // model.stack), max(1, SAMPLED_BLOCK_FRAMES // model.stack)
-    latents: dict[str, list[Tensor]] = {level: [] for level in model.latent_sizes}
-    log_prior: dict[str, list[Tensor]] = {level: [] for level in model.latent_sizes}
 
-    def choose(level: str, prior: DiagonalGaussian) -> Tensor:
-        step = len(latents[level])
-        drawn = prior.sample(normal[level][:, step % block])
-        z = draws.fill(level, step, drawn.unsqueeze(1)).squeeze(1)
-        latents[level].append(z)
-        log_prior[level].append(prior.log_prob(z).sum(-1))
-        return z
+    def step(memory: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+        outputs = {}
 
-    targets, log_likelihoods = [], []
+        def choose(level: str, prior: DiagonalGaussian) -> Tensor:
+            z = prior.sample(given[f"normal {level}"])
+            if (kept := given.get(f"given {level}")) is not None:
+                z = torch.where(kept.isnan(), z, kept)
+            outputs[level], outputs[f"prior of {level}"] = z, prior.log_prob(z).sum(-1)
+            return z
+
+        outputs["parameters"], memory = predict(memory, choose)
+        outputs["target"] = draws.target(outputs["parameters"], given["uniform"])
+        return outputs, update(memory, inputs_of(outputs["target"]).to(given["uniform"].dtype).flatten(1))
+
+    loop = Loop(step, memory, fixed=draws.choose is None and model.experts is None)
+    parts = []
     for start in range(0, steps, block):
-        first, frames = start * model.stack, min(block, steps - start) * model.stack
-        normal = {level: draws.normal(level, first, frames) for level in model.latent_sizes}
-        parameters = []
-        for uniform in draws.uniform(first, frames).split(model.stack, 1):
-            of_step, memory = predict(memory, choose)
-            parameters.append(of_step)
-            targets.append(draws.target(of_step, uniform))
-            memory = update(memory, inputs_of(targets[-1]).to(uniform.dtype).flatten(1))
-        target = torch.cat(targets[start:], 1)
-        log_likelihoods.append(model.distribution.log_prob(torch.cat(parameters, 1), target))
-    return Samples(
-        torch.cat(targets, 1)[:, : draws.frames],
-        torch.cat(log_likelihoods, 1)[:, : draws.frames],
-        {**memory, "frames": state["frames"] + draws.frames},
-        {level: torch.stack(of_steps, 1) for level, of_steps in latents.items()},
-        {level: torch.stack(of_steps, 1) for level, of_steps in log_prior.items()},
-    )
+        first, count = start * model.stack, min(block, steps - start)
+        given = {"uniform": draws.uniform(first, count * model.stack).unflatten(1, (count, model.stack))}
+        for level in model.latent_sizes:
+            given[f"normal {level}"] = draws.normal(level, first, count * model.stack)
+            if (kept := draws.given(level, start, count)) is not None:
+                given[f"given {level}"] = kept
+        outputs = loop.run({name: values.transpose(0, 1) for name, values in given.items()})
+        of_rows = {name: values.transpose(0, 1).contiguous() for name, values in outputs.items()}
+        target = of_rows["target"].flatten(1, 2)
+        log_likelihood = model.distribution.log_prob(of_rows["parameters"].flatten(1, 2), target)
+        latents, log_prior = (
+            {level: of_rows[f"{what}{level}"] for level in model.latent_sizes} for what in ("", "prior of ")
+        )
+        after = {**loop.memory, "frames": state["frames"] + draws.frames}
+        parts.append(Samples(target, log_likelihood, after, latents, log_prior))
+    return join_samples(parts, draws.frames)

@@ -357,7 +357,7 @@ class Draws:
         choose: Callable[[Tensor], Tensor] | None,
     ) -> None:
         self.frames = frames
-        self._model, self._noise, self._choose = model, noise, choose
+        self._model, self._noise, self.choose = model, noise, choose
         self._position = model.frames_seen(state, len(noise))
         self._latents = {name: self._checked(name, values) for name, values in latents.items()}
         given = temperature.expand(len(noise)).tolist() if isinstance(temperature, Tensor) else [temperature]
@@ -386,15 +386,12 @@ class Draws:
         """Uniform numbers (B, frames, .) for frames start .. start + frames - 1."""
         return self._noise.uniform("x", self._position + start, frames, self._model.distribution.noise_size)
 
-    def fill(self, level: str, step: int, drawn: Tensor) -> Tensor:
-        """Latents from step `step` on: `drawn` (B, n, D_l), replaced in rows with given latents."""
-        if level not in self._latents:
-            return drawn
-        given = self._latents[level][:, step : step + drawn.shape[1]]
-        return torch.where(given.isnan(), drawn, given)
+    def given(self, level: str, step: int, steps: int) -> Tensor | None:
+        """Given latents (B, n, D_l) from step `step` on, NaN in rows where they are drawn; None: in all rows."""
+        return self._latents[level][:, step : step + steps] if level in self._latents else None
 
     def target(self, parameters: Tensor, uniform: Tensor) -> Tensor:
         """Frames (B, n, E) from their parameters (B, n, P): drawn with uniform numbers, or chosen by `choose`."""
-        if self._choose is not None:
-            return self._choose(parameters)
+        if self.choose is not None:
+            return self.choose(parameters)
         return self._model.distribution.sample(parameters, uniform, self._temperature)

@@ -354,10 +354,10 @@ class CWVAE(LatentModel):
         """Latents of a level from frame `start` on: drawn from the prior, except in rows with given latents."""
         level, name = self.levels[l - 1], f"z{l}"
         chain = level.generate(context, draws.normal(name, start, frames), z, h)
-        kept = draws.fill(name, start // self.latent_hops[name], chain.z)
-        if kept is chain.z:
+        given = draws.given(name, start // self.latent_hops[name], chain.z.shape[1])
+        if given is None:
             return chain
-        chain = level.follow(kept, context, z, h)
+        chain = level.follow(torch.where(given.isnan(), chain.z, given), context, z, h)
         return replace(chain, distribution=level.prior(chain.h, chain.direct))
 
     def _descend(

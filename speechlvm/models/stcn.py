@@ -54,6 +54,7 @@ from speechlvm.modules.frames import full_precision, stack_frames
 from speechlvm.modules.initialise import Initialisation, both_signs, cosine_transform, start_carrying, start_reading
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
+from speechlvm.modules.queues import queues_of
 from speechlvm.utils.settings import Settings
 
 _MOST_WEIGHTS = 10**9
@@ -167,7 +168,7 @@ class CausalStack(nn.Module):
 
 
 class CausalStepper:
-    """Step-by-step evaluation of a `CausalStack`, with a ring buffer of the last d inputs of each layer.
+    """Step-by-step evaluation of a `CausalStack`, with a queue of the last d inputs of each layer.
 
     Args:
         stack: the layers.
@@ -175,30 +176,24 @@ class CausalStepper:
     """
 
     def __init__(self, stack: CausalStack, histories: list[Tensor]) -> None:
-        self._step = 0
-        self._layers = []
-        for layer, history in zip(stack.layers, histories, strict=True):
+        self._queues, self._layers = queues_of(histories), []
+        self.histories = self._queues.histories  # as returned by `CausalStack.forward`
+        for layer in stack.layers:
             # filter weights times -2: with p = sigmoid(-2 a), tanh(a) = 1 - 2 p takes a third of the time of tanh
             columns = torch.ones_like(layer.bias)
             columns[: layer.channels] = -2
             convolution = [weight * columns for weight in (layer.past, layer.present, layer.bias)]
-            self._layers.append((*convolution, layer.skip, history.transpose(0, 1).clone()))
+            self._layers.append((*convolution, layer.skip))
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Outputs (B, C) of all layers for the next step x (B, C)."""
         outputs = []
-        for past, present, bias, skip, ring in self._layers:
-            oldest = ring[self._step % len(ring)]
-            p, q = torch.addmm(torch.addmm(bias, oldest, past), x, present).sigmoid_().chunk(2, 1)
-            oldest.copy_(x)
+        for index, (past, present, bias, skip) in enumerate(self._layers):
+            of_past = torch.addmm(bias, self._queues.exchange(index, x), past)
+            p, q = torch.addmm(of_past, x, present).sigmoid_().chunk(2, 1)
             x = torch.addmm(x, torch.addcmul(q, p, q, value=-2), skip)
             outputs.append(x)
-        self._step += 1
         return outputs
-
-    def histories(self) -> list[Tensor]:
-        """Histories as returned by `CausalStack.forward`."""
-        return [ring.roll(-self._step, 0).transpose(0, 1) for *_, ring in self._layers]
 
 
 class STCN(LatentModel):

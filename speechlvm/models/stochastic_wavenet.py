@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -64,6 +63,7 @@ from speechlvm.modules.initialise import (
 )
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.output import OutputLayer
+from speechlvm.modules.queues import queues_of
 from speechlvm.utils.settings import Settings
 
 _MOST_WEIGHTS = 10**9
@@ -376,16 +376,14 @@ class StochasticWaveNet(LatentModel):
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """Draw step by step with one queue per layer: O(layers) work per step (see `Model._sample`)."""
-        queues = [deque(state[f"layer{index}"].unbind(1)) for index in range(len(self.layers))]
-        # a step of a layer is that of a layer with dilation 1 whose past is the oldest element of the queue
+        queues = queues_of([state[f"layer{index}"] for index in range(len(self.layers))])
+        # a step of a layer is that of a layer with dilation 1 whose past is what comes from the queue
         layers = [copy.copy(layer) for layer in self.layers]
         for layer in layers:
             layer.dilation = 1
 
         def convolve(index: int, x: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-            past = queues[index].popleft()
-            queues[index].append(x[0])
-            return layers[index](x, skip, past.unsqueeze(0))
+            return layers[index](x, skip, queues.exchange(index, x[0]).unsqueeze(0))
 
         def predict(memory: State, choose: Choose) -> tuple[Tensor, State]:
             def latent(level: str, module: Latent, h: Tensor) -> Tensor:
@@ -395,6 +393,7 @@ class StochasticWaveNet(LatentModel):
             skip = self._ascend(memory["stack"].unsqueeze(0), convolve, latent)
             return self._output(skip), {}
 
-        samples = sample_stepwise(self, draws, inputs_of, state, predict, lambda _, stack: {"stack": stack})
-        samples.state.update({f"layer{index}": torch.stack(list(queue), 1) for index, queue in enumerate(queues)})
+        before = {name: state[name] for name in ("stack", "frames")}
+        samples = sample_stepwise(self, draws, inputs_of, before, predict, lambda _, stack: {"stack": stack})
+        samples.state.update({f"layer{index}": history for index, history in enumerate(queues.histories())})
         return samples

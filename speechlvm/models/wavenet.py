@@ -33,7 +33,9 @@ from speechlvm.models.base import Draws, Model
 from speechlvm.models.bound import Bound, Features, Samples, Series, State
 from speechlvm.modules.causal_conv import GatedLayer
 from speechlvm.modules.frames import frame_mask, full_precision, stack_frames
+from speechlvm.modules.loop import Loop, Tensors, has_graphs
 from speechlvm.modules.output import OutputLayer
+from speechlvm.modules.queues import DeviceQueues
 from speechlvm.utils.settings import Settings
 
 _TAPS = 2
@@ -206,26 +208,31 @@ class WaveNet(Model):
 
     def _sample(self, draws: Draws, inputs_of: Callable[[Tensor], Tensor], state: State) -> Samples:
         """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model._sample`)."""
+        graphs = has_graphs(self.skip_bias.device) and not self.experts
+        stepper = (DeviceStepper if graphs else Stepper)(self, state)
+
         batch, steps = len(state["frames"]), -(-draws.frames // self.stack)
-        stepper = Stepper(self, state)
+
+        def step(memory: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+            parameters = stepper.parameters()
+            target = draws.target(parameters, given["uniform"])
+            stepper.push(inputs_of(target).reshape(batch, -1))
+            return {"parameters": parameters, "target": target}, memory
+
+        loop = Loop(step, {}, fixed=draws.choose is None and not self.experts)
         targets, log_likelihoods = [], []
         for start in range(0, steps, _SAMPLED_BLOCK_STEPS):
             count = min(_SAMPLED_BLOCK_STEPS, steps - start)
             uniform = draws.uniform(start * self.stack, count * self.stack)
             uniform = uniform.unflatten(1, (count, self.stack)).transpose(0, 1).contiguous()
-            parameters, drawn = [], []
-            for step in range(count):
-                parameters.append(stepper.parameters())
-                drawn.append(draws.target(parameters[-1], uniform[step]))
-                stepper.push(inputs_of(drawn[-1]).reshape(batch, -1))
-            target = torch.stack(drawn)
-            log_prob = self.distribution.log_prob(torch.stack(parameters), target)  # (count, B, s)
-            targets.append(target.transpose(0, 1).flatten(1, 2))
+            drawn = loop.run({"uniform": uniform})
+            log_prob = self.distribution.log_prob(drawn["parameters"], drawn["target"])  # (count, B, s)
+            targets.append(drawn["target"].transpose(0, 1).flatten(1, 2))
             log_likelihoods.append(log_prob.transpose(0, 1).flatten(1, 2))
         return Samples(
             torch.cat(targets, 1)[:, : draws.frames],
             torch.cat(log_likelihoods, 1)[:, : draws.frames],
-            stepper.state(self.frames_seen(state, batch) + draws.frames),
+            {"frames": state["frames"] + draws.frames, **stepper.state()},
         )
 
 
@@ -269,19 +276,54 @@ class Stepper:
         self._taps = torch.cat([self._taps[:, inputs.shape[1] :], inputs.to(self._taps.dtype)], dim=1)
 
     @torch.no_grad()
-    def state(self, frames: int) -> State:
-        """State as `WaveNet.forward` returns it, after `frames` frames."""
-        batch = self._taps.shape[0]
-        state = {
-            "frames": torch.full((batch,), frames, dtype=torch.int64),
-            "inputs": self._taps.unflatten(1, (_TAPS, -1)),
-        }
+    def state(self) -> State:
+        """State as `WaveNet.forward` returns it, but for the number of frames."""
+        state = {"inputs": self._taps.unflatten(1, (_TAPS, -1))}
         if self._experts:
             state["experts"] = self._experts.state
         for index, (dilation, presents) in enumerate(self._queues):
             last = range(self._step - dilation, self._step)
             state[f"layer{index}"] = torch.stack([presents[step % (2 * dilation)] for step in last], dim=1)
         return state
+
+
+class DeviceStepper:
+    """The same in CUDA graphs: in place, and with the pasts of all layers in one product."""
+
+    def __init__(self, model: WaveNet, state: State) -> None:
+        self._model, self._layers = model, model.layers
+        self._taps = state["inputs"].clone()
+        self._queues = DeviceQueues([state[f"layer{index}"] for index in range(len(model.layers))])
+        columns = torch.ones_like(model.layers[0].bias)
+        columns[: len(model.skip_bias)] = -2  # as in `_LayerLoop`
+        self._past, self._present, self._bias = (
+            torch.stack([getattr(layer, name) for layer in model.layers]) * columns
+            for name in ("past", "present", "bias")
+        )
+        self._skip = torch.cat([layer.skip for layer in model.layers])
+
+    def parameters(self) -> Tensor:
+        """See `Stepper`."""
+        x = self._model.first(self._taps.flatten(1))
+        gates = torch.baddbmm(self._bias.unsqueeze(1), self._queues.pasts(), self._past)
+        inputs, units = [], []
+        for gate, present, layer in zip(gates, self._present, self._layers, strict=True):
+            inputs.append(x)
+            p, q = torch.addmm(gate, x, present).sigmoid_().chunk(2, 1)
+            units.append(torch.addcmul(q, p, q, value=-2))
+            if layer.residual is not None:
+                x = torch.addmm(x, units[-1], layer.residual)
+        self._queues.push(inputs)
+        return self._model._output(torch.addmm(self._model.skip_bias, torch.cat(units, 1), self._skip))
+
+    def push(self, inputs: Tensor) -> None:
+        """See `Stepper`."""
+        self._taps.copy_(torch.cat([self._taps[:, 1:], inputs.unsqueeze(1)], 1))
+
+    def state(self) -> State:
+        """See `Stepper`."""
+        layers = {f"layer{index}": history for index, history in enumerate(self._queues.histories())}
+        return {"inputs": self._taps, **layers}
 
 
 class _LayerLoop(nn.Module):

@@ -10,8 +10,8 @@ A chain is an ordered list of operations on named values, each (T, B, size), tim
 
 A source is a value computed earlier in the same step, or any value of the previous step. Terms do not depend on the
 chain: input parts of linear layers, biases. Models write chains with `recurrence.Chain`. `run_plain`, the reference,
-evaluates them operation by operation under autograd; `fast_chain.py` evaluates chains without `Call` as one autograd
-node.
+evaluates them operation by operation under autograd, or without gradients as CUDA graphs; `fast_chain.py` evaluates
+chains without `Call` as one autograd node.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.modules.loop import Loop, Tensors
 
 SLOPE = 0.01
 """Negative slope of the leaky ReLU, as in `MLP`; the sign is kept, so the gradient follows from the output."""
@@ -149,41 +150,53 @@ Operation = Dense | Draw | GRU | LSTM | Call
 
 def count_steps(operations: Sequence[Operation]) -> int:
     """T, from the terms, noise and inputs for all steps."""
-    given = [x for op in operations for x in (op.inputs if isinstance(op, Call) else (term_of(op),))]
-    return max(len(x) for x in given if isinstance(x, Tensor) and x.dim() == 3)
+    return max(len(x) for op in operations for x in _inputs(op) if isinstance(x, Tensor) and x.dim() == 3)
 
 
 def run_plain(
     operations: Sequence[Operation], initial: Mapping[str, Tensor], outputs: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Evaluate a chain step by step; arguments and result as in `fast_chain.run_chain`."""
-    track: list[dict[str, Tensor]] = []
-    for t in range(count_steps(operations)):
-        before, values = track[-1] if track else initial, {}
+    """Evaluate a chain step by step (`Loop`); arguments and result as in `fast_chain.run_chain`."""
+
+    def step(before: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:
+        values: Tensors = {}
 
         def find(value: str, previous: bool) -> Tensor:
-            return (before if previous else values)[value]  # noqa: B023
+            return (before if previous else values)[value]
 
-        def add(op: Dense | GRU | LSTM) -> Tensor:
-            total = op.term[t] if op.term.dim() == 3 else op.term  # noqa: B023
+        for number, op in enumerate(operations):
+            inputs = [
+                find(x.name, x.previous) if isinstance(x, Value) else given.get(f"{number} {place}", x)
+                for place, x in enumerate(_inputs(op))
+            ]
+            if isinstance(op, Call):
+                values.update(zip(op.names, op.function(*inputs), strict=True))
+                continue
+            (total,) = inputs
+            if isinstance(op, Draw):
+                values[op.name] = DiagonalGaussian.from_raw(values[op.raw]).sample(total)
+                continue
             for source in op.sources:
                 total = total + F.linear(find(source.value, source.previous), source.weight)
-            return total
-
-        for op in operations:
-            if isinstance(op, Draw):
-                values[op.name] = DiagonalGaussian.from_raw(values[op.raw]).sample(op.noise[t])
-            elif isinstance(op, Dense):
-                values[op.name] = F.leaky_relu(add(op), SLOPE) if op.active else add(op)
+            if isinstance(op, Dense):
+                values[op.name] = F.leaky_relu(total, SLOPE) if op.active else total
             elif isinstance(op, GRU):
-                values[op.name] = gru_step(add(op), before[op.name], op.weight, op.bias)
-            elif isinstance(op, LSTM):
-                values[op.name], values[op.cell] = lstm_step(add(op), before[op.name], before[op.cell], op.weight)
+                values[op.name] = gru_step(total, before[op.name], op.weight, op.bias)
             else:
-                given = (find(x.name, x.previous) if isinstance(x, Value) else x[t] for x in op.inputs)
-                values.update(zip(op.names, op.function(*given), strict=True))
-        track.append(values)
-    return {name: torch.stack([values[name] for values in track]) for name in outputs}
+                values[op.name], values[op.cell] = lstm_step(total, before[op.name], before[op.cell], op.weight)
+        return {name: values[name] for name in outputs}, {name: values[name] for name in initial}
+
+    given = {
+        f"{number} {place}": x
+        for number, op in enumerate(operations)
+        for place, x in enumerate(_inputs(op))
+        if isinstance(x, Tensor) and x.dim() == 3
+    }
+    return Loop(step, dict(initial)).run(given)
+
+
+def _inputs(op: Operation) -> tuple[Value | Tensor, ...]:
+    return op.inputs if isinstance(op, Call) else (term_of(op),)
 
 
 def term_of(op: Dense | Draw | GRU | LSTM) -> Tensor:

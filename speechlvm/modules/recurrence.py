@@ -36,6 +36,7 @@ from speechlvm.modules.chain import (
 )
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import full_precision
+from speechlvm.modules.loop import has_graphs
 from speechlvm.modules.mlp import MLP
 
 
@@ -175,8 +176,9 @@ class Chain:
     def run(self, *wanted: Value | Tensor) -> tuple[Tensor, ...]:
         """Evaluate the chain; returns values as (T, B, size), and tensors unchanged."""
         names = [x.name for x in wanted if isinstance(x, Value)]
-        if any(isinstance(op, Call) for op in self._operations):
-            with full_precision(next(iter(self._initial.values()))):
+        like = next(iter(self._initial.values()))
+        if has_graphs(like.device) or any(isinstance(op, Call) for op in self._operations):
+            with full_precision(like):
                 values = run_plain(self._operations, self._initial, names)
         else:
             values = run_chain(self._operations, self._initial, names)
