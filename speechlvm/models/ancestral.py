@@ -83,7 +83,7 @@ def sample_stepwise(
         outputs["target"] = draws.target(outputs["parameters"], given["uniform"])
         return outputs, update(memory, inputs_of(outputs["target"]).to(given["uniform"].dtype).flatten(1))
 
-    loop = Loop(step, memory, fixed=draws.choose is None and model.experts is None)
+    loop = Loop(step, memory, steps, fixed=draws.choose is None and model.experts is None)
     parts = []
     for start in range(0, steps, block):
         first, count = start * model.stack, min(block, steps - start)

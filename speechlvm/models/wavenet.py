@@ -219,7 +219,7 @@ class WaveNet(Model):
             stepper.push(inputs_of(target).reshape(batch, -1))
             return {"parameters": parameters, "target": target}, memory
 
-        loop = Loop(step, {}, fixed=draws.choose is None and not self.experts)
+        loop = Loop(step, {}, steps, fixed=draws.choose is None and not self.experts)
         targets, log_likelihoods = [], []
         for start in range(0, steps, _SAMPLED_BLOCK_STEPS):
             count = min(_SAMPLED_BLOCK_STEPS, steps - start)

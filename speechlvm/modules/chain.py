@@ -192,7 +192,7 @@ def run_plain(
         for place, x in enumerate(_inputs(op))
         if isinstance(x, Tensor) and x.dim() == 3
     }
-    return Loop(step, dict(initial)).run(given)
+    return Loop(step, dict(initial), count_steps(operations)).run(given)
 
 
 def _inputs(op: Operation) -> tuple[Value | Tensor, ...]:

@@ -24,7 +24,7 @@ GRAPH_DEVICES = ("cuda",)
 """Types of devices that run graphs."""
 
 LEAST_STEPS = 32
-"""Fewer are not worth a capture, which takes milliseconds."""
+"""Fewer are not worth a graph, which takes milliseconds to capture."""
 
 _WARM_UPS = 2
 
@@ -39,13 +39,14 @@ class Loop:
     Args:
         step: one step.
         memory: before the first step; the memory after a step has the same names, shapes and types.
+        steps: how many there will be.
         fixed: whether the step can be captured.
     """
 
-    def __init__(self, step: Step, memory: Tensors, fixed: bool = True) -> None:
+    def __init__(self, step: Step, memory: Tensors, steps: int, fixed: bool = True) -> None:
         self.memory = memory
         """After the last step."""
-        self._step, self._fixed = step, fixed
+        self._step, self._fixed = step, fixed and steps >= LEAST_STEPS
         self._replay: Callable[[], None] | None = None
 
     def run(self, given: Tensors) -> Tensors:
@@ -58,7 +59,7 @@ class Loop:
             name -> (n, B, ...), the outputs of all steps.
         """
         some = next(iter(given.values()))
-        if self._replay is None and not (self._fixed and len(some) >= LEAST_STEPS and has_graphs(some.device)):
+        if self._replay is None and not (self._fixed and len(some) > _WARM_UPS and has_graphs(some.device)):
             of_steps = []
             for values in zip(*(value.unbind() for value in given.values()), strict=True):
                 outputs, self.memory = self._step(self.memory, dict(zip(given, values, strict=True)))

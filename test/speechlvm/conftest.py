@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from devices import pretended, recorded_waits
+from devices import graphs, pretended, recorded_waits
 
 from speechlvm.data.dumps import pcm
 from speechlvm.data.dumps.dump import share_of
@@ -95,3 +95,16 @@ def other_device(request):
 def waits_in(other_device):
     """waits_in(function) -> what made the host wait for `other_device` while it ran."""
     return lambda function: recorded_waits(other_device, function)
+
+
+@pytest.fixture
+def graphs_on(monkeypatch):
+    """graphs_on(types of devices, capture): devices that have graphs from now on."""
+
+    from speechlvm.modules import loop
+
+    def use(types, capture=graphs.capture):
+        for name, value in (("GRAPH_DEVICES", types), ("capture", capture), ("warm_up", graphs.warm_up)):
+            monkeypatch.setattr(loop, name, value)
+
+    return use
