@@ -133,7 +133,7 @@ def _in_blocks(work: Callable[[slice], _T], frames: int, components: int, device
 
 
 class _Fused:
-    """`_block` compiled to a few kernels, for GPUs: one by one, its forty operations each read and write everything."""
+    """`_block` compiled to fewer kernels, for GPUs: one by one, its operations each read and write everything."""
 
     def __init__(self, backend: str = "inductor") -> None:
         self._run = torch.compile(_block, fullgraph=True, backend=backend)

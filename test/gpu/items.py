@@ -21,6 +21,8 @@ MINI = ROOT / "egs/mini"
 DUMP = MINI / "dump/pcm16"
 NATS = {"float64": 1e-9, "float32": 1e-4}  # per frame
 GRADIENTS = {"float64": 1e-8, "float32": 1e-3}  # of the largest gradient of the same weight
+FUSED = 1e-4  # of values and derivatives above 1
+STEPS = 200  # of which the cost is measured, of the slowest clock
 NORMALS = 1e-6  # of float32 normals below 6
 REPEATED = 1e-3  # nats per frame, on devices that add in any order
 
@@ -29,10 +31,7 @@ def contract(arguments):
     """Every system on the device and on the CPU: bounds, gradients, chunks and samples."""
     import torch
 
-    path = ROOT / "test/speechlvm/models/conftest.py"
-    specification = importlib.util.spec_from_file_location("systems", path)
-    systems = sys.modules["systems"] = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(systems)
+    systems = _systems()
     found, wrong = {name: {} for name in NATS}, []
     for key in systems.SYSTEMS:
         tiny = systems.tiny_system(key)
@@ -59,6 +58,93 @@ def contract(arguments):
         for name, values in found.items()
         for what in next(iter(values.values()))
     }
+
+
+def _systems():
+    """The tiny systems of the tests."""
+    path = ROOT / "test/speechlvm/models/conftest.py"
+    specification = importlib.util.spec_from_file_location("systems", path)
+    systems = sys.modules["systems"] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(systems)
+    return systems
+
+
+def graphs(arguments):
+    """Samples of every system with CUDA graphs and without; launches and milliseconds of the steps of real sizes."""
+    import torch
+
+    from speechlvm.distributions.noise import Noise
+    from speechlvm.experiment.config import load_config
+    from speechlvm.experiment.load import build
+    from speechlvm.modules import loop
+    from speechlvm.observation import AudioObservation, Observation, Statistics
+
+    device, wrong, found, systems = torch.device(arguments.device), [], {"nats": 0.0}, _systems()
+
+    def samples(model, observation, steps, dtype, with_graphs):
+        loop.GRAPH_DEVICES = (device.type,) if with_graphs and device.type == "cuda" else ()
+        observation = Observation.from_dict(observation.to_dict(), device)
+        noise = Noise([(0, row) for row in range(3)], device, dtype)
+        return model.to(device, dtype).sample(steps * model.hop, noise, observation.inputs_of)
+
+    for key in systems.SYSTEMS:
+        tiny = systems.tiny_system(key)
+        plain, graph = (samples(tiny.model, tiny.observation, 100, torch.float64, which) for which in (False, True))
+        nats = _difference(plain.log_likelihood, graph.log_likelihood)
+        found["nats"] = max(found["nats"], nats)
+        print(key, f"nats {nats:.1e}", flush=True)
+        if not torch.equal(plain.target, graph.target) or not nats <= NATS["float64"]:
+            wrong.append(key)
+    if wrong:
+        sys.exit(f"graphs change the samples of {', '.join(wrong)}")
+    for config in ("wavenet_s1", "lstm_s64", "cwvae_l2_s64"):
+        settings = load_config(MINI / f"conf/{config}.yaml")
+        observation = AudioObservation(settings.coding, Statistics(0.0, 0.1))
+        model = build(settings, observation, seed=1).eval().requires_grad_(False)
+        for with_graphs in (False, True):
+            fewer, more = (
+                _cost(lambda: samples(model, observation, steps, torch.float32, with_graphs), device)  # noqa: B023
+                for steps in (40, 40 + STEPS)
+            )
+            name, steps = f"{config} {'graph' if with_graphs else 'plain'}", STEPS * model.hop // model.stack
+            for what, a, b in zip(("launches", "ms"), fewer, more, strict=True):
+                found[f"{name} {what}"] = (b - a) / steps
+    return found
+
+
+def fused(arguments):
+    """The compiled mixture of logistics and the one that is not: values, derivatives, launches and milliseconds."""
+    import torch
+
+    from speechlvm.distributions import dmol
+
+    device, frames, components = torch.device(arguments.device), 1 << (12 if arguments.device == "cpu" else 19), 10
+    compiled = dmol._Fused("eager" if device.type == "cpu" else "inductor")
+    random = torch.randn(frames, 3 * components + 2, generator=torch.Generator().manual_seed(0)).to(device)
+    parameters, lower, width = random[:, :-2].contiguous(), random[:, -2], 1e-4 + 1e-3 * random[:, -1].abs()
+    tensors = parameters, lower, lower + width, width
+    runs = {"eager": lambda: dmol._block(*tensors, True), "compiled": lambda: compiled(*tensors)}
+    found = {}
+    for what, a, b in zip(("values", "derivatives"), *(run() for run in runs.values()), strict=True):
+        found[what] = float(((a - b).abs() / a.abs().clamp(min=1)).max())
+    if compiled._run is dmol._block or not max(found.values()) <= FUSED:
+        sys.exit(f"compiled: {'failed' if compiled._run is dmol._block else found}")
+    for name, run in runs.items():
+        found[f"{name} launches"], found[f"{name} ms"] = _cost(run, device)
+    return found
+
+
+def _cost(run, device):
+    """Launches and milliseconds of a run, after a first one."""
+    from speechlvm.training.benchmarking import counts, launches, synchronise
+
+    run()
+    number = launches(run, device).calls if device.type == "cuda" else counts(run).operations
+    synchronise(device)
+    started = time.perf_counter()
+    run()
+    synchronise(device)
+    return number, 1000 * (time.perf_counter() - started)
 
 
 def sizes(arguments):
@@ -235,7 +321,7 @@ def training(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    items = {item.__name__: item for item in (contract, sizes, noise, resume, torchrun, training)}
+    items = {item.__name__: item for item in (contract, graphs, fused, sizes, noise, resume, torchrun, training)}
     parser.add_argument("item", choices=items)
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--out", type=Path, help="directory of trainings")
