@@ -23,8 +23,8 @@ Step = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 GRAPH_DEVICES = ("cuda",)
 """Types of devices that run graphs."""
 
-LEAST_STEPS = 32
-"""Fewer are not worth a graph, which takes milliseconds to capture."""
+LEAST_STEPS = 256
+"""Fewer are not worth a capture, which waits for the device and gives back memory that is kept for later."""
 
 _WARM_UPS = 2
 

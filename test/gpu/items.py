@@ -89,7 +89,9 @@ def graphs(arguments):
 
     for key in systems.SYSTEMS:
         tiny = systems.tiny_system(key)
-        plain, graph = (samples(tiny.model, tiny.observation, 100, torch.float64, which) for which in (False, True))
+        plain, graph = (
+            samples(tiny.model, tiny.observation, loop.LEAST_STEPS, torch.float64, which) for which in (False, True)
+        )
         nats = _difference(plain.log_likelihood, graph.log_likelihood)
         found["nats"] = max(found["nats"], nats)
         print(key, f"nats {nats:.1e}", flush=True)
@@ -104,7 +106,7 @@ def graphs(arguments):
         for with_graphs in (False, True):
             fewer, more = (
                 _cost(lambda: samples(model, observation, steps, torch.float32, with_graphs), device)  # noqa: B023
-                for steps in (40, 40 + STEPS)
+                for steps in (loop.LEAST_STEPS, loop.LEAST_STEPS + STEPS)
             )
             name, steps = f"{config} {'graph' if with_graphs else 'plain'}", STEPS * model.hop // model.stack
             for what, a, b in zip(("launches", "ms"), fewer, more, strict=True):

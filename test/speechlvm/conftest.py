@@ -99,12 +99,12 @@ def waits_in(other_device):
 
 @pytest.fixture
 def graphs_on(monkeypatch):
-    """graphs_on(types of devices, capture): devices that have graphs from now on."""
-
+    """graphs_on(types of devices, capture): devices that have graphs from now on, even for a few steps."""
     from speechlvm.modules import loop
 
     def use(types, capture=graphs.capture):
-        for name, value in (("GRAPH_DEVICES", types), ("capture", capture), ("warm_up", graphs.warm_up)):
+        replaced = {"GRAPH_DEVICES": types, "LEAST_STEPS": 8, "capture": capture, "warm_up": graphs.warm_up}
+        for name, value in replaced.items():
             monkeypatch.setattr(loop, name, value)
 
     return use
