@@ -46,7 +46,7 @@ class Loop:
     def __init__(self, step: Step, memory: Tensors, steps: int, fixed: bool = True) -> None:
         self.memory = memory
         """After the last step."""
-        self._step, self._fixed = step, fixed and steps >= LEAST_STEPS
+        self._step, self._steps, self._fixed = step, steps, fixed
         self._replay: Callable[[], None] | None = None
 
     def run(self, given: Tensors) -> Tensors:
@@ -59,7 +59,8 @@ class Loop:
             name -> (n, B, ...), the outputs of all steps.
         """
         some = next(iter(given.values()))
-        if self._replay is None and not (self._fixed and len(some) > _WARM_UPS and has_graphs(some.device)):
+        graphs = self._fixed and len(some) > _WARM_UPS and has_graphs(some.device, self._steps)
+        if self._replay is None and not graphs:
             of_steps = []
             for values in zip(*(value.unbind() for value in given.values()), strict=True):
                 outputs, self.memory = self._step(self.memory, dict(zip(given, values, strict=True)))
@@ -104,8 +105,10 @@ class Loop:
         self._t.add_(1)
 
 
-def has_graphs(device: torch.device) -> bool:
-    """Whether steps can be captured: not with gradients, nor under autocast, which keeps copies of weights."""
+def has_graphs(device: torch.device, steps: int | None = None) -> bool:
+    """Whether (so many) steps are captured: not with gradients, nor under autocast, which keeps copies of weights."""
+    if steps is not None and steps < LEAST_STEPS:
+        return False
     return device.type in GRAPH_DEVICES and not torch.is_grad_enabled() and not torch.is_autocast_enabled(device.type)
 
 

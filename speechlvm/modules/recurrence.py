@@ -30,6 +30,7 @@ from speechlvm.modules.chain import (
     Operation,
     Source,
     Value,
+    count_steps,
     gru_step,
     lstm_step,
     run_plain,
@@ -177,7 +178,8 @@ class Chain:
         """Evaluate the chain; returns values as (T, B, size), and tensors unchanged."""
         names = [x.name for x in wanted if isinstance(x, Value)]
         like = next(iter(self._initial.values()))
-        if has_graphs(like.device) or any(isinstance(op, Call) for op in self._operations):
+        graphs = has_graphs(like.device, count_steps(self._operations))
+        if graphs or any(isinstance(op, Call) for op in self._operations):
             with full_precision(like):
                 values = run_plain(self._operations, self._initial, names)
         else:

@@ -87,7 +87,7 @@ def benchmark_words(device, task, config, streams):
     stack = settings.model_conf.get("stack") or settings.model_conf["stride"]
     small, data = device == "cpu", settings.data
     if task == "generate":
-        batch, frames = streams, (4 if small else 256) * stack
+        batch, frames = streams, (4 if small else 1024) * stack
     else:
         frames = min(data.segment_frames or UTTERANCE_FRAMES, max(256, 16 * stack) if small else UTTERANCE_FRAMES)
         batch = 2 if small else data.batch_frames // frames
