@@ -215,7 +215,10 @@ def test_audio_files_are_named_after_their_files(trained, tmp_path, speech_like)
     assert again.returncode == 1 and "a.wav: has the name of " in again.stderr
     write_wav(tmp_path / "in" / "c.wav", pcm["a"], 8000)
     slow = call(compress.main, *words, "--wav", tmp_path / "in" / "c.wav")
-    assert slow.returncode == 1 and "8000 samples per second; the model of lstm expects 16000" in slow.stderr
+    assert (
+        slow.returncode == 1
+        and "error: c: 8000 samples per second; the model of lstm expects 16000; convert" in slow.stderr
+    )
 
 
 def test_models_of_other_codings_are_refused(trained, dumps, tmp_path, monkeypatch):
