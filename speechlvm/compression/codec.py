@@ -30,6 +30,9 @@ from speechlvm.utils.errors import ConfigError, UserError
 KINDS = {"adaptive": adaptive, "autoregressive": autoregressive, "bits-back": bits_back}
 """Modules with `LANES`, `encode` and `decode`, by their names in headers."""
 
+SHOWN_IDS = 5
+"""Of a file, in an error message."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -203,7 +206,9 @@ def decompress(
     if utterance is not None:
         wanted = [entry for entry in entries if entry.utterance == utterance]
         if not wanted:
-            raise UserError(f"{path}: has no utterance '{utterance}'")
+            first = ", ".join(entry.utterance for entry in entries[:SHOWN_IDS])
+            more = ", ..." if len(entries) > SHOWN_IDS else ""
+            raise UserError(f"{path}: has no utterance '{utterance}'; it has {first}{more}")
         entries = bits_back.needed(header, entries, wanted[0]) if header.kind == "bits-back" else wanted
     torch.set_num_threads(header.arithmetic.threads)
     advance = start(sum(entry.frames for entry in entries))

@@ -95,7 +95,8 @@ def test_one_utterance_is_decoded_alone(trained, files, system, tmp_path):
         assert decompressed(trained, system, path, tmp_path / name, "--utterance", name) == ([name], "")
         check(tmp_path / name, dump, [name])
     names, error = decompressed(trained, system, path, tmp_path / "none", "--utterance", "u99")
-    assert names == [] and error == f"error: {path}: has no utterance 'u99'\n"
+    shown = ", ".join(entry.utterance for entry in read_container(path)[1][:5])
+    assert names == [] and error == f"error: {path}: has no utterance 'u99'; it has {shown}, ...\n"
 
 
 def places(path):
