@@ -1,6 +1,7 @@
 """Entry point of all programs: common options, one-line errors, documented exit statuses."""
 
 import argparse
+import faulthandler
 import json
 import logging
 import math
@@ -156,6 +157,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     system likewise, with status 1. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 (sent by schedulers as a warning) give status
     75. With ``--debug`` among the arguments, the traceback is shown as well.
     """
+    # oneDNN's kernels, which run LSTMs on CPUs, let the stack pointer point into the heap, and a signal would overwrite
+    # what lies below. This gives handlers a stack of their own.
+    faulthandler.enable(2)
     for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)  # like Ctrl-C, so that temporary files are removed
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, every command seems to succeed

@@ -295,6 +295,24 @@ def test_a_density_has_nats_and_no_bits(make_dump, tiny_config, tmp_path):
     run(sample, "--exp", out, "--dump", paths[1], "--out", out / "samples", *options)
 
 
+def test_a_signal_does_not_damage_memory_while_an_lstm_trains(tmp_path):
+    code = """
+import signal, torch
+from speechlvm.bin.cli import run_main
+torch.set_num_threads(1)
+lstm, x = torch.nn.LSTM(128, 128, batch_first=True), torch.zeros(8, 256, 128)
+def train():
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    for _ in range(40):
+        lstm(x)[0].sum().backward()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+run_main(train)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")  # -6, "corrupted size vs. prev_size"
+
+
 def test_a_signal_is_an_interrupt_and_errors_of_the_system_are_one_line(tmp_path):
     def stopped(_):
         with atomic_write(tmp_path / "file"):
