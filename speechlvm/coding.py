@@ -128,5 +128,5 @@ def build_coding(name: str) -> Coding:
         ConfigError: unknown name.
     """
     if name not in _BUILDERS:
-        raise ConfigError(f"coding: '{name}' is unknown; expected one of {', '.join(CODINGS)}")
+        raise ConfigError(f"coding: '{name}' is unknown; expected one of {', '.join(OBSERVATIONS)}")
     return _BUILDERS[name]()

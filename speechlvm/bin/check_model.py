@@ -20,12 +20,21 @@ def main(argv: list[str] | None = None) -> int:
     from speechlvm.experiment.config import load_config
     from speechlvm.experiment.load import build
     from speechlvm.observation import AudioObservation, Statistics
-    from speechlvm.scoring.contract import CHECKS, Broken, Subject, shaken
+    from speechlvm.scoring.contract import CHECKS, Broken, Subject, check_members, shaken
 
     config = load_config(arguments.config)
     coding = config.coding if config.coding == CONTINUOUS else "mulaw8"
     observation = AudioObservation(coding, Statistics(0.0, 0.1))
-    subject = Subject.of(shaken(build(config, observation, seed=1)), observation)
+    try:
+        model = build(config, observation, seed=1)
+        check_members(model)
+        subject = Subject.of(shaken(model), observation)
+    except UserError:
+        raise
+    except Exception as error:  # `Broken`, or anything that the model raises
+        found = _told(error).removeprefix("FAILS: ")
+        hint = "see MODELS.md" if isinstance(error, Broken) else "--debug shows where this was raised"
+        raise UserError(f"{config.model}: cannot be built: {found}; {hint}") from error
     failed = {}
     for name, check in CHECKS.items():
         try:

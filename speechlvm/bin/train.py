@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="YAML configuration")
     parser.add_argument("--train", type=Path, required=True, help="dump of the training set")
     parser.add_argument("--valid", type=Path, required=True, help="dump of the validation set (selects the best model)")
-    parser.add_argument("--out", type=Path, required=True, help="experiment directory")
+    parser.add_argument("--out", type=Path, required=True, help="experiment directory, NAME/seed<k> or NAME")
     parser.add_argument("--seed", type=int, default=1, help="random seed of weights, data order and noise")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs per node; 0: train on the CPU")
     parser.add_argument("--num_nodes", type=int, default=1, help="number of nodes on which this command is started")

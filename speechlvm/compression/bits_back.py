@@ -56,6 +56,15 @@ Below that, fewer do. For conjugate Gaussians a dimension then costs 0.0005 nats
 _SIZE = struct.Struct("<I")
 
 
+def parse(stream: bytes) -> _Chain:
+    """The chain of a stream.
+
+    Raises:
+        ValueError: a stream that no chain can give.
+    """
+    return _Chain.of_bytes(stream)
+
+
 def needed(header: Header, entries: list[Entry], entry: Entry) -> list[Entry]:
     """What has to be decoded for an utterance: all before it, and those beside it."""
     return entries[: (entries.index(entry) // header.lanes + 1) * header.lanes]
@@ -113,7 +122,7 @@ def decode(
     advance: Callable[[int], object],
 ) -> Iterator[tuple[Entry, np.ndarray]]:
     """PCM of the utterances of `needed`; arguments as in `autoregressive.decode`."""
-    chain = _Chain.of_bytes(read(entries[0]))
+    chain = parse(read(entries[0]))
     for first in range(0, len(entries), header.lanes):
         beside = entries[first : first + header.lanes]
         pcm = _Group(experiment, header, [entry.frames for entry in beside], advance).decode(chain)
@@ -150,13 +159,19 @@ class _Chain:
 
     @staticmethod
     def of_bytes(stream: bytes) -> _Chain:
-        """Inverse of `to_bytes`."""
+        """Inverse of `to_bytes`.
+
+        Raises:
+            ValueError: a stream that `to_bytes` cannot give.
+        """
         parts, place = [], 0
         for _ in range(STACKS):
             size = int.from_bytes(stream[place : place + _SIZE.size], "little")
             place += _SIZE.size
             parts.append(stream[place : place + size])
             place += size
+        if place != len(stream):
+            raise ValueError(f"{len(stream)} bytes; its stacks have {place}")
         return _Chain(Stacks.of_bytes(parts))
 
     def to_bytes(self) -> bytes:

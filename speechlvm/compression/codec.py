@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from speechlvm.coding import PCM_CODINGS
-from speechlvm.compression import adaptive, autoregressive, bits_back
+from speechlvm.compression import adaptive, autoregressive, bits_back, rans
 from speechlvm.compression.container import (
     Arithmetic,
+    Entry,
     Header,
     check_pcm,
     read_container,
@@ -28,6 +29,9 @@ from speechlvm.utils.errors import ConfigError, UserError
 
 KINDS = {"adaptive": adaptive, "autoregressive": autoregressive, "bits-back": bits_back}
 """Modules with `LANES`, `encode` and `decode`, by their names in headers."""
+
+SHOWN_IDS = 5
+"""Of a file, in an error message."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,10 @@ def compress(
     """
     trained_hz = experiment and experiment.observation.rate_hz
     if trained_hz is not None and source.rate_hz != trained_hz:
-        raise UserError(f"{source.rate_hz} samples per second; the model of {experiment.name} expects {trained_hz}")
+        raise UserError(
+            f"{next(iter(source.frames))}: {source.rate_hz} samples per second; the model of {experiment.name} expects "
+            f"{trained_hz}; convert the files, or use --adaptive, which takes any rate"
+        )
     name = _kind(experiment)
     header = Header(
         kind=name,
@@ -199,18 +206,23 @@ def decompress(
     if utterance is not None:
         wanted = [entry for entry in entries if entry.utterance == utterance]
         if not wanted:
-            raise UserError(f"{path}: has no utterance '{utterance}'")
+            first = ", ".join(entry.utterance for entry in entries[:SHOWN_IDS])
+            more = ", ..." if len(entries) > SHOWN_IDS else ""
+            raise UserError(f"{path}: has no utterance '{utterance}'; it has {first}{more}")
         entries = bits_back.needed(header, entries, wanted[0]) if header.kind == "bits-back" else wanted
     torch.set_num_threads(header.arithmetic.threads)
     advance = start(sum(entry.frames for entry in entries))
-    decoded = KINDS[header.kind].decode(experiment, header, entries, lambda entry: read_stream(path, entry), advance)
-    while True:
+    parse = bits_back.parse if header.kind == "bits-back" else rans.parse
+
+    def read(entry: Entry) -> bytes:
+        stream = read_stream(path, entry)
         try:
-            entry, pcm = next(decoded)
-        except StopIteration:
-            return
+            parse(stream)
         except ValueError as error:
-            raise UserError(f"{path}: a stream is malformed ({error}); compress again") from error
+            raise UserError(f"{path}: {entry.utterance}: malformed stream ({error}); compress again") from error
+        return stream
+
+    for entry, pcm in KINDS[header.kind].decode(experiment, header, entries, read, advance):
         check_pcm(path, header, entry, pcm)
         if utterance in (None, entry.utterance):
             yield entry.utterance, pcm, header.rate_hz

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,8 +67,11 @@ def is_export(folder: Path) -> bool:
 
 
 def name_of(directory: Path) -> str:
-    """Name of an experiment or of an exported one."""
-    return read_manifest(directory).name if is_export(directory) else Path(directory).absolute().parent.name
+    """Name of an experiment, whose directory is NAME/seed<k> or NAME, or of an exported one."""
+    if is_export(directory):
+        return read_manifest(directory).name
+    path = Path(directory).absolute()
+    return (path.parent if re.fullmatch(r"seed\d+", path.name) else path).name
 
 
 def is_exported(folder: Path, inputs: Mapping[str, Any]) -> bool:

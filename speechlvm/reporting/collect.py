@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from speechlvm.scoring.results import EXACT_BOUNDS
 from speechlvm.utils.errors import UserError
@@ -51,6 +51,28 @@ class Result(Record):
     hours: float | None = None
     data_hash: str | None = None
     preparation: Preparation = Preparation()
+
+
+class External(Result):
+    """A result.json of another program: positive numbers, of which those of one quantity agree within one percent."""
+
+    frames: int = Field(gt=0)
+    utterances: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> External:
+        bits, nats = self.bits_per_frame, self.nats_per_frame
+        if (bits is None) != (self.unit == "density"):
+            raise ValueError("bits_per_frame is a number if unit is pmf, and null if it is density")
+        if bits is not None and not (bits > 0 and math.isclose(bits, -nats / math.log(2), rel_tol=0.01)):
+            raise ValueError(f"bits_per_frame {bits:g} and nats_per_frame {nats:g}; expected bits = -nats / 0.6931")
+        if not math.isclose(self.nats_per_utterance * self.utterances, nats * self.frames, rel_tol=0.01):
+            expected = nats * self.frames / self.utterances
+            raise ValueError(
+                f"nats_per_utterance {self.nats_per_utterance:g}; {self.utterances} utterances of {self.frames} frames "
+                f"together, {nats:g} nats each, have {expected:g}"
+            )
+        return self
 
 
 class File(Record):
@@ -214,12 +236,18 @@ def collect(root: Path, errors: list[str], name: str = "") -> list[Score]:
 def collect_external(folder: Path, errors: list[str]) -> list[Score]:
     """Results of another program: all JSON files of a folder, each on its own; `errors` as in `collect`."""
     scores, paths = [], sorted(Path(folder).glob("*.json"))
+    found: dict[tuple[str, ...], Path] = {}
     for path in paths:
         try:
-            result = read_record(path, Result, "correct it (MODELS.md has its shape)")
-            scores.append(Score(str(folder), "", result.set, result.coding, (result,)))
+            result = read_record(path, External, "correct it (MODELS.md has its shape)")
         except UserError as error:
             errors.append(str(error))
+            continue
+        what = (result.set, result.coding, result.unit, result.bound)
+        if (first := found.setdefault(what, path)) != path:
+            errors.append(f"{path}: of {', '.join(what)}, as {first} is; keep one of them")
+            continue
+        scores.append(Score(str(folder), "", result.set, result.coding, (result,)))
     if not paths:
         errors.append(f"{folder}: no results of another program; expected JSON files (MODELS.md has their shape)")
     return scores

@@ -35,12 +35,14 @@ class ComparedTable:
         rows: in the order of the table's.
         lengths: mean frames per utterance of the sets where it is known.
         misplaced: (experiment, set, its output) of scores that have no place because of their output.
+        strange: (folder, what they are of) of results of another program, if none of them has a place in its row.
     """
 
     table: Table
     rows: list[ComparedRow]
     lengths: dict[str, float]
     misplaced: list[tuple[str, str, str]]
+    strange: list[tuple[str, str]]
 
     def published(self, name: str) -> bool:
         """Whether there are published figures on a set."""
@@ -60,7 +62,7 @@ class ComparedTable:
 def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
     """A table with the scores that have a place in it: of its unit, coding and training set, and of a row's output.
 
-    Bounds are the one-sample ELBO, as published.
+    Bounds are the one-sample ELBO, as published; another program's are what it has.
 
     Args:
         table: of the recipe.
@@ -68,10 +70,12 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
         train_set: name of what the recipe's own experiments were trained on.
     """
     unit = "density" if table.densities else "pmf"
+    external = {row.external for row in table.rows if row.external}
     fitting = {
         (score.root, score.experiment, score.set): score
-        for score in scores
-        if not score.tighter and score.first.unit == unit and (score.coding == table.coding or _is_of_the_signal(score))
+        for score in sorted(scores, key=lambda score: not score.tighter)  # the ELBO, where there are both
+        if not score.tighter or score.root in external
+        if score.first.unit == unit and (score.coding == table.coding or _is_of_the_signal(score))
         if score.root or table.train_set in ("", train_set)
     }
     lengths = {score.set: score.first.frames / score.first.utterances for score in scores}
@@ -92,7 +96,14 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
         trained_on = "" if row.external else PurePosixPath(row.root).name or table.train_set or train_set
         rows.append(ComparedRow(row, trained_on, chosen, ours))
     placed = {(score.experiment or score.root, score.set) for row in rows for score in row.scores.values()}
-    return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed])
+    blank = external - {row.row.external for row in rows if row.scores} - {each[0] for each in misplaced}
+    strange = [(score.root, _contents(score)) for score in scores if score.root in blank]
+    return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed], strange)
+
+
+def _contents(score: Score) -> str:
+    """What a score is of, as in its result.json."""
+    return f"set {score.set}, coding {score.coding}, unit {score.first.unit}"
 
 
 def _is_of_the_signal(score: Score) -> bool:

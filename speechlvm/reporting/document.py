@@ -269,6 +269,9 @@ def document(
             f"Blank, though scored: `{experiment}` on `{name}` has the output {found}."
             for experiment, name, found in table.misplaced
         ]
+        parts += [
+            f"Blank: `{folder}` has a result of {found}, which is not in this table." for folder, found in table.strange
+        ]
         for order in orders[table.table.table]:
             parts += [f"### {order.title}", order.markdown(), order.note]
     parts += overviews([score for score in scores if not score.root])

@@ -19,6 +19,7 @@ from speechlvm.distributions.noise import Noise
 from speechlvm.models.base import LatentModel, Model
 from speechlvm.models.bound import Series, State, slice_features
 from speechlvm.modules.frames import frame_mask
+from speechlvm.modules.output import OutputLayer
 from speechlvm.observation import AudioObservation
 from speechlvm.scoring.score import score_batch
 
@@ -103,6 +104,17 @@ class Subject:
         segments = tuple(Segment(str(row), 0, int(self.lengths[row])) for row in rows)
         batch = Batch(segments, data[rows], self.lengths[rows])
         return [score.nats for score in score_batch(self.model, self.observation, batch, chunk or data.shape[1])]
+
+
+def check_members(model: Model) -> None:
+    """Require the attributes that `__init__` sets."""
+    lacking = [name for name in ("distribution", "channels", "stack", "hop", "head") if not hasattr(model, name)]
+    if lacking:
+        raise Broken(f"its __init__ does not set {', '.join(lacking)}")
+    if not isinstance(model.head, OutputLayer):
+        raise Broken(
+            f"its head is a {type(model.head).__name__}; expected an OutputLayer (speechlvm/modules/output.py)"
+        )
 
 
 def _compare(what: str, found: Tensor, expected: Tensor, hop: int = 1, remark: str = "") -> None:

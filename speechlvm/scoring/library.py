@@ -47,9 +47,13 @@ def score(
         UserError: a sequence is not such a file or array, is empty, or has another rate than the training data; two
             have the same name; a log-likelihood is not finite.
     """
+    if isinstance(sequences, np.ndarray | Path | str):
+        raise UserError("a single sequence; expected a list of arrays or files, which may have one element")
     arrays: dict[str, np.ndarray] = {}
     for number, each in enumerate(sequences):
         array = isinstance(each, np.ndarray)
+        if not array and not isinstance(each, Path | str):
+            raise UserError(f"{number}: a {type(each).__name__}; expected a numpy array or the path of a file")
         name = str(number) if array else Path(each).stem
         if name in arrays:
             raise UserError(f"{each}: a second sequence named {name}; score them separately")

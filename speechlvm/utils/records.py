@@ -35,4 +35,5 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "contents"
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {remedy}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {where}: {reason[0].lower()}{reason[1:]}; {remedy}") from error

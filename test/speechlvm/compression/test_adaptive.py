@@ -87,9 +87,12 @@ def test_other_settings_are_refused(file, tmp_path, monkeypatch):
 
 
 def test_a_malformed_stream_with_right_checksums_is_one_line(file, tmp_path):
-    header, _ = read_container(file[0])
-    with write_container(tmp_path / "hostile", header, ["one"]) as add:
+    path, _, _ = file
+    header, entries = read_container(path)
+    with write_container(tmp_path / "hostile", header, ["speech", "one"]) as add:
+        add(entries[0].frames, entries[0].pcm_crc, read_stream(path, entries[0]))
         add(1, 0, b"\1" * 11)
     done = call(decompress.main, tmp_path / "hostile", "--out", tmp_path / "out")
-    message = "a stream is malformed (11 bytes are no stack); compress again"
+    message = "one: malformed stream (11 bytes are no stack); compress again"
     assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'hostile'}: {message}\n")
+    assert [written.name for written in (tmp_path / "out").iterdir()] == ["speech.wav"]

@@ -95,7 +95,8 @@ def test_one_utterance_is_decoded_alone(trained, files, system, tmp_path):
         assert decompressed(trained, system, path, tmp_path / name, "--utterance", name) == ([name], "")
         check(tmp_path / name, dump, [name])
     names, error = decompressed(trained, system, path, tmp_path / "none", "--utterance", "u99")
-    assert names == [] and error == f"error: {path}: has no utterance 'u99'\n"
+    shown = ", ".join(entry.utterance for entry in read_container(path)[1][:5])
+    assert names == [] and error == f"error: {path}: has no utterance 'u99'; it has {shown}, ...\n"
 
 
 def places(path):
@@ -215,7 +216,10 @@ def test_audio_files_are_named_after_their_files(trained, tmp_path, speech_like)
     assert again.returncode == 1 and "a.wav: has the name of " in again.stderr
     write_wav(tmp_path / "in" / "c.wav", pcm["a"], 8000)
     slow = call(compress.main, *words, "--wav", tmp_path / "in" / "c.wav")
-    assert slow.returncode == 1 and "8000 samples per second; the model of lstm expects 16000" in slow.stderr
+    assert (
+        slow.returncode == 1
+        and "error: c: 8000 samples per second; the model of lstm expects 16000; convert" in slow.stderr
+    )
 
 
 def test_models_of_other_codings_are_refused(trained, dumps, tmp_path, monkeypatch):

@@ -149,6 +149,7 @@ def test_limits_and_workers_are_not_frozen(tiny_config):
             r"model_conf.experts: .*; expected coding linear",
         ),
         ("stack: 16", "experts: flac, stack: 1", r"model_conf: experts: .*'adaptive'"),
+        ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown; expected one of mulaw, .*, normalised"),
         ("model: lstm", "model: lstmm", r"model: 'lstmm' is unknown; expected one of cwvae, lstm"),
         ("coding: mulaw", "coding: alaw", r"coding: 'alaw' is unknown"),
         ("distribution: dmol", "distribution: dmoll", r"distribution: 'dmoll' is unknown"),

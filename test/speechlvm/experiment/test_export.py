@@ -8,13 +8,20 @@ import torch
 from safetensors.torch import load_file, save
 
 from speechlvm.experiment import config
-from speechlvm.experiment.export import write_export
+from speechlvm.experiment.export import name_of, write_export
 from speechlvm.experiment.load import build, load_experiment
 from speechlvm.experiment.trained import Experiment, Provenance
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.utils.errors import UserError
 
 WEIGHTS = "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("directory", "name"), [("exp/train/mine/seed12", "mine"), ("/tmp/mine", "mine"), ("x/seedy", "seedy")]
+)
+def test_an_experiment_is_named_after_its_directory(directory, name):
+    assert name_of(directory) == name
 
 
 @pytest.fixture

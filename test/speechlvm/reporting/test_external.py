@@ -25,9 +25,17 @@ def recipe(tmp_path, monkeypatch, write_result, write_table):
     write_table([OURS, ROW], unit="bits_per_frame", coding="mulaw")
     folder = tmp_path / ROW["external"]
     folder.mkdir(parents=True)
-    (folder / "test.json").write_text(json.dumps({**RESULT, "frames": 300, "utterances": 2}))
     monkeypatch.chdir(tmp_path)
+    write(folder)
     return folder
+
+
+def write(folder, bits=10.5, name="test", **fields):
+    """A result of as many frames as ours."""
+    nats = -bits * math.log(2)
+    numbers = {"frames": 300, "utterances": 2, "bits_per_frame": bits, "nats_per_frame": nats}
+    text = json.dumps({**RESULT, **numbers, "nats_per_utterance": 150 * nats, **fields})
+    (folder / f"{name}.json").write_text(text)
 
 
 def line_of(text, system):
@@ -58,7 +66,7 @@ def test_a_changed_result_is_noticed(recipe, run, tmp_path):
     paths = {"--exp": tmp_path / "exp/train", "--tables": tmp_path / "tables", "--out": tmp_path / "RESULTS.md"}
     words = [str(word) for pair in paths.items() for word in pair]
     assert report.main([*words, "--check"]) == 0
-    (recipe / "test.json").write_text(json.dumps({**RESULT, "frames": 300, "utterances": 2, "bits_per_frame": 9.5}))
+    write(recipe, 9.5)
     assert report.main([*words, "--check"]) == 1
     assert line_of(run(), "Theirs")[4] == "9.500"
 
@@ -70,16 +78,45 @@ def test_other_data_are_marked(recipe, run):
 
 
 def test_another_coding_or_unit_has_no_place(recipe, run):
-    (recipe / "test.json").write_text(json.dumps({**RESULT, "coding": "linear"}))
-    assert line_of(run(), "Theirs")[4] == ""
-    (recipe / "test.json").write_text(json.dumps({**RESULT, "coding": "linear", "bound": "code-length"}))
-    assert line_of(run(), "Theirs")[4] == "10.500"
+    write(recipe, coding="linear")
+    text = run()
+    assert line_of(text, "Theirs")[4] == ""
+    line = "Blank: `conf/theirs` has a result of set test, coding linear, unit pmf, which is not in this table."
+    assert line in text.splitlines()
+    write(recipe, coding="linear", bound="code-length")
+    text = run()
+    assert line_of(text, "Theirs")[4] == "10.500" and "Blank" not in text
+
+
+def test_any_bound_has_its_place_and_the_elbo_comes_first(recipe, run):
+    write(recipe, bound="iwae-16")
+    assert line_of(run(), "Theirs")[4:7] == ["<=10.500", "", "IWAE-16"]
+    write(recipe, 10.6, "another", bound="elbo")
+    assert line_of(run(), "Theirs")[4:7] == ["<=10.600", "", "ELBO"]
 
 
 def test_what_cannot_be_used_is_named(recipe, run):
-    (recipe / "test.json").write_text(json.dumps({**RESULT, "bound": "about"}))
-    with pytest.raises(UserError, match=r"^conf/theirs/test.json: bound: .*; correct it \(MODELS.md has its shape\)"):
+    for fields, message in (
+        ({"bound": "about"}, "bound: "),
+        ({"frames": 0}, "frames: "),
+        ({"bits_per_frame": None}, "contents: bits_per_frame is a number if unit is pmf"),
+        ({"unit": "density"}, "contents: bits_per_frame is a number if unit is pmf, and null if it is density"),
+        ({"nats_per_frame": -10.5}, "contents: bits_per_frame 10.5 and nats_per_frame -10.5; expected bits = -nats / "),
+        ({"nats_per_frame": 7.278}, "contents: bits_per_frame 10.5 and nats_per_frame 7.278; "),
+        ({"bits": -10.5}, "contents: bits_per_frame -10.5 and nats_per_frame 7.27"),
+        ({"utterances": 3}, "contents: nats_per_utterance -1091.71; 3 utterances of 300 frames together, "),
+    ):
+        write(recipe, **fields)
+        with pytest.raises(
+            UserError, match=rf"^conf/theirs/test.json: {message}.*; correct it \(MODELS.md has its shape"
+        ):
+            run()
+    write(recipe)
+    write(recipe, name="second")
+    twice = r"^conf/theirs/test.json: of test, mulaw, pmf, exact, as conf/theirs/second.json is; keep one of them"
+    with pytest.raises(UserError, match=twice):
         run()
+    (recipe / "second.json").unlink()
     (recipe / "test.json").unlink()
     with pytest.raises(UserError, match=r"^conf/theirs: no results of another program; expected JSON files"):
         run()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from programs import call
+from torch import nn
 
 from speechlvm.bin import check_model
 from speechlvm.distributions import build_distribution
@@ -152,3 +153,24 @@ def test_the_program_says_which_promise_is_broken(tiny_config, monkeypatch):
     bad = call(check_model.main, "--config", tiny_config())
     assert bad.returncode == 1 and "sampling   FAILS: RuntimeError: shapes differ\n" in bad.stdout
     assert "; --debug shows where" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model.__dict__.pop("hop"), "its __init__ does not set hop; see MODELS.md"),
+        (lambda model: delattr(model, "head"), "its __init__ does not set head; see MODELS.md"),
+        (lambda model: setattr(model, "head", nn.Linear(6, 4)), "its head is a Linear; expected an OutputLayer"),
+        (lambda model: model.hidden, "AttributeError: 'Unfinished' object has no attribute 'hidden'; --debug shows"),
+    ],
+)
+def test_a_model_that_is_not_completely_built_is_refused_in_one_line(tiny_config, monkeypatch, change, message):
+    class Unfinished(LSTM):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            change(self)
+
+    monkeypatch.setattr("speechlvm.models.lstm.LSTM", Unfinished)
+    bad = call(check_model.main, "--config", tiny_config())
+    assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (1, "", 1)
+    assert bad.stderr.startswith(f"error: lstm: cannot be built: {message}")

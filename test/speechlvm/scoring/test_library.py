@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import speechlvm
 from speechlvm.bin import export, train
@@ -51,8 +52,12 @@ def test_arrays_and_files_score_as_their_dump_does(make_dump, tiny_config, tmp_p
     assert [each.utterance for each in again] == ["0", "u02", "2"]
     assert again[0].nats == pytest.approx(arrays[0].nats, abs=1e-3) and again[2].frames == 1700
 
+    for single in (test.read("u00"), str(files[0]), files[0]):
+        with pytest.raises(UserError, match=r"^a single sequence; expected a list of arrays or files"):
+            speechlvm.score(moved, single)
     write_wav(tmp_path / "slow.wav", test.read("u00"), 8000)
     for wrong, message in (
+        (torch.zeros(9), r"^0: a Tensor; expected a numpy array or the path of a file$"),
         (np.zeros(9), r"^0: float64 \(9,\); expected int16 \(T,\), T at least 1$"),
         (np.zeros((9, 1), np.int16), r"^0: int16 \(9, 1\); expected"),
         (np.zeros(0, np.int16), r"^0: int16 \(0,\); expected"),
