@@ -13,11 +13,9 @@ computed from the width of the cell and not as a - b. With it come the derivativ
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -37,9 +35,6 @@ MAX_LOG_SCALE = 8.0
 # each other after each of the forty operations.
 _CPU_BLOCK = 30720
 _ACCELERATOR_BLOCK = 1 << 24
-
-# Frames from which on training on a GPU compiles the operations, which takes it seconds, once.
-_COMPILED_FRAMES = 1 << 14
 
 # Below this width in units of the scale, 1 - exp(-d) is summed as a series, to 5e-8 relative.
 _SERIES_BELOW = 0.05
@@ -132,38 +127,6 @@ def _in_blocks(work: Callable[[slice], _T], frames: int, components: int, device
         return list(pool.map(work, blocks))
 
 
-class _Fused:
-    """`_block` compiled to fewer kernels, for GPUs: one by one, its operations each read and write everything."""
-
-    def __init__(self, backend: str = "inductor") -> None:
-        self._run = torch.compile(_block, fullgraph=True, backend=backend)
-
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and derivatives; the arguments are those of `_block`."""
-        if self._run is not _block:
-            try:
-                for tensor in tensors:  # compiled once, for any number of frames
-                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-                return self._run(*tensors, True)
-            except Exception as error:  # without a C compiler, for instance; its kinds are those of many packages
-                reason = " ".join(str(error).splitlines()[:2])
-                warnings.warn(f"torch.compile failed, so that likelihoods take longer: {reason}", stacklevel=2)
-                self._run = _block
-        return _block(*tensors, True)
-
-
-@cache
-def _fused() -> _Fused:
-    return _Fused()
-
-
-def _compiled(parameters: Tensor) -> bool:
-    """Whether compiling pays off."""
-    return (
-        parameters.device.type == "cuda" and parameters.dtype == torch.float32 and len(parameters) >= _COMPILED_FRAMES
-    )
-
-
 class _LogProb(torch.autograd.Function):
     """log_prob (N,) of parameters (N, 3K); computes the derivatives as well, while a block is in the cache."""
 
@@ -172,8 +135,7 @@ class _LogProb(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
 
         def score(block: slice) -> tuple[Tensor, Tensor | None]:
-            tensors = parameters[block], lower[block], upper[block], width[block]
-            return _fused()(*tensors) if wanted and _compiled(parameters) else _block(*tensors, wanted)
+            return _block(parameters[block], lower[block], upper[block], width[block], wanted)
 
         log_probs, derivatives = zip(*_in_blocks(score, *_sizes(parameters)), strict=True)
         if wanted:

@@ -21,7 +21,6 @@ MINI = ROOT / "egs/mini"
 DUMP = MINI / "dump/pcm16"
 NATS = {"float64": 1e-9, "float32": 1e-4}  # per frame
 GRADIENTS = {"float64": 1e-8, "float32": 1e-3}  # of the largest gradient of the same weight
-FUSED = 1e-4  # of values and derivatives above 1
 STEPS = 200  # of which the cost is measured, of the slowest clock
 NORMALS = 1e-6  # of float32 normals below 6
 REPEATED = 1e-3  # nats per frame, on devices that add in any order
@@ -111,28 +110,6 @@ def graphs(arguments):
             name, steps = f"{config} {'graph' if with_graphs else 'plain'}", STEPS * model.hop // model.stack
             for what, a, b in zip(("launches", "ms"), fewer, more, strict=True):
                 found[f"{name} {what}"] = (b - a) / steps
-    return found
-
-
-def fused(arguments):
-    """The compiled mixture of logistics and the one that is not: values, derivatives, launches and milliseconds."""
-    import torch
-
-    from speechlvm.distributions import dmol
-
-    device, frames, components = torch.device(arguments.device), 1 << (12 if arguments.device == "cpu" else 19), 10
-    compiled = dmol._Fused("eager" if device.type == "cpu" else "inductor")
-    random = torch.randn(frames, 3 * components + 2, generator=torch.Generator().manual_seed(0)).to(device)
-    parameters, lower, width = random[:, :-2].contiguous(), random[:, -2], 1e-4 + 1e-3 * random[:, -1].abs()
-    tensors = parameters, lower, lower + width, width
-    runs = {"eager": lambda: dmol._block(*tensors, True), "compiled": lambda: compiled(*tensors)}
-    found = {}
-    for what, a, b in zip(("values", "derivatives"), *(run() for run in runs.values()), strict=True):
-        found[what] = float(((a - b).abs() / a.abs().clamp(min=1)).max())
-    if compiled._run is dmol._block or not max(found.values()) <= FUSED:
-        sys.exit(f"compiled: {'failed' if compiled._run is dmol._block else found}")
-    for name, run in runs.items():
-        found[f"{name} launches"], found[f"{name} ms"] = _cost(run, device)
     return found
 
 
@@ -323,7 +300,7 @@ def training(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    items = {item.__name__: item for item in (contract, graphs, fused, sizes, noise, resume, torchrun, training)}
+    items = {item.__name__: item for item in (contract, graphs, sizes, noise, resume, torchrun, training)}
     parser.add_argument("item", choices=items)
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--out", type=Path, help="directory of trainings")

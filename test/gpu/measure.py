@@ -63,7 +63,7 @@ def items(device, minutes, out):
         name = " ".join((task, config) if streams is None else (task, config, str(streams)))
         return Item(name, benchmark_words(device, task, config, streams))
 
-    yield from (compared(name) for name in ("contract", "noise", "sizes", "graphs", "fused"))
+    yield from (compared(name) for name in ("contract", "noise", "sizes", "graphs"))
     yield measured("train", first[0])
     yield measured("generate", first[0], 256)
     yield from (measured("train", config) for config in first[1:])

@@ -1,14 +1,11 @@
 """Discretised logistic mixture against float64 autograd of its definition, and against its own samples."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from speechlvm.coding import CODINGS, build_coding
-from speechlvm.distributions import dmol
 from speechlvm.distributions.dmol import (
     MAX_LOG_SCALE,
     MIN_LOG_SCALE,
@@ -136,39 +133,6 @@ def test_frames_do_not_depend_on_their_block_or_thread():
     last = parameters[-5:].clone().requires_grad_()
     (distribution.log_prob(last, codes[-5:]) * torch.linspace(-1, 2, 7000)[-5:]).sum().backward()
     torch.testing.assert_close(last.grad, results[0][1][-5:], rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["compiled", "no compiler"])
-def test_compiled_for_gpus(monkeypatch, fails):
-    graphs = []
-
-    def backend(graph, _):
-        graphs.append(graph)
-        if fails:
-            raise RuntimeError("Failed to find C compiler")
-        return graph.forward
-
-    fused = dmol._Fused(backend)
-    monkeypatch.setattr(dmol, "_fused", lambda: fused)
-    coding = build_coding("mulaw")
-    distribution = DiscretizedLogisticMixture(coding.edges, 10)
-    for frames in (4000, 1300):
-        codes, parameters = hard_cases(coding, 10, frames)
-        found = []
-        for compiled in (False, True):
-            monkeypatch.setattr(dmol, "_compiled", lambda _: compiled)  # noqa: B023
-            leaf = parameters.clone().requires_grad_()
-            with (
-                pytest.warns(UserWarning, match="find C compiler")
-                if fails and compiled and not graphs
-                else nullcontext()
-            ):
-                log_prob = distribution.log_prob(leaf, codes)
-            log_prob.sum().backward()
-            found.append((log_prob, leaf.grad))
-        for eager, other in zip(*found, strict=True):
-            assert torch.equal(eager, other)
-    assert len(graphs) == 1  # as one graph, for any number of frames; not tried again
 
 
 def test_nothing_is_derived_when_no_gradient_is_wanted():

@@ -15,7 +15,7 @@ def totals(step, memory, given):
 
 def test_memory_may_change_places(graphs_on):
     def step(memory, given):
-        return {"y": memory["a"] + memory["b"]}, {"a": memory["b"], "b": memory["a"][:1] + given["x"]}
+        return {"y": memory["a"] + memory["b"]}, {"a": memory["b"][:1] + given["x"], "b": memory["a"]}
 
     def run():
         return totals(step, {"a": torch.zeros(2), "b": torch.ones(2)}, torch.arange(200.0).view(-1, 2))
