@@ -210,7 +210,6 @@ class WaveNet(Model):
         """Draw frame by frame with one queue per layer: O(layers) work per step (see `Model._sample`)."""
         graphs = has_graphs(self.skip_bias.device) and not self.experts
         stepper = (DeviceStepper if graphs else Stepper)(self, state)
-
         batch, steps = len(state["frames"]), -(-draws.frames // self.stack)
 
         def step(memory: Tensors, given: Tensors) -> tuple[Tensors, Tensors]:

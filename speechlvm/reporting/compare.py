@@ -35,14 +35,14 @@ class ComparedTable:
         rows: in the order of the table's.
         lengths: mean frames per utterance of the sets where it is known.
         misplaced: (experiment, set, its output) of scores that have no place because of their output.
-        strange: (folder, what they are of) of results of another program, if none of them has a place in its row.
+        unplaced: (folder, what they are of) of results of another program, if none of them has a place in its row.
     """
 
     table: Table
     rows: list[ComparedRow]
     lengths: dict[str, float]
     misplaced: list[tuple[str, str, str]]
-    strange: list[tuple[str, str]]
+    unplaced: list[tuple[str, str]]
 
     def published(self, name: str) -> bool:
         """Whether there are published figures on a set."""
@@ -97,8 +97,8 @@ def compare(table: Table, scores: list[Score], train_set: str) -> ComparedTable:
         rows.append(ComparedRow(row, trained_on, chosen, ours))
     placed = {(score.experiment or score.root, score.set) for row in rows for score in row.scores.values()}
     blank = external - {row.row.external for row in rows if row.scores} - {each[0] for each in misplaced}
-    strange = [(score.root, _contents(score)) for score in scores if score.root in blank]
-    return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed], strange)
+    unplaced = [(score.root, _contents(score)) for score in scores if score.root in blank]
+    return ComparedTable(table, rows, lengths, [each for each in misplaced if each[:2] not in placed], unplaced)
 
 
 def _contents(score: Score) -> str:

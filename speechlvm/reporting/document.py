@@ -270,7 +270,8 @@ def document(
             for experiment, name, found in table.misplaced
         ]
         parts += [
-            f"Blank: `{folder}` has a result of {found}, which is not in this table." for folder, found in table.strange
+            f"Blank: `{folder}` has a result of {found}, which is not in this table."
+            for folder, found in table.unplaced
         ]
         for order in orders[table.table.table]:
             parts += [f"### {order.title}", order.markdown(), order.note]
