@@ -10,8 +10,7 @@ A chain is an ordered list of operations on named values, each (T, B, size), tim
 
 A source is a value computed earlier in the same step, or any value of the previous step. Terms do not depend on the
 chain: input parts of linear layers, biases. Models write chains with `recurrence.Chain`. `run_plain`, the reference,
-evaluates them operation by operation under autograd, or without gradients as CUDA graphs; `fast_chain.py` evaluates
-chains without `Call` as one autograd node.
+evaluates them operation by operation; `fast_chain.py` evaluates chains without `Call` as one autograd node.
 """
 
 from __future__ import annotations

@@ -85,12 +85,7 @@ class Loop:
         self._given = {name: value.clone() for name, value in given.items()}
         self._outputs = {name: value.repeat(len(some), *[1] * value.dim()) for name, value in outputs.items()}
         self._t = torch.ones(1, dtype=torch.int64, device=some.device)
-        stream = warm_up(self._advance, some.device)
-        try:
-            self._replay = capture(self._advance, stream)
-        except RuntimeError as error:
-            warnings.warn(f"no CUDA graph, so that steps take longer: {error}", stacklevel=2)
-            self._replay = self._advance
+        self._replay = graph(self._advance, some.device)
         return 1 + _WARM_UPS
 
     def _advance(self) -> None:
@@ -110,6 +105,16 @@ def has_graphs(device: torch.device, steps: int | None = None) -> bool:
     if steps is not None and steps < LEAST_STEPS:
         return False
     return device.type in GRAPH_DEVICES and not torch.is_grad_enabled() and not torch.is_autocast_enabled(device.type)
+
+
+def graph(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A function as a graph, after two calls; if it cannot be captured, with a warning, the function itself."""
+    stream = warm_up(function, device)
+    try:
+        return capture(function, stream)
+    except RuntimeError as error:
+        warnings.warn(f"no CUDA graph, so that steps take longer: {error}", stacklevel=2)
+        return function
 
 
 def warm_up(function: Callable[[], None], device: torch.device) -> torch.cuda.Stream:

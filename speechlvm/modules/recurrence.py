@@ -30,14 +30,12 @@ from speechlvm.modules.chain import (
     Operation,
     Source,
     Value,
-    count_steps,
     gru_step,
     lstm_step,
     run_plain,
 )
 from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.frames import full_precision
-from speechlvm.modules.loop import has_graphs
 from speechlvm.modules.mlp import MLP
 
 
@@ -177,10 +175,8 @@ class Chain:
     def run(self, *wanted: Value | Tensor) -> tuple[Tensor, ...]:
         """Evaluate the chain; returns values as (T, B, size), and tensors unchanged."""
         names = [x.name for x in wanted if isinstance(x, Value)]
-        like = next(iter(self._initial.values()))
-        graphs = has_graphs(like.device, count_steps(self._operations))
-        if graphs or any(isinstance(op, Call) for op in self._operations):
-            with full_precision(like):
+        if any(isinstance(op, Call) for op in self._operations):
+            with full_precision(next(iter(self._initial.values()))):
                 values = run_plain(self._operations, self._initial, names)
         else:
             values = run_chain(self._operations, self._initial, names)

@@ -100,11 +100,13 @@ def waits_in(other_device):
 @pytest.fixture
 def graphs_on(monkeypatch):
     """graphs_on(types of devices, capture): devices that have graphs from now on, even for a few steps."""
-    from speechlvm.modules import loop
+    from speechlvm.modules import fast_chain, loop
 
     def use(types, capture=graphs.capture):
         replaced = {"GRAPH_DEVICES": types, "LEAST_STEPS": 8, "capture": capture, "warm_up": graphs.warm_up}
         for name, value in replaced.items():
             monkeypatch.setattr(loop, name, value)
+        fast_chain._make_graphs.cache_clear()
 
-    return use
+    yield use
+    fast_chain._make_graphs.cache_clear()

@@ -5,16 +5,16 @@ From the recipe's directory, after ``. ./path.sh``:
     python benchmark/hours.py A1
 
 For each configuration a training step is run on two rows. Products grow with frames; operations (about the kernels that
-a GPU is given) do not, except for systems with latents, where they grow with the steps of a row: these are counted on
-rows of two lengths. The time of a step is
-the sum of its products at GFLOPS or BFLOAT16_GFLOPS, its operations at OPERATION_SECONDS each (launched one by one from
-Python), the steps of torch's LSTM at LSTM_SECONDS each, forwards and backwards, and its random numbers, which are drawn
-on the CPU. The first four are assumptions, for a current GPU at a third of its rate in float32 and a tenth in bfloat16.
+a GPU is given) do not, except in systems with latents, where they grow with the steps of a row, which are in CUDA
+graphs: these are counted on rows of two lengths. The time of a step is the sum of its products at GFLOPS or
+BFLOAT16_GFLOPS, its operations at OPERATION_SECONDS each (launched one by one from Python) or, in graphs,
+GRAPH_SECONDS, the steps of torch's LSTM at LSTM_SECONDS each, forwards and backwards, and its random numbers at
+NUMBER_SECONDS each (2.4 kB of memory). All are assumptions, for a current GPU at a third of its rate in float32, a
+tenth in bfloat16 and half of its bandwidth.
 """
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import torch
 from speechlvm.bin.cli import make_parser, run_main
 from speechlvm.data.dumps.dataset import Batch, Segment
 from speechlvm.distributions import dmol
-from speechlvm.distributions.noise import Noise
+from speechlvm.distributions.noise import philox
 from speechlvm.experiment.config import ExperimentConfig, load_config
 from speechlvm.experiment.load import build
 from speechlvm.models.base import Model
@@ -35,7 +35,7 @@ from speechlvm.reporting.tables import load_tables
 from speechlvm.training.benchmarking import counts, product_gflop, training_step
 
 GFLOPS, BFLOAT16_GFLOPS = 20_000, 100_000
-OPERATION_SECONDS, LSTM_SECONDS = 8e-6, 25e-6
+OPERATION_SECONDS, GRAPH_SECONDS, LSTM_SECONDS, NUMBER_SECONDS = 8e-6, 4e-6, 25e-6, 1.2e-9
 UTTERANCES, FRAMES = 4389, 216_000_000  # of the training set
 FILLED = 0.95  # of a batch of whole utterances of similar length
 ROWS = 2
@@ -50,18 +50,25 @@ def main(argv: list[str] | None = None) -> None:
     dmol._CPU_BLOCK, causal_conv._CACHED_ELEMENTS = dmol._ACCELERATOR_BLOCK, 2**40
     experiments = {table.table: [row.experiment for row in table.rows] for table in load_tables(Path("conf/tables"))}
     names = dict.fromkeys(name for given in arguments.names for name in experiments.get(given, [given]))
-    number_seconds = _seconds_per_number()
     rows = []
     for path in (Path(f"conf/{name}.yaml") for name in names):
         if path.exists():
-            rows.append(estimate(path.stem, load_config(path), number_seconds))
+            rows.append(estimate(path.stem, load_config(path)))
             print(" ".join(rows[-1]), file=sys.stderr)
-    header = ["configuration", "batch [frames]", "steps", "products [GFLOP]", "operations", "step [s]", "hours"]
+    header = [
+        "configuration",
+        "batch [frames]",
+        "steps",
+        "products [GFLOP]",
+        "operations",
+        "in graphs",
+        "step [s]",
+        "hours",
+    ]
     print(markdown_table(header, rows))
-    print(f"random numbers: {number_seconds * 1e9:.0f} ns each")
 
 
-def estimate(name: str, config: ExperimentConfig, number_seconds: float) -> list[str]:
+def estimate(name: str, config: ExperimentConfig) -> list[str]:
     """The row of a configuration."""
     model = build(config, AudioObservation(config.coding, Statistics(0.0, 0.1)), seed=0)
     data, bfloat16 = config.data, config.training.precision == "bfloat16"
@@ -70,11 +77,11 @@ def estimate(name: str, config: ExperimentConfig, number_seconds: float) -> list
         batches = UTTERANCES / (data.batch_frames // data.segment_frames)
     else:
         batches = FRAMES / (FILLED * data.batch_frames)
-    counted = math.ceil(row_frames)
+    counted, in_graphs = math.ceil(row_frames), 0.0
     if model.latent_hops:
         counted = model.hop * math.ceil(max(256, 16 * model.stack) / model.hop)
         short, long = (counts(_step(config, model, frames)).operations for frames in (counted, 2 * counted))
-        launched = short + (long - short) * (row_frames / counted - 1)
+        launched, in_graphs = 2 * short - long + _noise_operations(), (long - short) * row_frames / counted
     else:
         launched = counts(_step(config, model, counted)).operations
     gflop = product_gflop(_step(config, model, counted)) / (ROWS * counted) * data.batch_frames
@@ -83,8 +90,9 @@ def estimate(name: str, config: ExperimentConfig, number_seconds: float) -> list
     seconds = (
         gflop / (BFLOAT16_GFLOPS if bfloat16 else GFLOPS)
         + launched * OPERATION_SECONDS
+        + in_graphs * GRAPH_SECONDS
         + lstm_steps * LSTM_SECONDS
-        + numbers * number_seconds
+        + numbers * NUMBER_SECONDS
     )
     accumulate = config.training.accumulate
     steps = math.ceil(batches / accumulate) * config.limits.epochs
@@ -94,6 +102,7 @@ def estimate(name: str, config: ExperimentConfig, number_seconds: float) -> list
         f"{steps}",
         f"{accumulate * gflop:.0f}",
         f"{accumulate * launched:.0f}",
+        f"{accumulate * in_graphs:.0f}",
         f"{accumulate * seconds:.3f}",
         f"{steps * accumulate * seconds / 3600:.1f}",
     ]
@@ -106,13 +115,10 @@ def _step(config: ExperimentConfig, model: Model, frames: int) -> Callable[[], N
     return training_step(model, AudioObservation(config.coding, Statistics(0.0, 0.1)), batch, None, foreach=True)
 
 
-def _seconds_per_number() -> float:
-    seconds = []
-    for row in range(5):
-        started = time.process_time()
-        Noise([(0, row)]).normal("z1", 0, 1000, 256)
-        seconds.append((time.process_time() - started) / (1000 * 256))
-    return min(seconds)
+def _noise_operations() -> int:
+    """Those of a device's random numbers, which do not grow with their number."""
+    keys = torch.zeros(1, 2, dtype=torch.int64)
+    return counts(lambda: philox(keys, keys[:, 0])).operations
 
 
 if __name__ == "__main__":

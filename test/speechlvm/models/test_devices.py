@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from devices import graphs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from speechlvm.distributions import build_distribution
@@ -12,6 +13,7 @@ from speechlvm.models import build_model
 from speechlvm.models.base import Model
 from speechlvm.models.bound import Series
 from speechlvm.models.experts import KNOWN
+from speechlvm.modules import fast_chain
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.scoring.objective import objective
 from speechlvm.utils.devices import to_device
@@ -85,7 +87,12 @@ def cuda_autocast():
 @pytest.mark.parametrize(
     "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.gpu)], ids=["float64", "float32"]
 )
-def test_numbers_are_those_of_the_cpu_and_the_host_never_waits(named_elsewhere, other_device, waits_in, dtype):
+def test_numbers_are_those_of_the_cpu_and_the_host_never_waits(
+    named_elsewhere, other_device, waits_in, graphs_on, monkeypatch, dtype
+):
+    """With chains in blocks of steps on the device, as graphs have them."""
+    graphs_on((other_device.type,), graphs.no_capture)
+    monkeypatch.setattr(fast_chain, "BLOCK", 2)
     found, samples = [], []
     for device in (torch.device("cpu"), other_device):
         model, observe = build(*named_elsewhere, dtype)

@@ -9,6 +9,7 @@ from devices import graphs, pretended, recorded_waits
 from speechlvm.distributions import build_distribution
 from speechlvm.distributions.noise import Noise
 from speechlvm.models import build_model
+from speechlvm.modules import fast_chain
 from speechlvm.observation import AudioObservation, Statistics
 from speechlvm.training.benchmarking import counts
 
@@ -33,6 +34,7 @@ def sampler(named_elsewhere, monkeypatch):
         ("cwvae.GENERATED_AT_ONCE_FRAMES", 2 * STEPS * model.hop),
     ):
         monkeypatch.setattr(f"speechlvm.models.{name}", value)
+    monkeypatch.setattr(fast_chain, "BLOCK", BLOCK_STEPS)
 
     def on(device):
         observation = AudioObservation("mulaw8", Statistics(0.0, 0.1), device)
@@ -75,8 +77,9 @@ def test_a_graph_repeats_the_step(sampler, graphs_on, given):
 def test_python_does_nothing_for_a_step_but_to_replay(sampler, graphs_on):
     graphs_on(("cpu",))
     sample = sampler("cpu")
+    sample(STEPS)  # graphs of chains are kept
     fewer, more = (counts(lambda: sample(steps)).operations for steps in (STEPS - 2, STEPS))  # noqa: B023
-    assert fewer == more
+    assert more - fewer in (0, 3)  # copies, where there is one more block of a chain
 
 
 def test_no_step_waits(sampler, graphs_on):

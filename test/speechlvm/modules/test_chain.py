@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from speechlvm.distributions.latent import DiagonalGaussian
+from speechlvm.modules import fast_chain
 from speechlvm.modules.chain import GRU, LSTM, Dense, Draw, Source, run_plain
-from speechlvm.modules.fast_chain import _Product, _tensors, _with_tensors, run_chain
+from speechlvm.modules.chain_steps import _Product, tensors_of, with_tensors
+from speechlvm.modules.fast_chain import run_chain
 from speechlvm.modules.mlp import MLP
 from speechlvm.modules.recurrence import Chain, GRUCell, LSTMCell
+from speechlvm.training.benchmarking import counts
 
 BATCH, LATENT, STATE, HIDDEN = 3, 4, 5, 6
 
@@ -83,14 +86,14 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7])
-@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
-def test_node_equals_plain_loop(chain, steps):
+def check(chain, steps):
+    """Values and gradients of the node and of the plain loop."""
     leaf = Leaves()
     operations, initial = chain(leaf, steps)
     names = CHAINS[chain]
     results = []
-    for values in (run_chain(operations, initial, names), run_plain(operations, initial, names)):
+    for run in (run_chain, run_plain):
+        values = run(operations, initial, names)
         generator = torch.Generator().manual_seed(1)
         weights = [torch.randn(values[n].shape, dtype=torch.float64, generator=generator) for n in names]
         loss = sum((values[name] * weight).sum() for name, weight in zip(names, weights, strict=True))
@@ -104,6 +107,40 @@ def test_node_equals_plain_loop(chain, steps):
             assert gradient is None or not gradient.any()
         else:
             torch.testing.assert_close(gradient, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
+def test_node_equals_plain_loop(chain, steps):
+    check(chain, steps)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
+def test_graphs_of_blocks_equal_plain_loop(chain, graphs_on, monkeypatch):
+    """One block, two, and a part of a third; in the memory that a batch with NaN has left."""
+    graphs_on(("cpu",))
+    monkeypatch.setattr(fast_chain, "BLOCK", 4)
+    operations, initial = chain(Leaves(), 8)
+    spoilt = {name: torch.full_like(value, torch.nan) for name, value in initial.items()}
+    sum(value.sum() for value in run_chain(operations, spoilt, CHAINS[chain]).values()).backward()
+    for steps in (4, 8, 11):
+        check(chain, steps)
+    assert fast_chain._make_graphs.cache_info().misses == 1
+
+
+def test_python_issues_few_operations_for_a_block(graphs_on, monkeypatch):
+    """Copies; without graphs there are 29 operations a step, forwards and backwards."""
+    graphs_on(("cpu",))
+    monkeypatch.setattr(fast_chain, "BLOCK", 8)
+
+    def operations_of(steps):
+        leaf = Leaves()
+        operations, initial = vrnn(leaf, steps)
+        return counts(lambda: run_chain(operations, initial, ["z"])["z"].sum().backward()).operations
+
+    operations_of(fast_chain.BLOCK)
+    fewer, more = (operations_of(blocks * fast_chain.BLOCK) for blocks in (1, 3))
+    assert more - fewer == 2 * 10
 
 
 def test_gradients_of_a_value_that_is_no_output_still_flow():
@@ -179,7 +216,7 @@ def test_chain_as_models_write_it_is_its_modules_step_by_step(known):
 
 
 def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
-    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", 1)
+    monkeypatch.setattr("speechlvm.modules.chain_steps._LARGE", 1)
     for chain, names in CHAINS.items():
         leaf = Leaves()
         operations, initial = chain(leaf, 6)
@@ -199,12 +236,12 @@ def test_bfloat16_stays_close_and_keeps_states_in_float32(monkeypatch):
 
 
 def _to_float32(op):
-    return _with_tensors(op, iter([tensor.detach().float() for tensor in _tensors(op)]))
+    return with_tensors(op, iter([tensor.detach().float() for tensor in tensors_of(op)]))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_packed_weights_multiply_like_others(monkeypatch, rows):
-    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", 1)
+    monkeypatch.setattr("speechlvm.modules.chain_steps._LARGE", 1)
     generator = torch.Generator().manual_seed(0)
     weight, x, base = (torch.randn(*shape, generator=generator) for shape in ((7, 5), (rows, 5), (rows, 7)))
     product = _Product(weight, None)

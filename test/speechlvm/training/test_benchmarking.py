@@ -25,7 +25,7 @@ def test_products_are_counted_with_their_gradients():
 
 @pytest.mark.parametrize("large", [1, 2**18])
 def test_packed_products_of_chains_are_counted_like_others(monkeypatch, large):
-    monkeypatch.setattr("speechlvm.modules.fast_chain._LARGE", large)
+    monkeypatch.setattr("speechlvm.modules.chain_steps._LARGE", large)
     torch.manual_seed(0)
     cell, steps, batch = GRUCell(6, 4), 5, 3
     weight = torch.randn(6, 4).requires_grad_()
