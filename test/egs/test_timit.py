@@ -268,6 +268,7 @@ PHRASES = {
     "ours": r"^ours.*table ours\b",
     "small": r"^table small\b",
     "softmax": r"^ours.*table softmax\b",
+    "twins": r"^table twins\b",
 }
 
 
