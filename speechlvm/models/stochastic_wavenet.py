@@ -30,8 +30,8 @@ arXiv:1806.06116. Where it, or its published code, is ambiguous or wrong:
 - f1 and f2 are unspecified. The code's f2 has neither a residual connection nor a layer in common with the skips; its
   gates have batch normalisation, whose training statistics run over the future and padding. Here d = h + W v, with
   v = f(W u + W z) and u the gated unit in h; skips read u in deterministic layers and v in stochastic ones.
-- Posterior: neither relative to the prior nor weighted by precision. Both start near N(0, 1). With `initialisation`
-  transform the first latents of the top layer start as cosine coefficients of the stack; the default is plain.
+- Posterior: neither relative to the prior nor weighted by precision. Both start near N(0, 1). By default
+  (`initialisation`) the first latents of the top layer start as cosine coefficients of the stack.
 - The code calls the log standard deviation of x a log-variance; here it is what the output distribution defines.
 """
 
@@ -86,7 +86,7 @@ class Config(Settings):
     stochastic_layers: int = Field(default=5, ge=1, le=14)
     channels: int = Field(default=512, ge=1, le=4096)
     latent_total: int = Field(default=500, ge=1, le=65536)
-    initialisation: Initialisation = "plain"
+    initialisation: Initialisation = "transform"
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Config:

@@ -30,8 +30,8 @@ What the paper leaves open or the code does differently:
   seen nothing, that is, by a marginal; the code leaves it out.
 - Embedding, g and the output layers are linear; embedding shared by both networks; MLPs have one hidden layer. The code
   clips raw Gaussian parameters to [-8, 8] and hidden activations to [-3, 3] with a slope of 1/3 below zero; here these
-  are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1). With `initialisation`
-  transform the first latents start as cosine coefficients of the stack; the default is plain.
+  are `positive_std` and `MLP` as in all systems, and prior and posterior start close to N(0, 1). By default
+  (`initialisation`) the first latents start as cosine coefficients of the stack.
 - Conditional layer normalisation is in the code only: z_t does not enter by the input, but an MLP of it gives gains
   (around one) and biases of the normalised product of h_{t-1}, both clipped to 3; the embedding's product has learned
   ones, and the cell state is not normalised.
@@ -83,7 +83,7 @@ class Config(Settings):
     embedding: int = Field(default=512, gt=0, le=16384, description="E, size of emb(x_t)")
     conditional_layer_norm: bool = Field(default=False, description="z_t modulates a layer-normalised LSTM")
     backward_likelihood: bool = Field(default=False, description="the backward network predicts the previous stack")
-    initialisation: Initialisation = Field(default="plain", description="see modules/initialise.py")
+    initialisation: Initialisation = Field(default="transform", description="see modules/initialise.py")
 
     @model_validator(mode="after")
     def _check_initialisation(self) -> Config:

@@ -42,7 +42,7 @@ SYSTEMS = {  # model, settings, frames
     "zforcing_normalised": (
         "zforcing",
         {"stack": 2, "latent": 1, "hidden": 6, "state": 6, "embedding": 4}
-        | {"conditional_layer_norm": True, "backward_likelihood": True},
+        | {"conditional_layer_norm": True, "backward_likelihood": True, "initialisation": "plain"},
         4,
     ),
     "stochastic_wavenet": (

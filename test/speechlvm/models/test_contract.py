@@ -29,7 +29,7 @@ SYSTEMS = {
     "zforcing_norm_s16": (
         "zforcing",
         {"stack": 16, "latent": 3, "hidden": 6, "state": 8, "embedding": 5}
-        | {"conditional_layer_norm": True, "backward_likelihood": True},
+        | {"conditional_layer_norm": True, "backward_likelihood": True, "initialisation": "plain"},
     ),
     "stochastic_wavenet_s4": (
         "stochastic_wavenet",

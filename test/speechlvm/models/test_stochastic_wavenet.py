@@ -193,7 +193,7 @@ def test_samples_weigh_what_the_model_says(layers, stochastic_layers, prefix_ste
 
 
 def test_latents_start_near_standard_normal():
-    model = make_model(5, 5, moved=0.0, channels=32, latent_total=40)
+    model = make_model(5, 5, moved=0.0, channels=32, latent_total=40, initialisation="plain")
     x, lengths = make_batch([400])
     found = model.conditionals(x, lengths, make_latents(model, 1, 200), features=model.encode(x, lengths))
     for gaussian in (*found.prior.values(), *found.posterior.values()):

@@ -114,8 +114,7 @@ def test_it_is_a_setting(name):
     for conf in ({"initialisation": "plain"}, {"initialisation": "transform"}, {}):
         torch.manual_seed(0)
         found[conf.get("initialisation")] = first(build_model(name, {**sizes, **conf}, 1, distribution))
-    default = "plain" if name in ("zforcing", "stochastic_wavenet") else "transform"
-    assert torch.equal(found[None], found[default])
+    assert torch.equal(found[None], found["transform"])
     assert not torch.equal(found["plain"], found["transform"])
     assert found["plain"].count_nonzero() == found["plain"].numel()
 
@@ -127,11 +126,8 @@ def test_it_is_a_setting(name):
         ("srnn", {"hidden": 32, "state": 3, "latent": 9}),
         ("srnn", {"hidden": 2, "state": 1, "latent": 1, "posterior": "filtering"}),
         ("stcn", {"channels": 1, "latents": [1]}),
-        ("zforcing", {"hidden": 3, "state": 2, "latent": 1, "embedding": 1, "initialisation": "transform"}),
-        (
-            "stochastic_wavenet",
-            {"channels": 3, "layers": 1, "stochastic_layers": 1, "latent_total": 1, "initialisation": "transform"},
-        ),
+        ("zforcing", {"hidden": 3, "state": 2, "latent": 1, "embedding": 1}),
+        ("stochastic_wavenet", {"channels": 3, "layers": 1, "stochastic_layers": 1, "latent_total": 1}),
     ],
 )
 def test_sizes_too_small_for_coefficients_still_make_a_model(name, sizes):

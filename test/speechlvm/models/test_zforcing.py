@@ -30,6 +30,7 @@ SIZES = {"stack": STACK, "latent": 3, "hidden": 5, "state": 6, "embedding": 4}
 def system(request, build_system):
     """In training mode, with weights far from their start; b matters as much as h."""
     conf = {**SIZES, "conditional_layer_norm": request.param, "backward_likelihood": True}
+    conf["initialisation"] = "plain"
     model, observation = build_system("zforcing", conf, distribution_conf={"components": 2})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
