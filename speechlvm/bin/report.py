@@ -124,6 +124,9 @@ def _draw(
         figures.curves_figure(folder / "learning_curves", discrete, "bits_per_frame")
     if densities:
         figures.curves_figure(folder / "learning_curves_densities", densities, "nats_per_frame")
+    terms = {term for curve in curves.values() for term in curve[-1]["terms_nats_per_frame"]}
+    if levels := sorted(term.removeprefix("kl_") for term in terms if term.startswith("kl_")):
+        figures.kl_figure(folder / "kl_curves", curves, levels)
     if panels := mean_curves(analyses):
         figures.neighbours_figure(folder / "neighbours", panels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection
 from pathlib import Path
@@ -13,6 +14,7 @@ from speechlvm.reporting.pictures import new_figure, panel_grid, save_figure
 from speechlvm.reporting.tables import Table
 
 LEGEND_ROWS = 26
+LEAST_KL = 1e-5  # drawn on logarithmic axes, bits per frame
 LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
 
@@ -109,21 +111,12 @@ def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: st
         curves: entries of history.jsonl by run.
         field: bits_per_frame, or nats_per_frame, whose negative is drawn.
     """
-    from matplotlib import colormaps
-
     sign = 1 if field == "bits_per_frame" else -1
-    experiments: dict[str, list[list[dict[str, Any]]]] = {}
-    for run in sorted(curves, key=lambda run: -sign * curves[run][-1][field]):
-        experiments.setdefault(run.partition("/")[0], []).append(curves[run])
+    runs = sorted(curves, key=lambda run: -sign * curves[run][-1][field])
     figure = new_figure(figsize=(7, 4.6))
     axis = figure.add_subplot()
-    for place, (experiment, runs) in enumerate(experiments.items()):
-        colour = colormaps["turbo"](0.05 + 0.9 * place / max(1, len(experiments) - 1))
-        label = f"{experiment} ({len(runs)} seeds)" if len(runs) > 1 else experiment
-        for curve, name in zip(runs, [label, *[None] * len(runs)], strict=False):
-            minutes, values = [e["seconds"] / 60 for e in curve], [sign * e[field] for e in curve]
-            style = {"linestyle": LINE_STYLES[place % len(LINE_STYLES)], "linewidth": 1, "marker": ".", "markersize": 3}
-            axis.plot(minutes, values, color=colour, label=name, **style)
+    for run, style in _styles(runs).items():
+        axis.plot([e["seconds"] / 60 for e in curves[run]], [sign * e[field] for e in curves[run]], **style)
     first, last = ([sign * curve[place][field] for curve in curves.values()] for place in (0, -1))
     least = min(sign * entry[field] for curve in curves.values() for entry in curve)
     # the marginal at the start is far above what matters
@@ -131,10 +124,50 @@ def curves_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], field: st
     axis.set_ylim(least - 0.05 * height, min(max(first), max(last) + height) + 0.05 * height)
     axis.set_xlabel("training time [min]")
     axis.set_ylabel("validation bits per frame" if sign == 1 else "negative validation nats per frame")
-    columns = -(-len(experiments) // LEGEND_ROWS)
+    columns = -(-len({run.partition("/")[0] for run in runs}) // LEGEND_ROWS)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.01), borderaxespad=0, ncols=columns)
     axis.grid(alpha=0.3)
     save(figure, stem)
+
+
+def kl_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], levels: Collection[str]) -> None:
+    """KL of each level on the validation set over minutes of training: a panel per level, a line per run.
+
+    Args:
+        stem: path without ending.
+        curves: entries of history.jsonl by run.
+        levels: names of the levels, z1 first.
+    """
+    figure, axes = panel_grid(len(levels), 3, (3.6, 3.2), (2.5, 0.0))
+    for axis, level in zip(axes, levels, strict=True):
+        runs = sorted(run for run, curve in curves.items() if f"kl_{level}" in curve[-1]["terms_nats_per_frame"])
+        for run, style in _styles(runs).items():
+            values = [max(e["terms_nats_per_frame"][f"kl_{level}"] / math.log(2), LEAST_KL) for e in curves[run]]
+            axis.plot([e["seconds"] / 60 for e in curves[run]], values, **style)
+        axis.set_yscale("log")
+        axis.set_title(level, fontsize=10)
+        axis.set_xlabel("training time [min]")
+        axis.set_ylabel("validation KL [bits per frame]")
+        axis.grid(alpha=0.3)
+    shared_legend(figure)
+    save(figure, stem)
+
+
+def _styles(runs: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Of the lines of runs: one colour and one entry of the legend for each experiment, in this order."""
+    from matplotlib import colormaps
+
+    experiments: dict[str, list[str]] = {}
+    for run in runs:
+        experiments.setdefault(run.partition("/")[0], []).append(run)
+    styles = {}
+    for place, (experiment, seeds) in enumerate(experiments.items()):
+        colour = colormaps["turbo"](0.05 + 0.9 * place / max(1, len(experiments) - 1))
+        style = {"linestyle": LINE_STYLES[place % len(LINE_STYLES)], "linewidth": 1, "marker": ".", "markersize": 3}
+        label = f"{experiment} ({len(seeds)} seeds)" if len(seeds) > 1 else experiment
+        for seed, name in zip(seeds, [label, *[None] * len(seeds)], strict=False):
+            styles[seed] = {"color": colour, "label": name, **style}
+    return styles
 
 
 def neighbours_figure(stem: Path, panels: dict[str, list[MeanCurve]]) -> None:

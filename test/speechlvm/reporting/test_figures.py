@@ -105,6 +105,15 @@ def test_more_runs_than_line_styles(axis):
     assert len(axis(figures.curves_figure, runs, "bits_per_frame").lines) == 6
 
 
+def test_kl_has_a_panel_for_each_level(axis):
+    terms = {"l1/seed1": {"kl_z1": 0.7}, "l2/seed1": {"kl_z1": 0.6, "kl_z2": 0.0}, "lstm/seed1": {"log_likelihood": 1}}
+    curves = {run: [{"seconds": 60.0, "terms_nats_per_frame": of_run}] for run, of_run in terms.items()}
+    lower, upper = axis(figures.kl_figure, curves, ["z1", "z2"]).figure.axes
+    values = {line.get_label(): line.get_ydata()[0] for line in lower.lines}
+    assert values == pytest.approx({"l1": 0.7 / math.log(2), "l2": 0.6 / math.log(2)})
+    assert [line.get_ydata()[0] for line in upper.lines] == [figures.LEAST_KL]
+
+
 def test_neighbours_have_a_panel_for_each_subject_and_spectra_in_grey(axis):
     curves = [MeanCurve("m", f"z{level}", [0.5 + 0.1 * level, 0.5], 0.25) for level in range(1, 7)]
     panels = {"phones": [*curves, MeanCurve("spectra", "mel", [0.4, 0.3], 0.25)], "gender": curves[:1]}

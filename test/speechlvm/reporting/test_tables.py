@@ -206,9 +206,11 @@ def test_notes_are_printed_and_learning_curves_are_kept_apart(tmp_path, write_re
     for name, bits in (("a", None), ("b", 3.0)):
         path = tmp_path / "exp" / "train" / name / "seed1" / "history.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"step": 1, "seconds": 60, "bits_per_frame": bits, "nats_per_frame": 1.0}) + "\n")
+        entry = {"step": 1, "seconds": 60, "bits_per_frame": bits, "nats_per_frame": 1.0}
+        path.write_text(json.dumps({**entry, "terms_nats_per_frame": {"log_likelihood": -1.0, "kl_z1": 0.1}}) + "\n")
     assert "\n\nmind the gap\n" in run()
     assert sorted(path.name for path in (tmp_path / "exp" / "train" / "figures").iterdir()) == [
+        "kl_curves.pdf", "kl_curves.png",
         "learning_curves.pdf", "learning_curves.png",
         "learning_curves_densities.pdf", "learning_curves_densities.png",
     ]  # fmt: skip
