@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -104,8 +105,12 @@ class Tape:
 
     def __init__(self, values: Mapping[str, Tensor], initial: Mapping[str, Tensor], half: torch.dtype | None) -> None:
         self.values, self.initial, self.half = values, initial, half
-        self.rows = {name: value.unbind() for name, value in values.items()}
         self.steps = len(next(iter(values.values())))
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[Tensor, ...]]:
+        """Views of single steps, which graphs make only of their own memory."""
+        return {name: value.unbind() for name, value in self.values.items()}
 
     def before(self, name: str) -> tuple[Tensor, ...]:
         """Rows of the previous step."""

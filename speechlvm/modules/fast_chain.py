@@ -7,8 +7,9 @@ and values are copied, and from there results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from itertools import repeat
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from speechlvm.modules import loop
-from speechlvm.modules.chain import Operation, count_steps, term_of
+from speechlvm.modules.chain import Draw, Operation, count_steps, term_of
 from speechlvm.modules.chain_steps import (
     Tape,
     buffer_sizes,
@@ -33,7 +34,7 @@ BLOCK = 32
 """Steps of a graph. A shorter chain is not worth one."""
 
 _ROWS = 16
-"""Graphs have a multiple of so many rows, as batches of whole utterances differ in size."""
+"""Graphs have so many rows, or twice as many, or four times ..., as batches of whole utterances differ in size."""
 
 _KEPT = 16
 """Graphs forwards and backwards that are kept: levels of a model, times sizes of its batches."""
@@ -73,9 +74,10 @@ class _Chain(torch.autograd.Function):
         tape = Tape(_buffers(operations, tensors[0]), initial, half)
         graphs = _graphs_of(operations, tape)
         (run_forward if graphs is None else graphs.run_forward)(operations, tape)
-        ctx.operations = [with_tensors(op, repeat(None)) for op in operations]  # the tensors are saved below
+        ctx.operations = [with_tensors(op, repeat(None)) for op in operations]  # the tensors are saved
         ctx.names, ctx.outputs, ctx.half, ctx.kept = names, outputs, half, tuple(tape.values)
-        ctx.save_for_backward(*tensors, *tape.values.values())
+        needed = (tensor for op in operations for tensor in tensors_of(_without_term(op)))
+        ctx.save_for_backward(*initial.values(), *needed, *tape.values.values())
         return tuple(tape.values[name] for name in outputs)
 
     @staticmethod
@@ -103,6 +105,11 @@ class _Chain(torch.autograd.Function):
         return (None, None, None, None, *gradients.initial.values(), *own)
 
 
+def _without_term(op: Operation) -> Operation:
+    """With a term of the same shape that takes no memory: backwards, only noise is needed."""
+    return op if isinstance(op, Draw) else replace(op, term=op.term.new_empty(()).expand(op.term.shape))
+
+
 class _Graphs:
     """Graphs of `BLOCK` steps of a chain, forwards and backwards, and the memory that they work on.
 
@@ -123,18 +130,19 @@ class _Graphs:
         self._operations = [with_tensors(op, map(like.new_zeros, tensors_of(op))) for op in operations]
         self._tape, self._gradients = (
             Tape(
-                _buffers(self._operations, like),
+                {name: value.zero_() for name, value in _buffers(self._operations, like).items()},
                 {name: like.new_zeros(rows, size) for name, size in initial.items()},
                 half,
             )
             for _ in range(2)
         )
-        torch._foreach_zero_(self._memory())
         self._forward = loop.graph(lambda: run_forward(self._operations, self._tape), like.device)
-        self._backward = loop.graph(lambda: run_backward(self._operations, self._tape, self._gradients), like.device)
 
-    def _memory(self) -> list[Tensor]:
-        return [value for tape in (self._tape, self._gradients) for value in tape.values.values()]
+    @cached_property
+    def _backward(self) -> Callable[[], None]:
+        return loop.graph(
+            lambda: run_backward(self._operations, self._tape, self._gradients), term_of(self._operations[0]).device
+        )
 
     def run_forward(self, operations: Sequence[Operation], tape: Tape) -> None:
         """See `chain_steps.run_forward`."""
@@ -149,22 +157,22 @@ class _Graphs:
 
     def run_backward(self, operations: Sequence[Operation], tape: Tape, gradients: Tape) -> None:
         """See `chain_steps.run_backward`."""
-        own, of_own = self._tape, self._gradients
+        backward, own, of_own = self._backward, self._tape, self._gradients
         carried = list(of_own.initial.values())
         _copy(_weights(operations), _weights(self._operations))
         torch._foreach_zero_(carried)
         for first in reversed(range(0, tape.steps, BLOCK)):
             steps = min(BLOCK, tape.steps - first)
             if steps < BLOCK:
-                torch._foreach_zero_([value[steps:] for value in self._memory()])
-            _copy(_terms(operations, first), _terms(self._operations))
-            before = tape.initial if first == 0 else {name: tape.values[name][first - 1] for name in tape.initial}
-            _copy(before.values(), own.initial.values())
+                torch._foreach_zero_([x[steps:] for part in (own, of_own) for x in part.values.values()])
+            _copy(_noise(operations, first), _noise(self._operations))
+            before = (x if first == 0 else tape.values[name][first - 1] for name, x in tape.initial.items())
+            _copy(before, own.initial.values())
             for whole, part in ((tape, own), (gradients, of_own)):
                 _copy((value[first:] for value in whole.values.values()), part.values.values())
             torch._foreach_add_([of_own.values[name][steps - 1] for name in of_own.initial], carried)
             torch._foreach_zero_(carried)
-            self._backward()
+            backward()
             _copy(of_own.values.values(), (value[first:] for value in gradients.values.values()))
         _copy(carried, gradients.initial.values())
 
@@ -175,7 +183,7 @@ def _graphs_of(operations: Sequence[Operation], tape: Tape) -> _Graphs | None:
     steps, batch, _ = like.shape
     if like.device.type not in loop.GRAPH_DEVICES or steps < BLOCK:
         return None
-    rows = -(-batch // _ROWS) * _ROWS
+    rows = max(_ROWS, 1 << (batch - 1).bit_length())
 
     def shape(x: Tensor) -> torch.Size:
         return torch.Size((BLOCK, rows, x.shape[-1])) if x.dim() == 3 else x.shape
@@ -211,8 +219,12 @@ def _terms(operations: Sequence[Operation], first: int = 0) -> Iterator[Tensor]:
     return (term_of(op)[first:] for op in operations)
 
 
+def _noise(operations: Sequence[Operation], first: int = 0) -> Iterator[Tensor]:
+    return _terms([op for op in operations if isinstance(op, Draw)], first)
+
+
 def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
     """Copy as much of each as there is in both, from their first rows and steps on."""
-    pairs = list(zip(sources, targets, strict=True))
-    here = [target[tuple(map(slice, source.shape))] for source, target in pairs]
-    torch._foreach_copy_(here, [source[tuple(map(slice, target.shape))] for source, target in pairs])
+    if pairs := list(zip(sources, targets, strict=True)):
+        here = [target[tuple(map(slice, source.shape))] for source, target in pairs]
+        torch._foreach_copy_(here, [source[tuple(map(slice, target.shape))] for source, target in pairs])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ LEAST_STEPS = 256
 """Fewer are not worth a capture, which waits for the device and gives back memory that is kept for later."""
 
 _WARM_UPS = 2
+
+_refused: set[torch.device] = set()
+"""Devices on which a capture has failed: torch takes it to go on, so that there must not be another one."""
 
 
 class Loop:
@@ -108,35 +112,51 @@ def has_graphs(device: torch.device, steps: int | None = None) -> bool:
 
 
 def graph(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """A function as a graph, after two calls; if it cannot be captured, with a warning, the function itself."""
-    stream = warm_up(function, device)
+    """A function as a graph, after two calls; if it cannot be captured, with a warning, the function itself.
+
+    Nothing that the function makes may be used after it, as graphs share that memory.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for it.
+    """
+    warm_up(function, device)
+    if device in _refused:
+        return function
     try:
-        return capture(function, stream)
+        return capture(function, device)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        warnings.warn(f"no CUDA graph, so that steps take longer: {error}", stacklevel=2)
+        _refused.add(device)
+        warnings.warn(f"no CUDA graphs, so that steps take longer: {error}", stacklevel=2)
         return function
 
 
-def warm_up(function: Callable[[], None], device: torch.device) -> torch.cuda.Stream:
-    """Call a function twice on a stream of its own, where it can then be captured; returns the stream."""
-    stream = torch.cuda.Stream(device)
+def warm_up(function: Callable[[], None], device: torch.device) -> None:
+    """Call a function twice where it can then be captured."""
+    stream, _ = _place(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             function()
     torch.cuda.current_stream(device).wait_stream(stream)
-    return stream
 
 
-def capture(function: Callable[[], None], stream: torch.cuda.Stream) -> Callable[[], None]:
+def capture(function: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Capture a function, which does not execute it; the result does so.
 
     Raises:
         RuntimeError: it does what a graph cannot, such as waiting for the device.
     """
-    graph = torch.cuda.CUDAGraph()
+    (stream, pool), graph = _place(device), torch.cuda.CUDAGraph()
     # a capture that fails leaves its stream the current one; other threads may go on copying batches meanwhile
-    current = torch.cuda.stream(torch.cuda.current_stream(stream.device))
-    with current, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+    current = torch.cuda.stream(torch.cuda.current_stream(device))
+    with current, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
         function()
     return graph.replay
+
+
+@cache
+def _place(device: torch.device) -> tuple[torch.cuda.Stream, tuple[int, int]]:
+    """Stream and memory of all graphs: torch keeps a workspace for every stream that multiplies matrices."""
+    return torch.cuda.Stream(device), torch.cuda.graph_pool_handle()

@@ -60,7 +60,7 @@ class Recording(TorchDispatchMode):
                         old.copy_(new)
 
 
-def capture(function: Callable[[], None], _stream: object) -> Recording:
+def capture(function: Callable[[], None], _device: torch.device) -> Recording:
     """In place of `speechlvm.modules.loop.capture`."""
     recording = Recording()
     try:
@@ -71,7 +71,7 @@ def capture(function: Callable[[], None], _stream: object) -> Recording:
     return recording
 
 
-def no_capture(function: Callable[[], None], _stream: object) -> Callable[[], None]:
+def no_capture(function: Callable[[], None], _device: torch.device) -> Callable[[], None]:
     """Likewise, but the function is called each time."""
     return function
 

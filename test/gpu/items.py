@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from speechlvm.experiment.load import training_device
@@ -154,7 +155,7 @@ def _real_size(config, device, dtype):
     from speechlvm.scoring.contract import shaken
     from speechlvm.scoring.score import score_batch
 
-    settings, rows, frames = load_config(config), 4, 1024
+    settings, rows, frames = load_config(config), 4, 4096
     observation = AudioObservation(settings.coding, Statistics(0.0, 0.1))
     model = shaken(build(settings, observation, seed=1)).to(device, dtype)
     walk = torch.randn(rows, frames, generator=torch.Generator().manual_seed(0)).cumsum(1)
@@ -310,5 +311,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", help="configuration of egs/mini")
     parser.add_argument("--seconds", type=float, help="of training")
     given = parser.parse_args()
+    warnings.filterwarnings("error", message="no CUDA graphs")
     training_device(int(given.device == "cuda"))  # float32 is float32 from here on
     print(json.dumps(items[given.item](given)), flush=True)

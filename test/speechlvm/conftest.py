@@ -104,6 +104,7 @@ def graphs_on(monkeypatch):
 
     def use(types, capture=graphs.capture):
         replaced = {"GRAPH_DEVICES": types, "LEAST_STEPS": 8, "capture": capture, "warm_up": graphs.warm_up}
+        replaced["_refused"] = set()
         for name, value in replaced.items():
             monkeypatch.setattr(loop, name, value)
         fast_chain._make_graphs.cache_clear()
