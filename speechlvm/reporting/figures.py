@@ -139,11 +139,13 @@ def kl_figure(stem: Path, curves: dict[str, list[dict[str, Any]]], levels: Colle
         levels: names of the levels, z1 first.
     """
     figure, axes = panel_grid(len(levels), 3, (3.6, 3.2), (2.5, 0.0))
+    terms = {f"kl_{level}" for level in levels}
+    styles = _styles(sorted(run for run, curve in curves.items() if terms & set(curve[-1]["terms_nats_per_frame"])))
     for axis, level in zip(axes, levels, strict=True):
-        runs = sorted(run for run, curve in curves.items() if f"kl_{level}" in curve[-1]["terms_nats_per_frame"])
-        for run, style in _styles(runs).items():
-            values = [max(e["terms_nats_per_frame"][f"kl_{level}"] / math.log(2), LEAST_KL) for e in curves[run]]
-            axis.plot([e["seconds"] / 60 for e in curves[run]], values, **style)
+        for run, style in styles.items():
+            if f"kl_{level}" in curves[run][-1]["terms_nats_per_frame"]:
+                values = [max(e["terms_nats_per_frame"][f"kl_{level}"] / math.log(2), LEAST_KL) for e in curves[run]]
+                axis.plot([e["seconds"] / 60 for e in curves[run]], values, **style)
         axis.set_yscale("log")
         axis.set_title(level, fontsize=10)
         axis.set_xlabel("training time [min]")

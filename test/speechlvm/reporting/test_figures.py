@@ -111,7 +111,9 @@ def test_kl_has_a_panel_for_each_level(axis):
     lower, upper = axis(figures.kl_figure, curves, ["z1", "z2"]).figure.axes
     values = {line.get_label(): line.get_ydata()[0] for line in lower.lines}
     assert values == pytest.approx({"l1": 0.7 / math.log(2), "l2": 0.6 / math.log(2)})
-    assert [line.get_ydata()[0] for line in upper.lines] == [figures.LEAST_KL]
+    [line] = upper.lines
+    assert line.get_ydata()[0] == figures.LEAST_KL
+    assert line.get_color() == lower.lines[1].get_color() != lower.lines[0].get_color()
 
 
 def test_neighbours_have_a_panel_for_each_subject_and_spectra_in_grey(axis):
