@@ -75,7 +75,7 @@ class _Chain(torch.autograd.Function):
         graphs = _graphs_of(operations, tape)
         (run_forward if graphs is None else graphs.run_forward)(operations, tape)
         ctx.operations = [with_tensors(op, repeat(None)) for op in operations]  # the tensors are saved
-        ctx.names, ctx.outputs, ctx.half, ctx.kept = names, outputs, half, tuple(tape.values)
+        ctx.names, ctx.outputs, ctx.half, ctx.kept, ctx.graphs = names, outputs, half, tuple(tape.values), graphs
         needed = (tensor for op in operations for tensor in tensors_of(_without_term(op)))
         ctx.save_for_backward(*initial.values(), *needed, *tape.values.values())
         return tuple(tape.values[name] for name in outputs)
@@ -99,8 +99,7 @@ class _Chain(torch.autograd.Function):
             {name: torch.zeros_like(value) for name, value in initial.items()},
             ctx.half,
         )
-        graphs = _graphs_of(operations, tape)
-        (run_backward if graphs is None else graphs.run_backward)(operations, tape, gradients)
+        (run_backward if ctx.graphs is None else ctx.graphs.run_backward)(operations, tape, gradients)
         own = (gradient for op in operations for gradient in gradients_of(op, tape, gradients))
         return (None, None, None, None, *gradients.initial.values(), *own)
 

@@ -148,12 +148,12 @@ def capture(function: Callable[[], None], device: torch.device) -> Callable[[], 
     Raises:
         RuntimeError: it does what a graph cannot, such as waiting for the device.
     """
-    (stream, pool), graph = _place(device), torch.cuda.CUDAGraph()
+    (stream, pool), captured = _place(device), torch.cuda.CUDAGraph()
     # a capture that fails leaves its stream the current one; other threads may go on copying batches meanwhile
     current = torch.cuda.stream(torch.cuda.current_stream(device))
-    with current, torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+    with current, torch.cuda.graph(captured, pool, stream, capture_error_mode="thread_local"):
         function()
-    return graph.replay
+    return captured.replay
 
 
 @cache

@@ -149,7 +149,7 @@ FIRST = {name: key for key, (name, _) in reversed(SYSTEMS.items())}  # of each m
 ELSEWHERE = {
     **SYSTEMS,
     **{f"{key}_s1": (SYSTEMS[key][0], {**SYSTEMS[key][1], "stack": 1}) for key in FIRST.values() if key != "cwvae_l1"},
-    **{f"{key}_plain": (key, {**SYSTEMS[key][1], "initialisation": "plain"}) for key in ("vrnn", "zforcing")},
+    **{f"{key}_plain": (key, {**SYSTEMS[key][1], "initialisation": "plain"}) for key in ("vrnn", "srnn", "zforcing")},
     "wavenet_experts": (
         "wavenet",
         {"stack": 1, "channels": 6, "layers_per_block": 2, "blocks": 1, "experts": "adaptive"},
