@@ -176,7 +176,8 @@ def slurm(tmp_path):
     programs.mkdir()
 
     def run(script, srun):
-        scontrol = f'[ "$1" = show ] && printf "127.0.0.1\\nn2\\n"; echo "$@" >{shlex.quote(str(asked))}'
+        # the answer last: the job script reads its first line only, and then SIGPIPE ends the writer
+        scontrol = f'echo "$@" >{shlex.quote(str(asked))}; [ "$1" != show ] || printf "127.0.0.1\\nn2\\n"'
         for name, body in (("srun", srun), ("scontrol", scontrol)):
             (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
             (programs / name).chmod(0o755)
