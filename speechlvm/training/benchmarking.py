@@ -29,10 +29,10 @@ def training_step(
 ) -> Callable[[], None]:
     """A function that takes one Adam step on the batch, including code lookup, noise and auxiliary losses.
 
-    `foreach`: update all weights in one operation, as on GPUs; None: torch's default for this device.
+    `foreach`: clip all gradients in one operation, as on GPUs; None: torch's default for this device.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, foreach=foreach)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -77,7 +77,7 @@ class Trainer:
         self.train_dump, self.directory = train, Path(directory)
         self.device = next(model.parameters()).device
         self.frames = {utterance: record.frames for utterance, record in train.records.items()}
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate.peak)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate.peak, fused=True)
         self.checkpoints = Checkpoints(self.directory / "checkpoints")
         self.progress = Progress()
         self.scalars: Scalars | None = None
@@ -202,7 +202,7 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def _step(self, batches: list[list[Segment]]) -> tuple[float, float, UserError | None]:
-        """Take one optimiser step, and wait for the device once, when it has everything to do (twice with float16).
+        """Take one optimiser step, and wait for the device once, when it has everything to do.
 
         Returns:
             The bound of the rows of this process in nats, the norm of the gradient, and the error if a loss of these

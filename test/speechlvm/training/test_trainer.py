@@ -100,11 +100,15 @@ def test_in_float16_steps_with_infinite_gradients_are_left_out(tiny_config, dump
         _train(config, dumps, tmp_path / "exp", *words)
         content = Checkpoints(tmp_path / "exp" / "checkpoints").load_latest()
         if words == ["--limits.steps", "1"]:
-            assert content["scaler"]["scale"] == 2.0**39 and not content["optimizer"]["state"]
-    taken = {float(of_weight["step"]) for of_weight in content["optimizer"]["state"].values()}
+            assert content["scaler"]["scale"] == 2.0**39 and _steps_taken(content) == {0}
+    taken = _steps_taken(content)
     left_out = 40 - math.log2(content["scaler"]["scale"])
     assert taken == {60 - left_out} and 2 < left_out < 58
     assert all(torch.isfinite(value).all() for value in content["model"].values())
+
+
+def _steps_taken(checkpoint):
+    return {float(of_weight["step"]) for of_weight in checkpoint["optimizer"]["state"].values()}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
