@@ -43,9 +43,10 @@ _SERIES_BELOW = 0.05
 # networks would differ from processor to processor.
 _INITIAL_ITERATIONS = 30
 
-# exp of anything smaller is subnormal in float32, which is thirty times slower, and adds nothing to a sum with a term
-# of size one.
-_SMALLEST_EXPONENT = -87.0
+# exp of anything smaller adds nothing to a sum with a term of size one, in float64 either. It is far from subnormal, as
+# are its products with cells' masses and with the gradients of a mean over frames: on some CPUs matrix products of
+# subnormal gradients are twenty times slower.
+_SMALLEST_EXPONENT = -60.0
 
 
 def _one_minus_exp(negative: Tensor) -> Tensor:
