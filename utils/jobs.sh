@@ -68,7 +68,8 @@ reap() {
 note_end() {
     local status=0
     wait "$1" || status=$?
-    while [ "${status}" -gt 128 ] && jobs -pr | grep -qx "$1"; do # a signal ended the wait, not the child
+    # while a signal ended the wait, not the child
+    while [ "${status}" -gt 128 ] && [[ $'\n'"$(jobs -pr)"$'\n' == *$'\n'"$1"$'\n'* ]]; do
         status=0
         wait "$1" || status=$?
     done
