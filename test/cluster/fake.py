@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-GRACE_SECONDS = 1.5
+GRACE_SECONDS = 5.0
 BUSY = {
     "slurm": "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
     "sge": "error: commlib error: got select error (Connection refused)\nUnable to run job: unable to send message to "
@@ -147,8 +147,8 @@ def run(fake: Fake, number: int) -> None:
                             end_group(processes[task], signal.SIGKILL)
                 elif task in processes:
                     if asked and task not in deadlines:
-                        deadlines[task] = time.monotonic() + GRACE_SECONDS
                         end_group(processes[task], signal.SIGUSR2 if fake.kind == "sge" else signal.SIGTERM)
+                        deadlines[task] = time.monotonic() + GRACE_SECONDS
                     if time.monotonic() > deadlines.get(task, float("inf")):
                         end_group(processes[task], signal.SIGKILL)
                     code = processes[task].poll()

@@ -28,7 +28,7 @@ if (here / "behave").exists():
             (here / "waiting").touch()
             time.sleep(60)
         if what == "meet":  # ends when another one runs at the same time
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             running = lambda: [c for c in open(here / "calls") if '"--config"' in c and '"--check"' not in c]
             while len(running()) < 2 and time.monotonic() < end:
                 time.sleep(0.02)

@@ -114,23 +114,23 @@ def resumed(bench, log, steps):
 
 @every_cluster
 def test_jobs_that_are_warned_before_their_time_limit_are_requeued_and_resume(bench):
-    limit = [] if bench.kind == "slurm" else ["--time", "4s"]
-    process = bench.start("--requeue", "true", *limit, "JOB=2:3", "x.JOB.log", *training(steps=30, state="JOB"))
+    limit = [] if bench.kind == "slurm" else ["--time", "10s"]
+    process = bench.start("--requeue", "true", *limit, "JOB=2:3", "x.JOB.log", *training(steps=70, state="JOB"))
     bench.wait_for_start("x.2.log", "x.3.log")
     bench.scheduler.warn(bench.jobs())
     assert end(process)[0] == 0
-    assert all(resumed(bench, f"x.{job}.log", 30) >= 1 for job in (2, 3))
+    assert all(resumed(bench, f"x.{job}.log", 70) >= 1 for job in (2, 3))
     assert "SIGTERM" in bench.body("x.2.log")[1]
     bench.check_nothing_is_left()
 
 
 @every_cluster
 def test_a_job_that_the_scheduler_restarts_appends_to_its_log(bench):
-    process = bench.start("--requeue", "true", "x.log", *training(steps=40))
+    process = bench.start("--requeue", "true", "x.log", *training(steps=100))
     bench.wait_for_start("x.log")
     bench.scheduler.restart(*bench.jobs())
     assert end(process)[0] == 0
-    assert resumed(bench, "x.log", 40) == 1
+    assert resumed(bench, "x.log", 100) == 1
     if bench.kind != "pbs":
         heads = [line for line in (bench.directory / "x.log").read_text().splitlines() if line.startswith("# host")]
         assert [", restart 1" in head for head in heads] == [False, True]

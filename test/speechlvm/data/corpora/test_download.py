@@ -70,7 +70,6 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "STALL_S", 0.3)
     monkeypatch.setattr(download, "WAITS_S", (0, 0, 0))
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -153,7 +152,9 @@ def test_archives_of_one_corpus_are_joined_and_a_rerun_does_nothing(here, capsys
 
 @pytest.mark.parametrize("hang", [{}, {"hang": True}])
 @pytest.mark.parametrize("key,version", [("ETag", '"v1"'), ("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")])
-def test_an_interrupted_transfer_goes_on_where_it_stopped(here, capsys, hang, key, version):
+def test_an_interrupted_transfer_goes_on_where_it_stopped(here, capsys, monkeypatch, hang, key, version):
+    if hang:
+        monkeypatch.setattr(download, "STALL_S", 2)
     here.server.version = {"ETag": 'W/"weak"', key: version}
     here.server.faults = [{"end": 100_000, **hang}, 404]
     here.fails("HTTP Error 404: Not Found; try another --mirror, or download it manually to .*/a.tar.gz and run")
