@@ -54,13 +54,16 @@ in_background() {
     "$@"
 }
 
+is_running() {
+    [[ $'\n'"$(jobs -pr)"$'\n' == *$'\n'"$1"$'\n'* ]]
+}
+
 # Takes note of children that have ended: bash forgets the status of one when it starts another of the same number.
 reap() {
-    local child running
+    local child
     local -a left=()
-    running=$'\n'"$(jobs -pr)"$'\n'
     for child in "${children[@]}"; do
-        if [[ "${running}" == *$'\n'"${child}"$'\n'* ]]; then left+=("${child}"); else note_end "${child}"; fi
+        if is_running "${child}"; then left+=("${child}"); else note_end "${child}"; fi
     done
     children=("${left[@]}")
 }
@@ -68,8 +71,7 @@ reap() {
 note_end() {
     local status=0
     wait "$1" || status=$?
-    # while a signal ended the wait, not the child
-    while [ "${status}" -gt 128 ] && [[ $'\n'"$(jobs -pr)"$'\n' == *$'\n'"$1"$'\n'* ]]; do
+    while [ "${status}" -gt 128 ] && is_running "$1"; do # a signal ended the wait, not the child
         status=0
         wait "$1" || status=$?
     done
