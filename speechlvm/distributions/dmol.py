@@ -43,9 +43,9 @@ _SERIES_BELOW = 0.05
 # networks would differ from processor to processor.
 _INITIAL_ITERATIONS = 30
 
-# exp of anything smaller adds nothing to a sum with a term of size one, in float64 either. It is far from subnormal, as
-# are its products with cells' masses and with the gradients of a mean over frames: on some CPUs matrix products of
-# subnormal gradients are twenty times slower.
+# exp of anything smaller adds nothing to a sum with a term of size one, not even in float64. Its products with the
+# masses of cells and with the gradient of a mean over frames are still far from subnormal: on some CPUs, products of
+# matrices with subnormal numbers are twenty times slower.
 _SMALLEST_EXPONENT = -60.0
 
 
